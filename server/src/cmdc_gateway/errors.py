@@ -1,0 +1,300 @@
+"""One class for each way a request can fail.
+
+A class carries its public code (PROTOCOL §1), a sentence that names what was wrong, and the members its code adds to
+the error body. Statuses are no business of this module: `web/errors.py` has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from pydantic import JsonValue
+
+
+class GatewayError(Exception):
+    """A request was refused, or could not be carried out."""
+
+    code: ClassVar[str]
+
+    @property
+    def message(self) -> str:
+        return str(self)
+
+    def members(self) -> dict[str, JsonValue]:
+        """What the error body has beside `error` and `message`."""
+        return {}
+
+
+class BadRequest(GatewayError):
+    """The request does not say something this server understands.
+
+    `details` lists what failed validation as pairs of a path into the body and a sentence.
+    """
+
+    code = "bad_request"
+
+    def __init__(self, message: str, details: Sequence[tuple[str, str]] = ()) -> None:
+        super().__init__(message)
+        self.details = tuple(details)
+
+    def members(self) -> dict[str, JsonValue]:
+        return {"details": [{"path": path, "message": text} for path, text in self.details]} if self.details else {}
+
+
+class InvalidCursor(GatewayError):
+    """A cursor that is malformed, or that names an event which has not happened yet (SSE-7)."""
+
+    code = "invalid_cursor"
+
+
+class Unauthorized(GatewayError):
+    """No key, or one that is not known (HTTP-7)."""
+
+    code = "unauthorized"
+
+    def __init__(self) -> None:
+        super().__init__("a valid API key is needed, as X-API-Key: KEY or Authorization: Bearer KEY")
+
+
+class Forbidden(GatewayError):
+    """The credential is known but does not allow this."""
+
+    code = "forbidden"
+
+
+class BudgetExceeded(GatewayError):
+    """What may be spent has been spent (MTR-2)."""
+
+    code = "budget_exceeded"
+
+
+class NotFound(GatewayError):
+    """There is nothing of that name, or it belongs to another tenant (HTTP-8)."""
+
+    code = "not_found"
+
+
+class SessionNotFound(NotFound):
+    """No session of this tenant has this id."""
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"no session {session_id!r}")
+
+
+class RequestNotFound(NotFound):
+    """No prompt of this session got this requestId."""
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(f"no request {request_id!r} in this session")
+
+
+class ApprovalNotFound(NotFound):
+    """No tool call has ever waited under this approvalId."""
+
+    def __init__(self, approval_id: str) -> None:
+        super().__init__(f"no approval {approval_id!r} in this session")
+
+
+class QuestionNotFound(NotFound):
+    """No question was ever asked under this ref."""
+
+    def __init__(self, ref: str) -> None:
+        super().__init__(f"no question {ref!r} in this session")
+
+
+class ToolNotFound(NotFound):
+    """No callback tool of this session has this name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"no callback tool {name!r} in this session")
+
+
+class SessionDead(GatewayError):
+    """The session exists, but its stored state cannot be loaded."""
+
+    code = "session_dead"
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"the stored state of session {session_id!r} cannot be loaded by this server")
+
+
+class MethodNotAllowed(GatewayError):
+    """The path exists, with other methods (HTTP-6)."""
+
+    code = "method_not_allowed"
+
+    def __init__(self, method: str, path: str, allowed: Sequence[str]) -> None:
+        super().__init__(f"{method} is not allowed for {path}; allowed: {', '.join(allowed)}")
+        self.allowed = tuple(allowed)
+
+
+class RequestTimeout(GatewayError):
+    """The client took too long to send its request (HTTP-5)."""
+
+    code = "request_timeout"
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"the {what} did not arrive in time")
+
+
+class AlreadyResolved(GatewayError):
+    """Another decision came first (APP-2, ASK-1). `status` is that decision."""
+
+    code = "already_resolved"
+
+    def __init__(self, what: str, status: str) -> None:
+        super().__init__(f"{what} is already {status}")
+        self.status = status
+
+    def members(self) -> dict[str, JsonValue]:
+        return {"status": self.status}
+
+
+class DigestMismatch(GatewayError):
+    """The digest sent along is not that of the call which waits (APP-3)."""
+
+    code = "digest_mismatch"
+
+    def __init__(self, approval_id: str) -> None:
+        super().__init__(f"the digest is not that of the call waiting under {approval_id!r}; nothing was decided")
+
+
+class SessionExists(GatewayError):
+    """This tenant has a session of that id."""
+
+    code = "session_exists"
+
+    def __init__(self, session_id: str) -> None:
+        super().__init__(f"a session {session_id!r} exists already")
+
+
+class IdempotencyInProgress(GatewayError):
+    """The first request with this Idempotency-Key has not been answered yet (HTTP-11)."""
+
+    code = "idempotency_in_progress"
+
+    def __init__(self) -> None:
+        super().__init__("a request with this Idempotency-Key is still running")
+
+
+class CursorExpired(GatewayError):
+    """The cursor is of another log, or what follows it has been trimmed (SSE-7)."""
+
+    code = "cursor_expired"
+
+    def __init__(self, cursor: str, earliest: str, latest: str) -> None:
+        super().__init__(f"cursor {cursor!r} cannot be resumed from; the log can be read after {earliest!r}")
+        self.earliest = earliest
+        self.latest = latest
+
+    def members(self) -> dict[str, JsonValue]:
+        return {"earliest": self.earliest, "latest": self.latest}
+
+
+class PayloadTooLarge(GatewayError):
+    """The body is longer than this server takes (HTTP-5). `limit` is in bytes."""
+
+    code = "payload_too_large"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the body is longer than {limit} bytes")
+
+
+class UriTooLong(GatewayError):
+    """The URL is longer than this server takes (HTTP-5). `limit` is in bytes."""
+
+    code = "uri_too_long"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"the URL is longer than {limit} bytes")
+
+
+class HeadersTooLarge(GatewayError):
+    """The header block is larger than this server takes (HTTP-5)."""
+
+    code = "headers_too_large"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+
+
+class UnsupportedMediaType(GatewayError):
+    """The body is not declared as JSON in UTF-8 (HTTP-3)."""
+
+    code = "unsupported_media_type"
+
+    def __init__(self, given: str) -> None:
+        sent = f"not {given!r}" if given else "and no Content-Type was sent"
+        super().__init__(f"the body must be sent as Content-Type: application/json (UTF-8), {sent}")
+
+
+class CreateFailed(GatewayError):
+    """The session cannot be made from this request."""
+
+    code = "create_failed"
+
+
+class RegistrationFailed(GatewayError):
+    """The tool cannot be registered like this (CB-1)."""
+
+    code = "registration_failed"
+
+
+class IdempotencyMismatch(GatewayError):
+    """This Idempotency-Key was used with another body (HTTP-11)."""
+
+    code = "idempotency_mismatch"
+
+    def __init__(self) -> None:
+        super().__init__("this Idempotency-Key was used before with another body")
+
+
+class UpgradeRequired(GatewayError):
+    """A plain request to the address of the WebSocket."""
+
+    code = "upgrade_required"
+
+    def __init__(self) -> None:
+        super().__init__("this address speaks WebSocket: send an Upgrade request, or read …/events")
+
+
+class RateLimited(GatewayError):
+    """Too many requests with this key (HTTP-9). `retry_after` is in whole seconds."""
+
+    code = "rate_limited"
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(f"too many requests; try again in {retry_after} s")
+        self.retry_after = retry_after
+
+    def members(self) -> dict[str, JsonValue]:
+        return {"retryAfter": self.retry_after}
+
+
+class QueueFull(GatewayError):
+    """As many prompts wait in this session as may wait. `limit` is their number."""
+
+    code = "queue_full"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} prompts are waiting in this session already")
+
+
+class Internal(GatewayError):
+    """A defect of ours. `incident` is what the server's log has it under."""
+
+    code = "internal"
+
+    def __init__(self, incident: str) -> None:
+        super().__init__(f"the server failed; its log has this as {incident}")
+
+
+class Unavailable(GatewayError):
+    """The server cannot do this now: it is stopping, or its store is down. `retry_after` is in whole seconds."""
+
+    code = "unavailable"
+
+    def __init__(self, message: str, retry_after: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after

@@ -1,0 +1,34 @@
+"""What the server says to its operator: one line an event, on stderr, without payloads and secrets."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+
+_LIBRARIES = ("uvicorn", "uvicorn.error", "asyncio", "httpx", "httpcore", "LiteLLM", "websockets")
+
+
+def configure(level: str) -> None:
+    """Set up logging for the process: readable on a terminal, JSON otherwise. `level` as in the standard library."""
+    number = logging.getLevelNamesMapping()[level.upper()]
+    readable = sys.stderr.isatty()
+    # Tracebacks are plain: the values of variables, which others would show, may hold keys and prompts.
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.StackInfoRenderer(),
+            *(() if readable else (structlog.processors.format_exc_info,)),
+            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback) if readable else structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", force=True
+    )
+    for name in _LIBRARIES:  # at lower levels they write URLs and payloads
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,220 @@
+"""The fifteen events of a run (PROTOCOL §4), and the bytes they travel as.
+
+An event is a plain frozen dataclass, because the agent makes one for every piece of text a model says. Its attributes
+are the members of `data` in snake_case; `requestId`, which every event carries, is added when it is encoded.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import cache
+from json.encoder import encode_basestring
+from typing import ClassVar, Literal, cast
+
+from pydantic import JsonValue
+from pydantic.alias_generators import to_camel
+
+from cmdc_gateway.protocol.encoding import dumps, one_line
+from cmdc_gateway.protocol.history import TokenUsage
+
+ApprovalStatus = Literal["approved", "rejected", "expired", "cancelled"]
+ToolStatus = Literal["ok", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that has happened in a run."""
+
+    name: ClassVar[str]
+
+    def data(self) -> dict[str, JsonValue]:
+        """The members of `data` by their names on the wire, without `requestId`."""
+        return {wire: _plain(getattr(self, attribute)) for attribute, wire in _members(type(self))}
+
+
+@dataclass(frozen=True, slots=True)
+class PromptReceived(Event):
+    """A run has begun: this is the prompt it answers."""
+
+    name: ClassVar[str] = "prompt_received"
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class AgentStart(Event):
+    """The agent has taken the prompt up."""
+
+    name: ClassVar[str] = "agent_start"
+
+
+@dataclass(frozen=True, slots=True)
+class ThinkingStart(Event):
+    """A block of reasoning text opens."""
+
+    name: ClassVar[str] = "thinking_start"
+
+
+@dataclass(frozen=True, slots=True)
+class ThinkingDelta(Event):
+    """A piece of reasoning text, never empty."""
+
+    name: ClassVar[str] = "thinking_delta"
+    delta: str
+
+
+@dataclass(frozen=True, slots=True)
+class MessageStart(Event):
+    """A block of answer text opens."""
+
+    name: ClassVar[str] = "message_start"
+
+
+@dataclass(frozen=True, slots=True)
+class MessageDelta(Event):
+    """A piece of answer text, never empty."""
+
+    name: ClassVar[str] = "message_delta"
+    delta: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCalls(Event):
+    """The step asked for this many tools, after its text."""
+
+    name: ClassVar[str] = "tool_calls"
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalRequired(Event):
+    """The agent wants to run a tool and waits for a person to decide.
+
+    `requested_at` and `expires_at` are milliseconds since 1970; `expires_at` is None where no time limit was set.
+    `digest` names exactly what was shown (APP-3).
+    """
+
+    name: ClassVar[str] = "approval_required"
+    approval_id: str
+    tool_name: str
+    args: dict[str, JsonValue]
+    hint: str
+    requested_at: int
+    call_id: str
+    digest: str
+    expires_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalResolved(Event):
+    """The one decision about an approval."""
+
+    name: ClassVar[str] = "approval_resolved"
+    approval_id: str
+    status: ApprovalStatus
+
+
+@dataclass(frozen=True, slots=True)
+class ToolExecutionStart(Event):
+    """A tool is about to run with exactly these arguments."""
+
+    name: ClassVar[str] = "tool_execution_start"
+    tool_name: str
+    call_id: str
+    args: dict[str, JsonValue]
+
+
+@dataclass(frozen=True, slots=True)
+class AskUser(Event):
+    """The agent asks a person and waits for the answer."""
+
+    name: ClassVar[str] = "ask_user"
+    ref: str
+    question: str
+    options: list[str] | None
+
+
+@dataclass(frozen=True, slots=True)
+class ToolExecutionEnd(Event):
+    """The tool is done, or its outcome will never be known."""
+
+    name: ClassVar[str] = "tool_execution_end"
+    tool_name: str
+    call_id: str
+    status: ToolStatus
+    result: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunError(Event):
+    """Something failed; never ends a run by itself. On the wire this is the event `error`."""
+
+    name: ClassVar[str] = "error"
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LastMessage:
+    """The last thing the agent said in a run."""
+
+    role: Literal["assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class AgentEnd(Event):
+    """Terminal: the run is done. `token_usage` and `cost_usd` are this run's."""
+
+    name: ClassVar[str] = "agent_end"
+    message_count: int
+    last_message: LastMessage | None
+    token_usage: TokenUsage
+    cost_usd: float
+
+
+@dataclass(frozen=True, slots=True)
+class AgentAbort(Event):
+    """Terminal: the run was stopped."""
+
+    name: ClassVar[str] = "agent_abort"
+    reason: str
+
+
+EVENT_TYPES: tuple[type[Event], ...] = (
+    PromptReceived,
+    AgentStart,
+    ThinkingStart,
+    ThinkingDelta,
+    MessageStart,
+    MessageDelta,
+    ToolCalls,
+    ApprovalRequired,
+    ApprovalResolved,
+    ToolExecutionStart,
+    AskUser,
+    ToolExecutionEnd,
+    RunError,
+    AgentEnd,
+    AgentAbort,
+)
+EVENT_NAMES: frozenset[str] = frozenset(event.name for event in EVENT_TYPES)
+TERMINAL: frozenset[str] = frozenset({AgentEnd.name, AgentAbort.name})
+
+
+def encode_data(event: Event, request_id: str) -> bytes:
+    """The JSON of an event's `data`, on one line. Made once; every reader on every transport sends these bytes."""
+    if isinstance(event, MessageDelta | ThinkingDelta):  # the hot one: only the text needs work
+        return one_line('{"delta":%s,"requestId":"%s"}' % (encode_basestring(event.delta), request_id))  # noqa: UP031
+    return dumps({**event.data(), "requestId": request_id})
+
+
+@cache
+def _members(kind: type[Event]) -> tuple[tuple[str, str], ...]:
+    return tuple((field.name, to_camel(field.name)) for field in fields(kind))
+
+
+def _plain(value: object) -> JsonValue:
+    if isinstance(value, TokenUsage):
+        return value.wire()
+    if isinstance(value, LastMessage):
+        return {"role": value.role, "content": value.content}
+    return cast("JsonValue", value)

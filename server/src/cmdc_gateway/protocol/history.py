@@ -1,0 +1,104 @@
+"""What was said in a session: messages, the tool calls in them, and what they cost in tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict
+
+from pydantic import JsonValue
+
+Role = Literal["system", "user", "assistant", "tool_result"]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenUsage:
+    """Tokens read and written by a model. Counts of tokens, never negative."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    @property
+    def total_tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+    def __add__(self, other: TokenUsage) -> TokenUsage:
+        return TokenUsage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+        )
+
+    def wire(self) -> dict[str, JsonValue]:
+        return {
+            "promptTokens": self.prompt_tokens,
+            "completionTokens": self.completion_tokens,
+            "totalTokens": self.total_tokens,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A tool the model wants to run. `id` is the callId, unique in its session (EVT-4)."""
+
+    id: str
+    name: str
+    args: dict[str, JsonValue]
+
+    def wire(self) -> dict[str, JsonValue]:
+        return {"callId": self.id, "name": self.name, "arguments": self.args}
+
+
+class _MessageData(TypedDict, total=False):
+    role: Role
+    content: str
+    toolCalls: list[dict[str, Any]]
+    callId: str
+    name: str
+    isError: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One entry of the history, as `GET …/messages` shows it (§3.9)."""
+
+    role: Role
+    content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+    call_id: str = ""
+    name: str = ""
+    is_error: bool = False
+
+    def wire(self) -> dict[str, JsonValue]:
+        data: dict[str, JsonValue] = {"role": self.role, "content": self.content}
+        if self.tool_calls:
+            data["toolCalls"] = [call.wire() for call in self.tool_calls]
+        if self.role == "tool_result":
+            data |= {"callId": self.call_id, "name": self.name, "isError": self.is_error}
+        return data
+
+    @classmethod
+    def from_wire(cls, data: _MessageData) -> Message:
+        calls = tuple(ToolCall(call["callId"], call["name"], call["arguments"]) for call in data.get("toolCalls", ()))
+        return cls(
+            role=data["role"],
+            content=data["content"],
+            tool_calls=calls,
+            call_id=data.get("callId", ""),
+            name=data.get("name", ""),
+            is_error=data.get("isError", False),
+        )
+
+
+def system(content: str) -> Message:
+    return Message("system", content)
+
+
+def user(content: str) -> Message:
+    return Message("user", content)
+
+
+def assistant(content: str, tool_calls: tuple[ToolCall, ...] = ()) -> Message:
+    return Message("assistant", content, tool_calls)
+
+
+def tool_result(call: ToolCall, content: str, *, is_error: bool) -> Message:
+    return Message("tool_result", content, call_id=call.id, name=call.name, is_error=is_error)

@@ -1,0 +1,1 @@
+"""Language models: a model's chunks in, the kernel's signals out."""

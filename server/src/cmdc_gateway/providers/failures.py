@@ -1,0 +1,48 @@
+"""What is said about a model call that failed, and whether it is worth another try (PROTOCOL §10).
+
+Sentences made here are shown to readers: whatever a provider wrote is scrubbed of addresses and credentials first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+CUT_OFF = "the model's answer was cut off"
+
+_LONGEST = 500
+_HIDDEN = "[hidden]"
+_ADDRESS = re.compile(
+    r"\b[a-z][a-z0-9+.-]*://\S+|\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b|\blocalhost(?::\d+)?\b", re.IGNORECASE
+)
+_CREDENTIAL = re.compile(
+    r"\bBearer\s+\S+"
+    r"|\b(?:sk|pk|rk|gsk|xai|hf|key|AIza|whsec)[-_][\w*.-]{6,}"
+    r"|\bAIza[\w-]{10,}"
+    r"|(?<=[?&])(?:api[-_]?key|key|token)=[^\s&]+"
+    r"|(?<![\w-])(?:x-)?api[-_]key[\"']?\s*[:=]\s*\S+"
+    # Long runs of hexadecimal or of mixed letters and digits are keys more often than words.
+    r"|\b(?=[\w-]*\d)(?=[\w-]*[A-Za-z])[\w-]{32,}",
+    re.IGNORECASE,
+)
+
+
+def is_transient(status: int) -> bool:
+    """True for the HTTP statuses after which the same call may succeed a moment later."""
+    return status in (408, 429) or 500 <= status <= 599
+
+
+def refusal(status: int, said: str = "") -> str:
+    """The sentence for an HTTP status that a provider answered with. `said` has been through `scrubbed`."""
+    return f"the model's provider answered with status {status}" + (f": {said}" if said else "")
+
+
+def scrubbed(text: str, secrets: Iterable[str] = ()) -> str:
+    """A provider's words as readers may see them: one line, short, without addresses and credentials."""
+    # What is looked through is bounded first: a provider may answer with megabytes.
+    text = " ".join(text[: 20 * _LONGEST].split())
+    for secret in secrets:
+        if secret:
+            text = text.replace(secret, _HIDDEN)
+    text = _CREDENTIAL.sub(_HIDDEN, _ADDRESS.sub(_HIDDEN, text))
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"

@@ -1,0 +1,101 @@
+"""A model that is asked again when a failure may pass (PROTOCOL §10, "Model failures, any provider").
+
+The only place that retries, and the only one that watches for silence: the providers themselves send one request for
+one call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+
+from cmdc_gateway.kernel.signals import ModelFinished, ModelSignal
+from cmdc_gateway.protocol.history import TokenUsage
+from cmdc_gateway.providers.failures import CUT_OFF
+from cmdc_gateway.providers.provider import ModelError, ModelProvider, ModelRequest, Price
+from cmdc_gateway.providers.text import whole_characters
+
+
+class Retrying:
+    """Another provider, asked again after `delays` (seconds) when it fails for now and nothing has been shown.
+
+    A provider that asks to wait longer is obeyed up to `longest_wait`. No chunk for `stall_seconds` is a failure. What
+    failed tries have used is part of what is finally reported, so that it is counted exactly once (MTR-1). Text comes
+    in whole characters (EVT-6).
+    """
+
+    def __init__(
+        self,
+        provider: ModelProvider,
+        *,
+        delays: Sequence[float] = (0.5, 1.0),
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        longest_wait: float = 30.0,
+        stall_seconds: float = 120.0,
+    ) -> None:
+        self._provider = provider
+        self._delays = tuple(delays)
+        self._sleep = sleep
+        self._longest_wait = longest_wait
+        self._stall_seconds = stall_seconds
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelSignal]:
+        usage, cost_usd = TokenUsage(), 0.0
+        for delay in (*self._delays, None):
+            shown = False
+            try:
+                async with aclosing(self._once(request)) as signals:
+                    async for signal in signals:
+                        shown = True
+                        if isinstance(signal, ModelFinished):
+                            yield replace(signal, usage=usage + signal.usage, cost_usd=cost_usd + signal.cost_usd)
+                            return
+                        yield signal
+                # A provider is to fail rather than to end so; nobody waits for ever if one does.
+                raise ModelError(CUT_OFF, transient=True)  # noqa: TRY301
+            except ModelError as error:
+                usage += error.usage or TokenUsage()
+                cost_usd += error.cost_usd
+                if shown or delay is None or not error.transient:
+                    raise ModelError(
+                        error.reason,
+                        transient=error.transient and not shown,
+                        retry_after=error.retry_after,
+                        usage=usage,
+                        cost_usd=cost_usd,
+                    ) from error
+                wait = max(delay, min(error.retry_after or 0.0, self._longest_wait))
+            await self._sleep(wait)
+
+    def price(self, model: str) -> Price | None:
+        return self._provider.price(model)
+
+    async def prepare(self) -> None:
+        await self._provider.prepare()
+
+    async def _once(self, request: ModelRequest) -> AsyncGenerator[ModelSignal]:
+        async with aclosing(self._without_silence(request)) as watched, aclosing(whole_characters(watched)) as signals:
+            async for signal in signals:
+                yield signal
+
+    async def _without_silence(self, request: ModelRequest) -> AsyncGenerator[ModelSignal]:
+        chunks = self._provider.stream(request)
+        try:
+            while True:
+                silence = asyncio.timeout(self._stall_seconds)
+                try:
+                    async with silence:
+                        chunk = await anext(chunks)
+                except StopAsyncIteration:
+                    return
+                except TimeoutError:
+                    if not silence.expired():
+                        raise
+                    raise ModelError(f"the model sent nothing for {self._stall_seconds:g} s", transient=True) from None
+                yield chunk
+        finally:
+            # What a provider gives back need only be an iterator; closing a generator frees its connection.
+            if isinstance(chunks, AsyncGenerator):
+                await chunks.aclose()

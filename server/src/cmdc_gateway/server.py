@@ -1,0 +1,147 @@
+"""A gateway as a process: it listens, says where, and stops so that nobody loses anything (DUR-3)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import Generator
+
+import structlog
+import uvicorn
+
+from cmdc_gateway.app import create_app, http_limits
+from cmdc_gateway.settings import Settings, WrongSetting, load_settings
+from cmdc_gateway.store.store import StoreDown
+from cmdc_gateway.tenancy.keys import KeyRing, new_key
+from cmdc_gateway.web.limits import http_protocol, ws_protocol
+from cmdc_gateway.web.state import Gateway
+
+_PING_SECONDS = 20
+_CLOSING_SECONDS = 0.4
+
+_log = structlog.get_logger(__name__)
+
+
+async def serve(settings: Settings) -> int:
+    """Run until SIGTERM or SIGINT; return the exit status.
+
+    Raises:
+        WrongSetting: the store cannot be had, or the address cannot be listened on.
+    """
+    keys = KeyRing(settings.tenants)
+    made = None if keys else new_key()
+    if made is not None:
+        keys.replace({made.stored: "default"})
+    try:
+        app = create_app(settings, keys=keys)
+    except OSError as failure:
+        raise WrongSetting(f"GATEWAY_WORKSPACE: {settings.workspace_root}: {failure.strerror}") from None
+    listening = _listen(settings)
+    server = GatewayServer(app_config(app, settings), app.state.gateway, grace_seconds=settings.grace_ms / 1000)
+    if made is None:
+        server.on_hangup = lambda: _reload_keys(settings, keys)
+    try:
+        async with app.router.lifespan_context(app):
+            print(f"CMDC Gateway listening on {_url(listening)}", flush=True)
+            if made is not None:
+                print(f"API key for this run (set GATEWAY_API_KEYS to keep one): {made.key}", flush=True)
+            await server.serve(sockets=[listening])
+    except StoreDown as failure:
+        raise WrongSetting(f"GATEWAY_STORE: {failure}") from None
+    finally:
+        listening.close()
+    return 0
+
+
+def app_config(app: object, settings: Settings) -> uvicorn.Config:
+    """How uvicorn is to run the app: with our bounds, and without logs of its own."""
+    limits = http_limits(settings)
+    return uvicorn.Config(
+        app,  # pyright: ignore[reportArgumentType]
+        http=http_protocol(limits),
+        ws=ws_protocol(limits),  # pyright: ignore[reportArgumentType]
+        ws_max_size=limits.ws_message_bytes,
+        ws_ping_interval=_PING_SECONDS,
+        ws_ping_timeout=_PING_SECONDS,
+        ws_per_message_deflate=False,
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_keep_alive=30,
+        timeout_graceful_shutdown=_CLOSING_SECONDS,  # pyright: ignore[reportArgumentType]
+    )
+
+
+class GatewayServer(uvicorn.Server):
+    """uvicorn's server, stopping in the order of DUR-3."""
+
+    def __init__(self, config: uvicorn.Config, gateway: Gateway, *, grace_seconds: float) -> None:
+        super().__init__(config)
+        self._gateway = gateway
+        self._grace_seconds = grace_seconds
+        self.handles_signals = True
+        self.on_hangup = lambda: None
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Stop on the first SIGTERM or SIGINT, at once on the second; take the keys anew on SIGHUP."""
+        if not self.handles_signals:
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        handled = (signal.SIGTERM, signal.SIGINT)
+        for number in handled:
+            loop.add_signal_handler(number, self._stop)
+        loop.add_signal_handler(signal.SIGHUP, lambda: self.on_hangup())
+        try:
+            yield
+        finally:
+            for number in (*handled, signal.SIGHUP):
+                loop.remove_signal_handler(number)
+
+    def _stop(self) -> None:
+        if self.should_exit:
+            self.force_exit = True
+        self.should_exit = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        gateway = self._gateway
+        gateway.ready = False
+        gateway.registry.services.draining = True
+        gateway.connections.drain()
+        _log.info("draining", active_sessions=gateway.registry.active, streams=len(gateway.connections))
+        await gateway.registry.drain(self._grace_seconds, hurry=lambda: self.force_exit)
+        gateway.connections.end_all()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSING_SECONDS):
+                await gateway.connections.wait_until_closed()
+        await super().shutdown(sockets)
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    try:
+        return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
+    except OSError as failure:
+        raise WrongSetting(
+            f"GATEWAY_HOST, GATEWAY_PORT: cannot listen on {settings.host}:{settings.port}: {failure.strerror}"
+        ) from None
+
+
+def _url(listening: socket.socket) -> str:
+    host, port = listening.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _reload_keys(settings: Settings, keys: KeyRing) -> None:
+    """Take the keys of the configuration file as it is now; streams of keys that are gone are closed."""
+    try:
+        fresh = load_settings({"config": settings.config, "host": settings.host})
+    except WrongSetting as flaw:
+        _log.error("keys_not_reloaded", reason=str(flaw))
+        return
+    keys.replace(fresh.tenants)
+    _log.info("keys_reloaded", keys=len(fresh.tenants))

@@ -1,0 +1,1 @@
+"""The shell round the kernel: sessions that commit, then show, then act."""

@@ -1,0 +1,189 @@
+"""Every session of this gateway: those at work in memory, the others in the store until somebody wants them."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import string
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
+
+import structlog
+
+from cmdc_gateway.errors import GatewayError, SessionDead, SessionExists, SessionNotFound, Unavailable
+from cmdc_gateway.protocol.history import system
+from cmdc_gateway.protocol.sessions import CreateSessionBody, SessionCreated
+from cmdc_gateway.sessions.commands import Remember, Reply
+from cmdc_gateway.sessions.idempotency import KEPT_MS
+from cmdc_gateway.sessions.log import EventLog
+from cmdc_gateway.sessions.services import Services
+from cmdc_gateway.sessions.session import Session
+from cmdc_gateway.store.store import (
+    AppendMessages,
+    CreateSession,
+    SessionHeld,
+    SessionKey,
+    SessionRow,
+    SessionTaken,
+    StoreDown,
+    Write,
+)
+
+LEASE_MS = 15_000
+RESTS_AFTER_MS = 60_000
+_SWEEP_SECONDS = 5.0
+_EPOCH_LETTERS = string.digits + string.ascii_lowercase
+_WAKING_AT_ONCE = 32
+_DRAIN_LOOK_SECONDS = 0.02
+
+_log = structlog.get_logger(__name__)
+
+
+class Registry:
+    """Makes, finds and lets go of sessions."""
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self._sessions: dict[SessionKey, Session] = {}
+        self._opening: dict[SessionKey, asyncio.Task[Session]] = {}
+        self._chores: set[asyncio.Task[None]] = set()
+
+    @property
+    def active(self) -> int:
+        """How many sessions are in memory."""
+        return len(self._sessions)
+
+    async def start(self) -> None:
+        """Become the owner, and let everything that was unfinished go on or come to its end (DUR-2)."""
+        services = self.services
+        await services.store.beat(services.owner, services.clock() + LEASE_MS)
+        unfinished = await services.store.unfinished()
+        self._chore(self._wake(unfinished))
+        self._chore(self._keep_house())
+
+    async def create(self, tenant: str, body: CreateSessionBody, remember: Remember | None = None) -> Reply:
+        """Make a session (§3.2). Raises CreateFailed, SessionExists, Unavailable."""
+        services = self.services
+        if services.draining:
+            raise Unavailable("the server is stopping", retry_after=5)
+        settings = await asyncio.to_thread(services.offer.settle, body)
+        key = SessionKey(tenant, body.session_id or secrets.token_hex(16))
+        epoch = "".join(secrets.choice(_EPOCH_LETTERS) for _ in range(8))
+        now = services.clock()
+        reply = Reply(SessionCreated(session_id=key.session_id, status="created"), 201)
+        writes: list[Write] = [CreateSession(SessionRow(key, epoch, now, settings.encode()))]
+        if settings.system_prompt is not None:
+            writes.append(AppendMessages(key, (system(settings.system_prompt),)))
+        if remember is not None:
+            writes.append(remember.write(reply, now))
+        try:
+            await services.store.commit(writes)
+        except SessionTaken:
+            raise SessionExists(key.session_id) from None
+        return reply
+
+    async def find(self, key: SessionKey) -> Session:
+        """The session, taken up from the store if need be. Raises SessionNotFound, SessionDead, Unavailable."""
+        session = self._sessions.get(key)
+        if session is None or session.log.closed is not None:
+            opening = self._opening.get(key)
+            if opening is None:
+                opening = asyncio.get_running_loop().create_task(self._open(key))
+                self._opening[key] = opening
+            session = await asyncio.shield(opening)
+        session.touched_at = self.services.clock()
+        return session
+
+    async def log_of(self, key: SessionKey) -> tuple[EventLog, Session | None]:
+        """The session's log. Of a session that cannot be loaded, what is stored of it (§3.3)."""
+        try:
+            session = await self.find(key)
+        except SessionDead:
+            store = self.services.store
+            edges = await store.edges(key)
+            if edges is None:
+                raise SessionNotFound(key.session_id) from None
+            epoch, first, last = edges
+            log = EventLog(epoch, first_seq=first, last_seq=last, stored=lambda *args: store.events(key, *args))
+            log.close("lost")
+            return log, None
+        return session.log, session
+
+    async def delete(self, key: SessionKey) -> Reply:
+        """Delete a session (§3.4)."""
+        session = await self.find(key)
+        reply = await session.delete()
+        return reply
+
+    async def drain(self, grace_seconds: float, *, hurry: Callable[[], bool] = lambda: False) -> None:
+        """Begin no new run; return when those that do not wait for a person are over, or after the grace (DUR-3).
+
+        `hurry` says that even the grace is too long.
+        """
+        self.services.draining = True
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + grace_seconds
+        while loop.time() < deadline and not hurry():
+            if not any(session.holds_up_exit for session in self._sessions.values()):
+                return
+            await asyncio.sleep(_DRAIN_LOOK_SECONDS)
+
+    async def close(self) -> None:
+        """Let go of every session."""
+        for chore in self._chores:
+            chore.cancel()
+        await asyncio.gather(*self._chores, return_exceptions=True)
+        sessions, self._sessions = self._sessions, {}
+        await asyncio.gather(*(session.stop() for session in sessions.values()))
+
+    async def _open(self, key: SessionKey) -> Session:
+        try:
+            session = await Session.open(key, self.services, when_over=self._over)
+            self._sessions[key] = session
+            return session
+        except SessionHeld:
+            raise Unavailable("another gateway has this session") from None
+        finally:
+            del self._opening[key]
+
+    def _over(self, session: Session) -> None:
+        """A session was deleted, or is another gateway's now."""
+        if self._sessions.get(session.key) is session:
+            del self._sessions[session.key]
+
+    async def _wake(self, keys: Iterable[SessionKey]) -> None:
+        gate = asyncio.Semaphore(_WAKING_AT_ONCE)
+
+        async def wake(key: SessionKey) -> None:
+            async with gate:
+                while True:
+                    try:
+                        await self.find(key)
+                        return
+                    except (StoreDown, Unavailable):
+                        await asyncio.sleep(1)
+                    except GatewayError as failure:
+                        _log.warning("session_not_woken", session_id=key.session_id, reason=failure.message)
+                        return
+
+        await asyncio.gather(*(wake(key) for key in keys))
+
+    async def _keep_house(self) -> None:
+        services = self.services
+        while True:
+            await asyncio.sleep(_SWEEP_SECONDS)
+            now = services.clock()
+            try:
+                await services.store.beat(services.owner, now + LEASE_MS)
+                await services.store.forget_answers(now - KEPT_MS)
+            except StoreDown as failure:
+                _log.warning("store_down", reason=str(failure))
+            for key, session in list(self._sessions.items()):
+                if session.resting and session.touched_at < now - RESTS_AFTER_MS:
+                    del self._sessions[key]
+                    await session.stop()
+
+    def _chore(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._chores.add(task)
+        task.add_done_callback(self._chores.discard)

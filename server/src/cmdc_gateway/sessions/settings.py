@@ -1,0 +1,139 @@
+"""What a session was created with, and what the server allows a session to be created with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from pydantic import JsonValue
+
+from cmdc_gateway.errors import CreateFailed
+from cmdc_gateway.protocol.encoding import dumps
+from cmdc_gateway.protocol.sessions import CreateSessionBody
+from cmdc_gateway.providers.catalog import Catalog
+from cmdc_gateway.tools.builtin import READ_ONLY, canonical_name
+from cmdc_gateway.tools.skills import skills_prompt
+from cmdc_gateway.tools.workspace import Workspace, WorkspaceError
+
+HUMAN_APPROVAL = "human_approval"
+PLUGINS = (HUMAN_APPROVAL,)
+GUARDED_BY_PLUGIN = ("shell", "write_file")
+
+FORMAT = 1
+
+
+class NewerSettings(Exception):
+    """The stored settings were written by a newer version of this server."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSettings:
+    """A session's settings with every default filled in. Times are ms, money is US dollars."""
+
+    model: str
+    system_prompt: str | None = None
+    working_dir: str = "."
+    tools: tuple[str, ...] = ()
+    max_turns: int = 100
+    max_tokens: int | None = None
+    options: dict[str, JsonValue] = field(default_factory=dict[str, JsonValue])
+    approval: tuple[str, ...] = ()
+    approval_ms: int = 0
+    metadata: dict[str, str] = field(default_factory=dict[str, str])
+    budget_tokens: int | None = None
+    budget_cost_usd: float | None = None
+
+    def encode(self) -> bytes:
+        return dumps({"format": FORMAT, **asdict(self)})
+
+    @classmethod
+    def decode(cls, raw: bytes) -> SessionSettings:
+        """Read what `encode` wrote. Raises NewerSettings, or ValueError, KeyError or TypeError for damaged bytes."""
+        data: dict[str, Any] = json.loads(raw)
+        if data.pop("format") > FORMAT:
+            raise NewerSettings
+        return cls(**{**data, "tools": tuple(data["tools"]), "approval": tuple(data["approval"])})
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What this server lets a session have. `guarded` tools need an approval whoever asks for them."""
+
+    catalog: Catalog
+    workspace: Workspace
+    tools: tuple[str, ...] = (*READ_ONLY, "ask_user")
+    guarded: tuple[str, ...] = ("shell",)
+    blueprints: Mapping[str, CreateSessionBody] = field(default_factory=dict[str, CreateSessionBody])
+
+    def settle(self, body: CreateSessionBody) -> SessionSettings:
+        """Fill in blueprint and defaults, and see that everything asked for is offered.
+
+        Raises:
+            CreateFailed: something named is not offered; the message lists what is.
+            BadRequest: a provider option is not what it should be.
+        """
+        body = self._with_blueprint(body)
+        if body.model is None:
+            raise CreateFailed("model is missing, and no blueprint gives it")
+        options = body.provider_opts or {}
+        try:
+            self.catalog.find(body.model)
+            self.catalog.check_options(options)
+            room = self.workspace.enter(body.working_dir or ".")
+            skills = skills_prompt(room, body.skills_dirs or [])
+        except WorkspaceError as refusal:
+            raise CreateFailed(str(refusal)) from None
+        asked = body.approval
+        budget = body.budget
+        return SessionSettings(
+            model=body.model,
+            system_prompt="\n\n".join(part for part in (body.system_prompt, skills) if part) or None,
+            working_dir=room.cwd,
+            tools=self._tools(body.tools or []),
+            max_turns=body.max_turns or 100,
+            max_tokens=body.max_tokens,
+            options=options,
+            approval=self._approval(asked.tools if asked else [], self._plugins(body.plugins or [])),
+            approval_ms=asked.timeout_ms if asked else 0,
+            metadata=body.metadata or {},
+            budget_tokens=budget.max_tokens if budget else None,
+            budget_cost_usd=budget.max_cost_usd if budget else None,
+        )
+
+    def _with_blueprint(self, body: CreateSessionBody) -> CreateSessionBody:
+        if body.blueprint is None:
+            return body
+        blueprint = self.blueprints.get(body.blueprint)
+        if blueprint is None:
+            raise CreateFailed(_unknown("blueprint", body.blueprint, self.blueprints))
+        return blueprint.model_copy(update={name: getattr(body, name) for name in body.model_fields_set})
+
+    def _tools(self, names: Iterable[str]) -> tuple[str, ...]:
+        tools: dict[str, None] = {}
+        for name in names:
+            canonical = canonical_name(name)
+            if canonical is None or canonical not in self.tools:
+                raise CreateFailed(_unknown("tool", name, self.tools))
+            tools[canonical] = None
+        return tuple(tools)
+
+    def _plugins(self, names: Iterable[str]) -> tuple[str, ...]:
+        for name in names:
+            if name != HUMAN_APPROVAL and not name.endswith("HumanApproval"):
+                raise CreateFailed(_unknown("plugin", name, PLUGINS))
+        return (HUMAN_APPROVAL,) if names else ()
+
+    def _approval(self, asked: Iterable[str], plugins: tuple[str, ...]) -> tuple[str, ...]:
+        by_plugin = GUARDED_BY_PLUGIN if plugins else ()
+        return tuple(dict.fromkeys((*self.guarded, *by_plugin, *(canonical_name(name) or name for name in asked))))
+
+
+def with_offer(settings: SessionSettings, offer: Offer) -> SessionSettings:
+    """Settings under the operator's policy of today: what has come under guard since, is guarded."""
+    return replace(settings, approval=tuple(dict.fromkeys((*settings.approval, *offer.guarded))))
+
+
+def _unknown(what: str, name: str, offered: Iterable[str]) -> str:
+    return f"unknown {what} {name!r}; this server offers: {', '.join(offered) or 'none'}"

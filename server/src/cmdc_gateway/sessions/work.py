@@ -1,0 +1,152 @@
+"""What a session has under way: at most one model call, and some tools."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from contextlib import aclosing, suppress
+from math import ceil
+from typing import Any, cast
+
+import structlog
+
+from cmdc_gateway.errors import BudgetExceeded
+from cmdc_gateway.kernel.ledger import Amount
+from cmdc_gateway.kernel.signals import (
+    BudgetRefused,
+    ModelFailed,
+    ModelFinished,
+    Signal,
+    TextArrived,
+    ThoughtArrived,
+    ToolFinished,
+)
+from cmdc_gateway.kernel.turn import Turn
+from cmdc_gateway.protocol.history import Message, TokenUsage, ToolCall
+from cmdc_gateway.providers.provider import ModelError, ModelProvider, ModelRequest
+from cmdc_gateway.store.store import StoreDown
+from cmdc_gateway.tenancy.keys import Caller
+from cmdc_gateway.tenancy.meter import Account, Meter, Reservation
+from cmdc_gateway.tools.tool import Tool
+
+Tell = Callable[[Turn, Signal], Awaitable[None]]
+
+# Held for an answer whose length nobody has bounded.
+_PRESUMED_ANSWER_TOKENS = 4_096
+_BYTES_PER_TOKEN = 4
+
+_log = structlog.get_logger(__name__)
+
+
+class Work:
+    """Starts effects and tells the session what comes of them."""
+
+    def __init__(self, tell: Tell, meter: Meter) -> None:
+        self._tell = tell
+        self._meter = meter
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._asides: set[asyncio.Task[None]] = set()
+        self._reservation: Reservation | None = None
+        self._asked: ModelRequest | None = None
+        self._heard = 0
+
+    @property
+    def used_so_far(self) -> TokenUsage:
+        """What the model call that is under way has used, by estimate: it has not said so yet."""
+        if self._asked is None or self._reservation is None:
+            return TokenUsage()
+        return estimated_usage(self._asked.messages, self._heard)
+
+    def ask(
+        self, turn: Turn, provider: ModelProvider, request: ModelRequest, caller: Caller, account: Account | None
+    ) -> None:
+        self._asked, self._heard = request, 0
+        self._start(self._ask(turn, provider, request, caller, account))
+
+    def run(self, turn: Turn, call: ToolCall, tool: Tool | None) -> None:
+        self._start(self._run(turn, call, tool))
+
+    def aside(self, commit: Coroutine[Any, Any, None]) -> None:
+        """Write something down that nobody waits for, and that may be lost."""
+
+        async def quietly() -> None:
+            with suppress(StoreDown):
+                await commit
+
+        task = asyncio.get_running_loop().create_task(quietly())
+        self._asides.add(task)
+        task.add_done_callback(self._asides.discard)
+
+    def stop(self) -> None:
+        """End everything that is under way; what it would still tell is nobody's business."""
+        for task in self._tasks:
+            task.cancel()
+
+    def model_call_ended(self) -> None:
+        """The model call is over and counted: hold nothing for it any longer."""
+        self._asked = None
+        if self._reservation is not None:
+            self._meter.release(self._reservation)
+            self._reservation = None
+
+    async def wait(self) -> None:
+        """Return once nothing is under way any longer."""
+        while pending := self._tasks | self._asides:
+            await asyncio.wait(pending)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _ask(
+        self, turn: Turn, provider: ModelProvider, request: ModelRequest, caller: Caller, account: Account | None
+    ) -> None:
+        try:
+            self._reservation = await self._meter.reserve(caller, account, _most(request, provider))
+            stream = cast("AsyncGenerator[Signal]", provider.stream(request))
+            async with aclosing(stream):
+                async for signal in stream:
+                    if isinstance(signal, TextArrived | ThoughtArrived):
+                        self._heard += len(signal.text.encode("utf-8", "replace"))
+                    await self._tell(turn, signal)
+                    if isinstance(signal, ModelFinished):
+                        return
+            raise ModelError("the model's answer was cut off")
+        except BudgetExceeded as refusal:
+            await self._tell(turn, BudgetRefused(refusal.message))
+        except ModelError as failure:
+            usage = failure.usage or (estimated_usage(request.messages, self._heard) if self._heard else TokenUsage())
+            await self._tell(turn, ModelFailed(failure.reason, usage, failure.cost_usd))
+        except Exception:
+            _log.exception("model_call_failed", request_id=turn.request_id)
+            await self._tell(turn, ModelFailed("the model call failed inside the server; its log says why"))
+
+    async def _run(self, turn: Turn, call: ToolCall, tool: Tool | None) -> None:
+        if tool is None:
+            await self._tell(turn, ToolFinished(call.id, "error", f"the tool {call.name!r} was removed"))
+            return
+        try:
+            result = await tool.run(call)
+        except Exception:
+            _log.exception("tool_failed", request_id=turn.request_id, call_id=call.id, tool=call.name)
+            await self._tell(turn, ToolFinished(call.id, "error", "the tool failed inside the server"))
+        else:
+            await self._tell(turn, ToolFinished(call.id, result.status, result.result))
+
+
+def estimated_usage(messages: tuple[Message, ...], heard_bytes: int) -> TokenUsage:
+    """Tokens by rule of thumb, for a call that was stopped before it told: four bytes make one."""
+    return TokenUsage(ceil(_size(messages) / _BYTES_PER_TOKEN), ceil(heard_bytes / _BYTES_PER_TOKEN))
+
+
+def _most(request: ModelRequest, provider: ModelProvider) -> Amount:
+    """What a call may come to."""
+    prompt = ceil(_size(request.messages) / _BYTES_PER_TOKEN)
+    answer = request.max_tokens or _PRESUMED_ANSWER_TOKENS
+    price = provider.price(request.model)
+    return Amount(prompt + answer, prompt * price.prompt + answer * price.completion if price else 0.0)
+
+
+def _size(messages: tuple[Message, ...]) -> int:
+    return sum(len(message.content.encode("utf-8", "replace")) + 16 for message in messages)

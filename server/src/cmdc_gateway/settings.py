@@ -1,0 +1,271 @@
+"""What an operator sets, in the environment and in one TOML file; the environment wins."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from cmdc_gateway.errors import BadRequest
+from cmdc_gateway.protocol.sessions import CreateSessionBody
+from cmdc_gateway.providers.hosted import target_from_config
+from cmdc_gateway.providers.litellm import ModelTarget
+from cmdc_gateway.store.url import store_from_url
+from cmdc_gateway.tenancy.keys import DEFAULT_TENANT, check_keys
+from cmdc_gateway.tenancy.meter import Allowance
+from cmdc_gateway.tools.addresses import AddressPolicy
+from cmdc_gateway.tools.builtin import BUILTIN, READ_ONLY
+
+
+class WrongSetting(Exception):
+    """The gateway cannot start like this; the sentence says which setting, and what it may be."""
+
+
+def _listed(value: Any) -> Any:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+CommaList = Annotated[list[str], NoDecode, BeforeValidator(_listed)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSection(_Section):
+    """`[models."name:x"]`: a model the operator serves under a name of theirs."""
+
+    model: str
+    api_base: str | None = None
+    api_key_env: str | None = None
+
+
+class RateSection(_Section):
+    """`[rate_limit]`: requests per minute and key, and how many may come at once."""
+
+    rpm: int | None = Field(None, ge=0)
+    burst: int | None = Field(None, ge=1)
+
+
+class ToolsSection(_Section):
+    """`[tools]`: the built-in tools sessions may have, and those of them that always need an approval."""
+
+    offered: list[str] = [*READ_ONLY, "ask_user"]
+    approval: list[str] = ["shell"]
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        for name in (*self.offered, *self.approval):
+            if name not in BUILTIN:
+                raise ValueError(f"there is no built-in tool {name!r}; there are {', '.join(BUILTIN)}")
+        return self
+
+
+class BudgetSection(_Section):
+    """`[budgets."tenant:NAME"]` or `[budgets."key:ID"]`: what may be spent in each period."""
+
+    max_tokens: int | None = Field(None, ge=1)
+    max_cost_usd: float | None = Field(None, gt=0)
+    period: Literal["day", "month", "total"] = "total"
+
+
+class ConfigFile(_Section):
+    """The TOML file."""
+
+    api_keys: dict[str, str] = {}
+    models: dict[str, ModelSection] = {}
+    blueprints: dict[str, dict[str, Any]] = {}
+    rate_limit: RateSection = RateSection()
+    tools: ToolsSection = ToolsSection()
+    budgets: dict[str, BudgetSection] = {}
+
+
+class Settings(BaseSettings):
+    """Every setting, `GATEWAY_<NAME>` in the environment. Times are milliseconds where the name says `ms`."""
+
+    model_config = SettingsConfigDict(env_prefix="GATEWAY_", extra="ignore", frozen=True)
+
+    host: str = "127.0.0.1"
+    port: int = Field(4000, ge=0, le=65535)
+    api_keys: CommaList = []
+    store: str = "sqlite:///cmdc-gateway.db"
+    config: Path | None = None
+    rate_limit_rpm: int | None = Field(None, ge=0)
+    workspace: Path | None = None
+    cors_origins: CommaList = ["*"]
+    callback_allow: CommaList = []
+    heartbeat_ms: int = Field(15_000, ge=10, le=30_000)
+    grace_ms: int = Field(30_000, ge=0, le=3_600_000)
+    replay_events: int | None = Field(None, ge=1)
+    scripted_model: bool = True
+    ws_api_key: bool = True
+    queued_prompts: int = Field(100, ge=1, le=10_000)
+    body_bytes: int = Field(1_048_576, ge=1_024)
+    header_bytes: int = Field(32_768, ge=1_024)
+    header_fields: int = Field(100, ge=8)
+    url_bytes: int = Field(8_192, ge=256)
+    header_timeout_ms: int = Field(10_000, ge=100)
+    body_timeout_ms: int = Field(30_000, ge=100)
+    ws_message_bytes: int = Field(1_048_576, ge=1_024)
+    model_timeout_ms: int = Field(600_000, ge=100)
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    _file: ConfigFile = PrivateAttr(default_factory=ConfigFile)
+
+    @property
+    def file(self) -> ConfigFile:
+        """The TOML file; empty if there is none."""
+        return self._file
+
+    def with_file(self, file: ConfigFile) -> Settings:
+        """These settings, with that file."""
+        settings = self.model_copy()
+        settings._file = file
+        return settings
+
+    @property
+    def loopback(self) -> bool:
+        """Whether the server listens to this machine alone."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def tenants(self) -> dict[str, str]:
+        """The tenant of each key."""
+        return {**self.file.api_keys, **dict.fromkeys(self.api_keys, DEFAULT_TENANT)}
+
+    @property
+    def rpm(self) -> int:
+        """Requests per minute and key, 0 for no limit (HTTP-9)."""
+        for given in (self.rate_limit_rpm, self.file.rate_limit.rpm):
+            if given is not None:
+                return given
+        return 60
+
+    @property
+    def workspace_root(self) -> Path:
+        """Where tools work: as set, or a folder beside the store."""
+        if self.workspace is not None:
+            return self.workspace
+        if self.store.startswith("sqlite:///"):
+            file = Path(self.store.removeprefix("sqlite:///").partition("?")[0])
+            return file.with_name(f"{file.stem}-workspace")
+        return Path("cmdc-gateway-workspace")
+
+    @property
+    def allowances(self) -> dict[str, Allowance]:
+        return {
+            name: Allowance(section.max_tokens, section.max_cost_usd, section.period)
+            for name, section in self.file.budgets.items()
+        }
+
+    def targets(self, environ: Mapping[str, str]) -> dict[str, ModelTarget]:
+        """Where the models are that the operator named. Raises ValueError."""
+        return {
+            name: target_from_config(
+                name,
+                model=section.model,
+                api_base=section.api_base,
+                api_key_env=section.api_key_env,
+                environ=environ,
+            )
+            for name, section in self.file.models.items()
+        }
+
+    def blueprints(self) -> dict[str, CreateSessionBody]:
+        """Named session settings. Raises ValueError."""
+        blueprints: dict[str, CreateSessionBody] = {}
+        for name, fields in self.file.blueprints.items():
+            try:
+                blueprints[name] = CreateSessionBody.model_validate(fields)
+            except ValidationError as flaws:
+                raise ValueError(f"blueprints.{name}: {_first(flaws)}") from None
+            if blueprints[name].blueprint is not None or blueprints[name].session_id is not None:
+                raise ValueError(f"blueprints.{name}: a blueprint gives neither sessionId nor another blueprint")
+        return blueprints
+
+
+def load_settings(overrides: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None) -> Settings:
+    """Settings from the environment and the file it names; `overrides` (of the command line) win.
+
+    Raises:
+        WrongSetting: one is wrong; the sentence says which.
+    """
+    given = {name: value for name, value in (overrides or {}).items() if value is not None}
+    try:
+        settings = Settings(**given)
+        if settings.config is not None:
+            settings = settings.with_file(read_config(settings.config))
+        check(settings, os.environ if environ is None else environ)
+    except ValidationError as flaws:
+        raise WrongSetting(_named(flaws)) from None
+    except (ValueError, BadRequest) as flaw:
+        raise WrongSetting(str(flaw)) from None
+    return settings
+
+
+def read_config(path: Path) -> ConfigFile:
+    """Read the TOML file. Raises WrongSetting."""
+    try:
+        data = tomllib.loads(path.read_text())
+        config = ConfigFile.model_validate(data)
+        check_keys(config.api_keys)
+    except OSError as failure:
+        raise WrongSetting(f"GATEWAY_CONFIG: {path} cannot be read: {failure.strerror}") from None
+    except ValidationError as flaws:
+        raise WrongSetting(f"{path}: {_first(flaws)}") from None
+    except ValueError as flaw:
+        raise WrongSetting(f"{path}: {flaw}") from None
+    return config
+
+
+def check(settings: Settings, environ: Mapping[str, str]) -> None:
+    """See that everything that is only used later can be used. Raises ValueError or WrongSetting."""
+    try:
+        check_keys(settings.api_keys)
+    except ValueError as flaw:
+        raise WrongSetting(f"GATEWAY_API_KEYS: {flaw}") from None
+    if not settings.loopback and not settings.tenants:
+        raise WrongSetting(
+            f"GATEWAY_HOST: the server does not listen on {settings.host}, beyond this machine, without API keys; "
+            "make one with `cmdc-gateway keys new` and set GATEWAY_API_KEYS"
+        )
+    try:
+        store_from_url(settings.store)
+    except ValueError as flaw:
+        raise WrongSetting(f"GATEWAY_STORE: {flaw}") from None
+    try:
+        AddressPolicy(settings.callback_allow)
+    except ValueError as flaw:
+        raise WrongSetting(f"GATEWAY_CALLBACK_ALLOW: {flaw}") from None
+    for tenant in settings.tenants.values():
+        if not tenant:
+            raise WrongSetting("api_keys: a tenant's name must not be empty")
+    for name in settings.file.budgets:
+        if not name.startswith(("tenant:", "key:")):
+            raise WrongSetting(f"budgets.{name}: a budget is named tenant:NAME or key:ID")
+    settings.targets(environ)
+    settings.blueprints()
+
+
+def _named(flaws: ValidationError) -> str:
+    flaw = flaws.errors(include_input=False)[0]
+    return f"GATEWAY_{str(flaw['loc'][0]).upper()}: {_sentence(flaw['msg'])}"
+
+
+def _first(flaws: ValidationError) -> str:
+    flaw = flaws.errors(include_input=False)[0]
+    return f"{'.'.join(str(part) for part in flaw['loc'])}: {_sentence(flaw['msg'])}"
+
+
+def _sentence(message: str) -> str:
+    return message.removeprefix("Value error, ").removeprefix("Input ")

@@ -1,0 +1,1 @@
+"""Whose request it is, how often they may ask, and what they have used."""

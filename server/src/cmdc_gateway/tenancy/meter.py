@@ -1,0 +1,152 @@
+"""Budgets: what keys, tenants and sessions may spend, and how much of it is left (§8).
+
+What was used is counted in the store, in the transaction of the event that tells it (MTR-1). This module only decides
+whether a model call may start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal, Protocol
+
+from cmdc_gateway.errors import BudgetExceeded
+from cmdc_gateway.kernel.ledger import Amount, Ledger
+from cmdc_gateway.protocol.history import TokenUsage
+from cmdc_gateway.tenancy.keys import Caller
+
+Period = Literal["day", "month", "total"]
+
+
+class UsedThen(Protocol):
+    """What a key used on a day, written `YYYY-MM-DD`."""
+
+    @property
+    def key_id(self) -> str: ...
+    @property
+    def day(self) -> str: ...
+    @property
+    def usage(self) -> TokenUsage: ...
+    @property
+    def cost_usd(self) -> float: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """An operator's budget for a tenant or a key, renewed with each period (UTC)."""
+
+    max_tokens: int | None = None
+    max_cost_usd: float | None = None
+    period: Period = "total"
+
+
+@dataclass(slots=True)
+class Account:
+    """A budget that is being spent."""
+
+    name: str
+    ledger: Ledger
+    period: Period = "total"
+    window: str = "all"
+
+    def turn_over(self, day: str) -> None:
+        """Begin a new period where one has begun."""
+        window = _window(self.period, day)
+        if window != self.window:
+            self.ledger, self.window = self.ledger.renewed(), window
+
+
+@dataclass(slots=True)
+class Reservation:
+    """What one running model call may come to, held on each account that pays for it."""
+
+    accounts: tuple[Account, ...]
+    amount: Amount
+
+
+class Meter:
+    """Decides whether a model call may start, and remembers what is being spent."""
+
+    def __init__(self, allowances: Mapping[str, Allowance], *, clock: Callable[[], int]) -> None:
+        """`allowances` are named `tenant:NAME` or `key:ID`; `clock` gives ms since 1970."""
+        self._clock = clock
+        self._accounts = {
+            name: Account(name, Ledger(given.max_tokens, given.max_cost_usd), given.period)
+            for name, given in allowances.items()
+        }
+        self._changed = asyncio.Condition()
+        self._settling: set[asyncio.Task[None]] = set()
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._accounts)
+
+    def recall(self, tenant: str, used: Iterable[UsedThen]) -> None:
+        """Take up what a tenant's keys have used, as the store has it. To be called once, before anything runs."""
+        day = self.day()
+        for row in used:
+            amount = Amount(row.usage.total_tokens, row.cost_usd)
+            for account in self._paying(Caller(tenant, row.key_id)):
+                if _window(account.period, row.day) == _window(account.period, day):
+                    account.turn_over(day)
+                    account.ledger = account.ledger.spend(amount)
+
+    def check(self, caller: Caller, own: Account | None) -> None:
+        """Raise BudgetExceeded if a budget of this caller, or the session's own, is spent."""
+        for account in self._accounts_of(caller, own):
+            if account.ledger.exhausted:
+                raise BudgetExceeded(f"the budget of {account.name} is spent")
+
+    async def reserve(self, caller: Caller, own: Account | None, amount: Amount) -> Reservation:
+        """Hold what a model call may come to, waiting for calls that run where they may yet come to less (MTR-2).
+
+        Raises:
+            BudgetExceeded: a budget is spent.
+        """
+        async with self._changed:
+            while True:
+                accounts = self._accounts_of(caller, own)
+                self.check(caller, own)
+                if all(account.ledger.admits(amount) for account in accounts):
+                    for account in accounts:
+                        account.ledger = account.ledger.hold(amount)
+                    return Reservation(accounts, amount)
+                await self._changed.wait()
+
+    def count(self, caller: Caller, own: Account | None, spent: Amount) -> None:
+        """Take note of what was used, once it has been committed."""
+        for account in self._accounts_of(caller, own):
+            account.ledger = account.ledger.spend(spent)
+
+    def release(self, reservation: Reservation) -> None:
+        """Hold nothing any longer for a call that has ended, after what it came to was counted."""
+        for account in reservation.accounts:
+            account.ledger = account.ledger.release(reservation.amount)
+        if reservation.accounts:
+            task = asyncio.get_running_loop().create_task(self._tell())
+            self._settling.add(task)
+            task.add_done_callback(self._settling.discard)
+
+    def day(self) -> str:
+        """Today, in UTC, as `YYYY-MM-DD`."""
+        return datetime.fromtimestamp(self._clock() / 1000, UTC).strftime("%Y-%m-%d")
+
+    async def _tell(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    def _accounts_of(self, caller: Caller, own: Account | None) -> tuple[Account, ...]:
+        accounts = (*self._paying(caller), *((own,) if own else ()))
+        for account in accounts:
+            account.turn_over(self.day())
+        return accounts
+
+    def _paying(self, caller: Caller) -> list[Account]:
+        names = (f"tenant:{caller.tenant}", f"key:{caller.key_id}")
+        return [self._accounts[name] for name in names if name in self._accounts]
+
+
+def _window(period: Period, day: str) -> str:
+    return {"day": day, "month": day[:7], "total": "all"}[period]

@@ -1,0 +1,629 @@
+"""The contract of `cmdc_gateway.store.store.Store`, sentence by sentence.
+
+A store is held to it by a test class of its own:
+
+```python
+class TestMyStore(StoreContract):
+    @pytest.fixture
+    def make_store(self, tmp_path: Path) -> Callable[[], Store]:
+        return lambda: MyStore(tmp_path / uuid4().hex)
+```
+
+Needs pytest, pytest-asyncio and hypothesis. `pytest.register_assert_rewrite("cmdc_gateway.testing")` in a conftest.py
+makes failures tell more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+
+import pytest
+import pytest_asyncio
+from hypothesis import settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from cmdc_gateway.protocol import history
+from cmdc_gateway.protocol.frames import LoggedEvent
+from cmdc_gateway.protocol.history import TokenUsage, ToolCall
+from cmdc_gateway.store.store import (
+    AddUsage,
+    AnswerRow,
+    AppendEvents,
+    AppendMessages,
+    ApprovalRow,
+    CreateSession,
+    DeleteSession,
+    FenceLost,
+    MarkServed,
+    PutAnswer,
+    PutApproval,
+    PutQuestion,
+    PutRequest,
+    PutSession,
+    PutTool,
+    QuestionRow,
+    RemoveTool,
+    RequestRow,
+    SessionHeld,
+    SessionKey,
+    SessionRow,
+    SessionTaken,
+    Store,
+    StoredSession,
+    ToolRow,
+    TrimEvents,
+    UsageRow,
+    Write,
+)
+from cmdc_gateway.testing.store_machine import StoreMachine
+
+KEY = SessionKey("acme", "s1")
+EPOCH = "k3x9"
+ROW = SessionRow(
+    KEY,
+    EPOCH,
+    created_at=1_700_000_000_000,
+    settings='{"systemPrompt":"Où est 🐈?"}'.encode(),
+    state="working",
+    turns=3,
+    tool_calls=2,
+    prompts=1,
+    usage=TokenUsage(70, 30),
+    cost_usd=0.0125,
+    served=9,
+)
+REQUEST = RequestRow("r1", 1, "key-1", "Grüße 👋\0", "active", 1, 0, 2, 1, TokenUsage(7, 3), 0.001)
+APPROVAL = ApprovalRow("a1", "r1", "c1", "shell", b'{"command":"ls"}', "d" * 64, "run a command", 1000, None)
+QUESTION = QuestionRow("q1", "r1", "c2", "Which one?", ("left", "right"))
+TOOL = ToolRow("get_weather", b'{"secret":"whsec_AAAA"}')
+MESSAGES = (
+    history.system("Be brief."),
+    history.user("Hello"),
+    history.assistant("Let me see.", (ToolCall("c1", "get_weather", {"city": "Tromsø", "days": [1, None, 2.5]}),)),
+    history.tool_result(ToolCall("c1", "get_weather", {}), "no such city", is_error=True),
+)
+USAGE = UsageRow("acme", "key-1", "2026-11-22", 1, TokenUsage(7, 3), 0.5)
+ANSWER = AnswerRow("acme", "POST /v1/sessions", "idem-1", "f" * 64, 201, b'{"sessionId":"s1"}', at=1000)
+
+
+def _event(seq: int, data: bytes = b'{"delta":"\xc3\xa5"}', epoch: str = EPOCH) -> LoggedEvent:
+    return LoggedEvent(epoch, seq, "message_delta", 1_700_000_000_000 + seq, data)
+
+
+def _events(first: int, last: int) -> tuple[LoggedEvent, ...]:
+    return tuple(_event(seq) for seq in range(first, last + 1))
+
+
+# One of every write that belongs to a session and needs it to be there.
+WITHIN: tuple[Write, ...] = (
+    PutSession(ROW),
+    AppendEvents(KEY, _events(1, 2)),
+    TrimEvents(KEY, 2),
+    AppendMessages(KEY, MESSAGES),
+    PutRequest(KEY, REQUEST),
+    PutApproval(KEY, APPROVAL),
+    PutQuestion(KEY, QUESTION),
+    PutTool(KEY, TOOL),
+    RemoveTool(KEY, "no_such_tool"),
+)
+
+
+@pytest.mark.asyncio
+class StoreContract(ABC):
+    """What every store must pass. A subclass says how one is made."""
+
+    @pytest.fixture
+    @abstractmethod
+    def make_store(self) -> Callable[[], Store]:
+        """What makes a store that is empty and not open, at every call another."""
+
+    async def reopen(self, store: Store) -> Store:
+        """The store as the next process would find it. Only asked for where `durability` is not `memory`."""
+        await store.close()
+        await store.open()
+        return store
+
+    @pytest_asyncio.fixture
+    async def store(self, make_store: Callable[[], Store]) -> AsyncIterator[Store]:
+        store = make_store()
+        await store.open()
+        yield store
+        await store.close()
+
+    # -- sessions ------------------------------------------------------------------------------------------------------
+
+    async def test_a_session_is_read_back_as_it_was_created(self, store: Store) -> None:
+        await store.commit([CreateSession(ROW)])
+
+        assert await store.session(KEY) == ROW
+        assert await store.edges(KEY) == (EPOCH, 1, 0)
+        assert await store.load(KEY) == StoredSession(ROW, (), (), (), (), (), 1, 0, 0)
+
+    async def test_a_session_that_was_never_created_is_not_there(self, store: Store) -> None:
+        assert await store.session(KEY) is None
+        assert await store.load(KEY) is None
+        assert await store.edges(KEY) is None
+        assert await store.events(KEY, 0, 10) == []
+        assert await store.messages(KEY) == []
+        assert await store.request(KEY, "r1") is None
+        assert await store.approval(KEY, "a1") is None
+        assert await store.question(KEY, "q1") is None
+        assert await store.tool(KEY, "get_weather") is None
+
+    async def test_a_session_is_created_once(self, store: Store) -> None:
+        await store.commit([CreateSession(ROW)])
+
+        with pytest.raises(SessionTaken):
+            await store.commit([CreateSession(replace(ROW, epoch="other"))])
+
+        assert await store.session(KEY) == ROW
+
+    async def test_two_tenants_may_have_a_session_of_one_id(self, store: Store) -> None:
+        """HTTP-8: what is another tenant's does not exist."""
+        other = SessionKey("globex", KEY.session_id)
+        await store.commit([CreateSession(ROW), *WITHIN])
+        await store.commit([CreateSession(SessionRow(other, "m", 1, b"{}"))])
+
+        assert await store.load(other) == StoredSession(SessionRow(other, "m", 1, b"{}"), (), (), (), (), (), 1, 0, 0)
+        assert [row.key for row in await store.sessions("globex", limit=10)] == [other]
+
+    async def test_putting_a_session_keeps_what_it_was_created_with(self, store: Store) -> None:
+        await store.commit([CreateSession(ROW)])
+        later = replace(ROW, state="idle", turns=4, tool_calls=3, prompts=2, usage=TokenUsage(80, 40), cost_usd=0.5)
+
+        await store.commit([PutSession(replace(later, epoch="z", created_at=5, settings=b"[]"))])
+
+        assert await store.session(KEY) == later
+
+    async def test_served_is_never_lowered(self, store: Store) -> None:
+        """SSE-5: what was written to a reader once stays written."""
+        await store.commit([CreateSession(replace(ROW, served=0))])
+
+        served: list[int] = []
+        for write in (MarkServed(KEY, 9), MarkServed(KEY, 4), PutSession(replace(ROW, served=2)), MarkServed(KEY, 12)):
+            await store.commit([write])
+            row = await store.session(KEY)
+            served.append(row.served if row else -1)
+
+        assert served == [9, 9, 9, 12]
+
+    async def test_marking_a_session_that_is_gone_has_no_effect(self, store: Store) -> None:
+        await store.commit([MarkServed(KEY, 3)])
+
+        assert await store.session(KEY) is None
+
+    async def test_deleting_a_session_forgets_all_that_belongs_to_it(self, store: Store) -> None:
+        await store.commit([CreateSession(ROW), *WITHIN, AddUsage(USAGE), PutAnswer(ANSWER)])
+
+        await store.commit([DeleteSession(KEY)])
+
+        await self.test_a_session_that_was_never_created_is_not_there(store)
+        assert await store.unfinished() == []
+        assert await store.sessions("acme", limit=10) == []
+        assert await store.usage("acme") == [USAGE]
+        assert await store.answer("acme", ANSWER.route, ANSWER.idempotency_key) == ANSWER
+
+    async def test_a_session_created_after_another_of_its_key_has_nothing_of_it(self, store: Store) -> None:
+        again = replace(ROW, epoch="second")
+        await store.commit([CreateSession(ROW), *WITHIN])
+
+        await store.commit([DeleteSession(KEY), CreateSession(again)])
+
+        assert await store.load(KEY) == StoredSession(again, (), (), (), (), (), 1, 0, 0)
+        await store.commit([AppendEvents(KEY, (_event(1, epoch="second"),))])
+        assert await store.events(KEY, 0, 10) == [_event(1, epoch="second")]
+
+    async def test_sessions_are_listed_newest_first(self, store: Store) -> None:
+        ages = {"a": 10, "b": 20, "c": 20, "d": 30, "e": 5}
+        rows = {name: SessionRow(SessionKey("acme", name), "x", at, b"{}") for name, at in ages.items()}
+        rows["c"] = replace(rows["c"], state="working")
+        await store.commit([CreateSession(row) for row in rows.values()])
+        await store.commit([CreateSession(SessionRow(SessionKey("globex", "f"), "x", 15, b"{}"))])
+
+        async def listed(limit: int = 10, before: tuple[int, str] | None = None, *, working: bool | None = None) -> str:
+            state = None if working is None else "working" if working else "idle"
+            found = await store.sessions("acme", limit=limit, before=before, state=state)
+            assert found == [rows[row.key.session_id] for row in found]
+            return "".join(row.key.session_id for row in found)
+
+        assert await listed() == "dcbae"
+        assert await listed(limit=2) == "dc"
+        assert await listed(before=(20, "c")) == "bae"
+        assert await listed(before=(20, "b"), limit=1) == "a"
+        assert await listed(before=(10**30, "")) == "dcbae"
+        assert await listed(working=True) == "c"
+        assert await listed(working=False, before=(30, "d")) == "bae"
+
+    # -- the log -------------------------------------------------------------------------------------------------------
+
+    async def test_events_are_read_back_in_order_from_where_one_asks(self, store: Store) -> None:
+        await store.commit([CreateSession(ROW), AppendEvents(KEY, _events(1, 3))])
+        await store.commit([AppendEvents(KEY, _events(4, 5)), AppendEvents(KEY, ()), AppendEvents(KEY, _events(6, 6))])
+
+        assert await store.events(KEY, 0, 10) == list(_events(1, 6))
+        assert await store.events(KEY, 2, 3) == list(_events(3, 5))
+        assert await store.events(KEY, 6, 10) == []
+        assert await store.events(KEY, 10**19, 10) == []
+        assert await store.edges(KEY) == (EPOCH, 1, 6)
+
+    async def test_a_page_of_events_has_no_more_bytes_than_asked_for_but_one_event_at_least(self, store: Store) -> None:
+        log = [_event(seq, b"x" * 40) for seq in range(1, 6)]
+        await store.commit([CreateSession(ROW), AppendEvents(KEY, tuple(log))])
+
+        assert await store.events(KEY, 0, 10, max_bytes=80) == log[:2]
+        assert await store.events(KEY, 0, 10, max_bytes=119) == log[:2]
+        assert await store.events(KEY, 3, 10, max_bytes=1) == log[3:4]
+
+    @pytest.mark.parametrize(
+        "wrong", [(_event(3),), (_event(1),), (_event(2), _event(4)), (_event(2, epoch="other"),)], ids=str
+    )
+    async def test_events_that_do_not_follow_the_log_are_refused(
+        self, store: Store, wrong: tuple[LoggedEvent, ...]
+    ) -> None:
+        await store.commit([CreateSession(ROW), AppendEvents(KEY, _events(1, 1))])
+
+        with pytest.raises(ValueError, match="the log goes on with event"):
+            await store.commit([AppendEvents(KEY, wrong)])
+
+        assert await store.events(KEY, 0, 10) == [_event(1)]
+
+    async def test_a_trimmed_log_goes_on_where_it_ended(self, store: Store) -> None:
+        await store.commit([CreateSession(ROW), AppendEvents(KEY, _events(1, 5))])
+
+        async def trimmed(before: int) -> tuple[str, int, int] | None:
+            await store.commit([TrimEvents(KEY, before)])
+            return await store.edges(KEY)
+
+        assert await trimmed(1) == (EPOCH, 1, 5)
+        assert await trimmed(3) == (EPOCH, 3, 5)
+        assert await trimmed(2) == (EPOCH, 3, 5)
+        assert await store.events(KEY, 0, 2) == list(_events(3, 4))
+        assert await trimmed(100) == (EPOCH, 6, 5)
+        assert await store.events(KEY, 0, 10) == []
+        await store.commit([AppendEvents(KEY, _events(6, 7))])
+        assert await store.edges(KEY) == (EPOCH, 6, 7)
+        assert await store.events(KEY, 0, 10) == list(_events(6, 7))
+
+    async def test_a_long_log_is_trimmed_at_once(self, store: Store) -> None:
+        await store.commit([CreateSession(ROW), AppendEvents(KEY, _events(1, 5000))])
+
+        await store.commit([TrimEvents(KEY, 4000)])
+
+        assert await store.events(KEY, 0, 1) == [_event(4000)]
+        assert await store.edges(KEY) == (EPOCH, 4000, 5000)
+
+    # -- what belongs to a session -------------------------------------------------------------------------------------
+
+    async def test_messages_are_read_back_in_order_from_where_one_asks(self, store: Store) -> None:
+        await store.commit([CreateSession(ROW), AppendMessages(KEY, MESSAGES[:2])])
+        await store.commit([AppendMessages(KEY, MESSAGES[2:])])
+
+        assert tuple(await store.messages(KEY)) == MESSAGES
+        assert tuple(await store.messages(KEY, 1, 2)) == MESSAGES[1:3]
+        assert await store.messages(KEY, 10**19, 5) == []
+        assert await store.messages(KEY, 4) == []
+        assert await self._loaded(store, lambda loaded: loaded.messages) == MESSAGES
+
+    async def test_a_request_is_added_and_replaced(self, store: Store) -> None:
+        done = replace(REQUEST, status="done", last_seq=9, steps=3, usage=TokenUsage(9, 9), cost_usd=1.5)
+        await store.commit([CreateSession(ROW), PutRequest(KEY, REQUEST)])
+        assert await store.request(KEY, "r1") == REQUEST
+
+        await store.commit([PutRequest(KEY, done)])
+
+        assert await store.request(KEY, "r1") == done
+        assert await self._loaded(store, lambda loaded: loaded.requests) == (done,)
+
+    async def test_two_requests_cannot_have_one_position(self, store: Store) -> None:
+        await store.commit([CreateSession(ROW), PutRequest(KEY, REQUEST)])
+
+        with pytest.raises(ValueError, match="position 1"):
+            await store.commit([PutRequest(KEY, replace(REQUEST, request_id="r2"))])
+
+        assert await store.request(KEY, "r2") is None
+
+    async def test_loading_brings_the_open_requests_and_the_newest_done(self, store: Store) -> None:
+        rows = [
+            replace(REQUEST, request_id=f"r{position}", position=position, status=status)
+            for position, status in ((4, "queued"), (1, "done"), (3, "active"), (2, "done"))
+        ]
+        await store.commit([CreateSession(ROW), *(PutRequest(KEY, row) for row in rows)])
+
+        loaded = await store.load(KEY)
+
+        assert loaded
+        assert [row.position for row in loaded.requests] == [2, 3, 4]
+        assert loaded.last_position == 4
+
+    async def test_unfinished_sessions_are_those_with_a_request_not_done(self, store: Store) -> None:
+        for name, status in (("a", "done"), ("b", "queued"), ("c", "active"), ("d", None)):
+            key = SessionKey("acme", name)
+            await store.commit([CreateSession(replace(ROW, key=key))])
+            if status:
+                await store.commit([PutRequest(key, replace(REQUEST, status=status))])
+
+        assert {key.session_id for key in await store.unfinished()} == {"b", "c"}
+
+    async def test_approvals_and_questions_are_loaded_while_pending_and_found_ever_after(self, store: Store) -> None:
+        """APP-2, APP-4, ASK-1."""
+        other, question = replace(APPROVAL, approval_id="a0", expires_at=5), replace(QUESTION, ref="q0", options=None)
+        decided = replace(APPROVAL, status="approved", decision=b'{"args":{}}')
+        answered = replace(QUESTION, status="answered", response="left\u2028")
+        await store.commit([CreateSession(ROW), PutApproval(KEY, APPROVAL), PutApproval(KEY, other)])
+        await store.commit([PutQuestion(KEY, QUESTION), PutQuestion(KEY, question)])
+        assert await self._loaded(store, lambda loaded: loaded.approvals) == (APPROVAL, other)
+        assert await self._loaded(store, lambda loaded: loaded.questions) == (QUESTION, question)
+
+        await store.commit([PutApproval(KEY, decided), PutQuestion(KEY, answered)])
+
+        assert await self._loaded(store, lambda loaded: loaded.approvals) == (other,)
+        assert await self._loaded(store, lambda loaded: loaded.questions) == (question,)
+        assert await store.approval(KEY, "a1") == decided
+        assert await store.question(KEY, "q1") == answered
+
+    async def test_tools_keep_their_order_when_replaced_and_can_be_removed(self, store: Store) -> None:
+        """CB-1: the same name again replaces it."""
+        first, second, third = (ToolRow(name, b"{}") for name in ("zeta", "alpha", "mid"))
+        again = ToolRow("zeta", b'{"timeoutMs":1}')
+        await store.commit([CreateSession(ROW), *(PutTool(KEY, tool) for tool in (first, second, third))])
+
+        await store.commit([PutTool(KEY, again), RemoveTool(KEY, "alpha"), RemoveTool(KEY, "never_there")])
+
+        assert await self._loaded(store, lambda loaded: loaded.tools) == (again, third)
+        assert await store.tool(KEY, "zeta") == again
+        assert await store.tool(KEY, "alpha") is None
+
+    # -- what belongs to a tenant --------------------------------------------------------------------------------------
+
+    async def test_usage_adds_up_by_tenant_key_and_day(self, store: Store) -> None:
+        """MTR-1."""
+        tomorrow = replace(USAGE, day="2026-11-23")
+        other_key, other_tenant = replace(USAGE, key_id="key-0"), replace(USAGE, tenant="globex")
+        await store.commit([AddUsage(row) for row in (USAGE, USAGE, tomorrow, other_key, other_tenant)])
+        await store.commit([AddUsage(replace(USAGE, prompts=0))])
+
+        tripled = replace(USAGE, prompts=2, usage=TokenUsage(21, 9), cost_usd=1.5)
+        assert await store.usage("acme") == [other_key, tripled, tomorrow]
+        assert await store.usage("globex") == [other_tenant]
+        assert await store.usage("initech") == []
+        assert await store.tracked_keys() == 3
+
+    async def test_an_answer_is_kept_until_it_is_old(self, store: Store) -> None:
+        """HTTP-11."""
+        newer = replace(ANSWER, idempotency_key="idem-2", at=2000)
+        elsewhere = replace(ANSWER, tenant="globex", route="POST /v1/sessions/s1/prompt", at=3000)
+        await store.commit([PutAnswer(replace(ANSWER, status=500)), PutAnswer(ANSWER)])
+        await store.commit([PutAnswer(newer), PutAnswer(elsewhere)])
+        assert await store.answer("acme", ANSWER.route, "idem-1") == ANSWER
+        assert await store.answer("globex", ANSWER.route, "idem-1") is None
+
+        await store.forget_answers(before=2000)
+
+        assert await store.answer("acme", ANSWER.route, "idem-1") is None
+        assert await store.answer("acme", ANSWER.route, "idem-2") == newer
+        assert await store.answer("globex", elsewhere.route, "idem-1") == elsewhere
+
+    async def test_many_answers_are_forgotten_in_one_call(self, store: Store) -> None:
+        await store.commit([PutAnswer(replace(ANSWER, idempotency_key=f"idem-{n}")) for n in range(1200)])
+
+        await store.forget_answers(before=ANSWER.at + 1)
+
+        assert [await store.answer("acme", ANSWER.route, f"idem-{n}") for n in (0, 600, 1199)] == [None, None, None]
+
+    # -- ownership -----------------------------------------------------------------------------------------------------
+
+    async def test_only_a_session_that_exists_can_be_claimed(self, store: Store) -> None:
+        with pytest.raises(KeyError):
+            await store.claim(KEY, "one", now=0)
+
+    async def test_a_session_is_held_while_its_owner_is_alive(self, store: Store) -> None:
+        await store.commit([CreateSession(ROW)])
+        await store.beat("one", until=50)
+        await store.beat("one", until=100)
+        await store.claim(KEY, "one", now=0)
+
+        with pytest.raises(SessionHeld):
+            await store.claim(KEY, "two", now=99)
+        await store.claim(KEY, "two", now=100)
+
+    async def test_an_owner_that_never_said_so_is_not_alive(self, store: Store) -> None:
+        await store.commit([CreateSession(ROW)])
+        first = await store.claim(KEY, "one", now=0)
+
+        second = await store.claim(KEY, "two", now=0)
+
+        assert second.token > first.token
+
+    async def test_each_claim_makes_the_fences_before_it_worthless(self, store: Store) -> None:
+        await store.commit([CreateSession(ROW)])
+        await store.beat("one", until=100)
+        first = await store.claim(KEY, "one", now=0)
+
+        second = await store.claim(KEY, "one", now=0)
+
+        assert (first.key, second.key) == (KEY, KEY)
+        assert second.token > first.token
+        with pytest.raises(FenceLost):
+            await store.commit([AppendEvents(KEY, _events(1, 1))], first)
+        await store.commit([AppendEvents(KEY, _events(1, 1))], second)
+        assert await store.events(KEY, 0, 10) == [_event(1)]
+
+    async def test_a_released_session_can_be_claimed_by_another(self, store: Store) -> None:
+        await store.commit([CreateSession(ROW)])
+        await store.beat("one", until=100)
+        first = await store.claim(KEY, "one", now=0)
+
+        await store.release(first)
+
+        with pytest.raises(FenceLost):
+            await store.commit([], first)
+        second = await store.claim(KEY, "two", now=0)
+        await store.release(first)
+        await store.commit([PutSession(ROW)], second)
+
+    async def test_a_deleted_session_has_no_owner(self, store: Store) -> None:
+        await store.commit([CreateSession(ROW)])
+        await store.beat("one", until=100)
+        first = await store.claim(KEY, "one", now=0)
+        await store.commit([DeleteSession(KEY)], first)
+
+        with pytest.raises(FenceLost):
+            await store.commit([CreateSession(ROW)], first)
+        await store.release(first)
+        await store.commit([CreateSession(ROW)])
+        with pytest.raises(FenceLost):
+            await store.commit([PutSession(ROW)], first)
+        assert (await store.claim(KEY, "two", now=0)).token > first.token
+
+    async def test_a_fence_guards_its_commit_but_not_the_commits_without_one(self, store: Store) -> None:
+        other = SessionKey("acme", "s2")
+        await store.commit([CreateSession(ROW)])
+        fence = await store.claim(KEY, "one", now=0)
+
+        await store.commit([CreateSession(replace(ROW, key=other)), PutTool(other, TOOL)], fence)
+        await store.commit([PutTool(KEY, TOOL)])
+
+        assert await store.tool(KEY, TOOL.name) == await store.tool(other, TOOL.name) == TOOL
+
+    # -- commits -------------------------------------------------------------------------------------------------------
+
+    async def test_all_writes_of_a_commit_are_carried_out_or_none(self, store: Store) -> None:
+        taken = SessionKey("acme", "taken")
+        await store.commit([CreateSession(ROW), CreateSession(replace(ROW, key=taken))])
+        await store.commit([PutTool(KEY, TOOL), PutRequest(KEY, REQUEST), AppendEvents(KEY, _events(1, 3))])
+        await store.commit([AppendMessages(KEY, MESSAGES[:1]), PutApproval(KEY, APPROVAL), PutAnswer(ANSWER)])
+        fence = await store.claim(KEY, "one", now=0)
+        before = await store.load(KEY)
+        everything: list[Write] = [
+            MarkServed(KEY, 50),
+            TrimEvents(KEY, 3),
+            AppendEvents(KEY, _events(4, 5)),
+            AppendMessages(KEY, MESSAGES[1:]),
+            PutRequest(KEY, replace(REQUEST, position=8)),
+            PutRequest(KEY, replace(REQUEST, request_id="r2")),
+            PutApproval(KEY, replace(APPROVAL, status="rejected")),
+            PutQuestion(KEY, QUESTION),
+            RemoveTool(KEY, TOOL.name),
+            AddUsage(USAGE),
+            PutAnswer(replace(ANSWER, status=500)),
+            PutSession(replace(ROW, turns=99)),
+            DeleteSession(KEY),
+            CreateSession(replace(ROW, epoch="second")),
+        ]
+
+        with pytest.raises(SessionTaken):
+            await store.commit([*everything, CreateSession(replace(ROW, key=taken))], fence)
+
+        assert await store.load(KEY) == before
+        assert await store.events(KEY, 0, 10) == list(_events(1, 3))
+        assert (await store.usage("acme"), await store.request(KEY, "r2")) == ([], None)
+        assert await store.answer("acme", ANSWER.route, ANSWER.idempotency_key) == ANSWER
+        await store.commit(everything, fence)
+        assert await store.load(KEY) == StoredSession(replace(ROW, epoch="second"), (), (), (), (), (), 1, 0, 0)
+
+    @pytest.mark.parametrize("write", [*WITHIN, DeleteSession(KEY)], ids=lambda write: type(write).__name__)
+    async def test_nothing_can_be_written_to_a_session_that_does_not_exist(self, store: Store, write: Write) -> None:
+        with pytest.raises(FenceLost):
+            await store.commit([AddUsage(USAGE), write])
+
+        assert await store.usage("acme") == []
+
+    async def test_commits_are_carried_out_in_the_order_they_were_called(self, store: Store) -> None:
+        await store.commit([CreateSession(ROW)])
+
+        await asyncio.gather(*(store.commit([AppendEvents(KEY, (_event(seq),))]) for seq in range(1, 301)))
+
+        assert await store.events(KEY, 0, 1000) == list(_events(1, 300))
+
+    async def test_a_commit_that_is_refused_leaves_those_beside_it_alone(self, store: Store) -> None:
+        await store.commit([CreateSession(ROW)])
+        rows = [replace(ROW, key=SessionKey("acme", f"n{n}")) if n % 2 else ROW for n in range(40)]
+
+        outcomes = await asyncio.gather(
+            *(store.commit([AddUsage(USAGE), CreateSession(row)]) for row in rows), return_exceptions=True
+        )
+
+        assert [type(outcome) for outcome in outcomes] == [SessionTaken, type(None)] * 20
+        assert len(await store.sessions("acme", limit=100)) == 21
+        assert [row.prompts for row in await store.usage("acme")] == [20]
+
+    async def test_cancelling_a_commit_does_not_undo_it(self, store: Store) -> None:
+        await store.commit([CreateSession(ROW)])
+        waiting = asyncio.create_task(store.commit([PutTool(KEY, TOOL)]))
+        await asyncio.sleep(0)
+
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+
+        await store.commit([AddUsage(USAGE)])
+        assert await store.tool(KEY, TOOL.name) == TOOL
+
+    # -- from one process to the next ----------------------------------------------------------------------------------
+
+    async def test_a_store_that_is_up_accepts_a_ping(self, store: Store) -> None:
+        await store.ping()
+
+    async def test_closing_finishes_what_was_called_and_can_be_repeated(self, make_store: Callable[[], Store]) -> None:
+        store = make_store()
+        await store.open()
+        commits = [asyncio.create_task(store.commit([AddUsage(USAGE)])) for _ in range(50)]
+        await asyncio.sleep(0)
+
+        await store.close()
+        await store.close()
+
+        assert await asyncio.gather(*commits) == [None] * 50
+
+    async def test_what_was_committed_is_there_after_a_restart(self, store: Store) -> None:
+        """DUR-1, DUR-4."""
+        if store.durability == "memory":
+            return
+        await store.commit([CreateSession(ROW), *WITHIN, AddUsage(USAGE), PutAnswer(ANSWER)])
+        await store.beat("one", until=100)
+        fence = await store.claim(KEY, "one", now=0)
+        before = await store.load(KEY)
+
+        again = await self.reopen(store)
+
+        assert before
+        assert await again.load(KEY) == before
+        assert await again.events(KEY, 0, 10) == [_event(2)]
+        assert await again.unfinished() == [KEY]
+        assert await again.usage("acme") == [USAGE]
+        assert await again.answer("acme", ANSWER.route, ANSWER.idempotency_key) == ANSWER
+        assert (await again.claim(KEY, "two", now=100)).token > fence.token
+        await again.close()
+
+    async def test_what_was_deleted_stays_away_after_a_restart(self, store: Store) -> None:
+        if store.durability == "memory":
+            return
+        await store.commit([CreateSession(ROW), *WITHIN])
+        fence = await store.claim(KEY, "one", now=0)
+        await store.commit([DeleteSession(KEY)])
+
+        again = await self.reopen(store)
+
+        await self.test_a_session_that_was_never_created_is_not_there(again)
+        await again.commit([CreateSession(ROW)])
+        assert await again.load(KEY) == StoredSession(ROW, (), (), (), (), (), 1, 0, 0)
+        assert (await again.claim(KEY, "one", now=0)).token > fence.token
+        await again.close()
+
+    async def test_it_agrees_with_a_simple_model(self, make_store: Callable[[], Store]) -> None:
+        reopen = self.reopen
+
+        class Machine(StoreMachine):
+            def __init__(self) -> None:
+                super().__init__(make_store(), reopen)
+
+        enough = settings(max_examples=25, stateful_step_count=30, deadline=None)
+        # In a thread, because the machine runs an event loop of its own.
+        await asyncio.to_thread(run_state_machine_as_test, Machine, settings=enough)
+
+    async def _loaded(self, store: Store, part: Callable[[StoredSession], tuple[object, ...]]) -> tuple[object, ...]:
+        loaded = await store.load(KEY)
+        assert loaded
+        return part(loaded)

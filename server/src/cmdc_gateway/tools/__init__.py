@@ -1,0 +1,1 @@
+"""What an agent can do: tools of the gateway's own, and tools behind an HTTP callback."""

@@ -1,0 +1,99 @@
+"""What a client can do to a session, the same over HTTP and over a WebSocket (WS-3, WS-4)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from cmdc_gateway.protocol.decisions import ApproveBody, RejectBody, RespondBody
+from cmdc_gateway.protocol.service import TicketBody, TicketIssued
+from cmdc_gateway.protocol.sessions import AbortBody, CreateSessionBody, PromptBody
+from cmdc_gateway.protocol.tools import RegisterToolBody, ToolRegistered
+from cmdc_gateway.protocol.wire import RequestBody
+from cmdc_gateway.sessions.commands import Remember, Reply
+from cmdc_gateway.sessions.idempotency import Given, Idempotency
+from cmdc_gateway.sessions.registry import Registry
+from cmdc_gateway.sessions.session import Session
+from cmdc_gateway.store.store import SessionKey
+from cmdc_gateway.tenancy.keys import Caller
+from cmdc_gateway.tenancy.tickets import Tickets
+from cmdc_gateway.tools.addresses import AddressPolicy
+from cmdc_gateway.tools.registration import define
+
+Act = Callable[[Session, Remember | None], Awaitable[Reply]]
+
+
+class Actions:
+    """Each takes who calls, on which session, with what body and under which Idempotency-Key."""
+
+    def __init__(
+        self, registry: Registry, idempotency: Idempotency, tickets: Tickets, addresses: AddressPolicy
+    ) -> None:
+        self.registry = registry
+        self._idempotency = idempotency
+        self._tickets = tickets
+        self._addresses = addresses
+
+    async def create(self, caller: Caller, body: CreateSessionBody, once: str | None) -> Given:
+        return await self._idempotency.once(
+            caller.tenant,
+            "POST /v1/sessions",
+            once,
+            _as_sent(body),
+            lambda remember: self.registry.create(caller.tenant, body, remember),
+        )
+
+    async def prompt(self, caller: Caller, key: SessionKey, body: PromptBody, once: str | None) -> Given:
+        return await self._act(
+            key, "prompt", body, once, lambda session, remember: session.submit(body.text, caller.key_id, remember)
+        )
+
+    async def approve(self, key: SessionKey, body: ApproveBody, once: str | None) -> Given:
+        return await self._act(
+            key,
+            "approve",
+            body,
+            once,
+            lambda session, remember: session.approve(body.approval_id, body.args, body.digest, remember),
+        )
+
+    async def reject(self, key: SessionKey, body: RejectBody, once: str | None) -> Given:
+        return await self._act(
+            key, "reject", body, once, lambda session, remember: session.reject(body.approval_id, body.reason, remember)
+        )
+
+    async def respond(self, key: SessionKey, body: RespondBody, once: str | None) -> Given:
+        return await self._act(
+            key, "respond", body, once, lambda session, remember: session.respond(body.ref, body.response, remember)
+        )
+
+    async def abort(self, key: SessionKey, body: AbortBody, once: str | None) -> Given:
+        return await self._act(key, "abort", body, once, lambda session, remember: session.abort(body.reason, remember))
+
+    async def register(self, key: SessionKey, body: RegisterToolBody, once: str | None) -> Given:
+        async def register(session: Session, remember: Remember | None) -> Reply:
+            definition = await asyncio.to_thread(define, body, self._addresses)
+            made = definition.secret if body.secret is None else None
+            answer = ToolRegistered(name=body.name, status="registered", secret=made)
+            return await session.register(definition, answer, remember)
+
+        return await self._act(key, "tools", body, once, register)
+
+    async def ticket(self, caller: Caller, key: SessionKey, body: TicketBody, once: str | None) -> Given:
+        async def issue(session: Session, remember: Remember | None) -> Reply:
+            name, ticket = self._tickets.issue(caller, key.session_id, body.scope)
+            reply = Reply(TicketIssued(ticket=name, expires_at=ticket.expires_at), 201)
+            return await session.keep(reply, remember)
+
+        return await self._act(key, "tickets", body, once, issue)
+
+    async def _act(self, key: SessionKey, action: str, body: RequestBody, once: str | None, act: Act) -> Given:
+        async def found(remember: Remember | None) -> Reply:
+            return await act(await self.registry.find(key), remember)
+
+        route = f"POST /v1/sessions/{key.session_id}/{action}"
+        return await self._idempotency.once(key.tenant, route, once, _as_sent(body), found)
+
+
+def _as_sent(body: RequestBody) -> dict[str, object]:
+    return body.model_dump(mode="json", by_alias=True, exclude_unset=True)

@@ -1,0 +1,76 @@
+"""One timer for all open streams: it says when a heartbeat is due, and ends connections that do not read (SSE-10)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+STALLED_AFTER_SECONDS = 30.0
+
+
+@dataclass(slots=True, eq=False)
+class Beat:
+    """One stream, as its timer sees it. Times are of the event loop's clock, in seconds.
+
+    `writing_since` is set while a write waits for the peer; `buffered` tells how many bytes it has yet to take.
+    """
+
+    wake: Callable[[], None]
+    abort: Callable[[], None]
+    buffered: Callable[[], int]
+    wrote_at: float
+    due: bool = False
+    writing_since: float | None = None
+    left_before: int = 0
+
+
+class Pulse:
+    """Looks after every open stream."""
+
+    def __init__(self, heartbeat_seconds: float, *, stalled_after: float = STALLED_AFTER_SECONDS) -> None:
+        self._heartbeat = heartbeat_seconds
+        self._stalled_after = stalled_after
+        self._beats: set[Beat] = set()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._tick())
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def join(self, beat: Beat) -> None:
+        self._beats.add(beat)
+
+    def leave(self, beat: Beat) -> None:
+        self._beats.discard(beat)
+
+    @property
+    def streams(self) -> int:
+        return len(self._beats)
+
+    async def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
+        interval = min(1.0, self._heartbeat / 4, self._stalled_after / 4)
+        while True:
+            await asyncio.sleep(interval)
+            now = loop.time()
+            for beat in list(self._beats):
+                if beat.writing_since is not None:
+                    self._check_progress(beat, now)
+                elif now - beat.wrote_at >= self._heartbeat - interval and not beat.due:
+                    beat.due = True
+                    beat.wake()
+
+    def _check_progress(self, beat: Beat, now: float) -> None:
+        assert beat.writing_since is not None, "asked about while it writes"
+        if now - beat.writing_since < self._stalled_after:
+            return
+        left = beat.buffered()
+        if beat.left_before and left < beat.left_before:  # slow, but it reads
+            beat.writing_since, beat.left_before = now, left
+        else:
+            beat.abort()

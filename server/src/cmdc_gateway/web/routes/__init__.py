@@ -1,0 +1,1 @@
+"""The routes, a file for each noun. A route parses, calls one thing, and answers; it decides nothing."""

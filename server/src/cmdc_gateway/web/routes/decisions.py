@@ -1,0 +1,55 @@
+"""Approvals and questions: what people decide and answer (§3.7, §7)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from cmdc_gateway.protocol.decisions import ApproveBody, DecisionTaken, RejectBody, RespondBody, ResponseTaken
+from cmdc_gateway.web.dependencies import IdempotencyKeyDep, KeyDep, body
+from cmdc_gateway.web.operation import operation
+from cmdc_gateway.web.routes.sessions import GONE
+from cmdc_gateway.web.state import GatewayDep, answer
+
+router = APIRouter(prefix="/v1/sessions/{session_id}", tags=["decisions"])
+
+
+@router.post(
+    "/approve",
+    **operation(
+        "Approve a tool call",
+        DecisionTaken,
+        body=ApproveBody,
+        posted=True,
+        errors=(*GONE, "already_resolved", "digest_mismatch"),
+    ),
+)
+async def approve(
+    gateway: GatewayDep, key: KeyDep, sent: Annotated[ApproveBody, body(ApproveBody)], once: IdempotencyKeyDep
+) -> Response:
+    """Let a tool call run, as it was shown or with edited arguments."""
+    return answer(await gateway.actions.approve(key, sent, once))
+
+
+@router.post(
+    "/reject",
+    **operation("Reject a tool call", DecisionTaken, body=RejectBody, posted=True, errors=(*GONE, "already_resolved")),
+)
+async def reject(
+    gateway: GatewayDep, key: KeyDep, sent: Annotated[RejectBody, body(RejectBody)], once: IdempotencyKeyDep
+) -> Response:
+    """Keep a tool call from running; the model is told so and the run goes on."""
+    return answer(await gateway.actions.reject(key, sent, once))
+
+
+@router.post(
+    "/respond",
+    **operation("Answer a question", ResponseTaken, body=RespondBody, posted=True, errors=(*GONE, "already_resolved")),
+)
+async def respond(
+    gateway: GatewayDep, key: KeyDep, sent: Annotated[RespondBody, body(RespondBody)], once: IdempotencyKeyDep
+) -> Response:
+    """Give the answer to a question the agent asked."""
+    return answer(await gateway.actions.respond(key, sent, once))

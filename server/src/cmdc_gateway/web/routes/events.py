@@ -1,0 +1,113 @@
+"""The event log: as a stream, as pages, and over a WebSocket (§5, §6)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import Field
+from starlette.responses import Response
+
+from cmdc_gateway.errors import BadRequest, CursorExpired, RequestNotFound, SessionDead, Unavailable, UpgradeRequired
+from cmdc_gateway.protocol.events import EVENT_NAMES
+from cmdc_gateway.protocol.service import EventPage
+from cmdc_gateway.sessions.log import EventLog
+from cmdc_gateway.sessions.session import Session
+from cmdc_gateway.web.cursors import page_position, position
+from cmdc_gateway.web.dependencies import CallerDep, KeyDep, QueryModel, WholeNumber, query
+from cmdc_gateway.web.operation import operation
+from cmdc_gateway.web.routes.sessions import GONE
+from cmdc_gateway.web.sse import EventStream, Selection
+from cmdc_gateway.web.state import GatewayDep, json_answer
+from cmdc_gateway.web.views import event_page, prefers_json
+
+router = APIRouter(prefix="/v1/sessions/{session_id}", tags=["events"])
+
+_PAGE = 500
+
+
+class EventsQuery(QueryModel):
+    """Which events, and how."""
+
+    after: str | None = Field(None, description="A cursor, `start` or `latest`. `Last-Event-ID` wins over it.")
+    follow: Literal["true", "false"] | None = Field(None, description="`true`: the stream goes on after a run's end.")
+    request_id: str | None = Field(None, description="Only the run of this prompt.")
+    types: str | None = Field(None, description="Only events of these types, divided by commas.")
+    limit: WholeNumber | None = Field(None, ge=1, le=5000, description="With `Accept: application/json`: page size.")
+    ticket: str | None = Field(None, description="A ticket instead of a key, for browsers.")
+
+
+@router.get(
+    "/events",
+    **operation(
+        "Read events",
+        None,
+        takes=EventsQuery,
+        errors=(*GONE, "invalid_cursor", "cursor_expired"),
+        more={
+            200: {
+                "description": "The stream; or a page, with `Accept: application/json`.",
+                "content": {
+                    "text/event-stream": {
+                        "schema": {"type": "string"},
+                        "x-item-schema": {"$ref": "#/components/schemas/Event"},
+                    },
+                    "application/json": {"schema": {"$ref": f"#/components/schemas/{EventPage.__name__}"}},
+                },
+            }
+        },
+    ),
+)
+async def read_events(
+    request: Request,
+    gateway: GatewayDep,
+    caller: CallerDep,
+    key: KeyDep,
+    sent: Annotated[EventsQuery, Depends(query(EventsQuery))],
+) -> Response:
+    """The session's events as they happen (SSE), resumable at any of them; or the log in pages."""
+    types = _types(sent.types)
+    log, session = await gateway.registry.log_of(key)
+    cursor = request.headers.get("last-event-id") or sent.after
+    if prefers_json(request.headers.get("accept", "")):
+        return json_answer(await event_page(log, page_position(log, cursor), sent.limit or _PAGE, types))
+    if gateway.connections.draining:
+        raise Unavailable("the server is stopping", retry_after=5)
+    selection = await _selection(log, session, cursor, sent, types)
+    return EventStream(
+        selection, log, session, pulse=gateway.pulse, connections=gateway.connections, key_id=caller.key_id
+    )
+
+
+@router.get("/ws", **operation("Open a WebSocket", None, status=426, errors=("upgrade_required",)))
+async def plain_get_of_socket() -> Response:
+    """This address speaks WebSocket; see asyncapi.json."""
+    raise UpgradeRequired
+
+
+async def _selection(
+    log: EventLog, session: Session | None, cursor: str | None, sent: EventsQuery, types: frozenset[str] | None
+) -> Selection:
+    after = position(log, cursor) if cursor else None
+    if sent.request_id is not None:
+        if session is None:
+            raise SessionDead("of this request")
+        row = await session.request(sent.request_id)
+        if row is None:
+            raise RequestNotFound(sent.request_id)
+        if row.first_seq and row.first_seq < log.first_seq:
+            raise CursorExpired(f"{log.epoch}.{row.first_seq - 1}", str(log.earliest), str(log.end))
+        return Selection(after or 0, request_id=sent.request_id, types=types)
+    if after is None:
+        after = session.start_position() if session is not None else log.earliest.seq
+    return Selection(after, follow=sent.follow == "true", types=types)
+
+
+def _types(listed: str | None) -> frozenset[str] | None:
+    if listed is None:
+        return None
+    types = frozenset(listed.split(","))
+    unknown = sorted(types - EVENT_NAMES)
+    if unknown:
+        raise BadRequest(f"types: there is no event {unknown[0][:60]!r}", [("types", "names an unknown event")])
+    return types

@@ -1,0 +1,51 @@
+"""The server about itself (§3.1, §3.11)."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from cmdc_gateway import __version__
+from cmdc_gateway.errors import Unavailable
+from cmdc_gateway.protocol.service import ActiveSessions, Capabilities, Health, Readiness, TrackedKeys
+from cmdc_gateway.store.store import StoreDown
+from cmdc_gateway.web.operation import operation
+from cmdc_gateway.web.state import GatewayDep, json_answer
+
+router = APIRouter(tags=["service"])
+
+
+@router.get("/healthz", **operation("Is the server alive", Health, public=True, errors=("bad_request",)))
+async def healthz(gateway: GatewayDep) -> Response:
+    """200 as long as the process answers."""
+    try:
+        tracked = await gateway.store.tracked_keys()
+    except StoreDown:  # alive all the same; /readyz tells of the store
+        tracked = 0
+    health = Health(
+        status="ok",
+        version=__version__,
+        sessions=ActiveSessions(active=gateway.registry.active),
+        meter=TrackedKeys(tracked_keys=tracked),
+        timestamp=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+    )
+    return json_answer(health.encode())
+
+
+@router.get(
+    "/readyz", **operation("Can the server serve", Readiness, public=True, errors=("bad_request", "unavailable"))
+)
+async def readyz(gateway: GatewayDep) -> Response:
+    """503 while starting, stopping, or without its store."""
+    if not gateway.ready:
+        raise Unavailable("the server is starting or stopping")
+    await gateway.store.ping()
+    return json_answer(Readiness(status="ready").encode())
+
+
+@router.get("/v1/capabilities", **operation("What the server can do", Capabilities))
+async def get_capabilities(gateway: GatewayDep) -> Response:
+    """What a client may rely on."""
+    return json_answer(gateway.capabilities.encode())

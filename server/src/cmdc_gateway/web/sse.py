@@ -1,0 +1,149 @@
+"""Server-sent events: a reader of the log with a socket (PROTOCOL §5)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from cmdc_gateway.protocol.frames import HEARTBEAT, LoggedEvent
+from cmdc_gateway.sessions.log import EventLog, Reader, Trimmed
+from cmdc_gateway.sessions.session import Session
+from cmdc_gateway.web.connections import Connection, Connections
+from cmdc_gateway.web.pulse import Beat, Pulse
+
+_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which part of the log a stream carries.
+
+    It begins after seq `after`. It ends with the first terminal event, unless it follows on; with `request_id` it
+    carries that run alone. `types` are the event names that are sent, None for all.
+    """
+
+    after: int
+    follow: bool = False
+    request_id: str | None = None
+    types: Collection[str] | None = None
+
+
+class EventStream(Response):
+    """The answer to `GET …/events`."""
+
+    def __init__(
+        self,
+        selection: Selection,
+        log: EventLog,
+        session: Session | None,
+        *,
+        pulse: Pulse,
+        connections: Connections,
+        key_id: str,
+    ) -> None:
+        super().__init__()
+        self._selection = selection
+        self._log = log
+        self._session = session
+        self._pulse = pulse
+        self._connections = connections
+        self._key_id = key_id
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        reader = self._log.reader(self._selection.after)  # first of all, so that nothing is missed (SSE-6)
+        transport: dict[str, Any] = scope.get("extensions", {}).get("cmdc.transport", {})
+        loop = asyncio.get_running_loop()
+        beat = Beat(
+            wake=reader.wake,
+            abort=transport.get("abort", lambda: None),
+            buffered=transport.get("buffered", lambda: 0),
+            wrote_at=loop.time(),
+        )
+        connection = Connection(self._key_id, reader.wake, self._session)
+        self._connections.add(connection)
+        self._pulse.join(beat)
+        listener = loop.create_task(_until_gone(receive, connection))
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
+            await _write(send, HEARTBEAT, beat)
+            await self._send_events(reader, send, beat, connection)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            listener.cancel()
+            self._pulse.leave(beat)
+            self._connections.discard(connection)
+            reader.leave()
+
+    async def _send_events(self, reader: Reader, send: Send, beat: Beat, connection: Connection) -> None:
+        if self._selection.request_id is not None:
+            await self._wait_for_run(reader, send, beat, connection)
+        while not connection.ended:
+            try:
+                page = await reader.take()
+            except Trimmed:
+                return
+            chunk, terminal = self._chosen(page)
+            if chunk:
+                await _write(send, chunk, beat)
+            if terminal is not None:
+                if self._session is not None and self._sends(terminal):
+                    self._session.mark_served(terminal.seq)
+                if not self._selection.follow:
+                    return
+            elif not page:
+                if self._log.closed or connection.released:
+                    return
+                await self._wait(reader, send, beat)
+
+    async def _wait_for_run(self, reader: Reader, send: Send, beat: Beat, connection: Connection) -> None:
+        """Skip to the first event of the run asked for; it may still be in the queue (SSE-8)."""
+        assert self._session is not None and self._selection.request_id is not None, "a run belongs to a live session"
+        while not (connection.ended or connection.released or self._log.closed):
+            row = await self._session.request(self._selection.request_id)
+            if row is not None and row.first_seq:
+                reader.seq = max(self._selection.after, row.first_seq - 1)
+                return
+            await self._wait(reader, send, beat)
+
+    async def _wait(self, reader: Reader, send: Send, beat: Beat) -> None:
+        if beat.due:
+            await _write(send, HEARTBEAT, beat)
+        await reader.wait()
+
+    def _chosen(self, page: list[LoggedEvent]) -> tuple[bytes, LoggedEvent | None]:
+        """The frames to send of a page, and the terminal event that ends it, if one does."""
+        frames: list[bytes] = []
+        terminal: LoggedEvent | None = None
+        for event in page:
+            if self._sends(event):
+                frames.append(event.sse)
+            if event.terminal:
+                terminal = event
+                if not self._selection.follow:
+                    break
+        return b"".join(frames), terminal
+
+    def _sends(self, event: LoggedEvent) -> bool:
+        return self._selection.types is None or event.name in self._selection.types
+
+
+async def _write(send: Send, chunk: bytes, beat: Beat) -> None:
+    loop = asyncio.get_running_loop()
+    beat.writing_since, beat.left_before = loop.time(), 0
+    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    beat.writing_since, beat.wrote_at, beat.due = None, loop.time(), False
+
+
+async def _until_gone(receive: Receive, connection: Connection) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    connection.end("gone")

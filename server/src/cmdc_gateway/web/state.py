@@ -1,0 +1,47 @@
+"""What the routes share: put together once, by `app.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+from starlette.responses import Response
+
+from cmdc_gateway.protocol.service import Capabilities
+from cmdc_gateway.sessions.idempotency import Given
+from cmdc_gateway.sessions.registry import Registry
+from cmdc_gateway.store.store import Store
+from cmdc_gateway.web.actions import Actions
+from cmdc_gateway.web.connections import Connections
+from cmdc_gateway.web.pulse import Pulse
+
+
+@dataclass(slots=True)
+class Gateway:
+    """A running gateway. `ready` is true from the end of the start until the server is told to stop."""
+
+    store: Store
+    registry: Registry
+    actions: Actions
+    connections: Connections
+    pulse: Pulse
+    capabilities: Capabilities
+    ready: bool = False
+
+
+def gateway(request: Request) -> Gateway:
+    return cast("Gateway", request.app.state.gateway)
+
+
+GatewayDep = Annotated[Gateway, Depends(gateway)]
+
+
+def answer(given: Given) -> Response:
+    """An answer that may have been given before (HTTP-11)."""
+    headers = {"Idempotent-Replayed": "true"} if given.replayed else None
+    return Response(given.body, given.status, headers, media_type="application/json")
+
+
+def json_answer(raw: bytes, status: int = 200) -> Response:
+    return Response(raw, status, media_type="application/json")

@@ -1,0 +1,54 @@
+"""A program that commits to a few sessions for ever, and says what was committed: `<session> <last seq>` a line."""
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+from cmdc_gateway.protocol.frames import LoggedEvent
+from cmdc_gateway.protocol.history import user
+from cmdc_gateway.store.sqlite import SqliteStore
+from cmdc_gateway.store.store import (
+    AddUsage,
+    AppendEvents,
+    AppendMessages,
+    CreateSession,
+    SessionKey,
+    SessionRow,
+    UsageRow,
+)
+
+SESSIONS = 5
+
+
+def key(number: int) -> SessionKey:
+    return SessionKey("acme", f"s{number}")
+
+
+def event(seq: int) -> LoggedEvent:
+    return LoggedEvent("e", seq, "message_delta", seq, b'{"delta":"%d"}' % seq)
+
+
+async def write(store: SqliteStore, number: int) -> None:
+    edges = await store.edges(key(number))
+    if edges is None:
+        await store.commit([CreateSession(SessionRow(key(number), "e", 1, b"{}"))])
+    last_seq = edges[2] if edges else 0
+    fence = await store.claim(key(number), "committer", now=0)
+    while True:
+        events = tuple(event(last_seq + n) for n in range(1, 4))
+        message = AppendMessages(key(number), (user(f"up to {last_seq + 3}"),))
+        usage = AddUsage(UsageRow("acme", "key", "2026-11-22", prompts=1))
+        await store.commit([AppendEvents(key(number), events), message, usage], fence)
+        last_seq += 3
+        os.write(1, b"%d %d\n" % (number, last_seq))
+
+
+async def main() -> None:
+    store = SqliteStore(Path(sys.argv[1]))
+    await store.open()
+    await asyncio.gather(*(write(store, number) for number in range(SESSIONS)))
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

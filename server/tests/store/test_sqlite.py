@@ -1,0 +1,25 @@
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from cmdc_gateway.store.sqlite import SqliteStore
+from cmdc_gateway.store.store import Store
+from cmdc_gateway.testing.stores import StoreContract
+
+
+class TestSqliteStore(StoreContract):
+    @pytest.fixture(params=["process", "disk"])
+    def make_store(self, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[], Store]:
+        durability: Literal["process", "disk"] = request.param
+        numbers = count()
+        return lambda: SqliteStore(tmp_path / f"{next(numbers)}.db", durability=durability)
+
+    async def reopen(self, store: Store) -> Store:
+        # Another object, so that nothing is remembered but what is in the file.
+        assert isinstance(store, SqliteStore)
+        await store.close()
+        again = SqliteStore(store.path)
+        await again.open()
+        return again

@@ -1,0 +1,297 @@
+from ipaddress import ip_address
+
+import pytest
+from cmdc_gateway.errors import RegistrationFailed
+from cmdc_gateway.tools.addresses import AddressPolicy
+from cmdc_gateway.tools.url import MAX_URL, CallbackUrl, InvalidUrl
+from hypothesis import given
+from hypothesis import strategies as st
+
+PUBLIC = [
+    "1.1.1.1",
+    "8.8.8.8",
+    "9.255.255.255",
+    "11.0.0.0",
+    "100.63.255.255",
+    "100.128.0.0",
+    "126.255.255.255",
+    "128.0.0.1",
+    "172.15.255.255",
+    "172.32.0.0",
+    "192.0.1.1",
+    "198.17.255.255",
+    "198.20.0.0",
+    "223.255.255.255",
+    "2606:4700::1111",
+    "2a00:1450:4001::200e",
+    "2001:4860:4860::8888",
+    "2400:cb00::1",
+]
+FORBIDDEN = [
+    "0.0.0.0",
+    "0.1.2.3",
+    "10.0.0.1",
+    "10.255.255.255",
+    "100.64.0.1",
+    "100.100.100.200",
+    "100.127.255.255",
+    "127.0.0.1",
+    "127.255.255.254",
+    "168.63.129.16",
+    "169.254.0.1",
+    "169.254.169.254",
+    "169.254.170.2",
+    "172.16.0.1",
+    "172.31.255.255",
+    "192.0.0.1",
+    "192.0.0.192",
+    "192.0.2.1",
+    "192.88.99.1",
+    "192.168.0.1",
+    "198.18.0.1",
+    "198.19.255.255",
+    "198.51.100.1",
+    "203.0.113.1",
+    "224.0.0.1",
+    "239.255.255.250",
+    "240.0.0.1",
+    "255.255.255.255",
+    "::",
+    "::1",
+    "::127.0.0.1",
+    "::8.8.8.8",
+    "::ffff:127.0.0.1",
+    "::ffff:8.8.8.8",
+    "::ffff:0:127.0.0.1",
+    "::ffff:0:8.8.8.8",
+    "64:ff9b::127.0.0.1",
+    "64:ff9b::8.8.8.8",
+    "64:ff9b:1::10.0.0.1",
+    "100::1",
+    "2001::1",
+    "2001:0:4136:e378:8000:63bf:3fff:fdd2",
+    "2001:2::1",
+    "2001:10::1",
+    "2001:20::1",
+    "2001:db8::1",
+    "2002:7f00:1::1",
+    "2002:808:808::1",
+    "3ffe::1",
+    "3fff::1",
+    "4000::1",
+    "5f00::1",
+    "fc00::1",
+    "fd00:ec2::254",
+    "fd20:ce::254",
+    "fe80::1",
+    "fe80::1%1",
+    "2606:4700::1111%1",
+    "fec0::1",
+    "ff02::1",
+    "ff0e::1",
+]
+# Spellings that some resolver or URL parser takes for an address that is forbidden.
+DISGUISED = [
+    "127.1",
+    "127.0.1",
+    "0",
+    "0.0",
+    "2130706433",
+    "017700000001",
+    "0177.0.0.1",
+    "0x7f.1",
+    "0x7f000001",
+    "0X7F.0.0.1",
+    "0x7f.0.0.0x1",
+    "127.0.0.1.",
+    "127.1.",
+    "2852039166",
+    "0xa9fea9fe",
+    "0251.0376.0251.0376",
+    "169.254.43518",
+    "10.1",
+    "192.168.257",
+    "0300.0250.1",
+    "[::1]",
+    "[0:0:0:0:0:0:0:1]",
+    "[::]",
+    "[::ffff:127.0.0.1]",
+    "[::ffff:7f00:1]",
+    "[0:0:0:0:0:ffff:127.0.0.1]",
+    "[64:ff9b::7f00:1]",
+    "[2002:7f00:1::]",
+    "[fe80::1]",
+    "[::1%lo]",
+    "[::1%25lo]",
+    "[::127.0.0.1]",
+    "127.0.0.1:80:80",
+    "①②⑦.⓪.⓪.①",
+    "１２７.０.０.１",
+    "127。0。0。1",
+    "%31%32%37.0.0.1",
+    "127.0.0.1%00.example.com",
+    "127.0.0.1%20",
+    "256.256.256.256",
+    "1.2.3.4.5",
+    "0x100000000",
+    "127.0.0.0x1g.1",
+    "09.1.1.1",
+    "4294967296",
+    "example.123",
+    "example.0x1",
+    "[127.0.0.1]",
+    "[::1",
+    "::1",
+    "[::1]x",
+    "[v1.x]",
+]
+# Each once: `[::1]` stands in both lists.
+LITERALS = list(dict.fromkeys([*DISGUISED, *(f"[{a}]" if ":" in a else a for a in FORBIDDEN)]))
+
+
+@pytest.mark.parametrize("address", PUBLIC)
+def test_a_public_address_is_allowed(address: str) -> None:
+    assert AddressPolicy().is_allowed(address)
+
+
+@pytest.mark.parametrize("address", FORBIDDEN)
+def test_what_is_not_public_is_forbidden(address: str) -> None:
+    assert not AddressPolicy().is_allowed(address)
+
+
+@pytest.mark.parametrize("host", LITERALS)
+@pytest.mark.parametrize("form", ["http://{}/", "https://{}:8443/x?y=z", "HTTP://{}"])
+def test_a_forbidden_address_is_refused_at_registration_in_any_spelling(host: str, form: str) -> None:
+    with pytest.raises(RegistrationFailed):
+        AddressPolicy().check_url(form.format(host))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1", "2130706433", "0x7f.1", "127.0.0.1."])
+def test_an_allowed_network_is_allowed_in_any_spelling(host: str) -> None:
+    AddressPolicy(["127.0.0.0/8"]).check_url(f"http://{host}:8080/x")
+
+    assert CallbackUrl.parse(f"http://{host}:8080/x").host == "127.0.0.1"
+
+
+def test_an_allowed_network_does_not_allow_its_addresses_in_disguise() -> None:
+    policy = AddressPolicy(["127.0.0.0/8", "10.0.0.7"])
+
+    assert policy.is_allowed("127.9.9.9")
+    assert policy.is_allowed("10.0.0.7")
+    for address in ("10.0.0.8", "::1", "::ffff:127.0.0.1", "64:ff9b::127.0.0.1", "2002:7f00:1::", "169.254.169.254"):
+        assert not policy.is_allowed(address)
+
+
+def test_an_allowed_host_allows_what_it_resolves_to_and_no_other_name() -> None:
+    policy = AddressPolicy(["Tools.Internal."])
+
+    assert policy.is_allowed("10.0.0.7", "tools.internal")
+    assert not policy.is_allowed("10.0.0.7", "x.tools.internal")
+    assert not policy.is_allowed("10.0.0.7")
+
+
+@pytest.mark.parametrize(
+    "entry", ["", "127.0.0.1/8", "10.0.0.0/99", "*", "*.example.com", "http://x", "::1/0x", "127.1"]
+)
+def test_an_entry_that_cannot_be_understood_is_an_error(entry: str) -> None:
+    with pytest.raises(ValueError, match="network"):
+        AddressPolicy([entry])
+
+
+@pytest.mark.parametrize("text", ["", "localhost", "127.1", "1.2.3.4 ", "0x7f000001"])
+def test_what_is_no_address_is_not_allowed(text: str) -> None:
+    assert not AddressPolicy(["0.0.0.0/0", "::/0"]).is_allowed(text)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://example.com",
+        "https://example.com/",
+        "https://Example.COM:8443/a/b?c=d&e=%20",
+        "http://my_service.internal:80/",
+        "http://localhost:8080/judged-when-connecting",
+        "https://xn--mnchen-3ya.de/",
+        "http://8.8.8.8/",
+        "http://[2606:4700::1111]:8080/",
+    ],
+)
+def test_a_proper_url_is_accepted(url: str) -> None:
+    AddressPolicy().check_url(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "example.com",
+        "//example.com/",
+        "ftp://example.com/",
+        "file:///etc/passwd",
+        "unix:///var/run/x.sock",
+        "http+unix://x/",
+        "javascript:alert(1)",
+        "http:/example.com/",
+        "http:///path",
+        "http://",
+        "http://?x",
+        "http://:80/",
+        "http://user@example.com/",
+        "http://user:password@example.com/",
+        "http://example.com@127.0.0.1/",
+        "http://127.0.0.1\\@example.com/",
+        "http://example.com\\.evil/",
+        "http://example.com/#fragment",
+        "http://example.com/#",
+        "http://example.com:0/",
+        "http://example.com:65536/",
+        "http://example.com:/",
+        "http://example.com:http/",
+        "http://example.com:+80/",
+        "http://example.com:８０/",
+        "http://exam ple.com/",
+        "http://example.com/a b",
+        "http://example.com/\r\nX-Injected: 1",
+        "http://example.com/\t",
+        " http://example.com/",
+        "http://example.com/ ",
+        "http://example.com/\x00",
+        "http://example.com/é",
+        "http://münchen.de/",
+        "http://example..com/",
+        "http://.example.com/",
+        "http://-example.com/",
+        "http://example.com../",
+        f"http://{'a' * 64}.com/",
+        f"http://{'a.' * 130}com/",
+        "http://example.com/" + "x" * MAX_URL,
+    ],
+)
+def test_what_is_no_proper_url_is_refused_without_being_repeated(url: str) -> None:
+    with pytest.raises(RegistrationFailed) as refused:
+        AddressPolicy(["0.0.0.0/0", "::/0"]).check_url(url)
+
+    assert "password" not in str(refused.value).replace("user name or password", "")
+    assert len(str(refused.value)) < 200
+
+
+def test_a_url_is_taken_apart() -> None:
+    url = CallbackUrl.parse("HTTPS://Tools.Example.com.:8443?secret=x")
+
+    assert (url.scheme, url.host, url.port, url.target) == ("https", "tools.example.com", 8443, "/?secret=x")
+    assert url.origin == "https://tools.example.com:8443"
+    assert CallbackUrl.parse("http://[2606:4700::1]/").authority == "[2606:4700::1]"
+
+
+@given(st.text(max_size=60) | st.from_regex(r"https?://[0-9a-fx.\[\]:%@]{0,30}(/.*)?", fullmatch=True))
+def test_whatever_is_taken_for_a_host_is_an_address_or_ends_in_no_number(text: str) -> None:
+    try:
+        url = CallbackUrl.parse(text)
+    except InvalidUrl:
+        return
+
+    assert url.host.isascii()
+    if url.address is None:
+        assert not url.host.rpartition(".")[2].isdigit()
+    else:
+        assert ip_address(url.host) == url.address

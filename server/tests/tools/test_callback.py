@@ -1,0 +1,639 @@
+import asyncio
+import base64
+import gzip
+import json
+import ssl
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+import httpcore
+import pytest
+from cmdc_gateway.errors import RegistrationFailed
+from cmdc_gateway.kernel.tool import ToolSpec
+from cmdc_gateway.protocol.history import ToolCall
+from cmdc_gateway.tools.addresses import AddressPolicy
+from cmdc_gateway.tools.callback import (
+    MAX_ANSWER,
+    CallbackClient,
+    CallbackDefinition,
+    CallbackTool,
+    check_secret,
+    new_secret,
+)
+from cmdc_gateway.tools.dial import connect_tcp
+from cmdc_gateway.tools.tool import ToolResult
+from pydantic import JsonValue
+from standardwebhooks import Webhook
+from standardwebhooks.webhooks import WebhookVerificationError
+
+SECRET = new_secret(lambda size: bytes(range(size)))
+LOOPBACK = AddressPolicy(["127.0.0.0/8"])
+CALL = ToolCall("call_1", "get_weather", {"city": "Tromsø", "days": 2})
+
+
+class Endpoint(Protocol):
+    """What the fixture of this name is."""
+
+    requests: list[tuple[dict[str, str], bytes]]
+    request_lines: list[str]
+    answers: list[Any]
+    port: int
+    gone: asyncio.Event
+
+    def url(self, path: str = "/tool") -> str: ...
+    def will_say(self, body: bytes, *, status: str = "200 OK", headers: str = "") -> None: ...
+
+
+class Network:
+    """A resolver and a connector that write down what they are asked. Only loopback is really dialled."""
+
+    def __init__(self, **names: Sequence[str]) -> None:
+        self.names = {name.replace("_", "."): list(addresses) for name, addresses in names.items()}
+        self.resolved: list[str] = []
+        self.dialled: list[str] = []
+        self.port = 0
+        self.refuse = 0
+
+    async def resolve(self, host: str, port: int) -> list[str]:
+        self.resolved.append(host)
+        if host not in self.names:
+            raise OSError("no such name")
+        return self.names[host]
+
+    async def connect(self, address: str, port: int) -> httpcore.AsyncNetworkStream:
+        self.dialled.append(address)
+        if self.refuse or not address.startswith("127."):
+            self.refuse = max(0, self.refuse - 1)
+            raise ConnectionRefusedError
+        return await connect_tcp(address, self.port or port)
+
+
+class Sleep:
+    """A sleep that only counts."""
+
+    def __init__(self) -> None:
+        self.delays: list[float] = []
+
+    async def __call__(self, seconds: float) -> None:
+        self.delays.append(seconds)
+
+
+def weather(url: str, **more: Any) -> CallbackDefinition:
+    schema: dict[str, JsonValue] = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+    return replace(CallbackDefinition("get_weather", "The weather", schema, url, secret=SECRET), **more)
+
+
+def client(network: Network | None = None, policy: AddressPolicy = LOOPBACK, **more: Any) -> CallbackClient:
+    network = network or Network()
+    return CallbackClient(policy, resolve=network.resolve, connect=network.connect, **{"sleep": Sleep()} | more)
+
+
+async def call(endpoint: Endpoint, **more: Any) -> ToolResult:
+    return await client().call(weather(endpoint.url(), **more), CALL, "s1")
+
+
+async def test_a_call_is_one_post_with_what_the_tool_needs(endpoint: Endpoint) -> None:
+    endpoint.will_say(b'{"result": "cold"}')
+
+    assert await call(endpoint) == ToolResult("ok", "cold")
+
+    [(headers, body)] = endpoint.requests
+    assert endpoint.request_lines == ["POST /tool HTTP/1.1"]
+    assert json.loads(body) == {
+        "callId": "call_1",
+        "toolName": "get_weather",
+        "args": {"city": "Tromsø", "days": 2},
+        "sessionId": "s1",
+    }
+    assert headers["content-type"] == "application/json"
+    assert headers["accept-encoding"] == "identity"
+    assert headers["host"] == f"127.0.0.1:{endpoint.port}"
+    assert "cookie" not in headers
+    assert "authorization" not in headers
+
+
+async def test_a_call_is_signed_as_in_standard_webhooks(endpoint: Endpoint) -> None:
+    endpoint.will_say(b'{"result": ""}')
+
+    await call(endpoint)
+
+    [(headers, body)] = endpoint.requests
+    assert headers["webhook-id"] == "call_1"
+    assert Webhook(SECRET).verify(body, headers) == json.loads(body)
+    with pytest.raises(WebhookVerificationError):
+        Webhook(SECRET).verify(body.replace(b"days", b"Days"), headers)
+    with pytest.raises(WebhookVerificationError):
+        Webhook(new_secret(lambda size: b"x" * size)).verify(body, headers)
+
+
+@pytest.mark.parametrize(
+    ("answer", "result"),
+    [
+        (b'{"result": "text"}', ToolResult("ok", "text")),
+        (b'{"result": ""}', ToolResult("ok", "")),
+        ('{"result": "ø\u2028"}'.encode(), ToolResult("ok", "ø\u2028")),
+        (b'{"result": {"t": [1, 2.5, null, true]}}', ToolResult("ok", '{"t":[1,2.5,null,true]}')),
+        (b'{"result": null}', ToolResult("ok", "null")),
+        (b'{"result": 7, "more": 1}', ToolResult("ok", "7")),
+        (b'{"error": "no such city"}', ToolResult("error", "no such city")),
+    ],
+)
+async def test_a_good_answer_is_the_tools_result(endpoint: Endpoint, answer: bytes, result: ToolResult) -> None:
+    endpoint.will_say(answer)
+
+    assert await call(endpoint) == result
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"cold",
+        b"[]",
+        b'"cold"',
+        b"{}",
+        b'{"error": 7}',
+        b'{"error": null}',
+        b'{"result": 1, "error": "x"}',
+        b'{"result": 1, "error": null}',
+        b'{"result": NaN}',
+        b'{"result": 1e999}',
+        b'{"result": 1, "result": 2}',
+        b'{"result": "\\ud800"}',
+        b'{"result": "\xff"}',
+        b'{"result": ' + b"[" * 100 + b"]" * 100 + b"}",
+        b"\xef\xbb\xbf{}",
+        b'{"result": 1} trailing',
+    ],
+)
+async def test_any_other_answer_is_an_error(endpoint: Endpoint, answer: bytes) -> None:
+    endpoint.will_say(answer)
+
+    result = await call(endpoint, idempotent=True)
+
+    assert result.status == "error"
+    assert result.result.startswith("the tool 'get_weather' failed: its answer ")
+    assert len(endpoint.requests) == 1
+
+
+@pytest.mark.parametrize("status", ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"])
+async def test_a_redirect_is_not_followed(endpoint: Endpoint, status: str) -> None:
+    endpoint.will_say(b"{}", status=status, headers=f"Location: {endpoint.url('/other')}\r\n")
+
+    result = await call(endpoint, idempotent=True)
+
+    assert "redirect" in result.result
+    assert len(endpoint.requests) == 1
+
+
+@pytest.mark.parametrize("status", ["400 Bad", "401 No", "404 Not Found", "429 Slow", "500 Oops", "503 Busy"])
+async def test_a_tool_that_is_not_idempotent_is_called_once_whatever_it_answers(
+    endpoint: Endpoint, status: str
+) -> None:
+    endpoint.will_say(b'{"result": "not this"}', status=status)
+
+    assert (await call(endpoint)).status == "error"
+    assert len(endpoint.requests) == 1
+
+
+@pytest.mark.parametrize("status", ["429 Slow", "500 Oops", "503 Busy"])
+async def test_an_idempotent_tool_is_tried_twice_more_with_the_same_id(endpoint: Endpoint, status: str) -> None:
+    endpoint.will_say(b"", status=status)
+    endpoint.will_say(b"", status=status)
+    endpoint.will_say(b'{"result": "at last"}')
+    times = iter([time.time() - 2, time.time() - 1, time.time()])
+    sleep = Sleep()
+
+    result = await client(clock=lambda: next(times), sleep=sleep).call(
+        weather(endpoint.url(), idempotent=True), CALL, "s"
+    )
+
+    assert result == ToolResult("ok", "at last")
+    assert sleep.delays == [0.25, 0.5]
+    assert {headers["webhook-id"] for headers, _ in endpoint.requests} == {"call_1"}
+    assert len({headers["webhook-timestamp"] for headers, _ in endpoint.requests}) == 3
+    assert len({body for _, body in endpoint.requests}) == 1
+    for headers, body in endpoint.requests:
+        Webhook(SECRET).verify(body, headers)
+
+
+async def test_no_tool_is_tried_a_fourth_time(endpoint: Endpoint) -> None:
+    for _ in range(4):
+        endpoint.will_say(b"", status="500 Oops")
+
+    assert (await call(endpoint, idempotent=True)).status == "error"
+    assert len(endpoint.requests) == 3
+
+
+@pytest.mark.parametrize(("idempotent", "tries"), [(False, 1), (True, 3)])
+async def test_a_lost_connection_is_tried_again_only_for_an_idempotent_tool(
+    endpoint: Endpoint, idempotent: bool, tries: int
+) -> None:
+    async def hang_up(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
+        await writer.drain()
+
+    endpoint.answers += [hang_up] * 3
+
+    assert (await call(endpoint, idempotent=idempotent)).status == "error"
+    assert len(endpoint.requests) == tries
+
+
+async def test_a_refused_connection_is_tried_again_for_any_tool(endpoint: Endpoint) -> None:
+    endpoint.will_say(b'{"result": "at last"}')
+    network = Network()
+    network.refuse = 2
+    calling = client(network)
+
+    assert await calling.call(weather(endpoint.url()), CALL, "s1") == ToolResult("ok", "at last")
+    assert (calling.tries, calling.connections, len(endpoint.requests)) == (3, 1, 1)
+
+
+async def test_a_connection_that_is_always_refused_is_an_error() -> None:
+    network = Network()
+    network.refuse = 99
+
+    result = await client(network).call(weather("http://127.0.0.1:9/x?token=t"), CALL, "s1")
+
+    assert result == ToolResult(
+        "error", "the tool 'get_weather' failed: http://127.0.0.1:9: the connection was refused or not answered"
+    )
+    assert len(network.dialled) == 3
+
+
+async def silent(writer: asyncio.StreamWriter) -> None:
+    await asyncio.sleep(30)
+
+
+async def dribbling_head(writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\n")
+    while True:
+        writer.write(b"X: y\r\n")
+        await writer.drain()
+        await asyncio.sleep(0.02)
+
+
+async def dribbling_body(writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+    while True:
+        writer.write(b" ")
+        await writer.drain()
+        await asyncio.sleep(0.02)
+
+
+async def processing(writer: asyncio.StreamWriter) -> None:
+    while True:
+        writer.write(b"HTTP/1.1 102 Processing\r\n\r\n")
+        await writer.drain()
+        await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("answer", [silent, dribbling_head, dribbling_body, processing])
+@pytest.mark.parametrize("idempotent", [False, True])
+async def test_the_time_limit_is_for_the_whole_call(endpoint: Endpoint, answer: Any, idempotent: bool) -> None:
+    endpoint.answers.append(answer)
+    begun = time.monotonic()
+
+    result = await call(endpoint, timeout_ms=200, idempotent=idempotent)
+
+    assert result == ToolResult("error", "the tool 'get_weather' failed: it did not answer within 200 ms")
+    assert 0.15 < time.monotonic() - begun < 3
+
+
+async def test_retries_do_not_make_the_time_limit_longer(endpoint: Endpoint) -> None:
+    for _ in range(3):
+        endpoint.will_say(b"", status="500 Oops")
+    begun = time.monotonic()
+
+    result = await client(sleep=asyncio.sleep).call(
+        weather(endpoint.url(), timeout_ms=100, idempotent=True), CALL, "s1"
+    )
+
+    assert "within 100 ms" in result.result
+    assert time.monotonic() - begun < 3
+
+
+async def test_an_endless_answer_is_not_read_to_its_end(endpoint: Endpoint) -> None:
+    sent = 0
+
+    async def endless(writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while True:
+            writer.write(b"10000\r\n" + b"x" * 0x10000 + b"\r\n")
+            await writer.drain()
+            sent += 0x10000
+
+    endpoint.answers.append(endless)
+
+    result = await call(endpoint, idempotent=True)
+
+    assert f"more than {MAX_ANSWER} bytes" in result.result
+    async with asyncio.timeout(5):
+        await endpoint.gone.wait()
+    assert sent < 50_000_000
+
+
+@pytest.mark.parametrize(("size", "status"), [(MAX_ANSWER, "ok"), (MAX_ANSWER + 1, "error")])
+async def test_an_answer_may_have_256_kib(endpoint: Endpoint, size: int, status: str) -> None:
+    endpoint.will_say(b'{"result": "' + b"x" * (size - 14) + b'"}')
+
+    assert (await call(endpoint)).status == status
+
+
+async def test_endless_headers_are_an_error(endpoint: Endpoint) -> None:
+    endpoint.will_say(b"{}", headers=f"X: {'y' * 1_000_000}\r\n")
+
+    assert (await call(endpoint)).status == "error"
+
+
+async def test_a_compressed_answer_is_refused_and_never_unpacked(endpoint: Endpoint) -> None:
+    endpoint.will_say(gzip.compress(b'{"result": "' + b"x" * 10**8 + b'"}'), headers="Content-Encoding: gzip\r\n")
+
+    assert "compressed" in (await call(endpoint)).result
+
+
+async def test_what_is_no_http_is_an_error(endpoint: Endpoint) -> None:
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"SSH-2.0-OpenSSH_9.9\r\n")
+        await writer.drain()
+
+    endpoint.answers.append(answer)
+
+    assert (await call(endpoint)).status == "error"
+
+
+async def test_an_error_says_nothing_of_path_query_or_secret(endpoint: Endpoint) -> None:
+    endpoint.will_say(b"", status="404 Not Found")
+
+    result = await client().call(weather(endpoint.url("/T0KEN/x?key=T0KEN")), CALL, "s1")
+
+    assert result.result == f"the tool 'get_weather' failed: http://127.0.0.1:{endpoint.port} answered with status 404"
+
+
+async def test_the_environment_has_no_say(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    endpoint.will_say(b'{"result": "direct"}', headers="Set-Cookie: a=b\r\n")
+    endpoint.will_say(b'{"result": "direct"}')
+    calling = client()
+
+    for _ in range(2):
+        assert (await calling.call(weather(endpoint.url()), CALL, "s1")).result == "direct"
+    assert "cookie" not in endpoint.requests[1][0]
+
+
+async def test_cancelling_ends_the_connection(endpoint: Endpoint) -> None:
+    begun = asyncio.Event()
+
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        begun.set()
+        while not writer.is_closing():
+            writer.write(b"HTTP/1.1 102 Processing\r\n\r\n")
+            await writer.drain()
+            await asyncio.sleep(0.005)
+
+    endpoint.answers.append(answer)
+    task = asyncio.create_task(call(endpoint))
+    async with asyncio.timeout(5):
+        await begun.wait()
+
+        task.cancel()
+
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await endpoint.gone.wait()
+
+
+# Addresses: what is connected to is what was judged.
+
+
+@pytest.mark.parametrize(
+    "addresses",
+    [
+        ["10.0.0.1"],
+        ["169.254.169.254"],
+        ["::1"],
+        ["::ffff:127.0.0.1"],
+        ["64:ff9b::7f00:1"],
+        ["fe80::1%eth0"],
+        ["127.0.0.1", "10.0.0.1"],
+        ["8.8.8.8", "169.254.169.254"],
+        ["8.8.8.8", "nonsense"],
+        ["0.0.0.0"],
+    ],
+)
+async def test_a_name_with_one_forbidden_address_is_not_connected_to(addresses: list[str]) -> None:
+    network = Network(tool_example=addresses)
+    calling = client(network)
+
+    result = await calling.call(weather("http://tool.example/"), CALL, "s1")
+
+    assert "may not be sent to" in result.result
+    assert network.dialled == []
+    assert (calling.tries, calling.connections, calling.refusals) == (1, 0, 1)
+    assert not any(address in result.result for address in addresses)
+
+
+async def test_localhost_is_judged_when_connecting() -> None:
+    network = Network(localhost=["127.0.0.1"])
+
+    result = await client(network, AddressPolicy()).call(weather("http://localhost/"), CALL, "s1")
+
+    assert "may not be sent to" in result.result
+    assert network.dialled == []
+
+
+@pytest.mark.parametrize("host", ["127.1", "0x7f.1", "[::1]", "169.254.169.254"])
+async def test_a_literal_address_is_judged_again_when_connecting(host: str) -> None:
+    network = Network()
+
+    result = await client(network, AddressPolicy()).call(weather(f"http://{host}/"), CALL, "s1")
+
+    assert "may not be sent to" in result.result
+    assert (network.resolved, network.dialled) == ([], [])
+
+
+async def test_a_name_is_resolved_once_and_the_judged_address_is_used(endpoint: Endpoint) -> None:
+    """A name server that answers 127.0.0.2 first and the metadata service then: the second answer is never asked for."""
+    network = Network(rebind_example=["127.0.0.2"])
+    network.port = endpoint.port
+    server = await asyncio.start_server(lambda r, w: w.close(), "127.0.0.2", endpoint.port)
+    resolve = network.resolve
+
+    async def rebinding(host: str, port: int) -> list[str]:
+        answer = await resolve(host, port)
+        network.names[host] = ["169.254.169.254"]
+        return answer
+
+    calling = CallbackClient(LOOPBACK, resolve=rebinding, connect=network.connect, sleep=Sleep())
+    async with server:
+        first = await calling.call(weather("http://rebind.example/"), CALL, "s1")
+        second = await calling.call(weather("http://rebind.example/"), CALL, "s1")
+
+    assert "closed the connection" in first.result
+    assert "may not be sent to" in second.result
+    assert network.dialled == ["127.0.0.2"]
+
+
+async def test_the_next_judged_address_is_tried_when_one_does_not_answer(endpoint: Endpoint) -> None:
+    endpoint.will_say(b'{"result": "second"}')
+    network = Network(tool_example=["8.8.8.8", "127.0.0.1"])
+    network.port = endpoint.port
+
+    result = await client(network).call(weather("http://tool.example/"), CALL, "s1")
+
+    assert result.result == "second"
+    assert network.dialled == ["8.8.8.8", "127.0.0.1"]
+    assert endpoint.requests[0][0]["host"] == "tool.example"
+
+
+async def test_a_name_that_is_not_found_is_an_error() -> None:
+    network = Network()
+
+    result = await client(network).call(weather("http://missing.example/?t=x"), CALL, "s1")
+
+    assert result.result == "the tool 'get_weather' failed: http://missing.example: its host was not found"
+    assert network.resolved == ["missing.example"] * 3
+
+
+async def test_a_stored_url_that_is_no_url_goes_nowhere() -> None:
+    network = Network()
+
+    for url in ("file:///etc/passwd", "http://a@127.0.0.1/", "unix:/x"):
+        assert (await client(network).call(weather(url), CALL, "s1")).status == "error"
+    assert network.dialled == []
+
+
+@pytest.fixture
+async def tls_greeting() -> AsyncIterator[tuple[int, list[str | None]]]:
+    """A TLS server without a certificate that anybody trusts; it writes down which name it is asked for."""
+    names: list[str | None] = []
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+
+    def name_asked_for(connection: ssl.SSLObject, name: str | None, given: ssl.SSLContext) -> None:
+        names.append(name)
+
+    context.sni_callback = name_asked_for
+    server = await asyncio.start_server(lambda r, w: w.close(), "127.0.0.1", 0, ssl=context)
+    async with server:
+        yield server.sockets[0].getsockname()[1], names
+
+
+async def test_tls_asks_for_the_name_in_the_url(tls_greeting: tuple[int, list[str | None]]) -> None:
+    network = Network(tool_example=["127.0.0.1"])
+    network.port, names = tls_greeting
+
+    result = await client(network).call(weather("https://tool.example/"), CALL, "s1")
+
+    assert result.result == "the tool 'get_weather' failed: https://tool.example: no TLS connection could be made"
+    assert set(names) == {"tool.example"}
+    assert set(network.dialled) == {"127.0.0.1"}
+
+
+async def test_connections_are_bounded(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cmdc_gateway.tools.callback.MAX_CONNECTIONS", 2)
+    release, open_now, most = asyncio.Event(), 0, 0
+
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        nonlocal open_now, most
+        open_now += 1
+        most = max(most, open_now)
+        if open_now == 2:
+            release.set()
+        await release.wait()
+        open_now -= 1
+        writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n{"result": 1}')
+        await writer.drain()
+
+    endpoint.answers += [answer] * 6
+    calling = client()
+
+    results = await asyncio.gather(*(calling.call(weather(endpoint.url()), CALL, "s1") for _ in range(6)))
+
+    assert results == [ToolResult("ok", "1")] * 6
+    assert most == 2
+
+
+async def test_a_closed_client_calls_nobody(endpoint: Endpoint) -> None:
+    calling = client()
+
+    await calling.aclose()
+
+    assert (await calling.call(weather(endpoint.url()), CALL, "s1")).status == "error"
+    assert endpoint.requests == []
+
+
+async def test_a_call_id_that_does_not_fit_into_a_header_is_an_error(endpoint: Endpoint) -> None:
+    result = await client().call(weather(endpoint.url()), replace(CALL, id="a\r\nX: b"), "s1")
+
+    assert "callId" in result.result
+    assert endpoint.requests == []
+
+
+# Definitions, secrets, the tool.
+
+
+async def test_the_tool_has_the_spec_of_its_definition() -> None:
+    definition = weather("http://example.com/", idempotent=True, requires_approval=True)
+
+    assert CallbackTool(definition, client(), "s1").spec == ToolSpec(
+        "get_weather",
+        "The weather",
+        definition.parameters,
+        kind="callback",
+        requires_approval=True,
+        idempotent=True,
+    )
+
+
+async def test_arguments_that_do_not_match_never_leave(endpoint: Endpoint) -> None:
+    tool = CallbackTool(weather(endpoint.url()), client(), "s1")
+
+    result = await tool.run(replace(CALL, args={"city": 7}))
+
+    assert result == ToolResult("error", 'args.city: the value is not of type "string"')
+    assert endpoint.requests == []
+
+
+async def test_arguments_that_match_are_sent(endpoint: Endpoint) -> None:
+    endpoint.will_say(b'{"result": "cold"}')
+
+    assert await CallbackTool(weather(endpoint.url()), client(), "s1").run(CALL) == ToolResult("ok", "cold")
+
+
+def test_a_definition_comes_back_from_the_store_as_it_was() -> None:
+    definition = weather("http://example.com/?a=ø", timeout_ms=5, idempotent=True)
+
+    assert CallbackDefinition.from_json(definition.to_json()) == definition
+
+
+def test_a_definition_does_not_show_its_secret() -> None:
+    definition = weather("http://example.com/")
+
+    assert SECRET not in repr(definition)
+    with pytest.raises(ValueError, match="cannot be read") as refused:
+        CallbackDefinition.from_json(definition.to_json().replace(b"30000", b'"soon"'))
+    assert SECRET not in str(refused.value)
+    assert refused.value.__suppress_context__
+
+
+def test_a_new_secret_is_a_good_one() -> None:
+    secret = new_secret(lambda size: b"\xff" * size)
+
+    assert secret.startswith("whsec_")
+    check_secret(secret)
+
+
+@pytest.mark.parametrize("size", [24, 32, 64])
+def test_a_secret_has_24_to_64_bytes(size: int) -> None:
+    def encode(size: int) -> str:
+        return base64.b64encode(b"k" * size).decode()
+
+    check_secret("whsec_" + encode(size))
+    for wrong in (encode(size), "whsec_" + encode(23), "whsec_" + encode(65), "whsec_", "", "whsec_!" + encode(size)):
+        with pytest.raises(RegistrationFailed) as refused:
+            check_secret(wrong)
+        assert encode(23) not in str(refused.value)

@@ -1,0 +1,161 @@
+import time
+from typing import Any
+
+import pytest
+from cmdc_gateway.tools.schema import MAX_SCHEMA_BYTES, InvalidSchema, Parameters
+
+OBJECT: dict[str, Any] = {"type": "object"}
+
+
+def nested(levels: int, innermost: Any) -> dict[str, Any]:
+    schema: dict[str, Any] = innermost
+    for _ in range(levels):
+        schema = {"type": "object", "properties": {"a": schema}}
+    return schema
+
+
+def test_arguments_that_match_have_no_flaw() -> None:
+    parameters = Parameters({**OBJECT, "properties": {"city": {"type": "string"}}, "required": ["city"]})
+
+    assert parameters.flaw({"city": "Oslo"}) is None
+
+
+def test_a_flaw_says_where_and_what_without_repeating_the_value() -> None:
+    parameters = Parameters(
+        {**OBJECT, "properties": {"places": {"items": {"type": "object", "properties": {"n": {"type": "integer"}}}}}}
+    )
+
+    flaw = parameters.flaw({"places": [{"n": 1}, {"n": "x" * 100_000}]})
+
+    assert flaw == 'args.places[1].n: the value is not of type "integer"'
+
+
+def test_only_the_first_flaws_are_told() -> None:
+    parameters = Parameters({**OBJECT, "additionalProperties": {"type": "integer"}})
+
+    flaw = parameters.flaw({"k" * 5000 + str(n): "no" for n in range(500)})
+
+    assert flaw is not None
+    assert len(flaw) < 1200
+    assert flaw.endswith("; and more")
+
+
+def test_a_reference_inside_the_schema_works() -> None:
+    schema = {**OBJECT, "$defs": {"n/m~": {"type": "integer"}}, "properties": {"a": {"$ref": "#/$defs/n~1m~0"}}}
+
+    assert Parameters(schema).flaw({"a": 1}) is None
+    assert Parameters(schema).flaw({"a": "1"}) is not None
+
+
+def test_an_older_draft_is_read_as_that_draft() -> None:
+    schema = {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        **OBJECT,
+        "properties": {"pair": {"items": [{"type": "integer"}, {"type": "string"}], "additionalItems": False}},
+    }
+
+    assert Parameters(schema).flaw({"pair": [1, "a"]}) is None
+    assert Parameters(schema).flaw({"pair": [1, "a", 2]}) is not None
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {},
+        {"type": "array"},
+        {"type": ["object", "null"]},
+        {**OBJECT, "properties": {"a": {"type": "banana"}}},
+        {**OBJECT, "properties": []},
+        {**OBJECT, "required": "a"},
+        {**OBJECT, "$schema": "http://example.com/my-own-draft"},
+        {**OBJECT, "$ref": "http://example.com/schema.json"},
+        {**OBJECT, "$ref": "file:///etc/passwd"},
+        {**OBJECT, "$ref": "other.json"},
+        {**OBJECT, "$ref": "#/$defs/missing"},
+        {**OBJECT, "$ref": "#missing"},
+        {**OBJECT, "$ref": 7},
+        {**OBJECT, "$dynamicRef": "http://example.com/schema.json#x"},
+        {**OBJECT, "allOf": [{"$id": "http://example.com/", "$ref": "x"}]},
+        {**OBJECT, "properties": {"a": {"pattern": "(?=a)b"}}},
+        {**OBJECT, "properties": {"a": {"pattern": r"(a)\1"}}},
+        {**OBJECT, "properties": {"a": {"pattern": "(a{1,1000}){1,1000}"}}},
+        {**OBJECT, "patternProperties": {"(?<!a)b": {}}},
+        {**OBJECT, "properties": {str(n): {"pattern": "a"} for n in range(201)}},
+        {**OBJECT, "description": "x" * MAX_SCHEMA_BYTES},
+        nested(5000, {}),
+        nested(200, {}),
+    ],
+)
+def test_what_is_no_schema_of_arguments_is_refused(schema: dict[str, Any]) -> None:
+    with pytest.raises(InvalidSchema) as refused:
+        Parameters(schema)
+
+    assert len(str(refused.value)) < 500
+
+
+def test_data_in_a_schema_is_not_taken_for_a_reference() -> None:
+    Parameters({**OBJECT, "properties": {"$ref": {"const": {"$ref": "http://x"}}}, "default": {"$ref": "http://x"}})
+
+
+def test_patterns_take_linear_time() -> None:
+    parameters = Parameters({**OBJECT, "properties": {"a": {"pattern": "^(a+)+$"}}})
+
+    assert parameters.flaw({"a": "a" * 50_000 + "b"}) is not None
+
+
+def fan_out(keyword: str, levels: int) -> dict[str, Any]:
+    """A schema of a few lines that a validator walks 2^levels times."""
+    definitions: dict[str, Any] = {f"d{n}": {keyword: [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(levels)}
+    definitions[f"d{levels}"] = {"type": "integer"}
+    return {**OBJECT, "$defs": definitions, "properties": {"a": {"$ref": "#/$defs/d0"}}}
+
+
+@pytest.mark.parametrize("keyword", ["allOf", "anyOf", "oneOf"])
+def test_a_schema_that_fans_out_does_not_hang(keyword: str) -> None:
+    begun = time.process_time()
+
+    flaw = Parameters(fan_out(keyword, 60)).flaw({"a": 1})
+
+    assert flaw == "the arguments are too large to be checked against the schema of this tool"
+    assert time.process_time() - begun < 2
+
+
+def test_a_schema_that_branches_and_comes_back_does_not_hang() -> None:
+    branch = {"properties": {"a": {"$ref": "#/$defs/n"}}, "minProperties": 1}
+    schema = {**OBJECT, "$defs": {"n": {"anyOf": [branch, {**branch, "maxProperties": 9}]}}, "$ref": "#/$defs/n"}
+    value: dict[str, Any] = {}
+    for _ in range(60):
+        value = {"a": value}
+    begun = time.process_time()
+
+    assert Parameters(schema).flaw(value) is not None
+    assert Parameters(schema).flaw({"a": {"a": {}}}) is not None
+    assert time.process_time() - begun < 2
+
+
+def test_unevaluated_with_many_references_is_refused_before_it_is_compiled() -> None:
+    with pytest.raises(InvalidSchema):
+        Parameters({**fan_out("allOf", 30), "unevaluatedProperties": False})
+
+
+def test_a_reference_to_itself_does_not_hang() -> None:
+    assert Parameters({**OBJECT, "$ref": "#"}).flaw({"a": 1}) is None
+
+
+def test_a_recursive_schema_works() -> None:
+    tree: dict[str, Any] = {
+        "type": "object",
+        "properties": {"left": {"$ref": "#"}, "right": {"$ref": "#"}, "n": {"type": "integer"}},
+    }
+
+    assert Parameters(tree).flaw({"left": {"n": 1}, "right": {"left": {"n": 2}}}) is None
+    assert Parameters(tree).flaw({"left": {"n": 1}, "right": {"left": {"n": "2"}}}) is not None
+
+
+def test_half_a_surrogate_in_arguments_is_no_crash() -> None:
+    parameters = Parameters({**OBJECT, "additionalProperties": {"type": "integer"}})
+
+    flaw = parameters.flaw({"\ud800": "\udfff"})
+
+    assert flaw is not None
+    flaw.encode()

@@ -1,0 +1,276 @@
+import contextlib
+import os
+import socket
+import stat
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from cmdc_gateway.tools.workspace import OutsideWorkspace, Workspace, WorkspaceError
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+
+def read(workspace: Workspace, path: str) -> str:
+    with workspace.open(path) as file:
+        return file.read().decode()
+
+
+def names(workspace: Workspace, path: str) -> list[str]:
+    with workspace.entries(path) as entries:
+        return sorted(entry.name for entry in entries)
+
+
+def overwrite(workspace: Workspace, path: str) -> None:
+    workspace.write(path, b"overwritten")
+
+
+@pytest.mark.parametrize("path", ["notes.md", "./notes.md", "docs/../notes.md", "docs//..//./notes.md"])
+def test_a_file_inside_is_read(workspace: Workspace, path: str) -> None:
+    assert read(workspace, path) == "hello\n"
+
+
+def test_paths_are_relative_to_the_working_folder(workspace: Workspace) -> None:
+    docs = workspace.enter("docs")
+
+    assert docs.cwd == "docs"
+    assert read(docs, "a.txt").startswith("one")
+    assert read(docs, "../notes.md") == "hello\n"
+    assert docs.enter("..").cwd == "."
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "..",
+        "../outside/secret.txt",
+        "docs/../../outside/secret.txt",
+        "docs/../docs/../../outside/secret.txt",
+        "../root/notes.md",
+        "/etc/passwd",
+        "//etc/passwd",
+        "/",
+        "notes.md\0",
+        "a" * 5000,
+    ],
+)
+def test_what_leaves_the_workspace_is_refused(workspace: Workspace, path: str) -> None:
+    for use in (read, names, Workspace.enter, overwrite):
+        with pytest.raises(OutsideWorkspace):
+            use(workspace, path)
+
+
+def test_a_working_folder_does_not_make_the_root_larger(workspace: Workspace) -> None:
+    with pytest.raises(OutsideWorkspace):
+        read(workspace.enter("docs"), "../../outside/secret.txt")
+
+
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        ("../outside", "link/secret.txt"),
+        ("../outside/secret.txt", "link"),
+        ("docs/../../outside", "link/secret.txt"),
+        ("/etc/passwd", "link"),
+        ("/etc", "link/passwd"),
+        ("/", "link/etc/passwd"),
+        ("..", "link/outside/secret.txt"),
+    ],
+)
+def test_a_link_that_leaves_is_refused(root: Path, workspace: Workspace, target: str, path: str) -> None:
+    (root / "link").symlink_to(target)
+
+    with pytest.raises(OutsideWorkspace):
+        read(workspace, path)
+    with pytest.raises(OutsideWorkspace):
+        workspace.write(path, b"overwritten")
+    assert (root.parent / "outside" / "secret.txt").read_text() == "secret"
+
+
+def test_a_chain_of_links_that_leaves_is_refused(root: Path, workspace: Workspace) -> None:
+    (root / "one").symlink_to("docs/two")
+    (root / "docs" / "two").symlink_to("../three")
+    (root / "three").symlink_to("../outside")
+
+    with pytest.raises(OutsideWorkspace):
+        read(workspace, "one/secret.txt")
+
+
+def test_a_link_that_stays_inside_is_followed(root: Path, workspace: Workspace) -> None:
+    (root / "link").symlink_to("docs")
+    (root / "docs" / "up").symlink_to("../notes.md")
+
+    assert read(workspace, "link/a.txt").startswith("one")
+    assert read(workspace, "link/up") == "hello\n"
+    assert workspace.enter("link").cwd == "docs"
+    assert read(workspace, "link/../notes.md") == "hello\n"
+
+
+def test_links_in_a_circle_are_refused(root: Path, workspace: Workspace) -> None:
+    (root / "a").symlink_to("b")
+    (root / "b").symlink_to("a")
+    (root / "self").symlink_to("self/x")
+
+    for path in ("a", "b/x", "self"):
+        with pytest.raises(WorkspaceError, match="too many links"):
+            read(workspace, path)
+
+
+def test_writing_through_a_link_keeps_the_link(root: Path, workspace: Workspace) -> None:
+    (root / "link").symlink_to("docs/a.txt")
+
+    workspace.write("link", b"new")
+
+    assert (root / "link").is_symlink()
+    assert (root / "docs" / "a.txt").read_text() == "new"
+
+
+def test_what_is_no_regular_file_is_refused(root: Path, workspace: Workspace) -> None:
+    os.mkfifo(root / "pipe")
+    listening = socket.socket(socket.AF_UNIX)
+    here = Path.cwd()
+    os.chdir(root)  # a socket's path must be short
+    listening.bind("socket")
+    os.chdir(here)
+
+    for path in ("pipe", "socket", "docs", "."):
+        with pytest.raises(WorkspaceError):
+            read(workspace, path)
+        with pytest.raises(WorkspaceError):
+            workspace.write(path, b"x")
+    assert stat.S_ISFIFO((root / "pipe").stat().st_mode)
+    listening.close()
+
+
+def test_writing_replaces_as_a_whole_and_leaves_nothing_behind(root: Path, workspace: Workspace) -> None:
+    (root / "notes.md").chmod(0o640)
+
+    workspace.write("notes.md", b"bye")
+    workspace.write("new/folders/file.txt", b"made")
+
+    assert read(workspace, "notes.md") == "bye"
+    assert stat.S_IMODE((root / "notes.md").stat().st_mode) == 0o640
+    assert read(workspace, "new/folders/file.txt") == "made"
+    assert names(workspace, ".") == ["docs", "new", "notes.md"]
+    assert names(workspace, "new/folders") == ["file.txt"]
+
+
+def test_a_missing_file_or_folder_is_a_sentence(workspace: Workspace) -> None:
+    for use in (read, names, Workspace.enter):
+        with pytest.raises(WorkspaceError, match="'missing': No such file or directory"):
+            use(workspace, "missing")
+    with pytest.raises(WorkspaceError, match="Not a directory"):
+        workspace.enter("notes.md")
+
+
+def swapping(root: Path, stop: threading.Event) -> Callable[[], None]:
+    """Make `door` a folder and a link to the outside by turns, and `flip` a link to either, as fast as it goes."""
+
+    def swap() -> None:
+        while not stop.is_set():
+            for target in ("../outside", "door"):
+                (root / "door").rename(root / "real")
+                (root / "trap").rename(root / "door")
+                (root / "door").rename(root / "trap")
+                (root / "real").rename(root / "door")
+                (root / "next").symlink_to(target)
+                (root / "next").replace(root / "flip")
+
+    return swap
+
+
+def test_swapping_a_folder_for_a_link_meanwhile_gains_nothing(root: Path, workspace: Workspace) -> None:
+    (root / "door").mkdir()
+    (root / "door" / "secret.txt").write_text("harmless")
+    (root / "trap").symlink_to("../outside")
+    (root / "flip").symlink_to("docs")
+    (root / "docs" / "secret.txt").write_text("harmless")
+    stop = threading.Event()
+    swapper = threading.Thread(target=swapping(root, stop))
+    swapper.start()
+    seen: set[str] = set()
+    try:
+        for path in ("door", "flip", "flip/../door") * 1000:
+            try:
+                seen.add(read(workspace, f"{path}/secret.txt"))
+                seen.update(names(workspace, path))
+            except WorkspaceError:
+                seen.add("refused")
+    finally:
+        stop.set()
+        swapper.join()
+
+    assert {"harmless", "refused"} <= seen <= {"harmless", "refused", "secret.txt", "a.txt"}
+
+
+def test_a_link_that_is_turned_meanwhile_is_not_written_through(root: Path, workspace: Workspace) -> None:
+    (root / "flip").symlink_to("docs")
+    stop = threading.Event()
+
+    def turn() -> None:
+        while not stop.is_set():
+            for target in ("../outside", "docs"):
+                (root / "next").symlink_to(target)
+                (root / "next").replace(root / "flip")
+
+    turner = threading.Thread(target=turn)
+    turner.start()
+    outcomes: set[str] = set()
+    try:
+        for _ in range(1000):
+            try:
+                workspace.write("flip/secret.txt", b"overwritten")
+                outcomes.add("written")
+            except WorkspaceError:
+                outcomes.add("refused")
+    finally:
+        stop.set()
+        turner.join()
+
+    assert outcomes == {"written", "refused"}
+    assert (root.parent / "outside" / "secret.txt").read_text() == "secret"
+    assert names(Workspace(root.parent), "outside") == ["secret.txt"]
+
+
+COMPONENTS = st.sampled_from(
+    ["..", ".", "", "docs", "a.txt", "out", "up", "in", "etc", "/", "~", "outside", "secret.txt"]
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@given(components=st.lists(COMPONENTS, max_size=12))
+def test_no_path_leads_out(root: Path, workspace: Workspace, components: list[str]) -> None:
+    for name, target in (("out", "../outside"), ("up", ".."), ("in", "docs/../docs")):
+        if not (root / name).is_symlink():
+            (root / name).symlink_to(target)
+    path = "/".join(components)
+
+    try:
+        content = read(workspace, path)
+    except WorkspaceError:
+        return
+
+    assert content != "secret"
+    assert root.resolve() in (root / path).resolve().parents
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(path=st.text(max_size=40))
+def test_any_text_as_a_path_is_a_file_or_a_sentence(workspace: Workspace, path: str) -> None:
+    with contextlib.suppress(WorkspaceError):
+        read(workspace, path)
+
+
+def test_no_descriptor_is_left_open(root: Path, workspace: Workspace) -> None:
+    (root / "out").symlink_to("../outside")
+    before = len(os.listdir("/dev/fd"))  # noqa: PTH208
+
+    for path in ("notes.md", "docs", "missing/x", "out/secret.txt", "..", "docs/../docs/a.txt"):
+        for use in (read, names, Workspace.enter):
+            try:
+                use(workspace, path)
+            except WorkspaceError:
+                continue
+
+    assert len(os.listdir("/dev/fd")) == before  # noqa: PTH208

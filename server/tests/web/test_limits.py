@@ -1,0 +1,891 @@
+"""HTTP-5 and what uvicorn answers itself, over real sockets on loopback."""
+
+import asyncio
+import json
+import logging
+import os
+import socket
+import struct
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import uvicorn
+from cmdc_gateway.errors import PayloadTooLarge, RequestTimeout
+from cmdc_gateway.web.limits import HttpLimits, http_protocol, read_body, ws_protocol
+from starlette.requests import ClientDisconnect
+from starlette.types import Message, Receive, Scope, Send
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+LIMITS = HttpLimits(header_seconds=0.3, body_seconds=0.3, linger_seconds=0.3)
+PATIENT = HttpLimits()
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+UPGRADE = (
+    b"GET %s HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+)
+
+
+# A small server with a route for each thing that can go wrong
+
+
+class App:
+    """A bare ASGI application: what it was asked, and events for what happened to it."""
+
+    def __init__(self, limits: HttpLimits) -> None:
+        self.limits = limits
+        self.asked = list[str]()
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.received = list[Message]()
+        self.transport: dict[str, Callable[[], Any]] = {}
+        self.begun = asyncio.Event()
+        self.stalled = asyncio.Event()
+        self.gone = asyncio.Event()
+        self.go_on = asyncio.Event()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.asked.append(scope["path"])
+        self.begun.set()
+        self.headers = scope["headers"]
+        self.transport = scope["extensions"]["cmdc.transport"]
+        kind = "ws" if scope["type"] == "websocket" else "http"
+        await getattr(self, f"{kind}_{scope['path'].strip('/') or 'ok'}")(scope, receive, send)
+
+    async def http_ok(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await answer(send, 200, {"ok": True})
+
+    async def http_early(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await answer(send, 401, {"error": "unauthorized"})
+
+    async def http_body(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            body = await read_body(receive, scope["headers"], self.limits)
+        except PayloadTooLarge as error:
+            await answer(send, 413, {"error": error.code, "message": error.message})
+        except RequestTimeout as error:
+            await answer(send, 408, {"error": error.code, "message": error.message})
+        except ClientDisconnect:
+            self.gone.set()
+            await answer(send, 400, {"error": "nobody hears this"})
+        else:
+            await answer(send, 200, {"length": len(body)})
+
+    async def http_fail(self, scope: Scope, receive: Receive, send: Send) -> None:
+        raise RuntimeError("a defect")
+
+    async def http_nothing(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Forget to answer."""
+
+    async def http_wait(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.go_on.wait()
+        await answer(send, 200, {"waited": True})
+
+    async def http_stream(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"first", "more_body": True})
+        await self.go_on.wait()
+        await send({"type": "http.response.body", "body": b"last"})
+
+    async def http_flood(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await self.flood(receive, send, {"type": "http.response.body", "body": bytes(16_384), "more_body": True})
+
+    async def ws_deny(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(b"content-type", b"application/json")]
+        await send({"type": "websocket.http.response.start", "status": 401, "headers": headers})
+        await send({"type": "websocket.http.response.body", "body": b'{"error":"unauthorized"}'})
+
+    async def ws_refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "websocket.close"})
+
+    async def ws_fail(self, scope: Scope, receive: Receive, send: Send) -> None:
+        raise RuntimeError("a defect")
+
+    async def ws_wait(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await receive()
+        self.gone.set()
+
+    async def ws_echo(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        while (message := await receive())["type"] != "websocket.disconnect":
+            self.received.append(message)
+            if message.get("text", "").startswith("close "):
+                await send({"type": "websocket.close", "code": int(message["text"][6:]), "reason": "asked"})
+            else:
+                await send({"type": "websocket.send", "text": str(len(message.get("text") or message["bytes"]))})
+        self.received.append(message)
+        self.gone.set()
+
+    async def ws_flood(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await self.flood(receive, send, {"type": "websocket.send", "bytes": bytes(16_384)})
+
+    async def flood(self, receive: Receive, send: Send, message: Message) -> None:
+        """Send until the client's silence holds it up, then wait until the connection is gone."""
+        sending = asyncio.ensure_future(send(message))
+        while (await asyncio.wait({sending}, timeout=0.3))[0]:
+            await sending
+            sending = asyncio.ensure_future(send(message))
+        self.stalled.set()
+        with suppress(OSError):
+            await sending
+        while (await receive())["type"] not in {"http.disconnect", "websocket.disconnect"}:
+            pass
+        self.gone.set()
+
+
+async def answer(send: Send, status: int, body: dict[str, Any]) -> None:
+    content = json.dumps(body).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(content))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": content})
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: Any
+
+
+class Peer:
+    """One raw connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def send(self, data: bytes) -> None:
+        self.writer.write(data)
+        await self.writer.drain()
+
+    async def head(self) -> Answer:
+        lines = (await self.reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        fields = [line.split(": ", 1) for line in lines[1:] if line]
+        return Answer(int(lines[0].split()[1]), {name.lower(): value for name, value in fields}, None)
+
+    async def answer(self) -> Answer:
+        head = await self.head()
+        head.body = json.loads(await self.reader.readexactly(int(head.headers["content-length"])))
+        return head
+
+    async def frame(self) -> tuple[int, bytes]:
+        """A short WebSocket frame of the server: opcode and content."""
+        opcode, length = await self.reader.readexactly(2)
+        return opcode & 15, await self.reader.readexactly(length)
+
+    async def is_closed(self) -> bool:
+        return await self.reader.read() == b""
+
+    async def is_refused_with(self, status: int, code: str) -> str:
+        """Expect the one error answer of HTTP-2, and the end; give its sentence."""
+        got = await self.answer()
+        assert (got.status, got.body["error"]) == (status, code)
+        assert set(got.body) == {"error", "message"}
+        assert got.headers["content-type"] == "application/json"
+        assert got.headers["connection"] == "close"
+        assert await self.is_closed()
+        return got.body["message"]
+
+
+@dataclass
+class Server:
+    app: App
+    port: int
+    uvicorn: uvicorn.Server
+
+    @asynccontextmanager
+    async def peer(self, first: bytes = b"") -> AsyncGenerator[Peer]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            peer = Peer(reader, writer)
+            await peer.send(first)
+            yield peer
+        finally:
+            writer.transport.abort()
+
+    async def asks(self, request: bytes) -> Answer:
+        async with self.peer(request) as peer:
+            return await peer.answer()
+
+    def websocket(self, path: str, **options: Any) -> connect:
+        return connect(f"ws://127.0.0.1:{self.port}{path}", compression=None, proxy=None, **options)
+
+    async def stop(self) -> None:
+        await self.uvicorn.shutdown()
+
+
+@asynccontextmanager
+async def serving(
+    limits: HttpLimits = LIMITS, *, access_log: bool = False, keep_alive: int = 5, ping_seconds: float = 20.0
+) -> AsyncGenerator[Server]:
+    app = App(limits)
+    config = uvicorn.Config(
+        app,
+        http=http_protocol(limits),
+        ws=ws_protocol(limits),
+        lifespan="off",
+        log_config=None,
+        access_log=access_log,
+        timeout_keep_alive=keep_alive,
+        ws_ping_interval=ping_seconds,
+        ws_ping_timeout=ping_seconds,
+    )
+    config.load()
+    server = uvicorn.Server(config)
+    server.lifespan = config.lifespan_class(config)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        await server.startup(sockets=[listening])
+        try:
+            async with asyncio.timeout(20):
+                yield Server(app, listening.getsockname()[1], server)
+        finally:
+            await server.shutdown()
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    async with serving() as server:
+        yield server
+
+
+@pytest.fixture
+async def patient() -> AsyncIterator[Server]:
+    async with serving(PATIENT) as server:
+        yield server
+
+
+# Sizes of the head
+
+
+async def test_a_header_block_of_32_kib_is_taken_and_one_byte_more_is_not(patient: Server) -> None:
+    """HTTP-5: the block is the header fields with their line ends."""
+    fits = 32_768 - len(b"Host: a\r\n") - len(b"X: \r\n")
+
+    taken = await patient.asks(b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * fits + b"\r\n\r\n")
+    async with patient.peer(b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * (fits + 1) + b"\r\n\r\n") as peer:
+        sentence = await peer.is_refused_with(431, "headers_too_large")
+
+    assert taken.status == 200
+    assert sentence == "the header block is longer than 32768 bytes"
+    assert patient.app.asked == ["/"]
+
+
+async def test_a_header_block_sent_in_pieces_has_the_same_limit(patient: Server) -> None:
+    """HTTP-5: also where the URL is as long as it may be."""
+    url = b"/?" + b"u" * 8_190
+    head = b"GET " + url + b" HTTP/1.1\r\nHost: a\r\n" + b"".join(b"X: " + b"x" * 1_000 + b"\r\n" for _ in range(32))
+
+    async with patient.peer() as peer:
+        for at in range(0, len(head), 3_000):
+            await peer.send(head[at : at + 3_000])
+            await asyncio.sleep(0)
+        await peer.send(b"\r\n")
+        assert (await peer.answer()).status == 200
+
+
+async def test_a_header_without_an_end_is_cut_off_at_the_limit(patient: Server) -> None:
+    """HTTP-5: nothing waits for a line to be complete, so no more than the limit is ever kept."""
+    async with patient.peer(b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 33_000) as peer:
+        await peer.is_refused_with(431, "headers_too_large")
+
+
+async def test_a_client_that_sends_20_mb_of_headers_can_read_the_answer(patient: Server) -> None:
+    """HTTP-5: the connection is not reset while the client is still sending."""
+    async with patient.peer(b"GET / HTTP/1.1\r\nHost: a\r\nX: ") as peer:
+        for _ in range(20):
+            await peer.send(b"x" * 1_000_000)
+        peer.writer.write_eof()
+        await peer.is_refused_with(431, "headers_too_large")
+
+
+async def test_100_header_fields_are_taken_and_101_are_not(patient: Server) -> None:
+    """HTTP-5."""
+    taken = await patient.asks(b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 99 + b"\r\n")
+    async with patient.peer(b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 100 + b"\r\n") as peer:
+        sentence = await peer.is_refused_with(431, "headers_too_large")
+
+    assert taken.status == 200
+    assert sentence == "the request has more than 100 header fields"
+
+
+async def test_a_url_of_8_kib_is_taken_and_one_byte_more_is_not(patient: Server) -> None:
+    """HTTP-5."""
+    taken = await patient.asks(b"GET /?" + b"u" * 8_190 + b" HTTP/1.1\r\nHost: a\r\n\r\n")
+    async with patient.peer(b"GET /?" + b"u" * 8_191 + b" HTTP/1.1\r\nHost: a\r\n\r\n") as peer:
+        await peer.is_refused_with(414, "uri_too_long")
+
+    assert taken.status == 200
+
+
+async def test_a_url_without_an_end_is_cut_off_at_the_limit(patient: Server) -> None:
+    """HTTP-5."""
+    async with patient.peer(b"GET /" + b"u" * 9_000) as peer:
+        await peer.is_refused_with(414, "uri_too_long")
+
+
+# Malformed requests
+
+
+HOST = b"Host: a\r\n"
+MALFORMED = {
+    "not HTTP": b"hello\r\n\r\n",
+    "TLS": b"\x16\x03\x01\x02\x00\x01\x00",
+    "an unknown method": b"FETCH / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "a lower-case method": b"get / HTTP/1.1\r\nHost: a\r\n\r\n",
+    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "HTTP/2.0 as a version": b"GET / HTTP/2.0\r\nHost: a\r\n\r\n",
+    "HTTP/0.9": b"GET /\r\n\r\n",
+    "an unknown version": b"GET / HTTP/1.2\r\nHost: a\r\n\r\n",
+    "no path": b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n",
+    "a path that is not ASCII": b"GET /\xff HTTP/1.1\r\nHost: a\r\n\r\n",
+    "no Host": b"GET / HTTP/1.1\r\n\r\n",
+    "two Hosts": b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
+    "two Hosts in HTTP/1.0": b"GET / HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n",
+    "a space before the colon": b"GET / HTTP/1.1\r\nHost: a\r\nX : y\r\n\r\n",
+    "a header without a name": b"GET / HTTP/1.1\r\nHost: a\r\n: y\r\n\r\n",
+    "a folded header": b"GET / HTTP/1.1\r\nHost: a\r\nX: y\r\n z\r\n\r\n",
+    "a null in a header": b"GET / HTTP/1.1\r\nHost: a\r\nX: \0\r\n\r\n",
+    "line ends of one character": b"GET / HTTP/1.1\nHost: a\n\n",
+    "length and coding": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "coding and length": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
+    "two lengths": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+    "a list of lengths": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3, 3\r\n\r\nabc",
+    "a length with a sign": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +3\r\n\r\nabc",
+    "a length of 30 digits": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: " + b"9" * 30 + b"\r\n\r\nabc",
+    "an unknown coding": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+    "a compressed coding": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "two codings": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "a coding in HTTP/1.0": b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "an upgrade with a body": b"POST / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 3\r\n\r\nabc",
+}
+
+
+@pytest.mark.parametrize("request_bytes", MALFORMED.values(), ids=MALFORMED.keys())
+async def test_what_the_parser_refuses_is_a_bad_request(patient: Server, request_bytes: bytes) -> None:
+    """HTTP-2: with the body of every error, and the application never hears of it."""
+    async with patient.peer(request_bytes) as peer:
+        await peer.is_refused_with(400, "bad_request")
+
+    assert patient.app.asked == []
+
+
+async def test_an_old_client_and_another_upgrade_are_served(patient: Server) -> None:
+    """HTTP/1.0 needs no Host; an upgrade that is not offered is not heard."""
+    old = await patient.asks(b"GET / HTTP/1.0\r\n\r\n")
+    other = await patient.asks(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
+
+    assert (old.status, other.status) == (200, 200)
+
+
+async def test_a_malformed_body_is_a_bad_request(patient: Server) -> None:
+    """HTTP-2: the route that waits for the body hears that the client is gone, and answers nobody."""
+    async with patient.peer(b"POST /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n") as peer:
+        await peer.send(b"zz\r\n")
+        await peer.is_refused_with(400, "bad_request")
+
+    await patient.app.gone.wait()
+
+
+async def test_a_malformed_body_cannot_break_into_an_answer(patient: Server) -> None:
+    """HTTP-2: an answer that has begun is cut short; there is no second one inside it."""
+    async with patient.peer(b"POST /stream HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n") as peer:
+        assert (await peer.head()).status == 200
+        assert await peer.reader.readexactly(10) == b"5\r\nfirst\r\n"
+        await peer.send(b"zz\r\n")
+        assert await peer.is_closed()
+    patient.app.go_on.set()
+
+
+@pytest.mark.parametrize("path", ["/fail", "/nothing"])
+async def test_a_defect_of_the_application_has_an_error_body(
+    patient: Server, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """HTTP-2: also where the application could not give one; the log has its id."""
+    async with patient.peer(b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n" % path.encode()) as peer:
+        message = await peer.is_refused_with(500, "internal")
+
+    assert message.rpartition(" ")[2] in caplog.text
+
+
+async def test_a_refusal_waits_for_the_answers_before_it(patient: Server) -> None:
+    """HTTP-2: pipelined requests are answered in their order, the malformed one last."""
+    async with patient.peer(b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n" + GET + b"GET / HTTP/1.1\r\n\r\n" + GET) as peer:
+        await patient.app.begun.wait()
+        patient.app.go_on.set()
+        assert (await peer.answer()).body == {"waited": True}
+        assert (await peer.answer()).body == {"ok": True}
+        await peer.is_refused_with(400, "bad_request")
+
+    assert patient.app.asked == ["/wait", "/"]
+
+
+async def test_a_queued_request_whose_body_is_malformed_is_refused_in_its_turn(patient: Server) -> None:
+    """HTTP-2."""
+    broken = b"POST /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"
+    async with patient.peer(b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n" + broken) as peer:
+        await patient.app.begun.wait()
+        patient.app.go_on.set()
+        assert (await peer.answer()).body == {"waited": True}
+        await peer.is_refused_with(400, "bad_request")
+
+    assert patient.app.asked == ["/wait"]
+
+
+async def test_trailers_are_not_headers(patient: Server) -> None:
+    """HTTP-7: a credential counts where it belongs, before the body."""
+    await patient.asks(
+        b"POST /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3;a=b\r\nabc\r\n0\r\nX-API-Key: k\r\n\r\n"
+    )
+
+    assert patient.app.headers == [(b"host", b"a"), (b"transfer-encoding", b"chunked")]
+
+
+@pytest.mark.parametrize("rest", [b"0\r\nX: ", b"3;ext="], ids=["a trailer", "an extension"])
+async def test_what_surrounds_a_chunk_is_bounded(patient: Server, rest: bytes) -> None:
+    """HTTP-5: trailers and chunk extensions count as headers do."""
+    async with patient.peer(b"POST /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + rest) as peer:
+        await patient.app.begun.wait()
+        await peer.send(b"x" * 40_000)
+        await peer.is_refused_with(431, "headers_too_large")
+
+
+# Time
+
+
+async def test_headers_that_do_not_come_to_an_end_time_out(server: Server) -> None:
+    """HTTP-5: however often the client sends a little."""
+    async with server.peer(b"GET / HTTP/1.1\r\nHost: a\r\n") as peer:
+
+        async def drip() -> None:
+            while True:
+                await peer.send(b"X: y\r\n")
+                await asyncio.sleep(0.05)
+
+        dripping = asyncio.create_task(drip())
+        try:
+            await peer.is_refused_with(408, "request_timeout")
+        finally:
+            dripping.cancel()
+
+
+async def test_a_connection_that_says_nothing_is_closed(server: Server) -> None:
+    """HTTP-5: without an answer, for there was no question."""
+    async with server.peer() as peer:
+        assert await peer.is_closed()
+
+
+async def test_a_connection_that_sends_empty_lines_is_closed(server: Server) -> None:
+    """HTTP-5: the parser skips them, the clock does not."""
+    async with server.peer(b"\r\n") as peer:
+        assert await peer.is_closed()
+
+
+async def test_the_next_request_has_its_own_time(server: Server) -> None:
+    """HTTP-5: it begins with the first byte, not with the end of the answer before."""
+    async with server.peer(GET) as peer:
+        assert (await peer.answer()).status == 200
+        await asyncio.sleep(0.4)  # The subject is that more than `header_seconds` pass here and nothing happens.
+        await peer.send(GET[:9])
+        await asyncio.sleep(0.1)
+        await peer.send(GET[9:])
+        assert (await peer.answer()).status == 200
+        await peer.send(GET[:9])
+        await peer.is_refused_with(408, "request_timeout")
+
+
+async def test_an_idle_connection_is_closed_by_the_keep_alive_timeout() -> None:
+    """HTTP-5: uvicorn's own, and silently."""
+    async with serving(PATIENT, keep_alive=1) as server, server.peer(GET) as peer:
+        assert (await peer.answer()).status == 200
+        assert await peer.is_closed()
+
+
+async def test_a_stream_is_not_ended_by_any_of_these_times(server: Server) -> None:
+    """HTTP-5: the limits are on requests; an answer may take as long as it likes."""
+    async with server.peer(b"GET /stream HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n") as peer:
+        assert (await peer.head()).status == 200
+        await asyncio.sleep(0.7)  # Longer than all of them: the subject is that nothing happens.
+        server.app.go_on.set()
+        assert await peer.reader.readuntil(b"0\r\n\r\n") == b"5\r\nfirst\r\n4\r\nlast\r\n0\r\n\r\n"
+
+
+async def test_a_body_that_does_not_come_times_out(server: Server) -> None:
+    """HTTP-5: and the connection is closed after the answer."""
+    async with server.peer(b"POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nabc") as peer:
+        message = await peer.is_refused_with(408, "request_timeout")
+
+    assert message == "the body did not arrive in time"
+
+
+async def test_a_body_that_nobody_waits_for_must_come_to_an_end_too(server: Server) -> None:
+    """HTTP-5: after an early answer the rest of the body is awaited for a short time only."""
+    async with server.peer(b"POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nabc") as peer:
+        assert (await peer.answer()).status == 401
+        assert await peer.is_closed()
+
+
+async def test_an_early_answer_leaves_the_connection_usable(patient: Server) -> None:
+    """A client that sends the body after the head, as most do, keeps its connection through a 401."""
+    async with patient.peer(b"POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n") as peer:
+        assert (await peer.answer()).status == 401
+        await peer.send(b"abcde" + GET)
+        assert (await peer.answer()).status == 200
+
+
+# Bodies
+
+
+async def test_a_body_of_1_mib_is_taken_and_one_byte_more_is_not(patient: Server) -> None:
+    """HTTP-5: announced by its length."""
+    taken = await patient.asks(b"POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 1048576\r\n\r\n" + bytes(1_048_576))
+    async with patient.peer(b"POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 1048577\r\n\r\n") as peer:
+        await peer.is_refused_with(413, "payload_too_large")
+
+    assert taken.body == {"length": 1_048_576}
+
+
+async def test_a_client_that_sends_all_of_a_long_body_can_read_the_answer(patient: Server) -> None:
+    """HTTP-5: the 413 is not lost to a reset connection."""
+    async with patient.peer(b"POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 20000000\r\n\r\n") as peer:
+        for _ in range(20):
+            await peer.send(bytes(1_000_000))
+        await peer.is_refused_with(413, "payload_too_large")
+
+
+async def test_a_body_that_announces_no_length_is_counted(patient: Server) -> None:
+    """HTTP-5."""
+    chunk = b"10000\r\n" + bytes(0x10000) + b"\r\n"
+    taken = await patient.asks(
+        b"POST /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk * 16 + b"0\r\n\r\n"
+    )
+    async with patient.peer(b"POST /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n") as peer:
+        await peer.send(chunk * 16 + b"1\r\nx\r\n0\r\n\r\n")
+        await peer.is_refused_with(413, "payload_too_large")
+
+    assert taken.body == {"length": 1_048_576}
+
+
+async def test_a_client_that_waits_for_100_continue_need_not_send_what_is_too_long(patient: Server) -> None:
+    """HTTP-5: the first and only thing it reads is the 413."""
+    head = b"POST /body HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2000000\r\n\r\n"
+    async with patient.peer(head) as peer:
+        await peer.is_refused_with(413, "payload_too_large")
+
+
+async def test_bytes_of_a_body_are_read_in_any_framing() -> None:
+    """`read_body` without a server: the messages of ASGI."""
+    messages: list[Message] = [
+        {"type": "http.request", "body": b"ab", "more_body": True},
+        {"type": "http.request", "more_body": True},
+        {"type": "http.request", "body": b"c"},
+    ]
+
+    async def receive() -> Message:
+        return messages.pop(0)
+
+    assert await read_body(receive, [(b"content-length", b"3")], HttpLimits()) == b"abc"
+
+
+# Clients that do not read
+
+
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+async def test_a_client_that_does_not_read_holds_the_sender_up_and_can_be_cut_off(patient: Server, kind: str) -> None:
+    """SSE-10: `send` waits, little is kept, and `abort` ends it."""
+    request = b"GET /flood HTTP/1.1\r\nHost: a\r\n\r\n" if kind == "http" else UPGRADE % b"/flood" + b"\r\n"
+    async with patient.peer(request) as peer:
+        peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await patient.app.stalled.wait()
+        assert 0 < patient.app.transport["buffered"]() <= 262_144
+
+        patient.app.transport["abort"]()
+
+        await patient.app.gone.wait()
+
+
+async def test_a_client_that_does_not_read_cannot_keep_a_closing_connection(server: Server) -> None:
+    """SSE-10: a close that makes no progress becomes an abort."""
+    async with server.peer(b"GET /flood HTTP/1.1\r\nHost: a\r\n\r\n") as peer:
+        peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await server.app.stalled.wait()
+        (protocol,) = server.uvicorn.server_state.connections
+        assert isinstance(protocol, http_protocol(LIMITS).__base__)  # type: ignore[arg-type]
+
+        protocol.transport.close()
+
+        await server.app.gone.wait()
+
+
+# WebSockets
+
+
+async def closed(websocket: ClientConnection) -> int:
+    await websocket.wait_closed()
+    assert websocket.close_code is not None
+    return websocket.close_code
+
+
+async def test_a_websocket_message_of_1_mib_is_taken_and_one_byte_more_is_not(patient: Server) -> None:
+    """WS-5: the client can read the 1009, though it was still sending."""
+    async with patient.websocket("/echo") as websocket:
+        await websocket.send("x" * 1_048_576)
+        assert await websocket.recv() == "1048576"
+        await websocket.send("x" * 1_048_577)
+        assert await closed(websocket) == 1009
+
+    await patient.app.gone.wait()
+
+
+async def test_fragments_count_together_and_arrive_as_one(patient: Server) -> None:
+    """WS-5, WS-7: the application sees messages, never fragments or control frames."""
+
+    async def pieces(size: int) -> AsyncIterator[str]:
+        for _ in range(size // 16):
+            yield "x" * 16
+
+    async with patient.websocket("/echo") as websocket:
+        await websocket.send(pieces(160_000))
+        await (await websocket.ping())
+        assert await websocket.recv() == "160000"
+        with suppress(ConnectionClosed):  # Or the client has sent all of it by then.
+            await websocket.send(pieces(1_048_576 + 16))
+        assert await closed(websocket) == 1009
+
+    assert [message["type"] for message in patient.app.received] == ["websocket.receive", "websocket.disconnect"]
+
+
+@pytest.mark.parametrize("fragments", [[b"\xff"], [b"\xe2\x82", b"\x28"], [b"ok", b"", b"\xed\xa0\x80"]])
+async def test_text_that_is_not_utf_8_closes_with_1007(
+    patient: Server, fragments: list[bytes], caplog: pytest.LogCaptureFixture
+) -> None:
+    """WS-6, RFC 6455 8.1; and a hostile client does not fill the log."""
+    async with patient.peer(UPGRADE % b"/echo" + b"\r\n") as peer:
+        assert (await peer.head()).status == 101
+        for index, fragment in enumerate(fragments):
+            opcode = (1 if index == 0 else 0) | (0x80 if index == len(fragments) - 1 else 0)
+            await peer.send(masked(opcode, fragment))
+        assert (await peer.frame())[1][:2] == struct.pack("!H", 1007)
+        assert await peer.is_closed()
+
+    await patient.app.gone.wait()
+    assert [message["type"] for message in patient.app.received] == ["websocket.disconnect"]
+    assert caplog.records == []
+
+
+async def test_text_cut_within_a_character_is_joined(patient: Server) -> None:
+    """EVT-6: fragments need not end where characters do."""
+    async with patient.peer(UPGRADE % b"/echo" + b"\r\n") as peer:
+        await peer.head()
+        euro = "\N{EURO SIGN}".encode()
+        await peer.send(masked(1, euro[:1]) + masked(0, b"") + masked(0x89, b"ping") + masked(0x80, euro[1:]))
+        assert await peer.frame() == (10, b"ping")
+        assert await peer.frame() == (1, b"1")
+
+    assert patient.app.received == [{"type": "websocket.receive", "text": "\N{EURO SIGN}"}]
+
+
+async def test_a_missing_pong_closes_the_connection() -> None:
+    """WS-6."""
+    async with (
+        serving(ping_seconds=0.1) as server,
+        server.peer(UPGRADE % b"/echo" + b"\r\n") as peer,
+    ):
+        await peer.head()
+        assert (await peer.frame())[0] == 9
+        assert (await peer.frame())[1][:2] == struct.pack("!H", 1011)
+        assert await peer.is_closed()
+        await server.app.gone.wait()
+
+
+async def test_a_missing_pong_closes_the_connection_of_a_client_that_does_not_read() -> None:
+    """WS-6, SSE-10: the close frame cannot be delivered either, so it is cut off."""
+    async with (
+        serving(ping_seconds=0.1) as server,
+        server.peer(UPGRADE % b"/flood" + b"\r\n") as peer,
+    ):
+        peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await server.app.gone.wait()
+
+
+async def test_a_client_that_pings_and_never_reads_is_not_read_either(patient: Server) -> None:
+    """SSE-10: the pongs that wait for it stay few."""
+    pings = masked(0x89, bytes(125)) * 1_000
+    async with patient.peer(UPGRADE % b"/echo" + b"\r\n") as peer:
+        await peer.head()
+        peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        for _ in range(500):  # 65 MB, far more than the system's buffers hold.
+            peer.writer.write(pings)
+            try:
+                await asyncio.wait_for(peer.writer.drain(), 0.5)
+            except TimeoutError:
+                break
+        else:
+            pytest.fail("the server went on reading")
+        assert patient.app.transport["buffered"]() <= 1_048_576
+
+        peer.writer.transport.resume_reading()  # type: ignore[attr-defined]
+
+        async def read_on() -> None:
+            while True:
+                assert await peer.frame() == (10, bytes(125))
+
+        reading = asyncio.create_task(read_on())
+        await peer.writer.drain()
+        reading.cancel()
+
+
+async def test_a_million_empty_fragments_cost_nothing(patient: Server) -> None:
+    """WS-5: what has no size must not grow either."""
+    async with patient.peer(UPGRADE % b"/echo" + b"\r\n") as peer:
+        await peer.head()
+        await peer.send(masked(1, b"a") + masked(0, b"") * 200_000 + masked(0x89, b""))
+        assert (await peer.frame())[0] == 10
+        (protocol,) = patient.uvicorn.server_state.connections
+        assert len(protocol.frames) == 1  # type: ignore[union-attr]
+        await peer.send(masked(0x80, b"b"))
+        assert await peer.frame() == (1, b"2")
+
+
+@pytest.mark.parametrize("code", [1000, 1008, 1011, 1012, 4001, 4004, 4008])
+async def test_the_application_can_close_with_any_code(patient: Server, code: int) -> None:
+    """WS-6."""
+    async with patient.websocket("/echo") as websocket:
+        await websocket.send(f"close {code}")
+        assert await closed(websocket) == code
+        assert websocket.close_reason == "asked"
+
+
+async def test_stopping_the_server_closes_with_1012(patient: Server) -> None:
+    """WS-6, DUR-3."""
+    async with patient.websocket("/echo") as websocket:
+        await patient.stop()
+        assert await closed(websocket) == 1012
+
+
+async def test_a_websocket_can_be_refused_before_the_upgrade(patient: Server) -> None:
+    """WS-1: with the application's own body."""
+    with pytest.raises(InvalidStatus) as refused:
+        await patient.websocket("/deny")
+
+    assert refused.value.response.status_code == 401
+    assert refused.value.response.headers["content-type"] == "application/json"
+    assert refused.value.response.body == b'{"error":"unauthorized"}'
+
+
+@pytest.mark.parametrize(("path", "status", "code"), [("/refuse", 403, "forbidden"), ("/fail", 500, "internal")])
+async def test_a_websocket_that_is_not_accepted_gets_an_error_body(
+    patient: Server, path: str, status: int, code: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """HTTP-2: also where the application gives none; the log has the id of a defect."""
+    async with patient.peer(UPGRADE % path.encode() + b"\r\n") as peer:
+        message = await peer.is_refused_with(status, code)
+
+    assert code != "internal" or message.rpartition(" ")[2] in caplog.text
+
+
+HANDSHAKES = {
+    "no key": (b"Sec-WebSocket-Version: 13\r\n", 400, "bad_request"),
+    "a short key": (b"Sec-WebSocket-Key: secret\r\nSec-WebSocket-Version: 13\r\n", 400, "bad_request"),
+    "another version": (
+        b"Sec-WebSocket-Key: " + b"A" * 22 + b"==\r\nSec-WebSocket-Version: secret\r\n",
+        400,
+        "bad_request",
+    ),
+    "a body": (b"Content-Length: 3\r\n\r\nabc", 400, "bad_request"),
+    "a long header": (b"X: " + b"x" * 9_000 + b"\r\n", 431, "headers_too_large"),
+    "headers over the limit": ((b"X: " + b"x" * 1_000 + b"\r\n") * 33, 431, "headers_too_large"),
+    "too many headers": (b"X: y\r\n" * 101, 431, "headers_too_large"),
+}
+
+
+@pytest.mark.parametrize(("headers", "status", "code"), HANDSHAKES.values(), ids=HANDSHAKES.keys())
+async def test_a_bad_handshake_gets_an_error_body(patient: Server, headers: bytes, status: int, code: str) -> None:
+    """HTTP-2, HTTP-5: the limits hold before the upgrade, and no header value is repeated."""
+    head = b"GET /echo HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    async with patient.peer(head + headers + b"\r\n") as peer:
+        assert "secret" not in await peer.is_refused_with(status, code)
+
+    assert patient.app.asked == []
+
+
+async def test_a_long_url_is_refused_before_the_upgrade(patient: Server) -> None:
+    """HTTP-5."""
+    async with patient.peer(UPGRADE % (b"/echo?" + b"u" * 8_192) + b"\r\n") as peer:
+        await peer.is_refused_with(414, "uri_too_long")
+
+
+async def test_a_handshake_has_its_time_too(server: Server) -> None:
+    """HTTP-5: and once it is complete, the time is over."""
+    async with server.websocket("/echo") as websocket:
+        await asyncio.sleep(0.5)  # Longer than `header_seconds`: the subject is that nothing happens.
+        await websocket.send("x")
+        assert await websocket.recv() == "1"
+    async with server.peer(UPGRADE % b"/echo") as peer:
+        await peer.is_refused_with(408, "request_timeout")
+
+
+async def test_a_client_that_sends_frames_before_the_handshake_is_cut_off(patient: Server) -> None:
+    """RFC 6455, 4.1."""
+    async with patient.peer(UPGRADE % b"/wait" + b"\r\n") as peer:
+        await patient.app.begun.wait()
+        await peer.send(masked(0x81, b"x"))
+        await patient.app.gone.wait()
+
+
+async def test_a_handshake_behind_an_unanswered_request_is_refused(patient: Server) -> None:
+    """Two protocols must not write to one connection at a time."""
+    async with patient.peer(b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n" + UPGRADE % b"/echo" + b"\r\n") as peer:
+        await patient.app.begun.wait()
+        patient.app.go_on.set()
+        assert (await peer.answer()).status == 200
+        await peer.is_refused_with(400, "bad_request")
+
+
+def masked(first: int, content: bytes) -> bytes:
+    """A frame as a client sends it, with a mask of zeros."""
+    assert len(content) < 126
+    return bytes([first, 0x80 | len(content), 0, 0, 0, 0]) + content
+
+
+# The log
+
+
+async def test_nothing_of_a_url_reaches_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """WS-1: at any level, and however logging is configured afterwards."""
+    secret = os.urandom(8).hex()
+    async with serving(PATIENT, access_log=True) as server:
+        caplog.set_level(logging.DEBUG)
+        for name in ("uvicorn", "uvicorn.access", "uvicorn.error", "uvicorn.error.websocket", "websockets"):
+            caplog.set_level(logging.DEBUG, logger=name)
+        query = f"?api_key={secret}"
+        async with server.websocket(f"/echo{query}") as websocket:
+            await websocket.send(f"text {secret}")
+        for path in ("/deny", "/refuse", "/fail"):
+            async with server.peer(UPGRADE % f"{path}{query}".encode() + b"\r\n") as peer:
+                await peer.answer()
+        for request in ("GET / HTTP/1.1\r\nHost: a", "GET / HTTP/1.1\r\nX : y", "POST /early HTTP/1.1\r\nHost: a"):
+            async with server.peer(f"{request.replace(' HTTP', f'{query} HTTP')}\r\n\r\n".encode()) as peer:
+                await peer.answer()
+
+    ours = [record for record in caplog.records if not record.name.startswith("websockets.client")]
+    assert not [record.getMessage() for record in ours if secret in logging.Formatter().format(record)]
+
+
+def test_the_limits_are_those_of_the_protocol() -> None:
+    """HTTP-5."""
+    limits = replace(HttpLimits())
+
+    assert (limits.body_bytes, limits.header_bytes, limits.header_fields, limits.url_bytes) == (
+        2**20,
+        2**15,
+        100,
+        2**13,
+    )
+    assert (limits.header_seconds, limits.body_seconds, limits.ws_message_bytes) == (10, 30, 2**20)
