@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from cmdc_gateway import __version__
 from cmdc_gateway.settings import Settings, WrongSetting, load_settings
+from cmdc_gateway.tenancy.keys import KeyRing, new_key
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,8 +46,6 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _new_key() -> int:
-    from cmdc_gateway.tenancy.keys import KeyRing, new_key
-
     made = new_key()
     (caller,) = KeyRing({made.stored: "default"}).callers()
     print(f"key      {made.key}")
@@ -58,10 +57,10 @@ def _new_key() -> int:
 
 def _serve(settings: Settings) -> int:
     # Imported here, so that a wrong setting is told at once.
-    import uvloop
+    import uvloop  # noqa: PLC0415
 
-    from cmdc_gateway import logs
-    from cmdc_gateway.server import serve
+    from cmdc_gateway import logs  # noqa: PLC0415
+    from cmdc_gateway.server import serve  # noqa: PLC0415
 
     logs.configure(settings.log_level)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 
 import structlog
 from fastapi import FastAPI
@@ -18,6 +19,7 @@ from cmdc_gateway import __version__, logs
 from cmdc_gateway.errors import GatewayError
 from cmdc_gateway.protocol.service import Capabilities, Limits
 from cmdc_gateway.providers.catalog import Catalog
+from cmdc_gateway.providers.litellm import LitellmProvider
 from cmdc_gateway.sessions.idempotency import Idempotency
 from cmdc_gateway.sessions.registry import Registry
 from cmdc_gateway.sessions.services import Services
@@ -104,7 +106,12 @@ def create_app(
     environ = os.environ if environ is None else environ
     keys = KeyRing(settings.tenants) if keys is None else keys
     store = store_from_url(settings.store) if store is None else store
-    catalog = catalog or Catalog(aliases=settings.targets(environ), environ=environ, scripted=settings.scripted_model)
+    catalog = catalog or Catalog(
+        aliases=settings.targets(environ),
+        environ=environ,
+        scripted=settings.scripted_model,
+        reach=partial(LitellmProvider, timeout=settings.model_timeout_ms / 1000),
+    )
     addresses = AddressPolicy(settings.callback_allow)
     services = _services(settings, store, catalog, addresses)
     registry = Registry(services)
@@ -198,7 +205,7 @@ def _capabilities(settings: Settings, services: Services, store: Store) -> Capab
     )
 
 
-def _lifespan(gateway: Gateway, keys: KeyRing):  # noqa: ANN202 - FastAPI's own type for it is not public
+def _lifespan(gateway: Gateway, keys: KeyRing) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
         services = gateway.registry.services

@@ -61,7 +61,7 @@ def app_config(app: object, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         app,  # pyright: ignore[reportArgumentType]
         http=http_protocol(limits),
-        ws=ws_protocol(limits),  # pyright: ignore[reportArgumentType]
+        ws=ws_protocol(limits),
         ws_max_size=limits.ws_message_bytes,
         ws_ping_interval=_PING_SECONDS,
         ws_ping_timeout=_PING_SECONDS,
@@ -95,12 +95,15 @@ class GatewayServer(uvicorn.Server):
         handled = (signal.SIGTERM, signal.SIGINT)
         for number in handled:
             loop.add_signal_handler(number, self._stop)
-        loop.add_signal_handler(signal.SIGHUP, lambda: self.on_hangup())
+        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         try:
             yield
         finally:
             for number in (*handled, signal.SIGHUP):
                 loop.remove_signal_handler(number)
+
+    def _hang_up(self) -> None:
+        self.on_hangup()
 
     def _stop(self) -> None:
         if self.should_exit:

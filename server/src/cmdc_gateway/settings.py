@@ -81,7 +81,7 @@ class ConfigFile(_Section):
     api_keys: dict[str, str] = {}
     models: dict[str, ModelSection] = {}
     blueprints: dict[str, dict[str, Any]] = {}
-    rate_limit: RateSection = RateSection()
+    rate_limit: RateSection = RateSection(rpm=None, burst=None)
     tools: ToolsSection = ToolsSection()
     budgets: dict[str, BudgetSection] = {}
 
@@ -125,7 +125,7 @@ class Settings(BaseSettings):
     def with_file(self, file: ConfigFile) -> Settings:
         """These settings, with that file."""
         settings = self.model_copy()
-        settings._file = file
+        settings._file = file  # noqa: SLF001 - of its own class
         return settings
 
     @property

@@ -106,6 +106,17 @@ def test_arguments_that_are_no_object_are_a_flaw(arguments: str) -> None:
     assert request.flaw.startswith("The arguments of f cannot be read: ")
 
 
+def test_another_id_is_another_call_even_if_the_first_is_not_complete() -> None:
+    calls = ToolFragments()
+    calls.add(0, "c1", "f", '{"a"')
+    calls.add(0, "c2", "f", "{}")
+
+    broken, whole = calls.requests()
+
+    assert broken.flaw is not None
+    assert whole == ToolRequested("f", {})
+
+
 def test_a_call_without_a_name_is_a_flaw() -> None:
     calls = ToolFragments()
     calls.add(0, "c1", None, "{}")

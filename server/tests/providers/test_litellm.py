@@ -333,6 +333,25 @@ async def test_importing_this_module_does_not_import_litellm() -> None:
     assert await process.wait() == 0
 
 
+async def test_preparing_connects_to_nobody_and_prints_nothing() -> None:
+    code = """
+import asyncio, sys
+
+def watch(event, args):
+    if event in ("socket.getaddrinfo", "socket.connect"):
+        print(event, args)
+
+sys.addaudithook(watch)
+from cmdc_gateway.providers.litellm import LitellmProvider, ModelTarget
+asyncio.run(LitellmProvider(ModelTarget("openai/none")).prepare())
+"""
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=pipe, stderr=pipe)
+
+    assert await process.communicate() == (b"", b"")
+    assert process.returncode == 0
+
+
 def test_the_key_is_not_in_the_targets_repr() -> None:
     assert KEY not in repr(ModelTarget("openai/m", "http://127.0.0.1/v1", KEY))
     assert litellm_module.__name__ == "cmdc_gateway.providers.litellm"

@@ -106,7 +106,7 @@ class App:
 
     async def ws_wait(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
-        await receive()
+        self.received.append(await receive())
         self.gone.set()
 
     async def ws_echo(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -280,7 +280,8 @@ async def test_a_header_block_of_32_kib_is_taken_and_one_byte_more_is_not(patien
 async def test_a_header_block_sent_in_pieces_has_the_same_limit(patient: Server) -> None:
     """HTTP-5: also where the URL is as long as it may be."""
     url = b"/?" + b"u" * 8_190
-    head = b"GET " + url + b" HTTP/1.1\r\nHost: a\r\n" + b"".join(b"X: " + b"x" * 1_000 + b"\r\n" for _ in range(32))
+    fits = 32_768 - len(b"Host: a\r\n") - len(b"X: \r\n")
+    head = b"GET " + url + b" HTTP/1.1\r\nHost: a\r\nX: " + b"x" * fits + b"\r\n"
 
     async with patient.peer() as peer:
         for at in range(0, len(head), 3_000):
@@ -500,6 +501,16 @@ async def test_the_next_request_has_its_own_time(server: Server) -> None:
         await peer.is_refused_with(408, "request_timeout")
 
 
+async def test_an_empty_line_does_not_start_the_time_of_the_next_request(server: Server) -> None:
+    """HTTP-5: old clients send one after a body."""
+    async with server.peer(GET) as peer:
+        assert (await peer.answer()).status == 200
+        for piece in (b"\r\n", GET[:9], GET[9:]):
+            await peer.send(piece)
+            await asyncio.sleep(0.2)  # The subject is that more than `header_seconds` pass here and nothing happens.
+        assert (await peer.answer()).status == 200
+
+
 async def test_an_idle_connection_is_closed_by_the_keep_alive_timeout() -> None:
     """HTTP-5: uvicorn's own, and silently."""
     async with serving(PATIENT, keep_alive=1) as server, server.peer(GET) as peer:
@@ -528,6 +539,7 @@ async def test_a_body_that_nobody_waits_for_must_come_to_an_end_too(server: Serv
     """HTTP-5: after an early answer the rest of the body is awaited for a short time only."""
     async with server.peer(b"POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nabc") as peer:
         assert (await peer.answer()).status == 401
+        await peer.send(b"d")  # This stops uvicorn's keep-alive timer.
         assert await peer.is_closed()
 
 
@@ -633,7 +645,7 @@ async def closed(websocket: ClientConnection) -> int:
 
 
 async def test_a_websocket_message_of_1_mib_is_taken_and_one_byte_more_is_not(patient: Server) -> None:
-    """WS-5: the client can read the 1009, though it was still sending."""
+    """WS-5."""
     async with patient.websocket("/echo") as websocket:
         await websocket.send("x" * 1_048_576)
         assert await websocket.recv() == "1048576"
@@ -641,6 +653,17 @@ async def test_a_websocket_message_of_1_mib_is_taken_and_one_byte_more_is_not(pa
         assert await closed(websocket) == 1009
 
     await patient.app.gone.wait()
+
+
+async def test_a_client_that_sends_a_message_of_20_mb_can_read_why_it_is_closed(patient: Server) -> None:
+    """WS-5: the close frame is not lost to a reset connection."""
+    async with patient.peer(UPGRADE % b"/echo" + b"\r\n") as peer:
+        await peer.head()
+        await peer.send(struct.pack("!BBQL", 0x81, 0x80 | 127, 20_000_000, 0))
+        for _ in range(20):
+            await peer.send(bytes(1_000_000))
+        assert (await peer.frame())[1][:2] == struct.pack("!H", 1009)
+        assert await peer.is_closed()
 
 
 async def test_fragments_count_together_and_arrive_as_one(patient: Server) -> None:
@@ -837,6 +860,8 @@ async def test_a_client_that_sends_frames_before_the_handshake_is_cut_off(patien
         await patient.app.begun.wait()
         await peer.send(masked(0x81, b"x"))
         await patient.app.gone.wait()
+
+    assert [message["type"] for message in patient.app.received] == ["websocket.disconnect"]
 
 
 async def test_a_handshake_behind_an_unanswered_request_is_refused(patient: Server) -> None:

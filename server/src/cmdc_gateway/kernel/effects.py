@@ -52,12 +52,15 @@ class Outcome:
 
 
 def publish(*events: Event) -> Outcome:
+    """Facts to show, and nothing else."""
     return Outcome(events=events)
 
 
 def start(*effects: Effect) -> Outcome:
+    """Work to start, and nothing else."""
     return Outcome(effects=effects)
 
 
 def say(*messages: Message) -> Outcome:
+    """Messages for the history, and nothing else."""
     return Outcome(messages=messages)

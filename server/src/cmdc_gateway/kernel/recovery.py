@@ -6,7 +6,8 @@ Nothing is kept for this alone: the history says which calls were asked for, the
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from cmdc_gateway.kernel.turn import OpenCall, Stage
@@ -30,7 +31,11 @@ class Remains:
 
 
 def remains(
-    messages: Sequence[Message], events: Iterable[LoggedEvent], *, undecided: Set[str], unanswered: Set[str]
+    messages: Sequence[Message],
+    events: Iterable[LoggedEvent],
+    *,
+    undecided: AbstractSet[str],
+    unanswered: AbstractSet[str],
 ) -> Remains:
     """Work out what is left of a run.
 

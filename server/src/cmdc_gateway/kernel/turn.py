@@ -168,7 +168,7 @@ class Turn:
         """
         match signal:
             case Approved() | Rejected() | Expired():
-                return self._decided(signal, now)
+                return self._decided(signal)
             case Answered(ref, response):
                 return self._answered(ref, response)
             case _ if self.ended:
@@ -178,11 +178,9 @@ class Turn:
             case ToolFinished(call_id, status, result):
                 return self._finished(call_id, status, result)
             case ToolReplaced(name):
-                return self._replaced(name, now)
+                return self._replaced(name)
             case Aborted():
                 return self._aborted(signal)
-            case BudgetRefused(reason):
-                return self._failed(reason, "budget_exceeded")
             case _ if not self._asking_model:
                 return Outcome()
             case ThoughtArrived(text):
@@ -196,6 +194,8 @@ class Turn:
                 return self._count(usage, cost_usd) + self._step_done(now)
             case ModelFailed(reason, usage, cost_usd):
                 return self._count(usage, cost_usd) + self._failed(reason, "error")
+            case BudgetRefused(reason):
+                return self._failed(reason, "budget_exceeded")
             case _:
                 assert_never(signal)
 
@@ -269,7 +269,7 @@ class Turn:
 
     # -- a person decides ----------------------------------------------------------------------------------------------
 
-    def _decided(self, decision: Approved | Rejected | Expired, now: int) -> Outcome:
+    def _decided(self, decision: Approved | Rejected | Expired) -> Outcome:
         call = self.waiting_approval(decision.approval_id)
         if call is None:
             raise ApprovalNotFound(decision.approval_id)
@@ -287,7 +287,7 @@ class Turn:
             case _:
                 assert_never(decision)
 
-    def _replaced(self, name: str, now: int) -> Outcome:
+    def _replaced(self, name: str) -> Outcome:
         waiting = [item.call for item in self._open.values() if item.stage == "waiting_approval"]
         outcome = Outcome()
         for call in waiting:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from functools import cache
 from json.encoder import encode_basestring
-from typing import ClassVar, Literal, cast
+from typing import Annotated, ClassVar, Literal, cast
 
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
 from pydantic.alias_generators import to_camel
 
 from cmdc_gateway.protocol.encoding import dumps, one_line
@@ -59,7 +59,7 @@ class ThinkingDelta(Event):
     """A piece of reasoning text, never empty."""
 
     name: ClassVar[str] = "thinking_delta"
-    delta: str
+    delta: Annotated[str, Field(min_length=1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class MessageDelta(Event):
     """A piece of answer text, never empty."""
 
     name: ClassVar[str] = "message_delta"
-    delta: str
+    delta: Annotated[str, Field(min_length=1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class ToolCalls(Event):
     """The step asked for this many tools, after its text."""
 
     name: ClassVar[str] = "tool_calls"
-    count: int
+    count: Annotated[int, Field(ge=1)]
 
 
 @dataclass(frozen=True, slots=True)

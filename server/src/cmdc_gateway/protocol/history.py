@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 from pydantic import JsonValue
 
@@ -47,13 +47,15 @@ class ToolCall:
         return {"callId": self.id, "name": self.name, "arguments": self.args}
 
 
-class _MessageData(TypedDict, total=False):
+class MessageData(TypedDict):
+    """A message as JSON."""
+
     role: Role
     content: str
-    toolCalls: list[dict[str, Any]]
-    callId: str
-    name: str
-    isError: bool
+    toolCalls: NotRequired[list[dict[str, Any]]]
+    callId: NotRequired[str]
+    name: NotRequired[str]
+    isError: NotRequired[bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ class Message:
         return data
 
     @classmethod
-    def from_wire(cls, data: _MessageData) -> Message:
+    def from_wire(cls, data: MessageData) -> Message:
         calls = tuple(ToolCall(call["callId"], call["name"], call["arguments"]) for call in data.get("toolCalls", ()))
         return cls(
             role=data["role"],
@@ -89,16 +91,20 @@ class Message:
 
 
 def system(content: str) -> Message:
+    """What the model is told before anything else."""
     return Message("system", content)
 
 
 def user(content: str) -> Message:
+    """A prompt."""
     return Message("user", content)
 
 
 def assistant(content: str, tool_calls: tuple[ToolCall, ...] = ()) -> Message:
+    """What the agent said, and the tools it asked for."""
     return Message("assistant", content, tool_calls)
 
 
 def tool_result(call: ToolCall, content: str, *, is_error: bool) -> Message:
+    """What became of a tool call."""
     return Message("tool_result", content, call_id=call.id, name=call.name, is_error=is_error)

@@ -12,6 +12,8 @@ Scope = Literal["read", "control"]
 
 
 class ErrorDetail(AnswerBody):
+    """One thing that is wrong with a body, and where."""
+
     path: str
     message: str
 
@@ -31,14 +33,20 @@ class ErrorBody(AnswerBody):
 
 
 class ActiveSessions(AnswerBody):
+    """How many sessions are in memory."""
+
     active: int
 
 
 class TrackedKeys(AnswerBody):
+    """How many keys have used anything."""
+
     tracked_keys: int = Field(alias="tracked_keys")
 
 
 class Health(AnswerBody):
+    """The server is alive."""
+
     status: Literal["ok"]
     version: str
     sessions: ActiveSessions
@@ -47,19 +55,27 @@ class Health(AnswerBody):
 
 
 class Readiness(AnswerBody):
+    """The server can serve."""
+
     status: Literal["ready"]
 
 
 class TicketBody(RequestBody):
+    """What a ticket is to allow."""
+
     scope: Scope = Field("read", description="`read` opens a stream; `control` may also act on the WebSocket.")
 
 
 class TicketIssued(AnswerBody):
+    """A single-use credential for one session."""
+
     ticket: str
     expires_at: int = Field(description="ms since 1970.")
 
 
 class Limits(AnswerBody):
+    """The bounds of this server. Sizes are bytes; times are ms."""
+
     sent_as_null: ClassVar[frozenset[str]] = frozenset({"replay_events"})
 
     body_bytes: int
@@ -73,6 +89,8 @@ class Limits(AnswerBody):
 
 
 class Capabilities(AnswerBody):
+    """What a client may rely on."""
+
     protocol: Literal["0.1"]
     extended: list[str]
     models: list[str]
@@ -83,6 +101,8 @@ class Capabilities(AnswerBody):
 
 
 class EventEntry(AnswerBody):
+    """An event in a page of the log."""
+
     id: str
     event: str
     data: dict[str, Any]
@@ -90,6 +110,8 @@ class EventEntry(AnswerBody):
 
 
 class EventPage(AnswerBody):
+    """A page of the log; `next` is the cursor to go on with."""
+
     events: list[EventEntry]
     next: str
     earliest: str

@@ -48,11 +48,15 @@ class CreateSessionBody(RequestBody):
 
 
 class SessionCreated(AnswerBody):
+    """The session is there."""
+
     session_id: str
     status: Literal["created"]
 
 
 class QueuedPrompt(AnswerBody):
+    """A prompt that waits."""
+
     request_id: str
     text: str
 
@@ -89,6 +93,8 @@ class SessionSummary(AnswerBody):
 
 
 class SessionList(AnswerBody):
+    """Sessions, newest first; `nextCursor` is null at the end."""
+
     sent_as_null: ClassVar[frozenset[str]] = frozenset({"next_cursor"})
 
     sessions: list[SessionSummary]
@@ -96,11 +102,15 @@ class SessionList(AnswerBody):
 
 
 class SessionDeleted(AnswerBody):
+    """The session is gone."""
+
     session_id: str
     status: Literal["deleted"]
 
 
 class PromptBody(RequestBody):
+    """A prompt for the agent."""
+
     text: str = Field(min_length=1)
 
 
@@ -114,20 +124,28 @@ class PromptAccepted(AnswerBody):
 
 
 class AbortBody(RequestBody):
+    """Why the active run is to end; readers see it."""
+
     reason: LeftOut[str] = Field(None, min_length=1, max_length=1000)
 
 
 class AbortTaken(AnswerBody):
+    """Whether there was a run to end."""
+
     ok: bool = Field(description="False when no run was active.")
 
 
 class TokenCounts(AnswerBody):
+    """Tokens read, written, and both."""
+
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
 
 
 class SessionStats(AnswerBody):
+    """What one session used."""
+
     session_id: str
     turns: int
     total_tokens: int
@@ -137,6 +155,8 @@ class SessionStats(AnswerBody):
 
 
 class UsageFigures(AnswerBody):
+    """What was used."""
+
     prompt_count: int
     total_tokens: int
     cost_usd: float
@@ -144,22 +164,30 @@ class UsageFigures(AnswerBody):
 
 
 class KeyUsage(UsageFigures):
+    """What one key used."""
+
     key_id: str
 
 
 class TenantUsage(AnswerBody):
+    """What a tenant used, and each of its keys."""
+
     tenant: str
     total: UsageFigures
     keys: list[KeyUsage]
 
 
 class ToolCallEntry(AnswerBody):
+    """A tool call in a message of the agent."""
+
     call_id: str
     name: str
     arguments: dict[str, Any]
 
 
 class MessageEntry(AnswerBody):
+    """One thing that was said. A `tool_result` has `callId`, `name` and `isError`."""
+
     role: Literal["system", "user", "assistant", "tool_result"]
     content: str
     tool_calls: MayBeAbsent[list[ToolCallEntry]] = None

@@ -31,6 +31,8 @@ class ToolRegistered(AnswerBody):
 
 
 class ToolEntry(AnswerBody):
+    """A tool the agent has."""
+
     name: str
     kind: Literal["builtin", "callback"]
     description: str
@@ -42,9 +44,13 @@ class ToolEntry(AnswerBody):
 
 
 class ToolList(AnswerBody):
+    """The agent's tools."""
+
     tools: list[ToolEntry]
 
 
 class ToolRemoved(AnswerBody):
+    """The tool is gone."""
+
     name: str
     status: Literal["removed"]

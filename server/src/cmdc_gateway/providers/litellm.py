@@ -72,7 +72,7 @@ class LitellmProvider:
                 await response.aclose()
             # litellm ends every stream with a finish of its own making; these say whether the provider sent one.
             if not (response.received_finish_reason or response.intermittent_finish_reason):
-                raise ModelError(CUT_OFF, transient=True)  # noqa: TRY301
+                raise ModelError(CUT_OFF, transient=True)
         except Exception as error:  # noqa: BLE001 - litellm raises plain exceptions, too
             failure = error if isinstance(error, ModelError) else model_error(error, self._secrets())
             usage, cost_usd = self._spent(request, answer) if answer.bytes_written else (None, 0.0)

@@ -54,7 +54,7 @@ class Retrying:
                             return
                         yield signal
                 # A provider is to fail rather than to end so; nobody waits for ever if one does.
-                raise ModelError(CUT_OFF, transient=True)  # noqa: TRY301
+                raise ModelError(CUT_OFF, transient=True)
             except ModelError as error:
                 usage += error.usage or TokenUsage()
                 cost_usd += error.cost_usd

@@ -26,7 +26,7 @@ CloseReason = Literal["deleted", "lost"]
 class StoredEvents(Protocol):
     """Reads a session's stored events after a seq: at most so many, and no more bytes of data than that."""
 
-    async def __call__(self, after: int, limit: int, max_bytes: int) -> list[LoggedEvent]: ...
+    async def __call__(self, after: int, limit: int, max_bytes: int, /) -> list[LoggedEvent]: ...
 
 
 class Trimmed(Exception):

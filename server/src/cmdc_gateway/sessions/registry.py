@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import string
 from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
 from typing import Any
 
 import structlog
@@ -80,6 +81,7 @@ class Registry:
             await services.store.commit(writes)
         except SessionTaken:
             raise SessionExists(key.session_id) from None
+        self._chore(services.offer.catalog.find(settings.model).prepare())  # so that the first prompt need not wait
         return reply
 
     async def find(self, key: SessionKey) -> Session:
@@ -104,16 +106,14 @@ class Registry:
             if edges is None:
                 raise SessionNotFound(key.session_id) from None
             epoch, first, last = edges
-            log = EventLog(epoch, first_seq=first, last_seq=last, stored=lambda *args: store.events(key, *args))
+            log = EventLog(epoch, first_seq=first, last_seq=last, stored=partial(store.events, key))
             log.close("lost")
             return log, None
         return session.log, session
 
     async def delete(self, key: SessionKey) -> Reply:
         """Delete a session (§3.4)."""
-        session = await self.find(key)
-        reply = await session.delete()
-        return reply
+        return await (await self.find(key)).delete()
 
     async def drain(self, grace_seconds: float, *, hurry: Callable[[], bool] = lambda: False) -> None:
         """Begin no new run; return when those that do not wait for a person are over, or after the grace (DUR-3).

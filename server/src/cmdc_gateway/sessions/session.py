@@ -13,6 +13,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import structlog
 from pydantic import JsonValue
@@ -22,8 +23,8 @@ from cmdc_gateway.errors import (
     ApprovalNotFound,
     BadRequest,
     DigestMismatch,
-    QueueFull,
     QuestionNotFound,
+    QueueFull,
     SessionDead,
     SessionNotFound,
     ToolNotFound,
@@ -61,6 +62,7 @@ from cmdc_gateway.protocol.history import Message, TokenUsage, ToolCall
 from cmdc_gateway.protocol.sessions import AbortTaken, PromptAccepted, SessionDeleted
 from cmdc_gateway.protocol.tools import ToolRegistered, ToolRemoved
 from cmdc_gateway.providers.catalog import UnknownModel
+from cmdc_gateway.providers.chat import estimated_usage
 from cmdc_gateway.providers.provider import ModelRequest
 from cmdc_gateway.sessions.commands import Command, Remember, Reply
 from cmdc_gateway.sessions.draft import Draft
@@ -68,7 +70,7 @@ from cmdc_gateway.sessions.log import CloseReason, EventLog
 from cmdc_gateway.sessions.services import Services
 from cmdc_gateway.sessions.settings import NewerSettings, SessionSettings, with_offer
 from cmdc_gateway.sessions.toolbox import Fitting, Toolbox, canonical, digest
-from cmdc_gateway.sessions.work import Work, estimated_usage
+from cmdc_gateway.sessions.work import Work
 from cmdc_gateway.store.store import (
     ApprovalRow,
     DeleteSession,
@@ -456,7 +458,7 @@ class Session:
             except StoreDown as failure:
                 _log.warning("commit_failed", session_id=self.key.session_id, reason=str(failure))
                 await self._start_over(commands, "the store failed")
-            except Exception:
+            except Exception:  # noqa: BLE001 - a defect ends one run, not the session
                 _log.exception("session_failed", session_id=self.key.session_id)
                 await self._start_over(commands, "the server failed inside this session; its log says why")
             finally:
@@ -604,16 +606,19 @@ class Session:
     def _ask(self, turn: Turn) -> None:
         now = self._present
         assert now.active is not None, "a turn that asks is active"
-        settings = now.settings
-        request = ModelRequest(
-            settings.model, tuple(now.history), now.toolbox.specs(), settings.max_tokens, settings.options
-        )
         try:
-            provider = self._services.offer.catalog.find(settings.model)
+            provider = self._services.offer.catalog.find(now.settings.model)
         except UnknownModel as refusal:
             self._inbox.put_nowait(Told(turn, ModelFailed(str(refusal))))
             return
-        self._work.ask(turn, provider, request, Caller(self.key.tenant, now.active.key_id), now.account)
+        self._work.ask(turn, provider, self._model_request(), Caller(self.key.tenant, now.active.key_id), now.account)
+
+    def _model_request(self) -> ModelRequest:
+        now = self._present
+        settings = now.settings
+        return ModelRequest(
+            settings.model, tuple(now.history), now.toolbox.specs(), settings.max_tokens, settings.options
+        )
 
     def _set_timers(self) -> None:
         """One timer for each approval that can expire."""
@@ -646,9 +651,16 @@ class Session:
 
     def _rules(self) -> Rules:
         settings = self._present.settings
+
+        def flaw(name: str, args: dict[str, JsonValue]) -> str | None:  # of the tools there are when it is asked
+            return self._present.toolbox.flaw(name, args)
+
+        def needs_approval(name: str) -> bool:
+            return self._present.toolbox.needs_approval(name)
+
         return Rules(
-            flaw=lambda name, args: self._present.toolbox.flaw(name, args),
-            needs_approval=lambda name: self._present.toolbox.needs_approval(name),
+            flaw=flaw,
+            needs_approval=needs_approval,
             digest=lambda call: digest(self.key.session_id, call),
             approval_ms=settings.approval_ms,
             max_steps=settings.max_turns,
@@ -674,7 +686,7 @@ class Session:
                 stored.row.epoch,
                 first_seq=stored.first_seq,
                 last_seq=stored.last_seq,
-                stored=lambda after, limit, size: store.events(self.key, after, limit, size),
+                stored=partial(store.events, self.key),
             )
         await self._take_run_up(reason, error)
         self.view = self._present.view()
@@ -705,7 +717,7 @@ class Session:
         )
         if not left.only_waits:
             heard = len(left.said.encode())
-            usage = TokenUsage() if left.open_calls else estimated_usage(tuple(now.history), heard)
+            usage = TokenUsage() if left.open_calls else estimated_usage(self._model_request(), heard)
             self._inbox.put_nowait(Told(now.turn, Aborted(reason, error=error, usage=usage)))
 
     async def _events_since(self, seq: int) -> list[LoggedEvent]:

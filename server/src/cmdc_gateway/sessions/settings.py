@@ -54,7 +54,8 @@ class SessionSettings:
         data: dict[str, Any] = json.loads(raw)
         if data.pop("format") > FORMAT:
             raise NewerSettings
-        return cls(**{**data, "tools": tuple(data["tools"]), "approval": tuple(data["approval"])})
+        data["tools"], data["approval"] = tuple(data["tools"]), tuple(data["approval"])
+        return cls(**data)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from hashlib import sha256
 
@@ -34,7 +34,7 @@ class Toolbox:
     """Tools by name, and what holds for calling them."""
 
     def __init__(self, fittings: Iterable[Fitting], approval: Iterable[str]) -> None:
-        self._fittings: Mapping[str, Fitting] = {fitting.spec.name: fitting for fitting in fittings}
+        self._fittings = {fitting.spec.name: fitting for fitting in fittings}
         self._approval = frozenset(approval)
 
     def fittings(self) -> tuple[Fitting, ...]:
@@ -80,7 +80,7 @@ class Toolbox:
         present = self._fittings.get(name)
         if name == ASK_USER or (present and present.definition is None):
             raise RegistrationFailed(f"{name!r} is a built-in tool of this session; choose another name")
-        return Toolbox([*(self._fittings | {name: fitting}).values()], self._approval)
+        return Toolbox((self._fittings | {name: fitting}).values(), self._approval)
 
     def without(self, name: str) -> Toolbox:
         return Toolbox([fitting for key, fitting in self._fittings.items() if key != name], self._approval)
@@ -96,6 +96,6 @@ def digest(session_id: str, call: ToolCall) -> str:
 def canonical(value: JsonValue) -> bytes | None:
     """Canonical JSON (RFC 8785), or None for a value that it cannot carry exactly."""
     try:
-        return rfc8785.dumps(value)  # pyright: ignore[reportArgumentType]
+        return rfc8785.dumps(value)
     except rfc8785.CanonicalizationError:
         return None

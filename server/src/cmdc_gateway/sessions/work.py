@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing, suppress
-from math import ceil
 from typing import Any, cast
 
 import structlog
@@ -22,7 +21,8 @@ from cmdc_gateway.kernel.signals import (
     ToolFinished,
 )
 from cmdc_gateway.kernel.turn import Turn
-from cmdc_gateway.protocol.history import Message, TokenUsage, ToolCall
+from cmdc_gateway.protocol.history import TokenUsage, ToolCall
+from cmdc_gateway.providers.chat import estimated_usage
 from cmdc_gateway.providers.provider import ModelError, ModelProvider, ModelRequest
 from cmdc_gateway.store.store import StoreDown
 from cmdc_gateway.tenancy.keys import Caller
@@ -33,7 +33,6 @@ Tell = Callable[[Turn, Signal], Awaitable[None]]
 
 # Held for an answer whose length nobody has bounded.
 _PRESUMED_ANSWER_TOKENS = 4_096
-_BYTES_PER_TOKEN = 4
 
 _log = structlog.get_logger(__name__)
 
@@ -55,7 +54,7 @@ class Work:
         """What the model call that is under way has used, by estimate: it has not said so yet."""
         if self._asked is None or self._reservation is None:
             return TokenUsage()
-        return estimated_usage(self._asked.messages, self._heard)
+        return estimated_usage(self._asked, self._heard)
 
     def ask(
         self, turn: Turn, provider: ModelProvider, request: ModelRequest, caller: Caller, account: Account | None
@@ -116,9 +115,9 @@ class Work:
         except BudgetExceeded as refusal:
             await self._tell(turn, BudgetRefused(refusal.message))
         except ModelError as failure:
-            usage = failure.usage or (estimated_usage(request.messages, self._heard) if self._heard else TokenUsage())
+            usage = failure.usage or (estimated_usage(request, self._heard) if self._heard else TokenUsage())
             await self._tell(turn, ModelFailed(failure.reason, usage, failure.cost_usd))
-        except Exception:
+        except Exception:  # noqa: BLE001 - a defect ends the run, and is told
             _log.exception("model_call_failed", request_id=turn.request_id)
             await self._tell(turn, ModelFailed("the model call failed inside the server; its log says why"))
 
@@ -128,25 +127,16 @@ class Work:
             return
         try:
             result = await tool.run(call)
-        except Exception:
+        except Exception:  # noqa: BLE001 - a defect fails the call, and is told
             _log.exception("tool_failed", request_id=turn.request_id, call_id=call.id, tool=call.name)
             await self._tell(turn, ToolFinished(call.id, "error", "the tool failed inside the server"))
         else:
             await self._tell(turn, ToolFinished(call.id, result.status, result.result))
 
 
-def estimated_usage(messages: tuple[Message, ...], heard_bytes: int) -> TokenUsage:
-    """Tokens by rule of thumb, for a call that was stopped before it told: four bytes make one."""
-    return TokenUsage(ceil(_size(messages) / _BYTES_PER_TOKEN), ceil(heard_bytes / _BYTES_PER_TOKEN))
-
-
 def _most(request: ModelRequest, provider: ModelProvider) -> Amount:
     """What a call may come to."""
-    prompt = ceil(_size(request.messages) / _BYTES_PER_TOKEN)
+    prompt = estimated_usage(request, 0).prompt_tokens
     answer = request.max_tokens or _PRESUMED_ANSWER_TOKENS
     price = provider.price(request.model)
     return Amount(prompt + answer, prompt * price.prompt + answer * price.completion if price else 0.0)
-
-
-def _size(messages: tuple[Message, ...]) -> int:
-    return sum(len(message.content.encode("utf-8", "replace")) + 16 for message in messages)

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 from fastapi import FastAPI
@@ -64,7 +64,7 @@ async def serving(
     """
     workspace = folder / "workspace"
     workspace.mkdir(exist_ok=True)
-    given = {
+    given: dict[str, Any] = {
         "store": "memory:",
         "workspace": workspace,
         "rate_limit_rpm": 0,
@@ -81,7 +81,7 @@ async def serving(
     server.handles_signals = False
     async with app.router.lifespan_context(app):
         running = asyncio.create_task(server.serve(sockets=[listening]))
-        while not server.started:
+        while not server.started:  # noqa: ASYNC110 - uvicorn tells it no other way
             await asyncio.sleep(0.005)
         try:
             yield Served(
@@ -154,7 +154,7 @@ class GatewayProcess:
         """What it has printed so far."""
         return (self.folder / "gateway.log").read_text()
 
-    async def __aenter__(self) -> GatewayProcess:
+    async def __aenter__(self) -> Self:
         await self.start()
         return self
 

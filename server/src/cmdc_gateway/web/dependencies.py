@@ -61,10 +61,12 @@ class Admission:
 
 
 def admission(request: Request) -> Admission:
+    """What the gate let in."""
     return cast("Admission", request.state.admission)
 
 
 def caller(request: Request) -> Caller:
+    """Who calls."""
     return admission(request).caller
 
 
@@ -82,6 +84,7 @@ def idempotency_key(request: Request) -> str | None:
 
 
 def checked_idempotency_key(key: str) -> str:
+    """The key, if it is one. Raises BadRequest."""
     if not _IDEMPOTENCY_KEY.fullmatch(key):
         raise BadRequest("Idempotency-Key must be given once, as 1 to 255 visible ASCII characters")
     return key
@@ -131,6 +134,7 @@ def query(model: type[Query]) -> Callable[[Request], Query]:
 
 
 def parsed_query(model: type[Query], params: QueryParams) -> Query:
+    """Parameters as `model`. Raises BadRequest."""
     names = [name for name, _ in params.multi_items()]
     for name in names:
         if names.count(name) > 1:

@@ -96,6 +96,7 @@ def as_gateway_error(failure: Exception) -> GatewayError:
 
 
 async def on_gateway_error(_: Request, failure: Exception) -> Response:
+    """Answer a refusal raised in a route."""
     return error_response(as_gateway_error(failure))
 
 

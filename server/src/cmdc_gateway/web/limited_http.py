@@ -19,6 +19,7 @@ from uvicorn.server import ServerState
 from cmdc_gateway.errors import BadRequest, GatewayError, HeadersTooLarge, Internal, RequestTimeout, UriTooLong
 from cmdc_gateway.web import refusals
 from cmdc_gateway.web.closing import ClosingTransport
+from cmdc_gateway.web.errors import STATUS, error_body
 
 if TYPE_CHECKING:
     from cmdc_gateway.web.limits import HttpLimits
@@ -281,9 +282,9 @@ def _never_silent(cycle: RequestResponseCycle, app: ASGI3Application) -> ASGI3Ap
         incident = secrets.token_hex(8)
         _LOGGER.error("a request was left without an answer: incident %s", incident, exc_info=failure)
         error = Internal(incident)
-        content = refusals.body(error)
+        content = error_body(error)
         headers = refusals.headers(content)
-        await send({"type": "http.response.start", "status": refusals.status(error), "headers": headers})
+        await send({"type": "http.response.start", "status": STATUS[error.code], "headers": headers})
         await send({"type": "http.response.body", "body": content, "more_body": False})
 
     return answered

@@ -33,6 +33,7 @@ from cmdc_gateway.errors import (
 )
 from cmdc_gateway.web import refusals
 from cmdc_gateway.web.closing import ClosingTransport
+from cmdc_gateway.web.errors import STATUS, error_body
 
 if TYPE_CHECKING:
     from cmdc_gateway.web.limits import HttpLimits
@@ -166,7 +167,7 @@ class _Connection(ServerProtocol):
     def reject(self, status: StatusLike, text: str) -> Response:
         del text  # It quotes header values, and those may be credentials.
         error = self._error(HTTPStatus(status))
-        answered, content = refusals.status(error), refusals.body(error)
+        answered, content = HTTPStatus(STATUS[error.code]), error_body(error)
         headers = Headers([(name.decode(), value.decode()) for name, value in refusals.headers(content)])
         headers["Date"] = email.utils.formatdate(usegmt=True)
         return Response(answered.value, answered.phrase, headers, content)

@@ -66,7 +66,8 @@ def _parameters(model: type[BaseModel], *, posted: bool) -> list[dict[str, Any]]
     schema = model.model_json_schema()
     parameters: list[dict[str, Any]] = []
     for name, described in schema.get("properties", {}).items():
-        shape = next((kind for kind in described.pop("anyOf", []) if kind != {"type": "null"}), {})
+        kinds: list[dict[str, Any]] = described.pop("anyOf", [])
+        shape = next((kind for kind in kinds if kind != {"type": "null"}), dict[str, Any]())
         shape |= {key: value for key, value in described.items() if key not in ("default", "title", "description")}
         described_as = {"description": described["description"]} if "description" in described else {}
         parameters.append({"name": name, "in": "query", "required": False, **described_as, "schema": shape})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, cast
 
 from pydantic import Field
@@ -13,11 +14,10 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from cmdc_gateway.errors import BadRequest, Forbidden, RateLimited, Unavailable
 from cmdc_gateway.kernel.bucket import Bucket
-from cmdc_gateway.protocol.encoding import dumps
 from cmdc_gateway.protocol.decisions import ApproveBody, RejectBody, RespondBody
+from cmdc_gateway.protocol.encoding import dumps
 from cmdc_gateway.protocol.sessions import AbortBody, PromptBody
 from cmdc_gateway.protocol.strict import NotStrictJson, parse_object
-
 from cmdc_gateway.sessions.idempotency import Given
 from cmdc_gateway.sessions.log import EventLog, Reader, Trimmed
 from cmdc_gateway.sessions.session import Session
@@ -87,7 +87,9 @@ class EventSocket:
             await deny(as_gateway_error(failure), scope, receive, send)
             return
         offered = socket.scope.get("subprotocols", [])
-        conversation = _Conversation(socket, session, reader, admission, self._actions, self._rate)
+        conversation = _Conversation(
+            socket, session, reader, admission=admission, actions=self._actions, rate=self._rate
+        )
         await conversation.hold(PROTOCOL if PROTOCOL in offered else None, self._pulse, self._connections)
 
 
@@ -103,6 +105,7 @@ class _Conversation:
         socket: WebSocket,
         session: Session,
         reader: Reader,
+        *,
         admission: Admission,
         actions: Actions,
         rate: RateLimit,
@@ -143,7 +146,7 @@ class _Conversation:
                     listening.cancel()
             for task in pending:
                 task.cancel()
-            await asyncio.gather(*pending, return_exceptions=True)
+                await asyncio.wait({task})
             code = talking.result() if talking in done else None
             if listening in done:
                 listening.result()
@@ -206,10 +209,8 @@ class _Conversation:
         self._abort()
 
     async def _close_quietly(self, code: int) -> None:
-        try:
+        with suppress(RuntimeError, OSError, WebSocketDisconnect):  # it may be closed already
             await self._socket.close(code)
-        except (RuntimeError, OSError, WebSocketDisconnect):
-            pass  # it is closed already
 
     # -- from the client to the session --------------------------------------------------------------------------------
 

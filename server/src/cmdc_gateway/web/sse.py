@@ -106,9 +106,11 @@ class EventStream(Response):
 
     async def _wait_for_run(self, reader: Reader, send: Send, beat: Beat, connection: Connection) -> None:
         """Skip to the first event of the run asked for; it may still be in the queue (SSE-8)."""
-        assert self._session is not None and self._selection.request_id is not None, "a run belongs to a live session"
+        session, request_id = self._session, self._selection.request_id
+        assert session is not None, "a run belongs to a live session"
+        assert request_id is not None, "asked only where one is given"
         while not (connection.ended or connection.released or self._log.closed):
-            row = await self._session.request(self._selection.request_id)
+            row = await session.request(request_id)
             if row is not None and row.first_seq:
                 reader.seq = max(self._selection.after, row.first_seq - 1)
                 return

@@ -31,6 +31,7 @@ class Gateway:
 
 
 def gateway(request: Request) -> Gateway:
+    """The gateway that serves this request."""
     return cast("Gateway", request.app.state.gateway)
 
 
@@ -44,4 +45,5 @@ def answer(given: Given) -> Response:
 
 
 def json_answer(raw: bytes, status: int = 200) -> Response:
+    """An answer that is JSON already."""
     return Response(raw, status, media_type="application/json")

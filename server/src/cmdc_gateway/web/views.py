@@ -34,6 +34,7 @@ _DEFAULT_PAGE = 100
 
 
 def session_info(session: Session, now: int) -> bytes:
+    """A session as it stands (§3.3); `now` is ms since 1970."""
     view, settings = session.view, session.settings
     row = view.row
     return SessionInfo(
@@ -54,6 +55,7 @@ def session_info(session: Session, now: int) -> bytes:
 
 
 def session_stats(session: Session) -> bytes:
+    """What a session used (§3.8)."""
     row = session.view.row
     return SessionStats(
         session_id=row.key.session_id,
@@ -68,6 +70,7 @@ def session_stats(session: Session) -> bytes:
 async def session_list(
     store: Store, tenant: str, limit: int | None, cursor: str | None, state: SessionState | None
 ) -> bytes:
+    """A page of a tenant's sessions, newest first (§3.3). Raises InvalidCursor."""
     before = _session_place(cursor) if cursor is not None else None
     size = limit or _DEFAULT_PAGE
     rows = await store.sessions(tenant, limit=size + 1, before=before, state=state)
@@ -94,6 +97,7 @@ async def message_list(store: Store, key: SessionKey, limit: int | None, cursor:
 
 
 async def tenant_usage(store: Store, tenant: str) -> bytes:
+    """What a tenant used, and each of its keys (§3.8)."""
     rows = await store.usage(tenant)
     keys = sorted({row.key_id for row in rows})
     return TenantUsage(
@@ -104,6 +108,7 @@ async def tenant_usage(store: Store, tenant: str) -> bytes:
 
 
 def tool_list(session: Session) -> bytes:
+    """The tools a session has (§3.10)."""
     toolbox = session.toolbox
     entries = [
         _tool(fitting, requires_approval=toolbox.needs_approval(fitting.spec.name)) for fitting in toolbox.fittings()

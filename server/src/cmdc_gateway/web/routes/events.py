@@ -80,7 +80,7 @@ async def read_events(
 
 
 @router.get("/ws", **operation("Open a WebSocket", None, status=426, errors=("upgrade_required",)))
-async def plain_get_of_socket() -> Response:
+async def plain_get_of_socket(_: KeyDep) -> Response:
     """This address speaks WebSocket; see asyncapi.json."""
     raise UpgradeRequired
 
