@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import time
@@ -164,6 +165,8 @@ def _services(settings: Settings, store: Store, catalog: Catalog, addresses: Add
     root = settings.workspace_root
     if settings.workspace is None:
         root.mkdir(exist_ok=True)
+    elif not root.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "there is no such folder")
     offer = Offer(
         catalog=catalog,
         workspace=Workspace(root),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import httpx
@@ -14,6 +16,9 @@ from cmdc_gateway.testing.conversations import Conversation
 from cmdc_gateway.testing.gateways import Served, serving
 from cmdc_gateway.web.errors import STATUS
 from structlog.testing import capture_logs
+
+# Nothing is changed by what is refused, so one gateway does for the module.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 METHODS = {
     "/healthz": "GET",
@@ -35,6 +40,20 @@ METHODS = {
     "/v1/sessions/s/events": "GET",
     "/v1/sessions/s/ws": "GET",
 }
+
+
+@pytest.fixture(scope="module")
+async def served(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served]:
+    async with serving(tmp_path_factory.mktemp("gateway")) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+async def client(served: Served) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a gateway with one session, `s`."""
+    async with served.client() as client:
+        await Conversation.begin(client, sessionId="s")
+        yield client
 
 
 class BrokenStore(MemoryStore):
@@ -67,7 +86,7 @@ def subclasses(kind: type[GatewayError]) -> list[type[GatewayError]]:
     return [kind, *(below for child in kind.__subclasses__() for below in subclasses(child))]
 
 
-def test_every_error_has_a_code_of_the_protocol_and_its_status() -> None:
+async def test_every_error_has_a_code_of_the_protocol_and_its_status() -> None:
     """§1, error codes."""
     assert STATUS == {
         "bad_request": 400,
@@ -131,7 +150,6 @@ async def test_an_unknown_path_is_not_found_and_the_message_names_it(
 @pytest.mark.parametrize("path", METHODS)
 async def test_a_known_path_with_another_method_is_told_what_is_allowed(client: httpx.AsyncClient, path: str) -> None:
     """HTTP-6."""
-    await Conversation.begin(client, sessionId="s")
     allowed = METHODS[path].split(", ")
 
     for method in {"GET", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"} - {*allowed}:
@@ -144,7 +162,7 @@ async def test_a_known_path_with_another_method_is_told_what_is_allowed(client: 
         }
 
 
-def test_the_paths_above_are_those_of_the_server(served: Served) -> None:
+async def test_the_paths_above_are_those_of_the_server(served: Served) -> None:
     """HTTP-6, so that a new route is added here too."""
     paths = {
         path.replace("{session_id}", "s").replace("{name}", "t"): ", ".join(sorted(method.upper() for method in methods))
@@ -157,13 +175,11 @@ def test_the_paths_above_are_those_of_the_server(served: Served) -> None:
 
 async def test_what_the_parser_refuses_has_the_usual_body(served: Served) -> None:
     """HTTP-2."""
-    import asyncio
-    import json
-
     reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
     writer.write(b"GET /v1/sessions HTTP/1.1\r\nHost: a\r\nbad header\r\n\r\n")
     answer = await reader.read()
     writer.close()
+    await writer.wait_closed()
 
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400 ")
@@ -214,11 +230,9 @@ async def test_without_its_store_the_server_refuses_and_goes_on_once_the_store_i
         alive = await client.get("/healthz")
         store.down = False
 
-        async def accepted() -> bool:
-            return (await talk.post("prompt", {"text": "again"})).status_code == 202
-
-        while not await accepted():
-            pass
+        async with asyncio.timeout(10):
+            while (await talk.post("prompt", {"text": "again"})).status_code != 202:
+                pass
         after = [await client.get("/readyz"), await client.post("/v1/sessions", json={"model": "scripted:x"})]
         said = await talk.events((await talk.first("prompt_received"))["requestId"])
 

@@ -78,7 +78,9 @@ async def test_read_file_gives_the_text_as_it_is(root: Path, workspace: Workspac
 async def test_read_file_counts_lines_from_one(
     workspace: Workspace, offset: int, limit: float | None, expected: str
 ) -> None:
-    args: dict[str, JsonValue] = {"offset": offset} | ({} if limit is None else {"limit": limit})
+    args: dict[str, JsonValue] = {"offset": offset}
+    if limit is not None:
+        args["limit"] = limit
 
     assert await use(workspace, "read_file", path="docs/a.txt", **args) == ToolResult("ok", expected)
 
@@ -126,13 +128,13 @@ async def test_what_is_no_text_becomes_text(root: Path, workspace: Workspace) ->
 @pytest.mark.parametrize("path", ["../outside/secret.txt", "/etc/passwd", "out/secret.txt", "out"])
 async def test_no_tool_leaves_the_workspace(root: Path, workspace: Workspace, name: str, path: str) -> None:
     (root / "out").symlink_to("../outside")
-    more: dict[str, JsonValue] = {
+    more: dict[str, dict[str, JsonValue]] = {
         "glob": {"pattern": "**"},
         "grep": {"pattern": "."},
         "write_file": {"content": "x"},
-    }.get(name, {})
+    }
 
-    result = await use(workspace, name, path=path, **more)
+    result = await use(workspace, name, path=path, **more.get(name, {}))
 
     assert result.status == "error"
     assert "secret" not in result.result.replace("secret.txt", "")

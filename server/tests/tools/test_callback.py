@@ -87,7 +87,8 @@ def weather(url: str, **more: Any) -> CallbackDefinition:
 
 def client(network: Network | None = None, policy: AddressPolicy = LOOPBACK, **more: Any) -> CallbackClient:
     network = network or Network()
-    return CallbackClient(policy, resolve=network.resolve, connect=network.connect, **{"sleep": Sleep()} | more)
+    more = {"sleep": Sleep()} | more
+    return CallbackClient(policy, resolve=network.resolve, connect=network.connect, **more)
 
 
 async def call(endpoint: Endpoint, **more: Any) -> ToolResult:

@@ -41,14 +41,18 @@ def test_only_the_first_flaws_are_told() -> None:
 
 
 def test_a_reference_inside_the_schema_works() -> None:
-    schema = {**OBJECT, "$defs": {"n/m~": {"type": "integer"}}, "properties": {"a": {"$ref": "#/$defs/n~1m~0"}}}
+    schema: dict[str, Any] = {
+        **OBJECT,
+        "$defs": {"n/m~": {"type": "integer"}},
+        "properties": {"a": {"$ref": "#/$defs/n~1m~0"}},
+    }
 
     assert Parameters(schema).flaw({"a": 1}) is None
     assert Parameters(schema).flaw({"a": "1"}) is not None
 
 
 def test_an_older_draft_is_read_as_that_draft() -> None:
-    schema = {
+    schema: dict[str, Any] = {
         "$schema": "http://json-schema.org/draft-07/schema#",
         **OBJECT,
         "properties": {"pair": {"items": [{"type": "integer"}, {"type": "string"}], "additionalItems": False}},
@@ -122,7 +126,11 @@ def test_a_schema_that_fans_out_does_not_hang(keyword: str) -> None:
 
 def test_a_schema_that_branches_and_comes_back_does_not_hang() -> None:
     branch = {"properties": {"a": {"$ref": "#/$defs/n"}}, "minProperties": 1}
-    schema = {**OBJECT, "$defs": {"n": {"anyOf": [branch, {**branch, "maxProperties": 9}]}}, "$ref": "#/$defs/n"}
+    schema: dict[str, Any] = {
+        **OBJECT,
+        "$defs": {"n": {"anyOf": [branch, {**branch, "maxProperties": 9}]}},
+        "$ref": "#/$defs/n",
+    }
     value: dict[str, Any] = {}
     for _ in range(60):
         value = {"a": value}

@@ -535,9 +535,10 @@ async def test_a_body_that_does_not_come_times_out(server: Server) -> None:
     assert message == "the body did not arrive in time"
 
 
-async def test_a_body_that_nobody_waits_for_must_come_to_an_end_too(server: Server) -> None:
+async def test_a_body_that_nobody_waits_for_must_come_to_an_end_too() -> None:
     """HTTP-5: after an early answer the rest of the body is awaited for a short time only."""
-    async with server.peer(b"POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nabc") as peer:
+    request = b"POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nabc"
+    async with serving(replace(LIMITS, body_seconds=30)) as server, server.peer(request) as peer:
         assert (await peer.answer()).status == 401
         await peer.send(b"d")  # This stops uvicorn's keep-alive timer.
         assert await peer.is_closed()
@@ -905,7 +906,7 @@ async def test_nothing_of_a_url_reaches_the_log(caplog: pytest.LogCaptureFixture
 
 def test_the_limits_are_those_of_the_protocol() -> None:
     """HTTP-5."""
-    limits = replace(HttpLimits())
+    limits = HttpLimits()
 
     assert (limits.body_bytes, limits.header_bytes, limits.header_fields, limits.url_bytes) == (
         2**20,

@@ -52,7 +52,7 @@ class Served:
 async def serving(
     folder: Path,
     *,
-    store: Store | None = None,
+    store: Store | str | None = None,
     file: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
     **settings: Any,
@@ -65,7 +65,7 @@ async def serving(
     workspace = folder / "workspace"
     workspace.mkdir(exist_ok=True)
     given: dict[str, Any] = {
-        "store": "memory:",
+        "store": store if isinstance(store, str) else "memory:",
         "workspace": workspace,
         "rate_limit_rpm": 0,
         "callback_allow": ["127.0.0.0/8"],
@@ -75,7 +75,7 @@ async def serving(
     offered = {"tools": {"offered": [*_EVERY_TOOL]}}
     chosen = Settings(**given).with_file(ConfigFile.model_validate({**offered, **(file or {})}))
     keys = KeyRing(TENANTS)
-    app = create_app(chosen, keys=keys, store=store, environ=environ or {})
+    app = create_app(chosen, keys=keys, store=None if isinstance(store, str) else store, environ=environ or {})
     listening = socket.create_server(("127.0.0.1", 0))
     server = GatewayServer(app_config(app, chosen), app.state.gateway, grace_seconds=chosen.grace_ms / 1000)
     server.handles_signals = False

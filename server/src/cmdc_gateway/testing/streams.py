@@ -127,8 +127,8 @@ class StreamParser:
 
     def _take(self, raw: bytes) -> SeenEvent | None:
         line = raw.decode()
-        if "\r" in line or "\ufeff" in line:
-            raise NotStrict(f"CR or a byte order mark in {line!r}")
+        if "\r" in line:
+            raise NotStrict(f"CR in {line!r}")
         if line.startswith(":"):
             if self._frame or line != HEARTBEAT:
                 raise NotStrict(f"the comment {line!r} after {self._frame}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+import socket
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, Scope
@@ -59,6 +60,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         self._closing = ClosingTransport(transport, self.limits.linger_seconds)
+        _send_at_once(transport)
         self._handle: dict[object, object] = {"abort": transport.abort, "buffered": transport.get_write_buffer_size}
         super().connection_made(self._closing)
         self._arm(self.limits.header_seconds)
@@ -288,3 +290,13 @@ def _never_silent(cycle: RequestResponseCycle, app: ASGI3Application) -> ASGI3Ap
         await send({"type": "http.response.body", "body": content, "more_body": False})
 
     return answered
+
+
+def _send_at_once(transport: asyncio.Transport) -> None:
+    """Turn Nagle's algorithm off: it would hold an event back for the 40 ms in which a client delays its ACK.
+
+    asyncio does so itself only for sockets that were made with IPPROTO_TCP spelled out.
+    """
+    connection = transport.get_extra_info("socket")
+    if connection is not None and connection.family in (socket.AF_INET, socket.AF_INET6):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

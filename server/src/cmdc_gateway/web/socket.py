@@ -82,7 +82,7 @@ class EventSocket:
             if origin is not None and "*" not in self._origins and origin not in self._origins:
                 raise Forbidden(f"the origin {origin[:100]!r} may not open a WebSocket here")
             session = await self._actions.registry.find(key)
-            reader = session.log.reader(position(session.log, query.after or "latest"))
+            reader = session.log.reader(position(session.log, "latest" if query.after is None else query.after))
         except Exception as failure:  # noqa: BLE001 - told to the client, logged if it is ours
             await deny(as_gateway_error(failure), scope, receive, send)
             return

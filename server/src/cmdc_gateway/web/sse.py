@@ -84,8 +84,8 @@ class EventStream(Response):
             reader.leave()
 
     async def _send_events(self, reader: Reader, send: Send, beat: Beat, connection: Connection) -> None:
-        if self._selection.request_id is not None:
-            await self._wait_for_run(reader, send, beat, connection)
+        if self._selection.request_id is not None and not await self._find_run(reader, send, beat, connection):
+            return
         while not connection.ended:
             try:
                 page = await reader.take()
@@ -104,17 +104,16 @@ class EventStream(Response):
                     return
                 await self._wait(reader, send, beat)
 
-    async def _wait_for_run(self, reader: Reader, send: Send, beat: Beat, connection: Connection) -> None:
-        """Skip to the first event of the run asked for; it may still be in the queue (SSE-8)."""
-        session, request_id = self._session, self._selection.request_id
-        assert session is not None, "a run belongs to a live session"
-        assert request_id is not None, "asked only where one is given"
+    async def _find_run(self, reader: Reader, send: Send, beat: Beat, connection: Connection) -> bool:
+        """Skip to the first event of the run asked for, which may still be in the queue; False if there is none (SSE-8)."""
+        assert self._session is not None and self._selection.request_id is not None, "a run belongs to a live session"
         while not (connection.ended or connection.released or self._log.closed):
-            row = await session.request(request_id)
+            row = await self._session.request(self._selection.request_id)
             if row is not None and row.first_seq:
                 reader.seq = max(self._selection.after, row.first_seq - 1)
-                return
+                return row.status != "done" or reader.seq < row.last_seq
             await self._wait(reader, send, beat)
+        return False
 
     async def _wait(self, reader: Reader, send: Send, beat: Beat) -> None:
         if beat.due:

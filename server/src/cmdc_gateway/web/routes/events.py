@@ -69,7 +69,9 @@ async def read_events(
     types = _types(sent.types)
     log, session = await gateway.registry.log_of(key)
     cursor = request.headers.get("last-event-id") or sent.after
-    if prefers_json(request.headers.get("accept", "")):
+    paged = prefers_json(request.headers.get("accept", ""))
+    _check_together(sent, paged=paged)
+    if paged:
         return json_answer(await event_page(log, page_position(log, cursor), sent.limit or _PAGE, types))
     if gateway.connections.draining:
         raise Unavailable("the server is stopping", retry_after=5)
@@ -88,7 +90,7 @@ async def plain_get_of_socket(_: KeyDep) -> Response:
 async def _selection(
     log: EventLog, session: Session | None, cursor: str | None, sent: EventsQuery, types: frozenset[str] | None
 ) -> Selection:
-    after = position(log, cursor) if cursor else None
+    after = position(log, cursor) if cursor is not None else None
     if sent.request_id is not None:
         if session is None:
             raise SessionDead("of this request")
@@ -101,6 +103,16 @@ async def _selection(
     if after is None:
         after = session.start_position() if session is not None else log.earliest.seq
     return Selection(after, follow=sent.follow == "true", types=types)
+
+
+def _check_together(sent: EventsQuery, *, paged: bool) -> None:
+    """Refuse what would not be heeded (HTTP-3)."""
+    if paged and (sent.request_id is not None or sent.follow == "true"):
+        raise BadRequest("requestId and follow are for a stream, and JSON is asked for")
+    if not paged and sent.limit is not None:
+        raise BadRequest("limit is for pages: ask for them with `Accept: application/json`", [("limit", "not for a stream")])
+    if sent.request_id is not None and sent.follow == "true":
+        raise BadRequest("follow cannot go on where requestId asks for one run")
 
 
 def _types(listed: str | None) -> frozenset[str] | None:

@@ -1,0 +1,218 @@
+"""Judges what a session has been through: was anything lost, changed, done twice or left open?
+
+A pure function over what clients hold in their hands: the frames they were sent, the answers they were given, the
+calls that reached their tools. It asks no server and knows nothing of this one's inside.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+_TERMINAL = ("agent_end", "agent_abort")
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """An event as it was sent: `data` is its line of JSON, byte for byte."""
+
+    id: str
+    event: str
+    data: str
+
+    @property
+    def epoch(self) -> str:
+        return self.id.partition(".")[0]
+
+    @property
+    def seq(self) -> int:
+        return int(self.id.partition(".")[2])
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        return json.loads(self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What is known of a session from outside, at a moment when it does nothing.
+
+    `log` and `messages` are read last, whole. `seen` is what each reading showed earlier. `accepted` are the requestIds
+    of prompts that got 202, in order; `decisions` the approvalIds and `answers` the refs that got 200, with what was
+    said. `ran` are the callIds that reached a tool, one for each time. `prompt_count` and `total_tokens` are the
+    session's own figures. `waiting` says that its last run waits for a person, and is not over.
+    """
+
+    log: Sequence[Frame]
+    messages: Sequence[Mapping[str, Any]]
+    seen: Sequence[Sequence[Frame]] = ()
+    accepted: Sequence[str] = ()
+    decisions: Mapping[str, str] = field(default_factory=dict[str, str])
+    answers: Mapping[str, str] = field(default_factory=dict[str, str])
+    ran: Sequence[str] = ()
+    prompt_count: int | None = None
+    total_tokens: int | None = None
+    waiting: bool = False
+
+
+def audit(record: Record) -> list[str]:
+    """Every promise that was broken, as a sentence that begins with the rule's id. None: an empty list."""
+    runs = [list(run) for _, run in groupby(record.log, lambda frame: frame.fields["requestId"])]
+    return [
+        *_numbering(record.log),
+        *_repeats(record),
+        *_prompts(record, runs),
+        *(flaw for index, run in enumerate(runs) for flaw in _run(run, record.waiting and index == len(runs) - 1)),
+        *_calls(record),
+        *_people(record),
+        *_history(record, runs),
+        *_figures(record, runs),
+    ]
+
+
+def _numbering(log: Sequence[Frame]) -> Iterator[str]:
+    for expected, frame in enumerate(log, start=1):
+        if frame.seq != expected:
+            yield f"EVT-7: event {expected} of the log is numbered {frame.seq}"
+            return
+    if len({frame.epoch for frame in log}) > 1:
+        yield "EVT-7: the log has more than one epoch"
+
+
+def _repeats(record: Record) -> Iterator[str]:
+    kept = {frame.id: frame for frame in record.log}
+    for reading in record.seen:
+        for before, after in zip(reading, reading[1:], strict=False):
+            if after.seq != before.seq + 1:
+                yield f"SSE-6: a reader was sent {after.id} after {before.id}"
+        for frame in reading:
+            if frame.id not in kept:
+                yield f"DUR-1: a reader saw {frame.id} {frame.event}, and the log does not have it"
+            elif kept[frame.id] != frame:
+                yield f"EVT-7: {frame.id} was {frame.event} {frame.data}, and is now another event"
+
+
+def _prompts(record: Record, runs: list[list[Frame]]) -> Iterator[str]:
+    begun = [run[0].fields["requestId"] for run in runs]
+    for request_id, times in Counter(begun).items():
+        if times > 1:
+            yield f"EVT-1: run {request_id} is in the log in {times} pieces"
+    for request_id in record.accepted:
+        if request_id not in begun:
+            yield f"DUR-1: prompt {request_id} was accepted and never taken up"
+    in_order = [request_id for request_id in record.accepted if request_id in begun]
+    if in_order != sorted(in_order, key=begun.index):
+        yield "DUR-1: prompts were not taken up in the order they were accepted"
+
+
+def _run(run: list[Frame], waiting: bool) -> Iterator[str]:
+    name = run[0].fields["requestId"]
+    if [frame.event for frame in run[:2]] != ["prompt_received", "agent_start"][: len(run)]:
+        yield f"EVT-1: run {name} does not begin with prompt_received and agent_start"
+    if sum(frame.event == "prompt_received" for frame in run) > 1:
+        yield f"EVT-1: run {name} begins twice"
+    ends = [index for index, frame in enumerate(run) if frame.event in _TERMINAL]
+    if ends != ([] if waiting else [len(run) - 1]):
+        yield f"EVT-2: run {name} has {len(ends)} terminal events, or something after one"
+    if run[-1].event == "agent_abort" and run[-1].fields["reason"] in ("interrupted", "error"):
+        if "error" not in [frame.event for frame in run]:
+            yield f"EVT-2: run {name} failed without an error event"
+    if waiting:
+        return
+    for opened, closed, key in (
+        ("approval_required", "approval_resolved", "approvalId"),
+        ("tool_execution_start", "tool_execution_end", "callId"),
+    ):
+        left = Counter(_all(run, opened, key)) - Counter(_all(run, closed, key))
+        for what in left:
+            yield f"EVT-9: {opened} {what} was left open by its run"
+
+
+def _calls(record: Record) -> Iterator[str]:
+    started, ended = _all(record.log, "tool_execution_start", "callId"), _all(record.log, "tool_execution_end", "callId")
+    for call_id, times in Counter(started).items():
+        if times > 1:
+            yield f"EVT-4: call {call_id} was started {times} times"
+    for call_id, times in Counter(ended).items():
+        if times > 1:
+            yield f"EVT-4: call {call_id} has ended {times} times"
+        if call_id not in started:
+            yield f"EVT-4: call {call_id} has ended and was never started"
+    for call_id, times in Counter(record.ran).items():
+        if times > 1:
+            yield f"EVT-4: call {call_id} was run {times} times"
+        if call_id not in started:
+            yield f"EVT-8: call {call_id} was run before, or without, its tool_execution_start"
+    required = {
+        frame.fields["approvalId"]: frame.fields["callId"] for frame in record.log if frame.event == "approval_required"
+    }
+    for frame in record.log:
+        if frame.event == "approval_resolved" and frame.fields["status"] != "approved":
+            call_id = required.get(frame.fields["approvalId"])
+            if call_id in started or call_id in record.ran:
+                yield f"EVT-4: call {call_id} was {frame.fields['status']}, and ran all the same"
+
+
+def _people(record: Record) -> Iterator[str]:
+    resolved = [frame.fields for frame in record.log if frame.event == "approval_resolved"]
+    for approval_id, times in Counter(item["approvalId"] for item in resolved).items():
+        if times > 1:
+            yield f"APP-2: approval {approval_id} was resolved {times} times"
+    statuses = {item["approvalId"]: item["status"] for item in resolved}
+    for approval_id, decision in record.decisions.items():
+        if statuses.get(approval_id) != decision:
+            yield f"DUR-1: {approval_id} was {decision}, and the log says {statuses.get(approval_id)}"
+    results = {
+        frame.fields["callId"]: frame.fields["result"] for frame in record.log if frame.event == "tool_execution_end"
+    }
+    for ref, response in record.answers.items():
+        if results.get(ref.removeprefix("ask_")) != response:
+            yield f"DUR-1: the answer to {ref} was taken, and is not the tool's result"
+
+
+def _history(record: Record, runs: list[list[Frame]]) -> Iterator[str]:
+    """What readers saw is what the history has (EVT-3, §3.9)."""
+    shown: list[tuple[str, str]] = []
+    for run in runs:
+        said: list[str] = []
+        for frame in run:
+            match frame.event:
+                case "prompt_received":
+                    shown.append(("user", frame.fields["text"]))
+                case "message_delta":
+                    said.append(frame.fields["delta"])
+                case "tool_calls" | "agent_end":
+                    shown.append(("assistant", "".join(said)))
+                    said.clear()
+                case "agent_abort" if said:
+                    shown.append(("assistant", "".join(said)))
+                case _:
+                    pass
+    spoken = ("user", "assistant")
+    kept = [(message["role"], message["content"]) for message in record.messages if message["role"] in spoken]
+    if shown != kept:
+        yield f"EVT-3: readers saw {shown}, and the history has {kept}"
+    asked = [call["callId"] for message in record.messages for call in message.get("toolCalls", ())]
+    answered = [message["callId"] for message in record.messages if message["role"] == "tool_result"]
+    if not record.waiting and sorted(asked) != sorted(answered):
+        yield "EVT-9: not every call in the history has one result"
+    if len(set(asked)) != len(asked):
+        yield "EVT-4: a callId is in the history twice"
+
+
+def _figures(record: Record, runs: list[list[Frame]]) -> Iterator[str]:
+    if record.prompt_count not in (None, len(runs)):
+        yield f"MTR-1: {len(runs)} prompts were taken up, and {record.prompt_count} counted"
+    told = sum(run[-1].fields["tokenUsage"]["totalTokens"] for run in runs if run[-1].event == "agent_end")
+    whole = all(run[-1].event == "agent_end" for run in runs)
+    total = record.total_tokens
+    if total is not None and (total != told if whole else total < told):
+        yield f"MTR-1: runs told of {told} tokens, and {total} were counted"
+
+
+def _all(frames: Sequence[Frame], event: str, key: str) -> list[str]:
+    return [frame.fields[key] for frame in frames if frame.event == event]

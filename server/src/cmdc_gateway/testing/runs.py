@@ -1,0 +1,201 @@
+"""The rules that every run keeps (EVT-1 … EVT-4, EVT-9), as one pure question about all that came of it.
+
+It knows the protocol, and nothing of how a turn decides: whatever drives a run may ask it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+
+from cmdc_gateway.kernel.effects import AskModel, Outcome, RunTool
+from cmdc_gateway.kernel.turn import ASK_USER
+from cmdc_gateway.protocol.events import (
+    AgentAbort,
+    AgentEnd,
+    AgentStart,
+    ApprovalRequired,
+    ApprovalResolved,
+    AskUser,
+    Event,
+    LastMessage,
+    MessageDelta,
+    MessageStart,
+    PromptReceived,
+    RunError,
+    ThinkingDelta,
+    ThinkingStart,
+    ToolCalls,
+    ToolExecutionEnd,
+    ToolExecutionStart,
+)
+from cmdc_gateway.protocol.history import Message
+
+_LETTERS: dict[type[Event], str] = {
+    PromptReceived: "P",
+    AgentStart: "S",
+    ThinkingStart: "t",
+    ThinkingDelta: "d",
+    MessageStart: "m",
+    MessageDelta: "n",
+    ToolCalls: "C",
+    ApprovalRequired: "k",
+    ApprovalResolved: "k",
+    ToolExecutionStart: "k",
+    AskUser: "k",
+    ToolExecutionEnd: "k",
+    RunError: "",  # may stand anywhere
+    AgentEnd: "Z",
+    AgentAbort: "Z",
+}
+_BLOCKS = "(td+)?(mn+td+)*(mn+)?"
+_RUN = re.compile(f"PS({_BLOCKS}Ck*)*{_BLOCKS}Z")
+
+# One call: Required, Approved or else refused (x); start of a tool or of a qUestion; asked; end.
+_CALL = re.compile("Rx|(RA)?(se)?|uqe")
+
+_FAILURES = ("error", "interrupted", "budget_exceeded")
+
+
+def broken_rules(run: Outcome, *, before: int = 0, parallel: int = 8, max_steps: int = 100) -> set[str]:
+    """The rules that a finished run breaks, by their ids.
+
+    `run` is the sum of all outcomes; `before` the length of the history when it began; `parallel` and `max_steps` are
+    its bounds.
+    """
+    return {
+        *_of_its_shape(run.events),
+        *_of_its_calls(run),
+        *_of_its_history(run.messages),
+        *_of_its_texts(run),
+        *_of_its_end(run, before),
+        *(("parallel",) if _most_at_once(run.events) > parallel else ()),
+        *(("maxTurns",) if run.effects.count(AskModel()) > max_steps else ()),
+    }
+
+
+def _of_its_shape(events: Sequence[Event]) -> Iterable[str]:
+    letters = "".join(_LETTERS[type(event)] for event in events)
+    if not _RUN.fullmatch(letters):
+        yield "EVT-1"
+    for count, calls in _calls_by_step(events):
+        if len(calls) > count or not all(_CALL.fullmatch(story) for story in calls.values()):
+            yield "EVT-1"
+    if letters.count("Z") != 1 or not isinstance(events[-1], AgentEnd | AgentAbort):
+        yield "EVT-2"
+
+
+def _calls_by_step(events: Sequence[Event]) -> list[tuple[int, dict[str, str]]]:
+    """For each step, how many calls it asked for, and by callId the story of each that shows itself."""
+    steps: list[tuple[int, dict[str, str]]] = [(0, defaultdict(str))]
+    for event in events:
+        calls = steps[-1][1]
+        match event:
+            case ToolCalls(count):
+                steps.append((count, defaultdict(str)))
+            case ApprovalRequired(call_id=call_id):
+                calls[call_id] += "R"
+            case ApprovalResolved(approval_id, status):
+                calls[approval_id.removeprefix("apr_")] += "A" if status == "approved" else "x"
+            case ToolExecutionStart(tool_name, call_id):
+                calls[call_id] += "u" if tool_name == ASK_USER else "s"
+            case AskUser(ref):
+                calls[ref.removeprefix("ask_")] += "q"
+            case ToolExecutionEnd(call_id=call_id):
+                calls[call_id] += "e"
+            case _:
+                pass
+    return steps
+
+
+def _of_its_calls(run: Outcome) -> Iterable[str]:
+    starts = Counter(event.call_id for event in run.events if isinstance(event, ToolExecutionStart))
+    ends = Counter(event.call_id for event in run.events if isinstance(event, ToolExecutionEnd))
+    required = Counter(event.approval_id for event in run.events if isinstance(event, ApprovalRequired))
+    resolved = Counter(event.approval_id for event in run.events if isinstance(event, ApprovalResolved))
+    if starts - ends or required - resolved:
+        yield "EVT-9"
+    if starts != ends or any(times > 1 for times in starts.values()):
+        yield "EVT-4"
+    if required != resolved or any(times > 1 for times in required.values()):
+        yield "APP-2"
+    shown = [
+        (event.call_id, event.tool_name, event.args)
+        for event in run.events
+        if isinstance(event, ToolExecutionStart) and event.tool_name != ASK_USER
+    ]
+    ran = [effect.call for effect in run.effects if isinstance(effect, RunTool)]
+    if [(call.id, call.name, call.args) for call in ran] != shown:
+        yield "EVT-4"
+
+
+def _of_its_history(messages: Sequence[Message]) -> Iterable[str]:
+    """Each call gets one result, before anything else is said."""
+    owed: list[str] = []
+    for message in messages:
+        if message.role == "tool_result":
+            if message.call_id not in owed:
+                yield "§3.9"
+            else:
+                owed.remove(message.call_id)
+        elif owed:
+            yield "§3.9"
+        owed += [call.id for call in message.tool_calls]
+    if owed or [n for n, message in enumerate(messages) if message.role == "user"] != [0]:
+        yield "§3.9"
+
+
+def _of_its_texts(run: Outcome) -> Iterable[str]:
+    """What was shown is what is remembered."""
+    texts = [""]
+    for event in run.events:
+        if isinstance(event, MessageDelta):
+            texts[-1] += event.delta
+        elif isinstance(event, ToolCalls):
+            texts.append("")
+    if isinstance(run.events[-1], AgentAbort) and not texts[-1]:
+        texts.pop()  # a step that was cut short before it said anything
+    said = [message for message in run.messages if message.role == "assistant"]
+    if [message.content for message in said] != texts:
+        yield "EVT-3"
+    counts = [event.count for event in run.events if isinstance(event, ToolCalls)]
+    if [len(message.tool_calls) for message in said if message.tool_calls] != counts:
+        yield "EVT-1"
+    told = {message.call_id: (message.content, message.is_error) for message in run.messages if message.call_id}
+    for event in run.events:
+        match event:
+            case ToolExecutionEnd(_, call_id, status, result) if told.get(call_id) != (result, status == "error"):
+                yield "§3.9"
+            case _:
+                pass
+
+
+def _of_its_end(run: Outcome, before: int) -> Iterable[str]:
+    match run.events[-1]:
+        case AgentEnd(message_count, last_message, token_usage, cost_usd):
+            if last_message != LastMessage("assistant", run.messages[-1].content):
+                yield "EVT-3"
+            if message_count != before + len(run.messages):
+                yield "messageCount"
+            if (token_usage, cost_usd) != (run.usage, run.cost_usd):
+                yield "MTR-1"
+        case AgentAbort(reason) if reason in _FAILURES and not isinstance(run.events[-2], RunError):
+            yield "EVT-2"
+        case _:
+            pass
+
+
+def _most_at_once(events: Sequence[Event]) -> int:
+    """How many tools ran at the same time, at the most."""
+    running, most = 0, 0
+    for event in events:
+        match event:
+            case ToolExecutionStart(tool_name) if tool_name != ASK_USER:
+                running += 1
+            case ToolExecutionEnd(tool_name) if tool_name != ASK_USER:
+                running -= 1
+            case _:
+                pass
+        most = max(most, running)
+    return most

@@ -1,0 +1,37 @@
+"""What the tests of faults share: a gateway in a process of its own, and tools that count."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+from cmdc_gateway.testing.gateways import GatewayProcess
+from cmdc_gateway.testing.receivers import Receiver
+
+pytest.register_assert_rewrite("cmdc_gateway.testing.conversations", "cmdc_gateway.testing.watching")
+
+# Every tool, and none that needs a person unless its session says so.
+CONFIG = """
+[tools]
+offered = ["read_file", "write_file", "shell", "ask_user"]
+approval = []
+"""
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path) -> AsyncIterator[GatewayProcess]:
+    async with GatewayProcess(tmp_path, config=CONFIG, GATEWAY_HEARTBEAT_MS="1000") as gateway:
+        yield gateway
+
+
+@pytest.fixture
+async def client(gateway: GatewayProcess) -> AsyncIterator[httpx.AsyncClient]:
+    async with gateway.client() as client:
+        yield client
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    """A callback tool that answers `done`, and counts."""
+    async with Receiver() as receiver:
+        yield receiver

@@ -1,0 +1,425 @@
+"""DUR-1, DUR-2: `kill -9` in each state a session can be in, and at moments nobody has chosen."""
+
+import asyncio
+import os
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from cmdc_gateway.testing.audit import audit
+from cmdc_gateway.testing.conversations import Conversation, calling, script
+from cmdc_gateway.testing.gateways import GatewayProcess
+from cmdc_gateway.testing.receivers import Receiver
+from cmdc_gateway.testing.watching import Watcher, record_of
+
+KILLS = int(os.environ.get("CMDC_FAULT_KILLS", "12"))
+SEED = int(os.environ.get("CMDC_FAULT_SEED", "20"))
+
+PARAMETERS = {"type": "object", "properties": {}}
+
+
+async def register(talk: Conversation, receiver: Receiver, name: str = "count", **more: Any) -> None:
+    definition = {"name": name, "description": "Counts.", "parameters": PARAMETERS, "callbackUrl": receiver.url, **more}
+    answer = await talk.post("tools", definition)
+    assert answer.status_code == 201, answer.text
+
+
+async def kill_and_restart(gateway: GatewayProcess, *watchers: Watcher) -> None:
+    await gateway.kill()
+    for watcher in watchers:
+        await watcher.ended()
+    await gateway.start()
+    for watcher in watchers:
+        await watcher.resume()
+
+
+def ran(receiver: Receiver) -> list[str]:
+    return [call.body["callId"] for call in receiver.calls]
+
+
+async def test_a_run_killed_while_text_streams_is_interrupted_and_its_text_stays(
+    gateway: GatewayProcess, client: httpx.AsyncClient
+) -> None:
+    """DUR-1, DUR-2, §3.9."""
+    talk = await Conversation.begin(client)
+    endless = script({"text": ["so ", "far ", *["and on "] * 500], "delayMs": 20})
+    async with Watcher(talk) as watcher:
+        accepted = [await talk.prompt(endless), await talk.prompt("and then?")]
+        await watcher.until("message_delta", 3)
+
+        await kill_and_restart(gateway, watcher)
+        async with asyncio.timeout(5):
+            aborted = await watcher.until("agent_abort")
+        ended = await watcher.until("agent_end")
+
+        record = await record_of(talk, watcher, accepted=accepted)
+    assert audit(record) == []
+    assert (aborted["requestId"], aborted["reason"]) == (accepted[0], "interrupted")
+    assert (ended["requestId"], ended["lastMessage"]["content"]) == (accepted[1], "You said: and then?")
+    assert record.messages[1]["content"].startswith("so far and on ")
+
+
+async def test_a_command_killed_with_the_server_is_closed_with_an_error_and_not_run_again(
+    gateway: GatewayProcess, client: httpx.AsyncClient
+) -> None:
+    """DUR-2, EVT-4, EVT-9."""
+    talk = await Conversation.begin(client, tools=["shell"])
+    command = "echo run >> count.txt; sleep 600"
+    async with Watcher(talk) as watcher:
+        accepted = [await talk.prompt(script(calling(("shell", {"command": command}))))]
+        await watcher.until("tool_execution_start")
+        counted = gateway.folder / "gateway-workspace" / "count.txt"
+        async with asyncio.timeout(10):
+            while not counted.exists() or not counted.read_text():
+                await asyncio.sleep(0.01)
+
+        await kill_and_restart(gateway, watcher)
+        async with asyncio.timeout(5):
+            end = await watcher.until("tool_execution_end")
+            aborted = await watcher.until("agent_abort")
+
+        assert audit(await record_of(talk, watcher, accepted=accepted)) == []
+    assert (end["status"], aborted["reason"]) == ("error", "interrupted")
+    assert counted.read_text() == "run\n"
+
+
+async def test_a_callback_that_had_not_answered_is_not_called_again(
+    gateway: GatewayProcess, client: httpx.AsyncClient, receiver: Receiver
+) -> None:
+    """DUR-2, EVT-4."""
+    talk = await Conversation.begin(client)
+    await register(talk, receiver)
+    receiver.open.clear()
+    async with Watcher(talk) as watcher:
+        accepted = [await talk.prompt(script(calling(("count", {})))), await talk.prompt("go on")]
+        await receiver.called()
+
+        await kill_and_restart(gateway, watcher)
+        end = await watcher.until("tool_execution_end")
+        await watcher.until("agent_end")
+
+        assert audit(await record_of(talk, watcher, accepted=accepted, ran=ran(receiver))) == []
+    assert end["status"] == "error"
+    assert len(receiver.calls) == 1
+
+
+async def test_an_approval_can_be_given_after_the_restart(
+    gateway: GatewayProcess, client: httpx.AsyncClient, receiver: Receiver
+) -> None:
+    """DUR-2, APP-4: the run goes on as if nothing had happened; the tool registered before is still there."""
+    talk = await Conversation.begin(client)
+    await register(talk, receiver, requiresApproval=True)
+    async with Watcher(talk) as watcher:
+        accepted = [await talk.prompt(script(calling(("count", {})))), await talk.prompt("queued")]
+        required = await watcher.until("approval_required")
+
+        await kill_and_restart(gateway, watcher)
+        assert (await talk.info())["state"] == "waiting_approval"
+        approved = await talk.post("approve", {"approvalId": required["approvalId"], "digest": required["digest"]})
+        await watcher.until("agent_end", 2)
+
+        decisions = {required["approvalId"]: "approved"}
+        record = await record_of(talk, watcher, accepted=accepted, decisions=decisions, ran=ran(receiver))
+    assert audit(record) == []
+    assert approved.status_code == 200
+    assert ran(receiver) == [required["callId"]]
+
+
+async def test_an_approval_that_is_pending_over_a_restart_still_expires(
+    gateway: GatewayProcess, client: httpx.AsyncClient
+) -> None:
+    """DUR-2, APP-1: its time goes on running while no server does."""
+    talk = await Conversation.begin(client, tools=["shell"], approval={"tools": ["shell"], "timeoutMs": 400})
+    async with Watcher(talk) as watcher:
+        await talk.prompt(script(calling(("shell", {"command": "echo ran > ran.txt"}))))
+        required = await watcher.until("approval_required")
+
+        await kill_and_restart(gateway, watcher)
+        resolved = await watcher.until("approval_resolved")
+        await watcher.until("agent_end")
+
+        late = await talk.post("approve", {"approvalId": required["approvalId"]})
+        assert audit(await record_of(talk, watcher)) == []
+    assert resolved["status"] == "expired"
+    assert (late.status_code, late.json()["status"]) == (409, "expired")
+    assert not (gateway.folder / "gateway-workspace" / "ran.txt").exists()
+
+
+async def test_an_approved_call_that_ran_ends_the_run_with_the_approval_beside_it(
+    gateway: GatewayProcess, client: httpx.AsyncClient, receiver: Receiver
+) -> None:
+    """DUR-2, EVT-9: one call has an unknown outcome, so the run is over, and the other one is cancelled."""
+    talk = await Conversation.begin(client)
+    await register(talk, receiver, requiresApproval=True)
+    receiver.open.clear()
+    async with Watcher(talk) as watcher:
+        await talk.prompt(script(calling(("count", {}), ("count", {}))))
+        first = await watcher.until("approval_required")
+        second = await watcher.until("approval_required", 2)
+        assert (await talk.post("approve", {"approvalId": first["approvalId"]})).status_code == 200
+        await receiver.called()
+
+        await kill_and_restart(gateway, watcher)
+        aborted = await watcher.until("agent_abort")
+
+        again = await talk.post("approve", {"approvalId": first["approvalId"]})
+        late = await talk.post("approve", {"approvalId": second["approvalId"]})
+        decisions = {first["approvalId"]: "approved", second["approvalId"]: "cancelled"}
+        assert audit(await record_of(talk, watcher, decisions=decisions, ran=ran(receiver))) == []
+    assert aborted["reason"] == "interrupted"
+    assert again.status_code == 200
+    assert (late.status_code, late.json()["status"]) == (409, "cancelled")
+    assert ran(receiver) == [first["callId"]]
+
+
+async def test_two_pending_approvals_both_wait_on_though_a_third_was_rejected(
+    gateway: GatewayProcess, client: httpx.AsyncClient, receiver: Receiver
+) -> None:
+    """DUR-1, DUR-2."""
+    talk = await Conversation.begin(client)
+    await register(talk, receiver, requiresApproval=True)
+    async with Watcher(talk) as watcher:
+        await talk.prompt(script(calling(*[("count", {})] * 3)))
+        waiting = [(await watcher.until("approval_required", nth))["approvalId"] for nth in (1, 2, 3)]
+        assert (await talk.post("reject", {"approvalId": waiting[1], "reason": "no"})).status_code == 200
+
+        await kill_and_restart(gateway, watcher)
+        pending = [approval["approvalId"] for approval in (await talk.info())["pendingApprovals"]]
+        for approval_id in pending:
+            assert (await talk.post("approve", {"approvalId": approval_id})).status_code == 200
+        await watcher.until("agent_end")
+
+        decisions = {waiting[0]: "approved", waiting[1]: "rejected", waiting[2]: "approved"}
+        assert audit(await record_of(talk, watcher, decisions=decisions, ran=ran(receiver))) == []
+    assert pending == [waiting[0], waiting[2]]
+
+
+async def test_a_question_can_be_answered_after_the_restart(gateway: GatewayProcess, client: httpx.AsyncClient) -> None:
+    """DUR-2, APP-4, ASK-1."""
+    talk = await Conversation.begin(client, tools=["ask_user"])
+    asking = calling(("ask_user", {"question": "Which?", "options": ["left", "right"]}))
+    async with Watcher(talk) as watcher:
+        await talk.prompt(script(asking))
+        ref = (await watcher.until("ask_user"))["ref"]
+
+        await kill_and_restart(gateway, watcher)
+        state = (await talk.info())["state"]
+        wrong = await talk.post("respond", {"ref": ref, "response": "up"})
+        right = await talk.post("respond", {"ref": ref, "response": "left"})
+        await watcher.until("agent_end")
+
+        assert audit(await record_of(talk, watcher, answers={ref: "left"})) == []
+    assert (state, wrong.status_code, right.status_code) == ("waiting_input", 400, 200)
+
+
+async def test_queued_prompts_run_in_their_order_after_the_restart(
+    gateway: GatewayProcess, client: httpx.AsyncClient
+) -> None:
+    """DUR-1, DUR-2."""
+    talk = await Conversation.begin(client)
+    async with Watcher(talk) as watcher:
+        accepted = [await talk.prompt(script({"text": ["slow"], "delayMs": 600_000}))]
+        accepted += [await talk.prompt(f"number {n}") for n in range(5)]
+        queue = [waiting["requestId"] for waiting in (await talk.info())["queue"]]
+
+        await kill_and_restart(gateway, watcher)
+        last = await watcher.until("agent_end", 5)
+
+        assert audit(await record_of(talk, watcher, accepted=accepted)) == []
+    assert queue == accepted[1:]
+    assert last["lastMessage"]["content"] == "You said: number 4"
+
+
+async def test_an_idle_session_comes_back_with_everything_it_had(
+    gateway: GatewayProcess, client: httpx.AsyncClient, receiver: Receiver
+) -> None:
+    """DUR-1, MTR-1, HTTP-11: settings, tools, history, figures and idempotent answers; nothing is counted twice."""
+    body = {"model": "scripted:x", "metadata": {"for": "me"}, "systemPrompt": "Be brief."}
+    created = await client.post("/v1/sessions", json=body, headers={"Idempotency-Key": "made"})
+    talk = Conversation(client, created.json()["sessionId"])
+    await register(talk, receiver)
+    first = await talk.post("prompt", {"text": "hello"}, Idempotency_Key="said")
+    await talk.events(first.json()["requestId"])
+    asked = ("", "/stats", "/messages", "/tools")
+    before = [(await talk.get(what)).json() for what in asked]
+    usage = (await client.get("/v1/usage")).json()
+
+    await gateway.kill()
+    await gateway.start()
+
+    after = [(await talk.get(what)).json() for what in asked]
+    for info in (before[0], after[0]):
+        info.pop("uptimeMs")
+    created_again = await client.post("/v1/sessions", json=body, headers={"Idempotency-Key": "made"})
+    first_again = await talk.post("prompt", {"text": "hello"}, Idempotency_Key="said")
+    assert after == before
+    assert (created_again.json(), created_again.headers["idempotent-replayed"]) == (created.json(), "true")
+    assert (first_again.json(), first_again.headers["idempotent-replayed"]) == (first.json(), "true")
+    assert (await client.get("/v1/usage")).json() == usage
+    assert audit(await record_of(talk, accepted=[first.json()["requestId"]])) == []
+
+
+async def test_a_crash_during_the_recovery_from_a_crash_loses_nothing(
+    gateway: GatewayProcess, client: httpx.AsyncClient
+) -> None:
+    """DUR-1, DUR-2: three kills in a row, without a word in between, are as one."""
+    talk = await Conversation.begin(client)
+    async with Watcher(talk) as watcher:
+        accepted = [await talk.prompt(script({"text": ["a"] * 1000, "delayMs": 10})), await talk.prompt("next")]
+        await watcher.until("message_delta")
+        await gateway.kill()
+        for _ in range(2):
+            await gateway.start()
+            await gateway.kill()
+
+        await watcher.ended()
+        await gateway.start()
+        await watcher.resume()
+        await watcher.until("agent_end")
+
+        assert audit(await record_of(talk, watcher, accepted=accepted)) == []
+
+
+# -- at random --------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Client:
+    """Somebody who uses one session without rest, and sends again, under its Idempotency-Key, what got no answer."""
+
+    talk: Conversation
+    chance: random.Random
+    up: asyncio.Event
+    stopped: bool = False
+    sent: int = 0
+    accepted: list[str] = field(default_factory=list[str])
+    decisions: dict[str, str] = field(default_factory=dict[str, str])
+    answers: dict[str, str] = field(default_factory=dict[str, str])
+
+    async def live(self) -> None:
+        while not self.stopped:
+            await self._prompt()
+            for _ in range(self.chance.randrange(4)):
+                await self._see_to_what_waits()
+                await asyncio.sleep(self.chance.uniform(0, 0.05))
+
+    async def finish(self) -> None:
+        """See to what waits until nothing is left to do."""
+        async with asyncio.timeout(60):
+            while (info := await self._info())["state"] != "idle" or info["queue"]:
+                await self._see_to_what_waits()
+                await asyncio.sleep(0.02)
+
+    async def _prompt(self) -> None:
+        if len((await self._info())["queue"]) > 5:
+            return
+        replies: list[dict[str, Any]] = [
+            {"text": ["some ", "words ", "here"], "delayMs": self.chance.choice((0, 1, 15))},
+            calling(("count", {}), ("count", {})),
+            calling(("guarded", {}), ("count", {}), text=["first "]),
+            calling(("ask_user", {"question": "?"}), ("guarded", {})),
+            {"thinking": ["hm"], "text": ["so"]},
+        ]
+        answer = await self._post("prompt", {"text": script(*self.chance.choices(replies, k=3), nonce=str(self.sent))})
+        assert answer.status_code == 202, answer.text
+        self.accepted.append(answer.json()["requestId"])
+
+    async def _see_to_what_waits(self) -> None:
+        info = await self._info()
+        for approval in info["pendingApprovals"]:
+            verb, status = self.chance.choice((("approve", "approved"), ("reject", "rejected")))
+            answer = await self._post(verb, {"approvalId": approval["approvalId"]})
+            assert answer.status_code in (200, 409), answer.text
+            if answer.status_code == 200:
+                self.decisions[approval["approvalId"]] = status
+        for question in info["pendingQuestions"]:
+            answer = await self._post("respond", {"ref": question["ref"], "response": "because"})
+            assert answer.status_code in (200, 409), answer.text
+            if answer.status_code == 200:
+                self.answers[question["ref"]] = "because"
+
+    async def _info(self) -> dict[str, Any]:
+        while True:
+            try:
+                await self.up.wait()
+                return await self.talk.info()
+            except httpx.TransportError:
+                await asyncio.sleep(0.01)
+
+    async def _post(self, action: str, body: dict[str, Any]) -> httpx.Response:
+        self.sent += 1
+        key = f"{self.talk.id}-{self.sent}"
+        while True:
+            try:
+                await self.up.wait()
+                return await self.talk.post(action, body, Idempotency_Key=key)
+            except httpx.TransportError:
+                await asyncio.sleep(0.01)
+
+
+@pytest.mark.timeout(60 + 10 * KILLS)
+async def test_nothing_is_lost_or_done_twice_however_often_the_server_is_killed(
+    gateway: GatewayProcess, receiver: Receiver
+) -> None:
+    """DUR-1, DUR-2, EVT-4, EVT-7, EVT-9, MTR-1: at random moments. CMDC_FAULT_KILLS and CMDC_FAULT_SEED choose others."""
+    chance = random.Random(SEED)
+    up = asyncio.Event()
+    up.set()
+    async with gateway.client() as client:
+        users: list[Client] = []
+        watchers: list[Watcher] = []
+        for _ in range(3):
+            talk = await Conversation.begin(client, tools=["ask_user"])
+            await register(talk, receiver)
+            await register(talk, receiver, "guarded", requiresApproval=True)
+            users.append(Client(talk, random.Random(chance.random()), up))
+            watchers.append(Watcher(talk))
+            await watchers[-1].resume()
+        living = [asyncio.create_task(user.live()) for user in users]
+
+        for _ in range(KILLS):
+            await asyncio.sleep(chance.uniform(0.02, 0.5))
+            up.clear()
+            await kill_and_restart(gateway, *watchers)
+            up.set()
+
+        for user in users:
+            user.stopped = True
+        await asyncio.gather(*living)
+        total = 0
+        for user, watcher in zip(users, watchers, strict=True):
+            await user.finish()
+            async with watcher:
+                record = await record_of(
+                    user.talk,
+                    watcher,
+                    accepted=user.accepted,
+                    decisions=user.decisions,
+                    answers=user.answers,
+                    ran=[call.body["callId"] for call in receiver.calls if call.body["sessionId"] == user.talk.id],
+                )
+            assert audit(record) == []
+            assert record.prompt_count == len(user.accepted), "each prompt has one effect, however often it was sent"
+            total += record.total_tokens or 0
+        usage = (await client.get("/v1/usage")).json()["total"]
+    assert (usage["promptCount"], usage["totalTokens"]) == (sum(len(user.accepted) for user in users), total)
+
+
+async def test_a_stream_resumed_over_a_restart_has_no_gap_and_no_repeat(tmp_path: Path) -> None:
+    """DUR-1, SSE-6, EVT-7: the bytes of before, then the rest."""
+    async with GatewayProcess(tmp_path) as gateway, gateway.client() as client:
+        talk = await Conversation.begin(client)
+        await talk.run("first")
+        async with Watcher(talk) as before, Watcher(talk) as cut:
+            await before.until("agent_end")
+            await cut.until("agent_end")
+            await kill_and_restart(gateway, cut)
+            await talk.run("second")
+            await cut.until("agent_end", 2)
+        async with Watcher(talk) as after:
+            await after.until("agent_end", 2)
+    assert cut.frames == after.frames
+    assert after.frames[: len(before.frames)] == before.frames

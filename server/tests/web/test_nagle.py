@@ -1,0 +1,20 @@
+"""An event that is committed is on its way (§5): nothing below us may hold it back."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import cast
+
+from cmdc_gateway.testing.gateways import serving
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+
+async def test_a_connection_sends_at_once_whoever_made_the_listening_socket(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served, served.client() as client:
+        await client.get("/healthz")
+
+        (connection,) = served.server.server_state.connections
+        peer = cast("HttpToolsProtocol", connection).transport.get_extra_info("socket")
+
+        assert peer.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
