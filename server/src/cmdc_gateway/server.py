@@ -122,6 +122,7 @@ class GatewayServer(uvicorn.Server):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_CLOSING_SECONDS):
                 await gateway.connections.wait_until_closed()
+        gateway.connections.abort_all()
         await super().shutdown(sockets)
 
 

@@ -264,8 +264,15 @@ def _named(flaws: ValidationError) -> str:
 
 def _first(flaws: ValidationError) -> str:
     flaw = flaws.errors(include_input=False)[0]
-    return f"{'.'.join(str(part) for part in flaw['loc'])}: {_sentence(flaw['msg'])}"
+    place = flaw["loc"][:1] if flaw["loc"][:1] == ("api_keys",) else flaw["loc"]  # what follows is a key
+    return f"{'.'.join(str(part) for part in place)}: {_sentence(flaw['msg'])}"
 
 
 def _sentence(message: str) -> str:
-    return message.removeprefix("Value error, ").removeprefix("Input ")
+    match message:
+        case "Extra inputs are not permitted":
+            return "there is no such setting"
+        case "Field required":
+            return "is required"
+        case _:
+            return message.removeprefix("Value error, ").removeprefix("Input ")

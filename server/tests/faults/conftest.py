@@ -19,8 +19,10 @@ approval = []
 
 
 @pytest.fixture
-async def gateway(tmp_path: Path) -> AsyncIterator[GatewayProcess]:
-    async with GatewayProcess(tmp_path, config=CONFIG, GATEWAY_HEARTBEAT_MS="1000") as gateway:
+async def gateway(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[GatewayProcess]:
+    """A gateway as a process; its parameter, where it has one, is the grace period in ms."""
+    settings = {"GATEWAY_GRACE_MS": str(getattr(request, "param", 30_000)), "GATEWAY_HEARTBEAT_MS": "1000"}
+    async with GatewayProcess(tmp_path, config=CONFIG, **settings) as gateway:
         yield gateway
 
 

@@ -103,7 +103,7 @@ async def test_a_run_whose_commit_fails_once_ends_with_an_error(frail: Frail, re
     tool = {"name": "count", "description": "", "parameters": {"type": "object"}, "callbackUrl": receiver.url}
     await talk.post("tools", tool)
     frail.faults.refuse = once(appends(event), StoreDown("once"))
-    doing = script({"text": ["so ", "far"], "toolCalls": [{"name": "count"}], "delayMs": 5}, {"text": ["end"]})
+    doing = script({"text": ["so ", "far"], "toolCalls": [{"name": "count"}], "delayMs": 60}, {"text": ["end"]})
 
     async with Watcher(talk) as watcher:
         accepted = [await talk.prompt(doing), await talk.prompt("next")]
@@ -315,20 +315,80 @@ async def test_a_fence_that_is_lost_in_the_middle_of_a_command_is_told_to_who_as
     assert audit(await record_of(talk)) == []
 
 
-async def test_housekeeping_outlives_a_failing_store(frail: Frail, monkeypatch: pytest.MonkeyPatch) -> None:
-    """DUR-5: leases are renewed and resting sessions let go again, once the store is back."""
+@pytest.fixture
+def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sessions are let go soon after they came to rest."""
     monkeypatch.setattr(registry, "_SWEEP_SECONDS", 0.02)
     monkeypatch.setattr(registry, "RESTS_AFTER_MS", 50)
+
+
+@pytest.mark.usefixtures("brisk")
+async def test_housekeeping_outlives_a_failing_store(frail: Frail) -> None:
+    """DUR-5: leases are renewed and resting sessions let go again, once the store is back."""
+    frail.faults.down = True
+    async with asyncio.timeout(10):
+        while frail.faults.failed < 3:
+            await asyncio.sleep(0.01)
+    frail.faults.down = False
     talk = await Conversation.begin(frail.client)
     await talk.run("hello")
-    frail.faults.down = True
-    await asyncio.sleep(0.2)  # several rounds of housekeeping fail
-    frail.faults.down = False
 
     async with asyncio.timeout(10):
         while frail.served.gateway.registry.active:
             await asyncio.sleep(0.01)
-    assert len(await whole_log(talk)) == 6
+    assert (await whole_log(talk))[-1].event == "agent_end"
+
+
+async def test_a_disk_that_is_full_keeps_nobody_busy(frail: Frail) -> None:
+    """DUR-5: everything can be read and nothing written; the session tries again a few times a second, no more."""
+    talk = await Conversation.begin(frail.client)
+    async with Watcher(talk) as watcher:
+        await talk.prompt(script({"text": ["tick "] * 1000, "delayMs": 2}))
+        await watcher.until("message_delta")
+        before = asyncio.get_running_loop().time()
+        frail.faults.refuse = lambda _: StoreDown("the disk is full")
+        async with asyncio.timeout(20):
+            while frail.faults.refused < 4:
+                await asyncio.sleep(0.01)
+        frail.faults.refuse = lambda _: None
+        took = asyncio.get_running_loop().time() - before
+        await watcher.until("agent_abort")
+
+        assert audit(await record_of(talk, watcher)) == []
+    assert took > 0.5
+
+
+async def test_who_waits_for_a_commit_when_the_session_is_let_go_is_told(frail: Frail) -> None:
+    """DUR-5: 503 at once, and not a request that hangs."""
+    talk = await Conversation.begin(frail.client)
+    await talk.run("hello")
+    frail.faults.open.clear()
+    prompting = asyncio.create_task(talk.post("prompt", {"text": "late"}))
+    await frail.faults.waiting.wait()
+
+    await frail.served.gateway.registry.close()
+
+    async with asyncio.timeout(5):
+        answer = await prompting
+    frail.faults.open.set()
+    assert answer.status_code == 503
+
+
+async def test_a_session_that_is_taken_over_gives_back_what_it_held_of_a_budget(tmp_path: Path) -> None:
+    """MTR-2: others of the tenant are not made to wait for a model call that is no more."""
+    store, faults = faulty(MemoryStore())
+    budget = {"budgets": {"tenant:default": {"max_tokens": 10_000}}}
+    async with serving(tmp_path, store=store, file=budget) as served, served.client() as client:
+        losing = await Conversation.begin(client, maxTokens=6_000)
+        async with Watcher(losing) as watcher:
+            await losing.prompt(script({"text": ["tick "] * 5000, "delayMs": 5}))
+            await watcher.until("message_delta")
+            faults.refuse = once(appends("message_delta"), FenceLost("another has it"))
+            await watcher.ended()
+
+        run = await (await Conversation.begin(client, maxTokens=6_000)).run("hello")
+
+    assert names(run)[-1] == "agent_end"
 
 
 async def test_a_registration_that_was_refused_is_not_there(frail: Frail, receiver: Receiver) -> None:

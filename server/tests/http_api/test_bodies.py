@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+import pytest_asyncio
 from cmdc_gateway.testing.conversations import Conversation
 from cmdc_gateway.testing.gateways import KEY, serving
 
@@ -19,7 +20,7 @@ MEBIBYTE = 1_048_576
 TOOL = {"name": "t", "description": "", "parameters": {"type": "object"}, "callbackUrl": "http://127.0.0.1:9/"}
 
 
-@pytest.fixture(scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a gateway with one session, `s`, that nothing has happened in."""
     async with serving(tmp_path_factory.mktemp("gateway")) as served, served.client() as client:

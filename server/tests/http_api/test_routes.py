@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import pytest_asyncio
 from cmdc_gateway.errors import GatewayError
 from cmdc_gateway.store.memory import MemoryStore
 from cmdc_gateway.store.store import Fence, StoreDown, UsageRow, Write
@@ -42,13 +43,13 @@ METHODS = {
 }
 
 
-@pytest.fixture(scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def served(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served]:
     async with serving(tmp_path_factory.mktemp("gateway")) as served:
         yield served
 
 
-@pytest.fixture(scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def client(served: Served) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a gateway with one session, `s`."""
     async with served.client() as client:

@@ -306,6 +306,30 @@ def test_edited_arguments_are_what_runs() -> None:
     assert outcome.effects == (RunTool(edited),)
 
 
+def test_an_approved_call_waits_for_its_place_among_those_that_run() -> None:
+    shell = ToolCall("call_r1_2", "shell", {"command": "ls"})
+    turn = turn_after(*asked_for(LOOK, shell), under=rules(parallel=1))
+
+    approved = turn.receive(Approved("apr_call_r1_2"), NOW)
+    state = turn.state
+    place_free = turn.receive(ToolFinished(LOOK.id, "ok", "blue"), NOW)
+
+    assert approved == publish(ApprovalResolved("apr_call_r1_2", "approved"))
+    assert state == "working"
+    assert place_free.events == (ended(LOOK, "blue"), started(shell))
+
+
+def test_an_approved_call_that_found_no_place_is_never_run() -> None:
+    """EVT-9."""
+    shell = ToolCall("call_r1_2", "shell", {"command": "ls"})
+    turn = turn_after(*asked_for(LOOK, shell), Approved("apr_call_r1_2"), under=rules(parallel=1))
+
+    outcome = turn.receive(Aborted("aborted"), NOW)
+
+    assert outcome.events == (ended(LOOK, "Stopped: aborted.", "error"), AgentAbort("aborted"))
+    assert outcome.messages[-1] == tool_result(shell, "Stopped: aborted.", is_error=True)
+
+
 @pytest.mark.parametrize(
     ("decision", "status", "sentence"),
     [

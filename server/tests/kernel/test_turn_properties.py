@@ -83,7 +83,7 @@ class TurnMachine(RuleBasedStateMachine):
     )
     def prompt(self, before: int, parallel: int, max_steps: int, approval_ms: int) -> None:
         self.bounds = {"before": before, "parallel": parallel, "max_steps": max_steps}
-        self.rules = Rules(
+        self.policy = Rules(
             flaw=lambda name, args: "it cannot be called so" if name == "fly" or "bad" in args else None,
             needs_approval=lambda name: name == "shell",
             digest=lambda call: call.id,
@@ -91,7 +91,7 @@ class TurnMachine(RuleBasedStateMachine):
             max_steps=max_steps,
             parallel=parallel,
         )
-        self.turn = Turn("r1", self.rules, history_length=before)
+        self.turn = Turn("r1", self.policy, history_length=before)
         self.receive(Prompted("hi"))
 
     def receive(self, signal: Signal) -> Outcome:
@@ -249,7 +249,7 @@ class TurnMachine(RuleBasedStateMachine):
         )
         self.turn = Turn(
             "r1",
-            self.rules,
+            self.policy,
             history_length=self.bounds["before"] + len(self.run.messages),
             steps=before.steps,
             calls=before.calls,

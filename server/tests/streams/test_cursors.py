@@ -33,9 +33,7 @@ async def refused(served: Served, session: str, query: str = "", **headers: str)
 
 
 async def page(client: httpx.AsyncClient, session: str, **query: str | int) -> dict[str, Any]:
-    answer = await client.get(
-        f"/v1/sessions/{session}/events", params=query, headers={"Accept": "application/json"}
-    )
+    answer = await client.get(f"/v1/sessions/{session}/events", params=query, headers={"Accept": "application/json"})
     assert answer.status_code == 200, answer.text
     return answer.json()
 
@@ -162,8 +160,11 @@ async def test_the_cursor_of_a_session_is_the_end_of_its_log(
 
 @pytest.mark.parametrize(
     "cursor",
-    ["x", "1", ".1", "{epoch}", "{epoch}.", "{epoch}.-1", "{epoch}.01", "{epoch}.1.1", "{epoch}.1x", "{epoch}. 1"]
-    + ["{epoch}.٣", "{epoch}.1e3", "{epoch}.99999999999999999999", "EPOCH.1", "e" * 33 + ".1", " {epoch}.1", "START", ""],
+    [
+        *("", "x", "1", ".1", "START", "EPOCH.1", "e" * 33 + ".1"),
+        *("{epoch}", "{epoch}.", "{epoch}.-1", "{epoch}.01", "{epoch}.1.1", "{epoch}.1x", "{epoch}. 1", " {epoch}.1"),
+        *("{epoch}.٣", "{epoch}.1e3", "{epoch}.99999999999999999999"),
+    ],
 )
 async def test_a_malformed_cursor_is_refused(
     served: Served, client: httpx.AsyncClient, session: str, cursor: str
@@ -191,7 +192,9 @@ async def test_a_cursor_in_the_future_is_refused(
     _, two = await two_runs(served, client, session)
     future = f"{two[0].epoch}.{two[-1].seq + 1}"
 
-    answer = refused(served, session, f"?after={future}") if name == "after" else refused(served, session, **{name: future})
+    answer = (
+        refused(served, session, f"?after={future}") if name == "after" else refused(served, session, **{name: future})
+    )
     status, body = await answer
 
     assert (status, body["error"]) == (400, "invalid_cursor")
@@ -319,9 +322,7 @@ async def test_a_request_that_is_active_is_read_from_its_first_event(
             assert (await stream.rest())[-1].event == "agent_end"
 
 
-async def test_a_request_that_is_queued_is_waited_for(
-    served: Served, client: httpx.AsyncClient, session: str
-) -> None:
+async def test_a_request_that_is_queued_is_waited_for(served: Served, client: httpx.AsyncClient, session: str) -> None:
     """SSE-8: nothing of the run before it is shown, nor of the one after it."""
     await post(client, session, ASKS)
     second = await post(client, session, "second")
@@ -538,7 +539,7 @@ async def test_what_a_stream_would_not_heed_is_not_accepted_for_it(
         ("text/html", False),
     ],
 )
-async def test_a_page_is_for_those_who_prefer_json(served: Served, session: str, accept: str, is_page: bool) -> None:  # noqa: FBT001
+async def test_a_page_is_for_those_who_prefer_json(served: Served, session: str, accept: str, is_page: bool) -> None:
     """SSE-11."""
     async with asyncio.timeout(5), event_stream(served.port, session, headers={"Accept": accept}) as stream:
         assert (stream.headers["content-type"] == "application/json") is is_page

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from cmdc_gateway.store.url import store_from_url
 from cmdc_gateway.testing.gateways import Served, serving
-from cmdc_gateway.testing.streams import SeenEvent, conversation, event_stream, names, script, text_of
+from cmdc_gateway.testing.streams import SeenEvent, conversation, event_stream, eventually, names, script, text_of
 
 ASKS = script({"toolCalls": [{"name": "ask_user", "args": {"question": "Go on?"}}]}, {"text": ["Going on."]})
 
@@ -177,9 +177,7 @@ async def test_a_reader_that_left_before_the_terminal_event_does_not_count(
     await post(client, session, ASKS)
     async with asyncio.timeout(5), event_stream(served.port, session) as stream:
         asked = (await stream.until("ask_user"))[-1]
-    async with asyncio.timeout(5):
-        while len(served.gateway.connections):
-            await asyncio.sleep(0)
+    await eventually(lambda: len(served.gateway.connections) == 0)
     await client.post(f"/v1/sessions/{session}/respond", json={"ref": asked.data["ref"], "response": "yes"})
     await done(client, session)
 
@@ -194,10 +192,14 @@ async def test_that_a_run_was_read_survives_a_restart(tmp_path: Path) -> None:
         await post(client, "s", "one")
         await read(served, "s")
 
-    async with serving(tmp_path, store=store_from_url(url)) as served, served.client() as client:
-        async with asyncio.timeout(5), event_stream(served.port, "s") as stream:
-            await post(client, "s", "two")
-            assert text_of(await stream.rest()) == "You said: two"
+    async with (
+        serving(tmp_path, store=store_from_url(url)) as served,
+        served.client() as client,
+        asyncio.timeout(5),
+        event_stream(served.port, "s") as stream,
+    ):
+        await post(client, "s", "two")
+        assert text_of(await stream.rest()) == "You said: two"
 
 
 async def test_that_a_run_was_not_read_survives_a_restart(tmp_path: Path) -> None:

@@ -275,6 +275,11 @@ def test_what_is_no_proper_url_is_refused_without_being_repeated(url: str) -> No
     assert len(str(refused.value)) < 200
 
 
+def test_a_user_name_in_a_url_is_called_by_its_name() -> None:
+    with pytest.raises(RegistrationFailed, match="user name or password"):
+        AddressPolicy().check_url("http://user:pw@example.com/")
+
+
 def test_a_url_is_taken_apart() -> None:
     url = CallbackUrl.parse("HTTPS://Tools.Example.com.:8443?secret=x")
 

@@ -534,6 +534,45 @@ async def test_tls_asks_for_the_name_in_the_url(tls_greeting: tuple[int, list[st
     assert set(network.dialled) == {"127.0.0.1"}
 
 
+class HangingStream(httpcore.AsyncNetworkStream):
+    """A connection on which TLS never comes about."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.closed = False
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> httpcore.AsyncNetworkStream:
+        self.asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+async def test_cancelling_while_tls_is_set_up_closes_the_connection() -> None:
+    stream = HangingStream()
+
+    async def connect(address: str, port: int) -> httpcore.AsyncNetworkStream:
+        return stream
+
+    calling = CallbackClient(LOOPBACK, connect=connect)
+    task = asyncio.create_task(calling.call(weather("https://127.0.0.1/"), CALL, "s1"))
+    async with asyncio.timeout(5):
+        await stream.asked.wait()
+
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert stream.closed
+
+
 async def test_connections_are_bounded(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cmdc_gateway.tools.callback.MAX_CONNECTIONS", 2)
     release, open_now, most = asyncio.Event(), 0, 0
@@ -543,7 +582,7 @@ async def test_connections_are_bounded(endpoint: Endpoint, monkeypatch: pytest.M
         open_now += 1
         most = max(most, open_now)
         if open_now == 2:
-            release.set()
+            asyncio.get_running_loop().call_later(0.05, release.set)  # time for a third one to come, if it may
         await release.wait()
         open_now -= 1
         writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n{"result": 1}')

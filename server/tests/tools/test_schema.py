@@ -1,4 +1,5 @@
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -95,6 +96,14 @@ def test_what_is_no_schema_of_arguments_is_refused(schema: dict[str, Any]) -> No
         Parameters(schema)
 
     assert len(str(refused.value)) < 500
+
+
+def test_nothing_is_fetched_from_where_a_reference_hides(tmp_path: Path) -> None:
+    (tmp_path / "schema.json").write_text("{}")
+    hidden: dict[str, Any] = {"$ref": f"file://{tmp_path}/schema.json"}
+
+    with pytest.raises(InvalidSchema):
+        Parameters({**OBJECT, "$ref": "#/x-hidden", "x-hidden": hidden})
 
 
 def test_data_in_a_schema_is_not_taken_for_a_reference() -> None:

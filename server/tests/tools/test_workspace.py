@@ -1,4 +1,5 @@
 import contextlib
+import errno
 import os
 import socket
 import stat
@@ -162,6 +163,23 @@ def test_a_missing_file_or_folder_is_a_sentence(workspace: Workspace) -> None:
             use(workspace, "missing")
     with pytest.raises(WorkspaceError, match="Not a directory"):
         workspace.enter("notes.md")
+
+
+@pytest.mark.parametrize(("target", "path"), [("../outside", "link/secret.txt"), ("../outside/secret.txt", "link")])
+def test_what_becomes_a_link_after_it_was_looked_at_is_refused(
+    root: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, target: str, path: str
+) -> None:
+    (root / "link").symlink_to(target)
+
+    def too_early(*_: object, **__: object) -> str:
+        raise OSError(errno.EINVAL, "not a link yet")
+
+    monkeypatch.setattr(os, "readlink", too_early)
+
+    with pytest.raises(WorkspaceError):
+        read(workspace, path)
+    with pytest.raises(WorkspaceError):
+        names(workspace, path.removesuffix("/secret.txt"))
 
 
 def swapping(root: Path, stop: threading.Event) -> Callable[[], None]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+# What sums of floats may lose of a token: who waits as long as they were told is not sent away once more.
+_LOST = 1e-6
+
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
@@ -17,6 +20,6 @@ class Bucket:
     def take(self, now: float) -> tuple[Bucket, float]:
         """Spend one token, or say how many seconds are missing."""
         tokens = min(self.capacity, self.tokens + max(0.0, now - self.at) * self.per_second)
-        if tokens < 1:
+        if tokens < 1 - _LOST:
             return replace(self, tokens=tokens, at=now), (1 - tokens) / self.per_second
         return replace(self, tokens=tokens - 1, at=now), 0.0

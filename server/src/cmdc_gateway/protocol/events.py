@@ -87,21 +87,17 @@ class ToolCalls(Event):
 
 @dataclass(frozen=True, slots=True)
 class ApprovalRequired(Event):
-    """The agent wants to run a tool and waits for a person to decide.
-
-    `requested_at` and `expires_at` are milliseconds since 1970; `expires_at` is None where no time limit was set.
-    `digest` names exactly what was shown (APP-3).
-    """
+    """The agent wants to run a tool and waits for a person to decide."""
 
     name: ClassVar[str] = "approval_required"
-    approval_id: str
+    approval_id: Annotated[str, Field(description="What `approve` and `reject` name.")]
     tool_name: str
-    args: dict[str, JsonValue]
-    hint: str
-    requested_at: int
+    args: Annotated[dict[str, JsonValue], Field(description="What the tool is to be called with.")]
+    hint: Annotated[str, Field(description="The call in short, for people.")]
+    requested_at: Annotated[int, Field(description="ms since 1970.")]
     call_id: str
-    digest: str
-    expires_at: int | None
+    digest: Annotated[str, Field(description="Names exactly the call that is shown; `approve` may send it back.")]
+    expires_at: Annotated[int | None, Field(description="ms since 1970; null where no time limit was set.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,9 +124,9 @@ class AskUser(Event):
     """The agent asks a person and waits for the answer."""
 
     name: ClassVar[str] = "ask_user"
-    ref: str
+    ref: Annotated[str, Field(description="What `respond` names.")]
     question: str
-    options: list[str] | None
+    options: Annotated[list[str] | None, Field(description="The answers to choose from; null where any text will do.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +137,12 @@ class ToolExecutionEnd(Event):
     tool_name: str
     call_id: str
     status: ToolStatus
-    result: str
+    result: Annotated[str, Field(description="What the model is told.")]
 
 
 @dataclass(frozen=True, slots=True)
 class RunError(Event):
-    """Something failed; never ends a run by itself. On the wire this is the event `error`."""
+    """Something failed. It never ends a run by itself."""
 
     name: ClassVar[str] = "error"
     reason: str
@@ -162,13 +158,13 @@ class LastMessage:
 
 @dataclass(frozen=True, slots=True)
 class AgentEnd(Event):
-    """Terminal: the run is done. `token_usage` and `cost_usd` are this run's."""
+    """Terminal: the run is done."""
 
     name: ClassVar[str] = "agent_end"
-    message_count: int
+    message_count: Annotated[int, Field(description="How many messages the history has now.")]
     last_message: LastMessage | None
     token_usage: TokenUsage
-    cost_usd: float
+    cost_usd: Annotated[float, Field(description="US dollars, of this run; 0 where no price is known.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +172,13 @@ class AgentAbort(Event):
     """Terminal: the run was stopped."""
 
     name: ClassVar[str] = "agent_abort"
-    reason: str
+    reason: Annotated[
+        str,
+        Field(
+            description="`aborted`, `max_turns_exceeded`, `error`, `interrupted`, `budget_exceeded`, `session_deleted`, "
+            "or the text that was given with the abort."
+        ),
+    ]
 
 
 EVENT_TYPES: tuple[type[Event], ...] = (

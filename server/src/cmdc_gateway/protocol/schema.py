@@ -7,16 +7,21 @@ from dataclasses import fields
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter
-from pydantic.alias_generators import to_camel, to_pascal
+from pydantic.alias_generators import to_camel
 
 from cmdc_gateway.protocol.events import EVENT_TYPES, Event, LastMessage
+from cmdc_gateway.protocol.examples import event_examples
 from cmdc_gateway.protocol.history import TokenUsage
 
 CURSOR_PATTERN = "^[0-9a-z]{1,32}\\.(0|[1-9][0-9]*)$"
 
+_RULES = re.compile(r"\s*\((?:(?:[A-Z]+-\d+|PROTOCOL|§[\d.]+)[, ]*(?:… )?)+\)")
+
 _COUNT: dict[str, Any] = {"type": "integer", "minimum": 0}
 _SHAPES: dict[Any, dict[str, Any]] = {
     TokenUsage: {
+        "title": "TokenUsage",
+        "description": "Tokens the model read, wrote, and both, in this run.",
         "type": "object",
         "properties": {"promptTokens": _COUNT, "completionTokens": _COUNT, "totalTokens": _COUNT},
         "required": ["promptTokens", "completionTokens", "totalTokens"],
@@ -25,8 +30,10 @@ _SHAPES: dict[Any, dict[str, Any]] = {
     LastMessage | None: {
         "anyOf": [
             {
+                "title": "LastMessage",
+                "description": "The last thing the agent said in this run.",
                 "type": "object",
-                "properties": {"role": {"const": "assistant"}, "content": {"type": "string"}},
+                "properties": {"role": {"const": "assistant", "type": "string"}, "content": {"type": "string"}},
                 "required": ["role", "content"],
                 "additionalProperties": False,
             },
@@ -36,9 +43,15 @@ _SHAPES: dict[Any, dict[str, Any]] = {
 }
 
 
+def prose(docstring: str | None) -> str:
+    """A docstring for readers of a published document: on one line, without the ids of rules it refers to."""
+    return _RULES.sub("", " ".join((docstring or "").split()))
+
+
 def event_schemas() -> dict[str, dict[str, Any]]:
     """One schema for each event type, by class name."""
-    return {kind.__name__: _event_schema(kind) for kind in EVENT_TYPES}
+    examples = event_examples()
+    return {kind.__name__: {**_event_schema(kind), "examples": [examples[kind]]} for kind in EVENT_TYPES}
 
 
 def events_schema(version: str) -> dict[str, Any]:
@@ -57,21 +70,26 @@ def events_schema(version: str) -> dict[str, Any]:
 def _event_schema(kind: type[Event]) -> dict[str, Any]:
     hints = get_type_hints(kind, include_extras=True)
     members = {to_camel(field.name): _shape(hints[field.name]) for field in fields(kind)}
-    members["requestId"] = {"type": "string"}
+    members["requestId"] = {"type": "string", "description": "The prompt that this run answers."}
     data = {
+        "title": f"{kind.__name__}Data",
         "type": "object",
         "properties": members,
         "required": list(members),
         "additionalProperties": False,
     }
     return {
-        "title": to_pascal(kind.__name__),
-        "description": re.sub(r"\s+", " ", kind.__doc__ or "").strip(),
+        "title": kind.__name__,
+        "description": prose(kind.__doc__),
         "type": "object",
         "properties": {
             "event": {"const": kind.name, "type": "string"},
             "data": data,
-            "id": {"type": "string", "pattern": CURSOR_PATTERN},
+            "id": {
+                "type": "string",
+                "pattern": CURSOR_PATTERN,
+                "description": "The cursor just after this event: `<epoch>.<seq>`.",
+            },
         },
         "required": ["event", "data"],
         "additionalProperties": False,
@@ -79,4 +97,9 @@ def _event_schema(kind: type[Event]) -> dict[str, Any]:
 
 
 def _shape(hint: Any) -> dict[str, Any]:
-    return _SHAPES[hint] if hint in _SHAPES else TypeAdapter(hint).json_schema()
+    if hint in _SHAPES:
+        return _SHAPES[hint]
+    shape = TypeAdapter(hint).json_schema()
+    if shape.pop("$defs", None):  # of JsonValue, which is anything
+        shape["additionalProperties"] = True
+    return shape

@@ -61,6 +61,33 @@ class QueuedPrompt(AnswerBody):
     text: str
 
 
+class PendingApproval(AnswerBody):
+    """A tool call that waits for a person: the data of its `approval_required`."""
+
+    sent_as_null: ClassVar[frozenset[str]] = frozenset({"expires_at"})
+
+    approval_id: str
+    tool_name: str
+    args: dict[str, Any]
+    hint: str
+    requested_at: int
+    call_id: str
+    digest: str
+    expires_at: int | None
+    request_id: str
+
+
+class PendingQuestion(AnswerBody):
+    """A question that waits for its answer: the data of its `ask_user`."""
+
+    sent_as_null: ClassVar[frozenset[str]] = frozenset({"options"})
+
+    ref: str
+    question: str
+    options: list[str] | None
+    request_id: str
+
+
 class SessionInfo(AnswerBody):
     """A session as it stands now. Times are ms."""
 
@@ -74,9 +101,9 @@ class SessionInfo(AnswerBody):
     created_at: int
     metadata: dict[str, str]
     queue: list[QueuedPrompt]
-    pending_approvals: list[dict[str, Any]]
-    pending_questions: list[dict[str, Any]]
-    cursor: str
+    pending_approvals: list[PendingApproval]
+    pending_questions: list[PendingQuestion]
+    cursor: str = Field(description="The end of the event log.")
 
 
 class SessionSummary(AnswerBody):

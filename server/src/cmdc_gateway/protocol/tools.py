@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import ConfigDict, Field, JsonValue
 
 from cmdc_gateway.protocol.wire import AnswerBody, LeftOut, MayBeAbsent, RequestBody
 
@@ -54,3 +54,28 @@ class ToolRemoved(AnswerBody):
 
     name: str
     status: Literal["removed"]
+
+
+class CallbackCall(AnswerBody):
+    """A call of your tool, as the server posts it to `callbackUrl`."""
+
+    call_id: str = Field(description="Names this call; the same when the server tries again.")
+    tool_name: str
+    args: dict[str, Any] = Field(description="What holds for `parameters`.")
+    session_id: str
+
+
+class CallbackResult(AnswerBody):
+    """What your tool found. A result that is not a string reaches the model as JSON text."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow")
+
+    result: Any
+
+
+class CallbackError(AnswerBody):
+    """Why your tool could not do it. The model is told so, and the run goes on."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow")
+
+    error: str

@@ -180,7 +180,7 @@ class Registry:
                 _log.warning("store_down", reason=str(failure))
             for key, session in list(self._sessions.items()):
                 if session.resting and session.touched_at < now - RESTS_AFTER_MS:
-                    del self._sessions[key]
+                    self._over(session)
                     await session.stop()
 
     def _chore(self, work: Coroutine[Any, Any, None]) -> None:

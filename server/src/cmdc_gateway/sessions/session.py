@@ -452,6 +452,9 @@ class Session:
             commands = [item for item in batch if isinstance(item, Command)]
             try:
                 await self._carry(batch, commands)
+            except asyncio.CancelledError:
+                self._refuse(commands, Unavailable("the server is stopping", retry_after=5))
+                raise
             except FenceLost:
                 self._refuse(commands, Unavailable("another gateway has taken this session over"))
                 self._lost()
@@ -512,10 +515,15 @@ class Session:
             self._absorb(turn, now.active, outcome, draft)
 
     def _absorb(self, turn: Turn, active: RequestRow, outcome: Outcome, draft: Draft) -> None:
-        now = self._present
         draft.append(self.log.number(outcome.events, turn.request_id, draft.now, after=draft.last_seq))
         for event in outcome.events:
             self._file(event, turn.request_id, draft)
+        if outcome.messages or outcome.effects or turn.ended:  # else it was a piece of text, the commonest of all
+            self._advance(turn, active, outcome, draft)
+
+    def _advance(self, turn: Turn, active: RequestRow, outcome: Outcome, draft: Draft) -> None:
+        """Take into the session what a run has come to."""
+        now = self._present
         now.history += outcome.messages
         draft.messages += outcome.messages
         draft.effects += [(turn, effect) for effect in outcome.effects]
@@ -688,6 +696,8 @@ class Session:
                 last_seq=stored.last_seq,
                 stored=partial(store.events, self.key),
             )
+        # A commit may have been carried out though its answer was lost: readers see what the store has.
+        self.log.publish(await self._events_since(self.log.last_seq + 1))
         await self._take_run_up(reason, error)
         self.view = self._present.view()
         self._set_timers()
@@ -771,15 +781,19 @@ class Session:
         self._down = True
         self._work.stop()
         self._work.model_call_ended()
+        self._cancel_timers()  # they tell the turn that is given up
         self._refuse(commands, Unavailable("the store does not take writes now"))
         self._refuse(self._emptied_inbox(), Unavailable("the store does not take writes now"))
         while True:
+            # Whatever fails again and again, a full disk or a defect of ours, must not keep everybody busy.
+            await asyncio.sleep(_RETRY_SECONDS)
             try:
+                await self._services.store.ping()
                 await self._work.wait()
                 self._emptied_inbox()
                 await self._take_up("error", error)
             except StoreDown:
-                await asyncio.sleep(_RETRY_SECONDS)
+                pass
             except (SessionNotFound, SessionDead) as gone:
                 self._over(gone, "lost")
                 return
@@ -811,15 +825,19 @@ class Session:
     def _over(self, failure: Exception, reason: CloseReason) -> None:
         self._end(failure)
         self._work.stop()
+        self._work.model_call_ended()
         self._when_over(self)
         self.log.close(reason)
 
     def _end(self, failure: Exception) -> None:
         self._ended = failure
+        self._cancel_timers()
+        self._refuse(self._emptied_inbox(), failure)
+
+    def _cancel_timers(self) -> None:
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
-        self._refuse(self._emptied_inbox(), failure)
 
 
 def _approval_row(event: ApprovalRequired, request_id: str) -> ApprovalRow:

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import httpx
 
-_PATIENCE_SECONDS = 15
+_PATIENCE_SECONDS = 30
 
 
 def script(*replies: Mapping[str, Any], nonce: str = "") -> str:

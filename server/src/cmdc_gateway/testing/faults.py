@@ -18,7 +18,8 @@ class Faults:
 
     While `down`, nothing can be read or written. `refuse` is asked before each commit, and what it gives is raised.
     `lose_answer` is asked too: such a commit is carried out, and its caller told that it was not. While `open` is not
-    set, commits wait; `waiting` is set as soon as one does. `refused` counts the commits that failed.
+    set, commits wait; `waiting` is set as soon as one does. `refused` counts the commits that failed, `failed` the other
+    calls.
     """
 
     down: bool = False
@@ -27,6 +28,7 @@ class Faults:
     open: asyncio.Event = field(default_factory=asyncio.Event)
     waiting: asyncio.Event = field(default_factory=asyncio.Event)
     refused: int = 0
+    failed: int = 0
 
 
 def once(which: Callable[[Write], bool], failure: Exception) -> Verdict:
@@ -70,6 +72,7 @@ class _FaultyStore:
 
         async def guarded(*args: Any, **options: Any) -> Any:
             if self._faults.down:
+                self._faults.failed += 1
                 raise StoreDown("the disk is gone")
             return await method(*args, **options)
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
 
 from cmdc_gateway.testing.gateways import KEY
 
@@ -289,8 +290,9 @@ class Conversation:
 
     async def closed(self) -> int:
         """Read on until the server closes; its close code."""
-        async for message in self.socket:
-            self.received.append(parsed(message))
+        with suppress(ConnectionClosed):
+            while True:
+                await self._message()
         assert self.socket.close_code is not None
         return self.socket.close_code
 
@@ -316,9 +318,17 @@ async def conversation(
     """Open a WebSocket on a session; `options` are those of `websockets.connect`."""
     headers = {"X-API-Key": key} if key else {}
     address = f"ws://127.0.0.1:{port}/v1/sessions/{session_id}/ws{query}"
-    options = {"additional_headers": headers, "compression": None, "proxy": None, "max_size": None, **options}
+    plain = {"compression": None, "proxy": None, "max_size": None, "max_queue": None}
+    options = {"additional_headers": headers, **plain, **options}
     async with connect(address, **options) as socket:
         yield Conversation(socket)
+
+
+async def eventually(true: Callable[[], object], within: float = 10) -> None:
+    """Wait until something is true of the gateway in this process."""
+    async with asyncio.timeout(within):
+        while not true():  # noqa: ASYNC110 - it tells it no other way
+            await asyncio.sleep(0.002)
 
 
 def script(*replies: Mapping[str, Any]) -> str:

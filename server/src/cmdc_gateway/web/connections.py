@@ -16,12 +16,14 @@ Ending = Literal["gone", "revoked", "shutdown"]
 class Connection:
     """One open stream: whose it is, and why it is to end.
 
-    `ended` ends it at once. `released` ends it when its run, if there is one, has come to its end (DUR-3).
+    `ended` ends it at once. `released` ends it when its run, if there is one, has come to its end (DUR-3). `abort`
+    ends it although its client takes nothing more.
     """
 
     key_id: str
     wake: Callable[[], None]
     session: Session | None
+    abort: Callable[[], None]
     ended: Ending | None = None
     draining: bool = False
 
@@ -75,6 +77,11 @@ class Connections:
     def end_all(self) -> None:
         for connection in self:
             connection.end("shutdown")
+
+    def abort_all(self) -> None:
+        """Let go of those that could not be ended."""
+        for connection in self:
+            connection.abort()
 
     async def wait_until_closed(self) -> None:
         await self._empty.wait()

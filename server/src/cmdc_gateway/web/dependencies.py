@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from email.message import Message as Header
 from typing import Annotated, Any, TypeVar, cast
@@ -65,17 +65,17 @@ def admission(request: Request) -> Admission:
     return cast("Admission", request.state.admission)
 
 
-def caller(request: Request) -> Caller:
+async def caller(request: Request) -> Caller:  # FastAPI runs what is not async in a thread
     """Who calls."""
     return admission(request).caller
 
 
-def session_key(request: Request, session_id: str) -> SessionKey:
+async def session_key(request: Request, session_id: str) -> SessionKey:
     """The session a path names, within the caller's tenant (HTTP-8)."""
-    return SessionKey(caller(request).tenant, session_id)
+    return SessionKey(admission(request).caller.tenant, session_id)
 
 
-def idempotency_key(request: Request) -> str | None:
+async def idempotency_key(request: Request) -> str | None:
     """The Idempotency-Key header (HTTP-11)."""
     values = request.headers.getlist("idempotency-key")
     if not values:
@@ -124,10 +124,10 @@ def validated(model: type[Body], data: dict[str, Any]) -> Body:
         raise _refusal(flaws) from None
 
 
-def query(model: type[Query]) -> Callable[[Request], Query]:
+def query(model: type[Query]) -> Callable[[Request], Awaitable[Query]]:
     """A dependency that gives the URL's parameters as `model`. One given twice is refused."""
 
-    def parse(request: Request) -> Query:
+    async def parse(request: Request) -> Query:
         return parsed_query(model, request.query_params)
 
     return parse

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger("uvicorn.error")
 # What a request line has beside its URL: method, version, spaces, and an empty line before it.
 _REQUEST_LINE_SPARE = 64
+_SYSTEM_BUFFER_BYTES = 128 * 1024
 
 
 class LimitedHttpProtocol(HttpToolsProtocol):
@@ -60,8 +61,12 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         self._closing = ClosingTransport(transport, self.limits.linger_seconds)
-        _send_at_once(transport)
-        self._handle: dict[object, object] = {"abort": transport.abort, "buffered": transport.get_write_buffer_size}
+        _tune(transport)
+        self._handle: dict[object, object] = {
+            "abort": transport.abort,
+            "buffered": transport.get_write_buffer_size,
+            "closing": transport.is_closing,
+        }
         super().connection_made(self._closing)
         self._arm(self.limits.header_seconds)
 
@@ -292,11 +297,13 @@ def _never_silent(cycle: RequestResponseCycle, app: ASGI3Application) -> ASGI3Ap
     return answered
 
 
-def _send_at_once(transport: asyncio.Transport) -> None:
-    """Turn Nagle's algorithm off: it would hold an event back for the 40 ms in which a client delays its ACK.
-
-    asyncio does so itself only for sockets that were made with IPPROTO_TCP spelled out.
-    """
+def _tune(transport: asyncio.Transport) -> None:
+    """Send events at once, and keep little for a client that does not read."""
     connection = transport.get_extra_info("socket")
     if connection is not None and connection.family in (socket.AF_INET, socket.AF_INET6):
+        # Nagle's algorithm would hold an event back for the 40 ms in which a client delays its ACK. asyncio turns it off
+        # itself only for sockets that were made with IPPROTO_TCP spelled out.
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # The system would buffer some MB. It asks for more when a third of that is free again: a slow client's progress
+        # is seen in these steps, and one that makes none is closed (SSE-10).
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SYSTEM_BUFFER_BYTES)

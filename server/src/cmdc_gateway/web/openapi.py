@@ -2,86 +2,162 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
+from pydantic.alias_generators import to_camel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from starlette.requests import Request
 from starlette.responses import Response
 
 from cmdc_gateway.protocol.encoding import dumps
 from cmdc_gateway.protocol.schema import event_schemas, events_schema
-from cmdc_gateway.protocol.service import EventPage
+from cmdc_gateway.protocol.service import ErrorBody, EventPage
+from cmdc_gateway.protocol.tools import CallbackCall, CallbackError, CallbackResult
 from cmdc_gateway.web.asyncapi import asyncapi
-from cmdc_gateway.web.operation import REQUEST_BODIES
+from cmdc_gateway.web.described import DESCRIPTION, HEADERS, LICENSE, PATH_PARAMETERS, SECURITY_SCHEMES, TAGS
+from cmdc_gateway.web.examples import EXAMPLES, error_example
+from cmdc_gateway.web.operation import REQUEST_BODIES, UNREADABLE, error_meanings, refusals, without_titles
 
-_DESCRIPTION = "An AI agent behind HTTP, SSE and WebSocket."
 _TEMPLATE = "#/components/schemas/{model}"
-_SECURITY = {
-    "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-    "Bearer": {"type": "http", "scheme": "bearer"},
-    "Ticket": {
-        "type": "apiKey",
-        "in": "query",
-        "name": "ticket",
-        "description": "Single-use, for one event stream; see POST …/tickets.",
-    },
+_ANSWERS = (EventPage, CallbackCall, CallbackResult, CallbackError)
+
+_ERROR_BODY = {"$ref": _TEMPLATE.format(model=ErrorBody.__name__)}
+
+_DOCUMENTS = {
+    "/openapi.json": ("get_openapi", "This document", "application/json"),
+    "/asyncapi.json": ("get_asyncapi", "The WebSocket, as AsyncAPI 3.0", "application/json"),
+    "/events.schema.json": ("get_events_schema", "The events, as JSON Schema 2020-12", "application/schema+json"),
+    "/docs": ("get_docs", "This document, to be read in a browser", "text/html"),
 }
 
 
 def publish(app: FastAPI) -> None:
     """Add `/openapi.json`, `/asyncapi.json`, `/events.schema.json` and `/docs`. None of them needs a key."""
-    reference = files("cmdc_gateway.web").joinpath("reference.html").read_bytes()
-    documents = {
-        "/openapi.json": (dumps(openapi(app)), "application/json"),
-        "/asyncapi.json": (dumps(asyncapi(app.version)), "application/json"),
-        "/events.schema.json": (dumps(events_schema(app.version)), "application/schema+json"),
-        "/docs": (reference, "text/html; charset=utf-8"),
+    contents = {
+        "/openapi.json": dumps(openapi(app)),
+        "/asyncapi.json": dumps(asyncapi(app.version)),
+        "/events.schema.json": dumps(events_schema(app.version)),
+        "/docs": files("cmdc_gateway.web").joinpath("reference.html").read_bytes(),
     }
-    for path, (content, media_type) in documents.items():
+    for path, content in contents.items():
+        _, _, media_type = _DOCUMENTS[path]
         app.router.add_route(path, _document(content, media_type), methods=["GET"], include_in_schema=False)
 
 
 def openapi(app: FastAPI) -> dict[str, Any]:
     """The OpenAPI document: what FastAPI derives from the routes, and what it cannot know."""
-    document = get_openapi(
-        title=app.title, version=app.version, description=_DESCRIPTION, routes=app.routes, openapi_version="3.1.0"
-    )
-    schemas: dict[str, Any] = document["components"]["schemas"]
-    for unused in ("HTTPValidationError", "ValidationError"):
-        schemas.pop(unused, None)
-    bodies: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "validation") for model in REQUEST_BODIES.values()]
-    _, definitions = models_json_schema([*bodies, (EventPage, "serialization")], ref_template=_TEMPLATE)
-    schemas |= definitions["$defs"]
-    events = event_schemas()
-    schemas |= events
-    references = {
-        schema["properties"]["event"]["const"]: f"#/components/schemas/{name}" for name, schema in events.items()
+    derived = get_openapi(title=app.title, version=app.version, routes=app.routes, openapi_version="3.1.0")
+    schemas = _schemas(derived["components"]["schemas"])
+    document: dict[str, Any] = {
+        "openapi": "3.1.0",
+        "info": {"title": app.title, "version": app.version, "description": DESCRIPTION, "license": LICENSE},
+        "servers": [{"url": "/", "description": "The server this document comes from."}],
+        "security": [{"ApiKey": []}, {"Bearer": []}],
+        "tags": TAGS,
+        "paths": {_in_camel_case(path): methods for path, methods in derived["paths"].items()} | _documents(),
+        "components": {
+            "schemas": schemas,
+            "examples": _examples(),
+            "headers": HEADERS,
+            "responses": {"MethodNotAllowed": _method_not_allowed()},
+            "securitySchemes": SECURITY_SCHEMES,
+        },
     }
-    schemas["Event"] = {
+    for operation in _operations(document):
+        _without_fastapi_errors(operation)
+        _describe_path_parameters(operation)
+    stream = document["paths"]["/v1/sessions/{sessionId}/events"]["get"]
+    stream["security"] = [*document["security"], {"Ticket": []}]
+    return document
+
+
+def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every operation of an OpenAPI document."""
+    for methods in document["paths"].values():
+        yield from methods.values()
+
+
+def _in_camel_case(path: str) -> str:
+    """A path's template with its parameters in camelCase, as every other name on the wire."""
+    return re.sub(r"\{(\w+)\}", lambda found: f"{{{to_camel(found[1])}}}", path)
+
+
+def _schemas(answers: dict[str, Any]) -> dict[str, Any]:
+    """Every schema of the document: of answers, of request bodies, of callbacks, and of the events."""
+    bodies: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "validation") for model in REQUEST_BODIES.values()]
+    sent: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "serialization") for model in _ANSWERS]
+    _, definitions = models_json_schema([*bodies, *sent], ref_template=_TEMPLATE)
+    models = {
+        name: without_titles(schema)
+        for name, schema in sorted((answers | definitions["$defs"]).items())
+        if name not in ("HTTPValidationError", "ValidationError")
+    }
+    events = event_schemas()
+    references = {
+        schema["properties"]["event"]["const"]: _TEMPLATE.format(model=name) for name, schema in events.items()
+    }
+    union = {
         "title": "Event",
         "description": "Something that has happened in a run.",
         "oneOf": [{"$ref": reference} for reference in references.values()],
         "discriminator": {"propertyName": "event", "mapping": references},
     }
-    document["components"]["securitySchemes"] = _SECURITY
-    document["security"] = [{"ApiKey": []}, {"Bearer": []}]
-    stream = document["paths"]["/v1/sessions/{session_id}/events"]["get"]
-    stream["security"] = [*document["security"], {"Ticket": []}]
-    _without_fastapi_errors(document)
-    return document
+    return models | events | {"Event": union}
 
 
-def _without_fastapi_errors(document: dict[str, Any]) -> None:
+def _examples() -> dict[str, Any]:
+    """Every example, named by its model and its name, or by its error code."""
+    bodies = {
+        f"{model.__name__}.{name}": {"value": value}
+        for model, named in EXAMPLES.items()
+        for name, value in named.items()
+    }
+    return bodies | {
+        code: {"summary": meaning, "value": error_example(code)} for code, meaning in error_meanings().items()
+    }
+
+
+def _without_fastapi_errors(operation: dict[str, Any]) -> None:
     """Take out the 422 that FastAPI would answer by itself, and we do not."""
-    for path in document["paths"].values():
-        for operation in path.values():
-            content = operation["responses"].get("422", {}).get("content", {})
-            if "HTTPValidationError" in str(content):
-                del operation["responses"]["422"]
+    content = operation["responses"].get("422", {}).get("content", {})
+    if "HTTPValidationError" in str(content):
+        del operation["responses"]["422"]
+
+
+def _describe_path_parameters(operation: dict[str, Any]) -> None:
+    for parameter in operation.get("parameters", ()):
+        if parameter["in"] == "path":
+            parameter["name"] = to_camel(parameter["name"])
+            parameter |= {"schema": {"type": "string"}, **PATH_PARAMETERS[parameter["name"]]}
+
+
+def _method_not_allowed() -> dict[str, Any]:
+    [refusal] = refusals(["method_not_allowed"], quota=False).values()
+    return _as_json(refusal)
+
+
+def _documents() -> dict[str, Any]:
+    """The published documents, as operations."""
+    refused = {str(status): _as_json(refusal) for status, refusal in refusals(UNREADABLE, quota=False).items()}
+    paths: dict[str, Any] = {}
+    for path, (name, summary, media_type) in _DOCUMENTS.items():
+        schema = {"type": "string" if media_type == "text/html" else "object"}
+        answer = {"description": "The document.", "content": {media_type: {"schema": schema}}}
+        described = {"tags": ["service"], "summary": summary, "operationId": name, "security": list[Any]()}
+        paths[path] = {"get": {**described, "responses": {"200": answer, **refused}}}
+    return paths
+
+
+def _as_json(refusal: dict[str, Any]) -> dict[str, Any]:
+    content = refusal["content"]["application/json"]
+    described = {key: value for key, value in refusal.items() if key != "model"}
+    return described | {"content": {"application/json": {"schema": _ERROR_BODY, **content}}}
 
 
 def _document(content: bytes, media_type: str) -> Any:

@@ -2,21 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from fastapi import Depends
 from pydantic import BaseModel
 
+from cmdc_gateway.errors import GatewayError
+from cmdc_gateway.protocol.schema import CURSOR_PATTERN, prose
 from cmdc_gateway.protocol.service import ErrorBody
 from cmdc_gateway.protocol.wire import AnswerBody, RequestBody
 from cmdc_gateway.web.dependencies import NoQuery, QueryModel, no_body, query
 from cmdc_gateway.web.errors import STATUS
+from cmdc_gateway.web.examples import EXAMPLES
+
+Described = dict[str, Any]
 
 REQUEST_BODIES: dict[str, type[RequestBody]] = {}
 
-_EVERYWHERE = ("bad_request", "unauthorized", "rate_limited", "internal", "unavailable")
-_WITH_BODY = ("request_timeout", "payload_too_large", "unsupported_media_type")
+UNREADABLE = ("request_timeout", "uri_too_long", "headers_too_large")
+_EVERYWHERE = (*UNREADABLE, "bad_request", "payload_too_large", "internal")
+_WITH_KEY = ("unauthorized", "rate_limited", "unavailable")
+_WITH_BODY = ("unsupported_media_type",)
 _POSTED = ("idempotency_in_progress", "idempotency_mismatch")
+
+# What pydantic leaves as it is where a validator stands before the type.
+_BOUNDS = {"ge": "minimum", "le": "maximum"}
+_NOT_OF_THE_SHAPE = ("default", "title", "description")
+
+_ERROR_HEADERS = {
+    401: ("WWW-Authenticate",),
+    405: ("Allow",),
+    426: ("Upgrade",),
+    429: ("Retry-After",),
+    503: ("Retry-After",),
+}
+_QUOTA = ("RateLimit", "RateLimit-Policy")
+
+REQUEST_HEADERS: dict[str, Described] = {
+    "Idempotency-Key": {
+        "description": "The same key with the same body has one effect and one answer, for 24 hours.",
+        "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
+        "example": "3f0c7c1e-prompt-17",
+    },
+    "Last-Event-ID": {
+        "description": "Go on after this event. `EventSource` sends it by itself. It wins over `after`.",
+        "schema": {"anyOf": [{"type": "string", "pattern": CURSOR_PATTERN}, {"enum": ["start", "latest"]}]},
+        "example": "koyx4hiu.8",
+    },
+}
 
 
 def operation(
@@ -26,29 +60,39 @@ def operation(
     status: int = 200,
     body: type[RequestBody] | None = None,
     takes: type[QueryModel] = NoQuery,
+    headers: tuple[str, ...] = (),
     errors: tuple[str, ...] = (),
     posted: bool = False,
     public: bool = False,
-    more: dict[int, dict[str, Any]] | None = None,
+    examples: tuple[str, ...] = (),
+    more: dict[int, Described] | None = None,
+    callbacks: Described | None = None,
 ) -> dict[str, Any]:
     """Arguments for a FastAPI route: what it takes, what it answers, and every way it refuses.
 
     `errors` are codes of PROTOCOL §1 beside those that every such route has; `posted` adds those of HTTP-11.
+    `examples` names those of the answer's examples that this route can give, if not all.
     """
-    codes = {*errors, *(() if public else _EVERYWHERE), *(_WITH_BODY if body else ()), *(_POSTED if posted else ())}
-    responses: dict[int | str, dict[str, Any]] = {} if answer is None else {status: {"model": answer}}
-    responses |= more or {}
-    for code in sorted(codes, key=lambda code: (STATUS[code], code)):
-        listed = responses.setdefault(STATUS[code], {"model": ErrorBody, "description": ""})
-        listed["description"] = ", ".join(filter(None, (listed["description"], f"`{code}`")))
-    extra: dict[str, Any] = {"parameters": _parameters(takes, posted=posted)}
+    codes = {*errors, *_EVERYWHERE, *(() if public else _WITH_KEY)}
+    codes |= {*(_WITH_BODY if body else ()), *(_POSTED if posted else ())}
+    replayed = ("Idempotent-Replayed",) if posted else ()
+    responses: dict[int | str, Described] = {**(more or {})}
+    if answer is not None:
+        responses[status] = success(answer, examples)
+    for described in responses.values():
+        described["headers"] = _header_references((*replayed, *(() if public else _QUOTA)))
+    responses |= refusals(codes, quota=not public)
+    parameters = [*_query_parameters(takes), *_header_parameters((*headers, *(("Idempotency-Key",) if posted else ())))]
+    extra: Described = {}
+    if parameters:
+        extra["parameters"] = parameters
     if body is not None:
         REQUEST_BODIES[body.__name__] = body
-        required = any(field.is_required() for field in body.model_fields.values())
-        schema = {"$ref": f"#/components/schemas/{body.__name__}"}
-        extra["requestBody"] = {"required": required, "content": {"application/json": {"schema": schema}}}
+        extra["requestBody"] = _request_body(body)
     if public:
         extra["security"] = []
+    if callbacks:
+        extra["callbacks"] = callbacks
     checks = [Depends(query(takes))] if takes is NoQuery else []
     if body is None:
         checks.append(Depends(no_body))
@@ -57,28 +101,88 @@ def operation(
         "status_code": status,
         "responses": responses,
         "response_model": None,
-        "openapi_extra": {name: value for name, value in extra.items() if value != [] or name == "security"},
+        "openapi_extra": extra,
         "dependencies": checks,
     }
 
 
-def _parameters(model: type[BaseModel], *, posted: bool) -> list[dict[str, Any]]:
+def success(answer: type[AnswerBody], examples: tuple[str, ...] = (), description: str = "") -> Described:
+    """A success that answers this body."""
+    return {
+        "model": answer,
+        "description": description or prose(answer.__doc__),
+        "content": {"application/json": {"examples": example_references(answer, examples)}},
+    }
+
+
+def example_references(model: type[BaseModel], chosen: tuple[str, ...] = ()) -> dict[str, Described]:
+    """References to a model's examples, all or those chosen; FastAPI would take the nulls out of the values."""
+    return {
+        name: {"$ref": f"#/components/examples/{model.__name__}.{name}"}
+        for name in EXAMPLES[model]
+        if not chosen or name in chosen
+    }
+
+
+def refusals(codes: Iterable[str], *, quota: bool) -> dict[int | str, Described]:
+    """An answer for each status these codes have, with an example of each code."""
+    meanings = error_meanings()
+    answers: dict[int | str, Described] = {}
+    for code in sorted(codes, key=lambda code: (STATUS[code], code)):
+        status = STATUS[code]
+        refusal = answers.setdefault(status, {"model": ErrorBody, "description": "", "content": {}})
+        meaning = f"`{code}`: {meanings[code]}"
+        refusal["description"] = "\n\n".join(filter(None, (refusal["description"], meaning)))
+        examples = refusal["content"].setdefault("application/json", {"examples": {}})["examples"]
+        examples[code] = {"$ref": f"#/components/examples/{code}"}
+        names = (*_ERROR_HEADERS.get(status, ()), *(_QUOTA if quota and status == 429 else ()))
+        if names:
+            refusal["headers"] = _header_references(names)
+    return answers
+
+
+def without_titles(schema: dict[str, Any]) -> dict[str, Any]:
+    """A model's schema without the titles that only repeat its fields' names, and without ids of rules."""
+    told = {"description": prose(schema["description"])} if "description" in schema else {}
+    properties = {
+        name: {key: value for key, value in field.items() if key != "title"}
+        for name, field in schema.get("properties", {}).items()
+    }
+    return {**schema, **told, **({"properties": properties} if properties else {})}
+
+
+def error_meanings() -> dict[str, str]:
+    """What each error code says, in a sentence."""
+    return {kind.code: prose((kind.__doc__ or "").partition("\n\n")[0]) for kind in GatewayError.__subclasses__()}
+
+
+def _request_body(body: type[RequestBody]) -> Described:
+    required = any(field.is_required() for field in body.model_fields.values())
+    schema = {"$ref": f"#/components/schemas/{body.__name__}"}
+    content = {"application/json": {"schema": schema, "examples": example_references(body)}}
+    return {"required": required, "content": content}
+
+
+def _header_references(names: Iterable[str]) -> Described:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+
+
+def _header_parameters(names: Iterable[str]) -> list[Described]:
+    return [{"name": name, "in": "header", "required": False, **REQUEST_HEADERS[name]} for name in names]
+
+
+def _query_parameters(model: type[BaseModel]) -> list[Described]:
     schema = model.model_json_schema()
-    parameters: list[dict[str, Any]] = []
+    parameters: list[Described] = []
     for name, described in schema.get("properties", {}).items():
-        kinds: list[dict[str, Any]] = described.pop("anyOf", [])
+        kinds: list[Described] = described.pop("anyOf", [])
         shape = next((kind for kind in kinds if kind != {"type": "null"}), dict[str, Any]())
-        shape |= {key: value for key, value in described.items() if key not in ("default", "title", "description")}
-        described_as = {"description": described["description"]} if "description" in described else {}
-        parameters.append({"name": name, "in": "query", "required": False, **described_as, "schema": shape})
-    if posted:
-        parameters.append(
-            {
-                "name": "Idempotency-Key",
-                "in": "header",
-                "required": False,
-                "description": "The same key with the same body has one effect and one answer, for 24 hours.",
-                "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
-            }
-        )
+        shape |= {key: value for key, value in described.items() if key not in _NOT_OF_THE_SHAPE}
+        shape = {_BOUNDS.get(key, key): value for key, value in shape.items()}
+        parameter: Described = {"name": name, "in": "query", "required": False}
+        if "description" in described:
+            parameter["description"] = described["description"]
+        if shape["type"] == "array":
+            parameter |= {"style": "form", "explode": False}
+        parameters.append({**parameter, "schema": shape})
     return parameters

@@ -24,13 +24,21 @@ class Beat:
     writing_since: float | None = None
     left_before: int = 0
 
+    def begin(self) -> None:
+        """A write begins."""
+        self.writing_since, self.left_before = asyncio.get_running_loop().time(), self.buffered()
+
+    def end(self) -> None:
+        """The write is done."""
+        self.writing_since, self.wrote_at, self.due = None, asyncio.get_running_loop().time(), False
+
 
 class Pulse:
-    """Looks after every open stream."""
+    """Looks after every open stream. `stalled_after` is how many seconds one may stay without progress."""
 
     def __init__(self, heartbeat_seconds: float, *, stalled_after: float = STALLED_AFTER_SECONDS) -> None:
         self._heartbeat = heartbeat_seconds
-        self._stalled_after = stalled_after
+        self.stalled_after = stalled_after
         self._beats: set[Beat] = set()
         self._task: asyncio.Task[None] | None = None
 
@@ -54,8 +62,8 @@ class Pulse:
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
-        interval = min(1.0, self._heartbeat / 4, self._stalled_after / 4)
         while True:
+            interval = min(1.0, self._heartbeat / 4, self.stalled_after / 4)
             await asyncio.sleep(interval)
             now = loop.time()
             for beat in list(self._beats):
@@ -67,10 +75,10 @@ class Pulse:
 
     def _check_progress(self, beat: Beat, now: float) -> None:
         assert beat.writing_since is not None, "asked about while it writes"
-        if now - beat.writing_since < self._stalled_after:
+        if now - beat.writing_since < self.stalled_after:
             return
         left = beat.buffered()
-        if beat.left_before and left < beat.left_before:  # slow, but it reads
+        if left < beat.left_before:  # slow, but it reads
             beat.writing_since, beat.left_before = now, left
         else:
             beat.abort()

@@ -127,7 +127,7 @@ class _Conversation:
             buffered=transport.get("buffered", lambda: 0),
             wrote_at=loop.time(),
         )
-        self._connection = Connection(admission.caller.key_id, reader.wake, session)
+        self._connection = Connection(admission.caller.key_id, reader.wake, session, self._abort)
         self._bucket = Bucket(MESSAGES_PER_SECOND, MESSAGES_PER_SECOND, MESSAGES_PER_SECOND, loop.time())
         self._dropped: asyncio.Task[None] | None = None
 
@@ -190,10 +190,9 @@ class _Conversation:
             await self._reader.wait()
 
     async def _send(self, text: str) -> None:
-        loop = asyncio.get_running_loop()
-        self._beat.writing_since, self._beat.left_before = loop.time(), 0
+        self._beat.begin()
         await self._socket.send_text(text)
-        self._beat.writing_since, self._beat.wrote_at = None, loop.time()
+        self._beat.end()
 
     def _too_slow(self) -> None:
         """The client does not read: say so, if it will still hear it, and end the connection (SSE-10, WS-6)."""
@@ -260,9 +259,10 @@ class _Conversation:
 
     async def _carry_out(self, data: dict[str, Any]) -> Given:
         action = data.pop("action", None)
-        once = data.pop("idempotencyKey", None)
-        if once is not None:
-            once = checked_idempotency_key(once if isinstance(once, str) else "")
+        once: str | None = None
+        if "idempotencyKey" in data:
+            given = data.pop("idempotencyKey")
+            once = checked_idempotency_key(given if isinstance(given, str) else "")
         if action not in ("prompt", "approve", "reject", "respond", "abort"):
             raise BadRequest(
                 "action must be one of prompt, approve, reject, respond, abort", [("action", "unknown or missing")]
@@ -284,7 +284,9 @@ class _Conversation:
 
 
 def _action_id(data: dict[str, Any]) -> str | None:
-    given = data.pop("actionId", None)
-    if given is not None and not (isinstance(given, str) and len(given) <= _ACTION_ID_LENGTH):
+    if "actionId" not in data:
+        return None
+    given = data.pop("actionId")
+    if not (isinstance(given, str) and len(given) <= _ACTION_ID_LENGTH):
         raise BadRequest(f"actionId must be a string of at most {_ACTION_ID_LENGTH} characters")
     return given

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ _HEADERS = [
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 ]
+_PIECE_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +69,14 @@ class EventStream(Response):
             buffered=transport.get("buffered", lambda: 0),
             wrote_at=loop.time(),
         )
-        connection = Connection(self._key_id, reader.wake, self._session)
+        connection = Connection(self._key_id, reader.wake, self._session, beat.abort)
         self._connections.add(connection)
         self._pulse.join(beat)
         listener = loop.create_task(_until_gone(receive, connection))
         try:
             await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
             await _write(send, HEARTBEAT, beat)
-            await self._send_events(reader, send, beat, connection)
+            await self._send_events(reader, send, beat, connection, transport.get("closing", lambda: False))
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             listener.cancel()
@@ -83,7 +84,9 @@ class EventStream(Response):
             self._connections.discard(connection)
             reader.leave()
 
-    async def _send_events(self, reader: Reader, send: Send, beat: Beat, connection: Connection) -> None:
+    async def _send_events(
+        self, reader: Reader, send: Send, beat: Beat, connection: Connection, lost: Callable[[], bool]
+    ) -> None:
         if self._selection.request_id is not None and not await self._find_run(reader, send, beat, connection):
             return
         while not connection.ended:
@@ -95,7 +98,7 @@ class EventStream(Response):
             if chunk:
                 await _write(send, chunk, beat)
             if terminal is not None:
-                if self._session is not None and self._sends(terminal):
+                if self._session is not None and self._sends(terminal) and not lost():
                     self._session.mark_served(terminal.seq)
                 if not self._selection.follow:
                     return
@@ -105,10 +108,12 @@ class EventStream(Response):
                 await self._wait(reader, send, beat)
 
     async def _find_run(self, reader: Reader, send: Send, beat: Beat, connection: Connection) -> bool:
-        """Skip to the first event of the run asked for, which may still be in the queue; False if there is none (SSE-8)."""
-        assert self._session is not None and self._selection.request_id is not None, "a run belongs to a live session"
+        """Skip to the first event of the run asked for, once it has begun; False if there is nothing of it (SSE-8)."""
+        session, request_id = self._session, self._selection.request_id
+        assert session is not None, "a run is looked for in a live session"
+        assert request_id is not None, "a run was asked for"
         while not (connection.ended or connection.released or self._log.closed):
-            row = await self._session.request(self._selection.request_id)
+            row = await session.request(request_id)
             if row is not None and row.first_seq:
                 reader.seq = max(self._selection.after, row.first_seq - 1)
                 return row.status != "done" or reader.seq < row.last_seq
@@ -138,10 +143,11 @@ class EventStream(Response):
 
 
 async def _write(send: Send, chunk: bytes, beat: Beat) -> None:
-    loop = asyncio.get_running_loop()
-    beat.writing_since, beat.left_before = loop.time(), 0
-    await send({"type": "http.response.body", "body": chunk, "more_body": True})
-    beat.writing_since, beat.wrote_at, beat.due = None, loop.time(), False
+    # In pieces: what waits for a reader that does not read is one of them, however much there is to say.
+    for start in range(0, len(chunk), _PIECE_BYTES):
+        beat.begin()
+        await send({"type": "http.response.body", "body": chunk[start : start + _PIECE_BYTES], "more_body": True})
+        beat.end()
 
 
 async def _until_gone(receive: Receive, connection: Connection) -> None:

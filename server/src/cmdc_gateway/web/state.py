@@ -30,7 +30,7 @@ class Gateway:
     ready: bool = False
 
 
-def gateway(request: Request) -> Gateway:
+async def gateway(request: Request) -> Gateway:  # FastAPI runs what is not async in a thread
     """The gateway that serves this request."""
     return cast("Gateway", request.app.state.gateway)
 

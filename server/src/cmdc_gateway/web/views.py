@@ -13,6 +13,8 @@ from cmdc_gateway.protocol.encoding import dumps
 from cmdc_gateway.protocol.history import TokenUsage
 from cmdc_gateway.protocol.sessions import (
     KeyUsage,
+    PendingApproval,
+    PendingQuestion,
     QueuedPrompt,
     SessionInfo,
     SessionList,
@@ -145,27 +147,27 @@ def prefers_json(accept: str) -> bool:
     return weights["application/json"] > weights["text/event-stream"]
 
 
-def _approval(row: ApprovalRow) -> dict[str, Any]:
-    return {
-        "approvalId": row.approval_id,
-        "toolName": row.tool_name,
-        "args": json.loads(row.args),
-        "hint": row.hint,
-        "requestedAt": row.requested_at,
-        "callId": row.call_id,
-        "digest": row.digest,
-        "expiresAt": row.expires_at,
-        "requestId": row.request_id,
-    }
+def _approval(row: ApprovalRow) -> PendingApproval:
+    return PendingApproval(
+        approval_id=row.approval_id,
+        tool_name=row.tool_name,
+        args=json.loads(row.args),
+        hint=row.hint,
+        requested_at=row.requested_at,
+        call_id=row.call_id,
+        digest=row.digest,
+        expires_at=row.expires_at,
+        request_id=row.request_id,
+    )
 
 
-def _question(row: QuestionRow) -> dict[str, Any]:
-    return {
-        "ref": row.ref,
-        "question": row.question,
-        "options": list(row.options) if row.options is not None else None,
-        "requestId": row.request_id,
-    }
+def _question(row: QuestionRow) -> PendingQuestion:
+    return PendingQuestion(
+        ref=row.ref,
+        question=row.question,
+        options=list(row.options) if row.options is not None else None,
+        request_id=row.request_id,
+    )
 
 
 def _summary(row: SessionRow) -> SessionSummary:

@@ -24,6 +24,7 @@ router = APIRouter(prefix="/v1/sessions/{session_id}", tags=["decisions"])
         body=ApproveBody,
         posted=True,
         errors=(*GONE, "already_resolved", "digest_mismatch"),
+        examples=("approved",),
     ),
 )
 async def approve(
@@ -35,7 +36,14 @@ async def approve(
 
 @router.post(
     "/reject",
-    **operation("Reject a tool call", DecisionTaken, body=RejectBody, posted=True, errors=(*GONE, "already_resolved")),
+    **operation(
+        "Reject a tool call",
+        DecisionTaken,
+        body=RejectBody,
+        posted=True,
+        errors=(*GONE, "already_resolved"),
+        examples=("rejected",),
+    ),
 )
 async def reject(
     gateway: GatewayDep, key: KeyDep, sent: Annotated[RejectBody, body(RejectBody)], once: IdempotencyKeyDep

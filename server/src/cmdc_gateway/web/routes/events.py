@@ -9,14 +9,16 @@ from pydantic import Field
 from starlette.responses import Response
 
 from cmdc_gateway.errors import BadRequest, CursorExpired, RequestNotFound, SessionDead, Unavailable, UpgradeRequired
-from cmdc_gateway.protocol.events import EVENT_NAMES
-from cmdc_gateway.protocol.service import EventPage
+from cmdc_gateway.protocol.events import EVENT_NAMES, EVENT_TYPES
 from cmdc_gateway.sessions.log import EventLog
 from cmdc_gateway.sessions.session import Session
+from cmdc_gateway.store.store import SessionKey
 from cmdc_gateway.web.cursors import page_position, position
 from cmdc_gateway.web.dependencies import CallerDep, KeyDep, QueryModel, WholeNumber, query
+from cmdc_gateway.web.described import stream_or_page
 from cmdc_gateway.web.operation import operation
 from cmdc_gateway.web.routes.sessions import GONE
+from cmdc_gateway.web.socket import SocketQuery
 from cmdc_gateway.web.sse import EventStream, Selection
 from cmdc_gateway.web.state import GatewayDep, json_answer
 from cmdc_gateway.web.views import event_page, prefers_json
@@ -32,7 +34,11 @@ class EventsQuery(QueryModel):
     after: str | None = Field(None, description="A cursor, `start` or `latest`. `Last-Event-ID` wins over it.")
     follow: Literal["true", "false"] | None = Field(None, description="`true`: the stream goes on after a run's end.")
     request_id: str | None = Field(None, description="Only the run of this prompt.")
-    types: str | None = Field(None, description="Only events of these types, divided by commas.")
+    types: str | None = Field(
+        None,
+        description="Only events of these types, divided by commas.",
+        json_schema_extra={"type": "array", "items": {"enum": [kind.name for kind in EVENT_TYPES]}},
+    )
     limit: WholeNumber | None = Field(None, ge=1, le=5000, description="With `Accept: application/json`: page size.")
     ticket: str | None = Field(None, description="A ticket instead of a key, for browsers.")
 
@@ -43,19 +49,9 @@ class EventsQuery(QueryModel):
         "Read events",
         None,
         takes=EventsQuery,
+        headers=("Last-Event-ID",),
         errors=(*GONE, "invalid_cursor", "cursor_expired"),
-        more={
-            200: {
-                "description": "The stream; or a page, with `Accept: application/json`.",
-                "content": {
-                    "text/event-stream": {
-                        "schema": {"type": "string"},
-                        "x-item-schema": {"$ref": "#/components/schemas/Event"},
-                    },
-                    "application/json": {"schema": {"$ref": f"#/components/schemas/{EventPage.__name__}"}},
-                },
-            }
-        },
+        more={200: stream_or_page()},
     ),
 )
 async def read_events(
@@ -75,25 +71,40 @@ async def read_events(
         return json_answer(await event_page(log, page_position(log, cursor), sent.limit or _PAGE, types))
     if gateway.connections.draining:
         raise Unavailable("the server is stopping", retry_after=5)
-    selection = await _selection(log, session, cursor, sent, types)
+    selection = await _selection(key, log, session, cursor, sent, types)
     return EventStream(
         selection, log, session, pulse=gateway.pulse, connections=gateway.connections, key_id=caller.key_id
     )
 
 
-@router.get("/ws", **operation("Open a WebSocket", None, status=426, errors=("upgrade_required",)))
-async def plain_get_of_socket(_: KeyDep) -> Response:
-    """This address speaks WebSocket; see asyncapi.json."""
+@router.get(
+    "/ws",
+    **operation(
+        "Open a WebSocket",
+        None,
+        status=426,
+        takes=SocketQuery,
+        errors=(*GONE, "invalid_cursor", "cursor_expired", "forbidden", "upgrade_required"),
+        more={101: {"description": "The WebSocket is open."}},
+    ),
+)
+async def open_socket(_: KeyDep, __: Annotated[SocketQuery, Depends(query(SocketQuery))]) -> Response:
+    """This address speaks WebSocket, as `/asyncapi.json` describes. Without an upgrade there is nothing here."""
     raise UpgradeRequired
 
 
 async def _selection(
-    log: EventLog, session: Session | None, cursor: str | None, sent: EventsQuery, types: frozenset[str] | None
+    key: SessionKey,
+    log: EventLog,
+    session: Session | None,
+    cursor: str | None,
+    sent: EventsQuery,
+    types: frozenset[str] | None,
 ) -> Selection:
     after = position(log, cursor) if cursor is not None else None
     if sent.request_id is not None:
         if session is None:
-            raise SessionDead("of this request")
+            raise SessionDead(key.session_id)
         row = await session.request(sent.request_id)
         if row is None:
             raise RequestNotFound(sent.request_id)
@@ -110,7 +121,9 @@ def _check_together(sent: EventsQuery, *, paged: bool) -> None:
     if paged and (sent.request_id is not None or sent.follow == "true"):
         raise BadRequest("requestId and follow are for a stream, and JSON is asked for")
     if not paged and sent.limit is not None:
-        raise BadRequest("limit is for pages: ask for them with `Accept: application/json`", [("limit", "not for a stream")])
+        raise BadRequest(
+            "limit is for pages: ask for them with `Accept: application/json`", [("limit", "not for a stream")]
+        )
     if sent.request_id is not None and sent.follow == "true":
         raise BadRequest("follow cannot go on where requestId asks for one run")
 

@@ -17,7 +17,7 @@ from cmdc_gateway.web.state import GatewayDep, json_answer
 router = APIRouter(tags=["service"])
 
 
-@router.get("/healthz", **operation("Is the server alive", Health, public=True, errors=("bad_request",)))
+@router.get("/healthz", **operation("Is the server alive", Health, public=True))
 async def healthz(gateway: GatewayDep) -> Response:
     """200 as long as the process answers."""
     try:
@@ -34,9 +34,7 @@ async def healthz(gateway: GatewayDep) -> Response:
     return json_answer(health.encode())
 
 
-@router.get(
-    "/readyz", **operation("Can the server serve", Readiness, public=True, errors=("bad_request", "unavailable"))
-)
+@router.get("/readyz", **operation("Can the server serve", Readiness, public=True, errors=("unavailable",)))
 async def readyz(gateway: GatewayDep) -> Response:
     """503 while starting, stopping, or without its store."""
     if not gateway.ready:

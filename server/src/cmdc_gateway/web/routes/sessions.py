@@ -21,7 +21,7 @@ from cmdc_gateway.protocol.sessions import (
     SessionList,
 )
 from cmdc_gateway.web.dependencies import CallerDep, IdempotencyKeyDep, KeyDep, PageQuery, body, query
-from cmdc_gateway.web.operation import operation
+from cmdc_gateway.web.operation import operation, success
 from cmdc_gateway.web.state import GatewayDep, answer, json_answer
 from cmdc_gateway.web.views import session_info, session_list
 
@@ -110,7 +110,8 @@ async def post_prompt(
         body=AbortBody,
         posted=True,
         errors=GONE,
-        more={200: {"model": AbortTaken, "description": "No run was active."}},
+        examples=("aborted",),
+        more={200: success(AbortTaken, ("nothing_active",), "No run was active.")},
     ),
 )
 async def abort_run(

@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from cmdc_gateway.protocol.tools import RegisterToolBody, ToolList, ToolRegistered, ToolRemoved
 from cmdc_gateway.web.dependencies import IdempotencyKeyDep, KeyDep, body
+from cmdc_gateway.web.described import CALLBACKS
 from cmdc_gateway.web.operation import operation
 from cmdc_gateway.web.routes.sessions import GONE
 from cmdc_gateway.web.state import GatewayDep, answer, json_answer
@@ -26,6 +27,7 @@ router = APIRouter(prefix="/v1/sessions/{session_id}/tools", tags=["tools"])
         body=RegisterToolBody,
         posted=True,
         errors=(*GONE, "registration_failed"),
+        callbacks=CALLBACKS,
     ),
 )
 async def register_tool(

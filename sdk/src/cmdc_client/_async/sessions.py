@@ -1,0 +1,85 @@
+"""The sessions of a client: making, finding and listing them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Any
+
+from cmdc_client import operations
+from cmdc_client._async.session import AsyncSession
+from cmdc_client._async.transport import AsyncTransport
+from cmdc_client.models import ApprovalSettings, Budget, SessionState, SessionSummary
+
+
+class AsyncSessions:
+    """The sessions of one client."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+
+    async def create(
+        self,
+        *,
+        model: str | None = None,
+        session_id: str | None = None,
+        system_prompt: str | None = None,
+        working_dir: str | None = None,
+        tools: Sequence[str] | None = None,
+        plugins: Sequence[str] | None = None,
+        blueprint: str | None = None,
+        max_turns: int | None = None,
+        max_tokens: int | None = None,
+        skills_dirs: Sequence[str] | None = None,
+        provider_opts: Mapping[str, Any] | None = None,
+        approval: ApprovalSettings | None = None,
+        metadata: Mapping[str, str] | None = None,
+        budget: Budget | None = None,
+    ) -> AsyncSession:
+        """Make an agent. `model` is `provider:model`, and may be left out where a `blueprint` gives it.
+
+        The session stays until it is deleted. It is a context manager that does so at the end:
+        `async with await client.sessions.create(model=…) as session:`. Raises CreateFailed, SessionExists, BadRequest.
+        """
+        settings = {
+            "model": model,
+            "sessionId": session_id,
+            "systemPrompt": system_prompt,
+            "workingDir": working_dir,
+            "tools": _listed(tools),
+            "plugins": _listed(plugins),
+            "blueprint": blueprint,
+            "maxTurns": max_turns,
+            "maxTokens": max_tokens,
+            "skillsDirs": _listed(skills_dirs),
+            "providerOpts": provider_opts,
+            "approval": approval.to_dict() if approval is not None else None,
+            "metadata": metadata,
+            "budget": budget.to_dict() if budget is not None else None,
+        }
+        created = await self._transport.call(operations.create_session(settings))
+        return AsyncSession(self._transport, created.session_id)
+
+    async def get(self, session_id: str) -> AsyncSession:
+        """The session of this id. Raises NotFound, SessionDead."""
+        return AsyncSession(
+            self._transport, (await self._transport.call(operations.get_session(session_id))).session_id
+        )
+
+    async def list(
+        self, *, state: SessionState | None = None, page_size: int | None = None
+    ) -> AsyncGenerator[SessionSummary]:
+        """Iterate over the sessions of this tenant, newest first; all of them, or those in one state."""
+        cursor: str | None = None
+        while True:
+            page = await self._transport.call(operations.list_sessions(limit=page_size, cursor=cursor, state=state))
+            for summary in page.sessions:
+                yield summary
+            if page.next_cursor is None:
+                return
+            cursor = page.next_cursor
+
+
+def _listed(values: Sequence[str] | None) -> list[str] | None:  # a string is a sequence too, and surely a mistake
+    if isinstance(values, str):
+        raise TypeError("a list of strings is expected, not a string")
+    return None if values is None else [*values]

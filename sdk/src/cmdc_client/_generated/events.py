@@ -1,0 +1,515 @@
+"""The events of a session as classes, and a function that reads one. Written by `nox -s contract`; never edited."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Literal, TypeAlias, cast
+
+JsonValue: TypeAlias = "dict[str, JsonValue] | list[JsonValue] | str | int | float | bool | None"
+
+
+class EventFlaw(ValueError):
+    """An event that is not as the schema says. `path` is where: `data.lastMessage.role`."""
+
+    def __init__(self, path: str, flaw: str) -> None:
+        super().__init__(f"{path}: {flaw}")
+        self.path = path
+        self.flaw = flaw
+
+
+class MissingField(EventFlaw):
+    """A field that every event of this type has is not there."""
+
+
+class WrongType(EventFlaw):
+    """A value of another JSON type than the schema gives, or text that is not of its form."""
+
+
+class UnknownValue(EventFlaw):
+    """A value that is none of those the schema lists."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptReceived:
+    """A run has begun: this is the prompt it answers."""
+
+    event: ClassVar[Literal["prompt_received"]] = "prompt_received"
+    id: str
+    seq: int
+    request_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class AgentStart:
+    """The agent has taken the prompt up."""
+
+    event: ClassVar[Literal["agent_start"]] = "agent_start"
+    id: str
+    seq: int
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ThinkingStart:
+    """A block of reasoning text opens."""
+
+    event: ClassVar[Literal["thinking_start"]] = "thinking_start"
+    id: str
+    seq: int
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ThinkingDelta:
+    """A piece of reasoning text, never empty."""
+
+    event: ClassVar[Literal["thinking_delta"]] = "thinking_delta"
+    id: str
+    seq: int
+    request_id: str
+    delta: str
+
+
+@dataclass(frozen=True, slots=True)
+class MessageStart:
+    """A block of answer text opens."""
+
+    event: ClassVar[Literal["message_start"]] = "message_start"
+    id: str
+    seq: int
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class MessageDelta:
+    """A piece of answer text, never empty."""
+
+    event: ClassVar[Literal["message_delta"]] = "message_delta"
+    id: str
+    seq: int
+    request_id: str
+    delta: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCalls:
+    """The step asked for this many tools, after its text."""
+
+    event: ClassVar[Literal["tool_calls"]] = "tool_calls"
+    id: str
+    seq: int
+    request_id: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalRequired:
+    """The agent wants to run a tool and waits for a person to decide."""
+
+    event: ClassVar[Literal["approval_required"]] = "approval_required"
+    id: str
+    seq: int
+    request_id: str
+    approval_id: str
+    """What `approve` and `reject` name."""
+    tool_name: str
+    args: dict[str, JsonValue]
+    """What the tool is to be called with."""
+    hint: str
+    """The call in short, for people."""
+    requested_at: int
+    """ms since 1970."""
+    call_id: str
+    digest: str
+    """Names exactly the call that is shown; `approve` may send it back."""
+    expires_at: int | None
+    """ms since 1970; null where no time limit was set."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalResolved:
+    """The one decision about an approval."""
+
+    event: ClassVar[Literal["approval_resolved"]] = "approval_resolved"
+    id: str
+    seq: int
+    request_id: str
+    approval_id: str
+    status: Literal["approved", "rejected", "expired", "cancelled"]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolExecutionStart:
+    """A tool is about to run with exactly these arguments."""
+
+    event: ClassVar[Literal["tool_execution_start"]] = "tool_execution_start"
+    id: str
+    seq: int
+    request_id: str
+    tool_name: str
+    call_id: str
+    args: dict[str, JsonValue]
+
+
+@dataclass(frozen=True, slots=True)
+class AskUser:
+    """The agent asks a person and waits for the answer."""
+
+    event: ClassVar[Literal["ask_user"]] = "ask_user"
+    id: str
+    seq: int
+    request_id: str
+    ref: str
+    """What `respond` names."""
+    question: str
+    options: list[str] | None
+    """The answers to choose from; null where any text will do."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolExecutionEnd:
+    """The tool is done, or its outcome will never be known."""
+
+    event: ClassVar[Literal["tool_execution_end"]] = "tool_execution_end"
+    id: str
+    seq: int
+    request_id: str
+    tool_name: str
+    call_id: str
+    status: Literal["ok", "error"]
+    result: str
+    """What the model is told."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunError:
+    """Something failed. It never ends a run by itself."""
+
+    event: ClassVar[Literal["error"]] = "error"
+    id: str
+    seq: int
+    request_id: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LastMessage:
+    """The last thing the agent said in this run."""
+
+    role: Literal["assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class TokenUsage:
+    """Tokens the model read, wrote, and both, in this run."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class AgentEnd:
+    """Terminal: the run is done."""
+
+    event: ClassVar[Literal["agent_end"]] = "agent_end"
+    id: str
+    seq: int
+    request_id: str
+    message_count: int
+    """How many messages the history has now."""
+    last_message: LastMessage | None
+    token_usage: TokenUsage
+    cost_usd: float
+    """US dollars, of this run; 0 where no price is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentAbort:
+    """Terminal: the run was stopped."""
+
+    event: ClassVar[Literal["agent_abort"]] = "agent_abort"
+    id: str
+    seq: int
+    request_id: str
+    reason: str
+    """`aborted`, `max_turns_exceeded`, `error`, `interrupted`, `budget_exceeded`, `session_deleted`, or the text that was given with the abort."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownEvent:
+    """An event of a type that this client does not know: a newer server may send one."""
+
+    event: str
+    id: str
+    seq: int
+    request_id: str
+    data: dict[str, JsonValue]
+
+
+Event: TypeAlias = (
+    PromptReceived
+    | AgentStart
+    | ThinkingStart
+    | ThinkingDelta
+    | MessageStart
+    | MessageDelta
+    | ToolCalls
+    | ApprovalRequired
+    | ApprovalResolved
+    | ToolExecutionStart
+    | AskUser
+    | ToolExecutionEnd
+    | RunError
+    | AgentEnd
+    | AgentAbort
+    | UnknownEvent
+)
+
+
+def parse_event(event: str, data: Mapping[str, Any], id: str | None = None) -> Event:
+    """The event of this name, from its `data` as parsed JSON and its id. Members that are not known are passed over.
+
+    Where the server sent no id, it is empty, and `seq` is 0.
+
+    Raises:
+        EventFlaw: `MissingField`, `WrongType` or `UnknownValue`.
+    """
+    seq = 0 if id is None else _seq(id)
+    reader = _READERS.get(event)
+    if reader is None:
+        request_id = data.get("requestId")
+        return UnknownEvent(event, id or "", seq, request_id if isinstance(request_id, str) else "", dict(data))
+    return reader(data, id or "", seq, _text(_member(data, "requestId", "data"), "data.requestId"))
+
+
+def _seq(id: str) -> int:
+    epoch, dot, digits = id.rpartition(".")
+    if not (epoch and dot and digits.isdecimal() and digits.isascii()):
+        raise WrongType("id", f"{id[:80]!r} is not <epoch>.<seq>")
+    return int(digits)
+
+
+def _member(members: Mapping[str, Any], name: str, path: str) -> Any:
+    try:
+        return members[name]
+    except KeyError:
+        raise MissingField(f"{path}.{name}", "is missing") from None
+
+
+def _text(value: Any, path: str) -> str:
+    if type(value) is str:
+        return value
+    raise _wrong_type(value, path, "a string")
+
+
+def _integer(value: Any, path: str) -> int:
+    if type(value) is int:
+        return value
+    raise _wrong_type(value, path, "an integer")
+
+
+def _number(value: Any, path: str) -> float:
+    if type(value) is float or type(value) is int:
+        return float(value)
+    raise _wrong_type(value, path, "a number")
+
+
+def _object(value: Any, path: str) -> dict[str, JsonValue]:
+    if type(value) is dict:
+        return cast("dict[str, JsonValue]", value)
+    raise _wrong_type(value, path, "an object")
+
+
+def _array(value: Any, path: str) -> list[JsonValue]:
+    if type(value) is list:
+        return cast("list[JsonValue]", value)
+    raise _wrong_type(value, path, "an array")
+
+
+def _one_of(values: tuple[str, ...], value: Any, path: str) -> Any:
+    if type(value) is not str:
+        raise _wrong_type(value, path, "a string")
+    if value not in values:
+        raise UnknownValue(path, f"{value[:80]!r} is none of {', '.join(values)}")
+    return value
+
+
+def _wrong_type(value: object, path: str, wanted: str) -> WrongType:
+    return WrongType(path, f"must be {wanted}, not {_KINDS.get(type(value), type(value).__name__)}")
+
+
+_KINDS: Final[dict[type, str]] = {
+    str: "a string",
+    int: "an integer",
+    float: "a number",
+    bool: "a boolean",
+    dict: "an object",
+    list: "an array",
+    type(None): "null",
+}
+
+
+def _read_prompt_received(data: Mapping[str, Any], id: str, seq: int, request_id: str) -> PromptReceived:
+    return PromptReceived(id, seq, request_id, _text(_member(data, "text", "data"), "data.text"))
+
+
+def _read_agent_start(data: Mapping[str, Any], id: str, seq: int, request_id: str) -> AgentStart:
+    return AgentStart(id, seq, request_id)
+
+
+def _read_thinking_start(data: Mapping[str, Any], id: str, seq: int, request_id: str) -> ThinkingStart:
+    return ThinkingStart(id, seq, request_id)
+
+
+def _read_thinking_delta(data: Mapping[str, Any], id: str, seq: int, request_id: str) -> ThinkingDelta:
+    return ThinkingDelta(id, seq, request_id, _text(_member(data, "delta", "data"), "data.delta"))
+
+
+def _read_message_start(data: Mapping[str, Any], id: str, seq: int, request_id: str) -> MessageStart:
+    return MessageStart(id, seq, request_id)
+
+
+def _read_message_delta(data: Mapping[str, Any], id: str, seq: int, request_id: str) -> MessageDelta:
+    return MessageDelta(id, seq, request_id, _text(_member(data, "delta", "data"), "data.delta"))
+
+
+def _read_tool_calls(data: Mapping[str, Any], id: str, seq: int, request_id: str) -> ToolCalls:
+    return ToolCalls(id, seq, request_id, _integer(_member(data, "count", "data"), "data.count"))
+
+
+def _read_approval_required(data: Mapping[str, Any], id: str, seq: int, request_id: str) -> ApprovalRequired:
+    return ApprovalRequired(
+        id,
+        seq,
+        request_id,
+        _text(_member(data, "approvalId", "data"), "data.approvalId"),
+        _text(_member(data, "toolName", "data"), "data.toolName"),
+        _object(_member(data, "args", "data"), "data.args"),
+        _text(_member(data, "hint", "data"), "data.hint"),
+        _integer(_member(data, "requestedAt", "data"), "data.requestedAt"),
+        _text(_member(data, "callId", "data"), "data.callId"),
+        _text(_member(data, "digest", "data"), "data.digest"),
+        None if (value := _member(data, "expiresAt", "data")) is None else _integer(value, "data.expiresAt"),
+    )
+
+
+def _read_approval_resolved(data: Mapping[str, Any], id: str, seq: int, request_id: str) -> ApprovalResolved:
+    return ApprovalResolved(
+        id,
+        seq,
+        request_id,
+        _text(_member(data, "approvalId", "data"), "data.approvalId"),
+        _one_of(
+            (
+                "approved",
+                "rejected",
+                "expired",
+                "cancelled",
+            ),
+            _member(data, "status", "data"),
+            "data.status",
+        ),
+    )
+
+
+def _read_tool_execution_start(data: Mapping[str, Any], id: str, seq: int, request_id: str) -> ToolExecutionStart:
+    return ToolExecutionStart(
+        id,
+        seq,
+        request_id,
+        _text(_member(data, "toolName", "data"), "data.toolName"),
+        _text(_member(data, "callId", "data"), "data.callId"),
+        _object(_member(data, "args", "data"), "data.args"),
+    )
+
+
+def _read_ask_user(data: Mapping[str, Any], id: str, seq: int, request_id: str) -> AskUser:
+    return AskUser(
+        id,
+        seq,
+        request_id,
+        _text(_member(data, "ref", "data"), "data.ref"),
+        _text(_member(data, "question", "data"), "data.question"),
+        None
+        if (value := _member(data, "options", "data")) is None
+        else [_text(item, f"data.options[{at}]") for at, item in enumerate(_array(value, "data.options"))],
+    )
+
+
+def _read_tool_execution_end(data: Mapping[str, Any], id: str, seq: int, request_id: str) -> ToolExecutionEnd:
+    return ToolExecutionEnd(
+        id,
+        seq,
+        request_id,
+        _text(_member(data, "toolName", "data"), "data.toolName"),
+        _text(_member(data, "callId", "data"), "data.callId"),
+        _one_of(
+            (
+                "ok",
+                "error",
+            ),
+            _member(data, "status", "data"),
+            "data.status",
+        ),
+        _text(_member(data, "result", "data"), "data.result"),
+    )
+
+
+def _read_run_error(data: Mapping[str, Any], id: str, seq: int, request_id: str) -> RunError:
+    return RunError(id, seq, request_id, _text(_member(data, "reason", "data"), "data.reason"))
+
+
+def _last_message(value: Any, path: str) -> LastMessage:
+    members = _object(value, path)
+    return LastMessage(
+        _one_of(("assistant",), _member(members, "role", path), f"{path}.role"),
+        _text(_member(members, "content", path), f"{path}.content"),
+    )
+
+
+def _token_usage(value: Any, path: str) -> TokenUsage:
+    members = _object(value, path)
+    return TokenUsage(
+        _integer(_member(members, "promptTokens", path), f"{path}.promptTokens"),
+        _integer(_member(members, "completionTokens", path), f"{path}.completionTokens"),
+        _integer(_member(members, "totalTokens", path), f"{path}.totalTokens"),
+    )
+
+
+def _read_agent_end(data: Mapping[str, Any], id: str, seq: int, request_id: str) -> AgentEnd:
+    return AgentEnd(
+        id,
+        seq,
+        request_id,
+        _integer(_member(data, "messageCount", "data"), "data.messageCount"),
+        None if (value := _member(data, "lastMessage", "data")) is None else _last_message(value, "data.lastMessage"),
+        _token_usage(_member(data, "tokenUsage", "data"), "data.tokenUsage"),
+        _number(_member(data, "costUsd", "data"), "data.costUsd"),
+    )
+
+
+def _read_agent_abort(data: Mapping[str, Any], id: str, seq: int, request_id: str) -> AgentAbort:
+    return AgentAbort(id, seq, request_id, _text(_member(data, "reason", "data"), "data.reason"))
+
+
+_READERS: Final[dict[str, Callable[[Mapping[str, Any], str, int, str], Event]]] = {
+    "prompt_received": _read_prompt_received,
+    "agent_start": _read_agent_start,
+    "thinking_start": _read_thinking_start,
+    "thinking_delta": _read_thinking_delta,
+    "message_start": _read_message_start,
+    "message_delta": _read_message_delta,
+    "tool_calls": _read_tool_calls,
+    "approval_required": _read_approval_required,
+    "approval_resolved": _read_approval_resolved,
+    "tool_execution_start": _read_tool_execution_start,
+    "ask_user": _read_ask_user,
+    "tool_execution_end": _read_tool_execution_end,
+    "error": _read_run_error,
+    "agent_end": _read_agent_end,
+    "agent_abort": _read_agent_abort,
+}

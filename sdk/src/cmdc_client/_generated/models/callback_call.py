@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from attrs import define as _attrs_define
+
+if TYPE_CHECKING:
+    from ..models.callback_call_args import CallbackCallArgs
+
+
+T = TypeVar("T", bound="CallbackCall")
+
+
+@_attrs_define
+class CallbackCall:
+    """A call of your tool, as the server posts it to `callbackUrl`.
+
+    Attributes:
+        call_id (str): Names this call; the same when the server tries again.
+        tool_name (str):
+        args (CallbackCallArgs): What holds for `parameters`.
+        session_id (str):
+    """
+
+    call_id: str
+    tool_name: str
+    args: CallbackCallArgs
+    session_id: str
+
+    def to_dict(self) -> dict[str, Any]:
+        call_id = self.call_id
+
+        tool_name = self.tool_name
+
+        args = self.args.to_dict()
+
+        session_id = self.session_id
+
+        field_dict: dict[str, Any] = {}
+
+        field_dict.update(
+            {
+                "callId": call_id,
+                "toolName": tool_name,
+                "args": args,
+                "sessionId": session_id,
+            }
+        )
+
+        return field_dict
+
+    @classmethod
+    def from_dict(cls, src_dict: Mapping[str, Any]) -> Self:
+        from ..models.callback_call_args import CallbackCallArgs
+
+        d = dict(src_dict)
+        call_id = d.pop("callId")
+
+        tool_name = d.pop("toolName")
+
+        args = CallbackCallArgs.from_dict(d.pop("args"))
+
+        session_id = d.pop("sessionId")
+
+        callback_call = cls(
+            call_id=call_id,
+            tool_name=tool_name,
+            args=args,
+            session_id=session_id,
+        )
+
+        return callback_call

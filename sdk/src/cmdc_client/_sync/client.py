@@ -1,0 +1,77 @@
+# Derived from _async/client.py by derive_sync.py: change that, and run this again.
+"""The client: where everything begins."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from cmdc_client import operations
+from cmdc_client._sync.sessions import Sessions
+from cmdc_client._sync.transport import Transport
+from cmdc_client.config import Config
+from cmdc_client.models import Capabilities, Health, TenantUsage
+
+
+class Client:
+    """A connection to a gateway, with the key of one tenant.
+
+    It is a context manager, at whose end the connections are closed; so they are by `client.close()`.
+    """
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        *,
+        api_key: str | None = None,
+        timeout: float = 30.0,
+        max_retries: int = 4,
+        patience: float = 60.0,
+        silence: float = 60.0,
+        http_client: httpx.Client | None = None,
+    ) -> None:
+        """Without `base_url` and `api_key`, the environment's `CMDC_BASE_URL` and `CMDC_API_KEY` are used.
+
+        Times are seconds. `timeout` bounds each step of a request, `max_retries` is how often one is tried again.
+        `patience` is how long a lost stream tries to come back without getting one event further, and the longest
+        `Retry-After` that is waited out; `silence` is after how long a stream without even a heartbeat counts as lost.
+        An `http_client` that is handed in is used as it is, and not closed. Raises ValueError.
+        """
+        config = Config.given(
+            base_url, api_key, timeout=timeout, max_retries=max_retries, patience=patience, silence=silence
+        )
+        self._transport = Transport(config, http_client)
+        self.sessions = Sessions(self._transport)
+
+    @property
+    def base_url(self) -> str:
+        return self._transport.config.base_url
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.base_url}>"
+
+    def capabilities(self) -> Capabilities:
+        """What this server can do, and its limits."""
+        return self._transport.call(operations.get_capabilities())
+
+    def health(self) -> Health:
+        """Whether the server is alive; needs no key."""
+        return self._transport.call(operations.healthz())
+
+    def usage(self) -> TenantUsage:
+        """What this tenant used, and each of its keys."""
+        return self._transport.call(operations.get_usage())
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,302 @@
+"""What happens at the same time, stops half-way, or is far too much at once."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+from cmdc_gateway.testing.audit import audit
+from cmdc_gateway.testing.conversations import Conversation, calling, names, script
+from cmdc_gateway.testing.gateways import KEY, Served, serving
+from cmdc_gateway.testing.models import ScriptedModelServer
+from cmdc_gateway.testing.receivers import Receiver
+from cmdc_gateway.testing.watching import Watcher, record_of
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+STALLED = script({"text": ["one ", "two"], "delayMs": 600_000})
+TERMINAL = ("agent_end", "agent_abort")
+
+
+@pytest.fixture
+async def served(tmp_path: Path) -> AsyncIterator[Served]:
+    async with serving(tmp_path) as served:
+        yield served
+
+
+@pytest.fixture
+async def client(served: Served) -> AsyncIterator[httpx.AsyncClient]:
+    async with served.client() as client:
+        yield client
+
+
+async def idle(talk: Conversation) -> None:
+    async with asyncio.timeout(15):
+        while (await talk.info())["state"] != "idle":
+            await asyncio.sleep(0.005)
+
+
+async def test_a_client_that_leaves_in_the_middle_of_a_prompt_has_sent_none(
+    served: Served, client: httpx.AsyncClient
+) -> None:
+    """HTTP-5, SSE-9: half a body is no prompt, and nobody is disturbed."""
+    talk = await Conversation.begin(client)
+    head = f"POST {talk.path}/prompt HTTP/1.1\r\nHost: a\r\nX-API-Key: {KEY}\r\nContent-Type: application/json\r\n"
+    for cut in (0, 1, 10):
+        _, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(f"{head}Content-Length: 20\r\n\r\n".encode() + b'{"text": "half of it'[:cut])
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    await talk.run("whole")
+
+    record = await record_of(talk)
+    assert audit(record) == []
+    assert record.prompt_count == 1
+
+
+async def test_a_client_that_leaves_before_its_answer_has_sent_a_prompt_like_any_other(
+    served: Served, client: httpx.AsyncClient
+) -> None:
+    """§3.5, SSE-9, HTTP-11: whether the answer was read changes nothing; the same key again tells what came of it."""
+    talk = await Conversation.begin(client)
+    body = b'{"text": "whole"}'
+    head = (
+        f"POST {talk.path}/prompt HTTP/1.1\r\nHost: a\r\nX-API-Key: {KEY}\r\nContent-Type: application/json\r\n"
+        f"Idempotency-Key: once\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    async with Watcher(talk) as watcher:
+        _, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(head.encode() + body)
+        await writer.drain()
+        writer.transport.abort()
+        again = await talk.post("prompt", {"text": "whole"}, Idempotency_Key="once")
+        while again.status_code == 409:
+            again = await talk.post("prompt", {"text": "whole"}, Idempotency_Key="once")
+        await watcher.until("agent_end")
+
+        record = await record_of(talk, watcher, accepted=[again.json()["requestId"]])
+    assert audit(record) == []
+    assert record.prompt_count == 1
+
+
+async def test_a_run_goes_on_when_its_last_reader_leaves(client: httpx.AsyncClient) -> None:
+    """SSE-9."""
+    talk = await Conversation.begin(client)
+    async with Watcher(talk) as watcher:
+        request_id = await talk.prompt(script({"text": ["w "] * 20, "delayMs": 10}))
+        await watcher.until("message_delta")
+
+    assert names(await talk.events(request_id))[-1] == "agent_end"
+
+
+async def test_a_thousand_tool_calls_in_one_step_each_run_once(client: httpx.AsyncClient, receiver: Receiver) -> None:
+    """EVT-1, EVT-4: all of them, a few at a time."""
+    talk = await Conversation.begin(client)
+    tool = {"name": "t", "description": "", "parameters": {"type": "object"}, "callbackUrl": receiver.url}
+    await talk.post("tools", tool)
+    async with Watcher(talk) as watcher:
+        await talk.prompt(script(calling(*[("t", {})] * 1000)))
+        async with asyncio.timeout(50):
+            while "agent_end" not in [frame.event for frame in watcher.frames[-1:]]:
+                await asyncio.sleep(0.05)
+        calls = [call.body["callId"] for call in receiver.calls]
+        assert audit(await record_of(talk, watcher, ran=calls)) == []
+    assert len(calls) == 1000
+    under_way = most = 0
+    for frame in watcher.frames:
+        under_way += {"tool_execution_start": 1, "tool_execution_end": -1}.get(frame.event, 0)
+        most = max(most, under_way)
+    assert most <= 8
+
+
+async def test_a_thousand_approvals_can_wait_at_once_and_be_stopped_at_once(
+    client: httpx.AsyncClient, receiver: Receiver
+) -> None:
+    """APP-1, EVT-9."""
+    talk = await Conversation.begin(client)
+    tool = {"name": "t", "description": "", "parameters": {"type": "object"}, "callbackUrl": receiver.url}
+    await talk.post("tools", {**tool, "requiresApproval": True})
+    async with Watcher(talk) as watcher:
+        await talk.prompt(script(calling(*[("t", {})] * 1000)))
+        await watcher.until("approval_required", 1000)
+        assert (await talk.post("abort")).status_code == 202
+        await watcher.until("agent_abort")
+
+        record = await record_of(talk, watcher)
+    assert audit(record) == []
+    assert [frame.event for frame in record.log].count("approval_resolved") == 1000
+    assert receiver.calls == []
+
+
+async def test_a_model_that_stalls_can_be_aborted_and_the_queue_goes_on(client: httpx.AsyncClient) -> None:
+    """§3.11."""
+    talk = await Conversation.begin(client)
+    async with Watcher(talk) as watcher:
+        accepted = [await talk.prompt(STALLED), await talk.prompt("next")]
+        await watcher.until("agent_start")
+        aborted = await talk.post("abort", {"reason": "enough"})
+        abort = await watcher.until("agent_abort")
+        await watcher.until("agent_end")
+
+        assert audit(await record_of(talk, watcher, accepted=accepted)) == []
+    assert (aborted.json(), abort["reason"]) == ({"ok": True}, "enough")
+
+
+@pytest.mark.timeout(120)
+async def test_a_model_far_away_that_stalls_is_given_up_on_and_left_alone(tmp_path: Path) -> None:
+    """§10: an aborted run lets go of its connection; one that is not aborted ends by the time limit."""
+    async with ScriptedModelServer() as model:
+        file = {"models": {"far:m": {"model": "openai/m", "api_base": model.base_url}}}
+        async with serving(tmp_path, file=file, model_timeout_ms=1_000) as served, served.client() as client:
+            talk = await Conversation.begin(client, model="far:m")
+            warm = await client.post(f"{talk.path}/prompt", json={"text": "hello"})
+            async with asyncio.timeout(60):  # the first call loads the library
+                while (await talk.info())["state"] != "idle":
+                    await asyncio.sleep(0.05)
+            assert warm.status_code == 202
+
+            model.fault = "stall"
+            asked = len(model.requests)
+            async with Watcher(talk, after="latest") as watcher:
+                await talk.prompt("stall")
+                async with asyncio.timeout(15):
+                    while len(model.requests) == asked:
+                        await asyncio.sleep(0.01)
+                await talk.post("abort")
+                await watcher.until("agent_abort")
+                async with asyncio.timeout(5):
+                    await model.requests[-1].disconnected.wait()
+
+                await talk.prompt("stall")
+                aborted = await watcher.until("agent_abort", 2)
+            assert audit(await record_of(talk)) == []
+    assert aborted["reason"] == "error"
+
+
+@pytest.mark.parametrize("state", ["streaming", "running", "waiting_approval", "waiting_input", "queued", "idle"])
+async def test_deleting_a_session_ends_everything_it_does(
+    served: Served, client: httpx.AsyncClient, receiver: Receiver, state: str
+) -> None:
+    """§3.4, WS-6: readers get `agent_abort` where a run was active, then the end; afterwards it never was."""
+    talk = await Conversation.begin(client, tools=["ask_user"])
+    tool = {"name": "t", "description": "", "parameters": {"type": "object"}, "callbackUrl": receiver.url}
+    await talk.post("tools", {**tool, "requiresApproval": state == "waiting_approval"})
+    receiver.open.clear()
+    prompts = {
+        "streaming": (script({"text": ["w "] * 10_000, "delayMs": 1}), "message_delta"),
+        "running": (script(calling(("t", {}))), "tool_execution_start"),
+        "waiting_approval": (script(calling(("t", {}))), "approval_required"),
+        "waiting_input": (script(calling(("ask_user", {"question": "?"}))), "ask_user"),
+        "queued": (STALLED, "agent_start"),
+        "idle": ("hello", "agent_end"),
+    }
+    url = f"ws://127.0.0.1:{served.port}{talk.path}/ws?after=start"
+    async with Watcher(talk) as watcher, connect(url, additional_headers={"X-API-Key": KEY}, proxy=None) as socket:
+        prompt, event = prompts[state]
+        await talk.prompt(prompt)
+        if state == "queued":
+            await talk.prompt("never")
+        await watcher.until(event)
+
+        deleted = await client.delete(talk.path)
+        clean = await watcher.ended()
+        with pytest.raises(ConnectionClosed) as closed:
+            async with asyncio.timeout(10):
+                while True:
+                    await socket.recv()
+
+    afterwards = [await talk.get(), await talk.get("/events"), await talk.post("abort"), await client.delete(talk.path)]
+    assert (deleted.status_code, clean) == (200, True)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 4004
+    assert [answer.status_code for answer in afterwards] == [404] * 4
+    if state == "idle":
+        assert watcher.frames[-1].event == "agent_end"
+    else:
+        assert watcher.frames[-1].fields["reason"] == "session_deleted"
+        assert [frame.event for frame in watcher.frames].count("prompt_received") == 1
+    assert served.gateway.registry.active == 0
+
+
+async def test_deleting_a_session_many_times_at_once_deletes_it_once(client: httpx.AsyncClient) -> None:
+    """§3.4: and a prompt that is sent meanwhile is accepted before, or finds nothing."""
+    for _ in range(20):
+        talk = await Conversation.begin(client)
+        await talk.prompt(STALLED)
+
+        answers = await asyncio.gather(
+            *(client.delete(talk.path) for _ in range(4)), *(talk.post("prompt", {"text": "x"}) for _ in range(4))
+        )
+
+        assert sorted(answer.status_code for answer in answers[:4]) == [200, 404, 404, 404]
+        assert {answer.status_code for answer in answers[4:]} <= {202, 404}
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_an_abort_that_races_with_the_end_of_a_run_leaves_one_terminal_event(
+    client: httpx.AsyncClient, seed: int
+) -> None:
+    """EVT-2, §3.11: whichever is first; nothing hangs, and the next prompt runs."""
+    chance = random.Random(seed)
+    talk = await Conversation.begin(client)
+    async with Watcher(talk) as watcher:
+        accepted: list[str] = []
+        stopped = 0
+        for _ in range(40):
+            accepted.append(await talk.prompt(script({"text": ["a ", "b"], "delayMs": 1})))
+            await asyncio.sleep(chance.uniform(0, 0.008))
+            answers = await asyncio.gather(*(talk.post("abort") for _ in range(3)))
+            stopped += sum(answer.status_code == 202 for answer in answers)
+        await idle(talk)
+        record = await record_of(talk, watcher, accepted=accepted)
+    assert audit(record) == []
+    assert [frame.event for frame in record.log].count("agent_abort") == stopped
+    assert sum(frame.event in TERMINAL for frame in record.log) == 40
+
+
+async def test_one_decision_wins_however_many_are_made_at_once(client: httpx.AsyncClient, receiver: Receiver) -> None:
+    """APP-2, EVT-4: approvals, rejections and an abort, all in the same moment."""
+    talk = await Conversation.begin(client)
+    tool = {"name": "t", "description": "", "parameters": {"type": "object"}, "callbackUrl": receiver.url}
+    await talk.post("tools", {**tool, "requiresApproval": True})
+    async with Watcher(talk) as watcher:
+        decisions: dict[str, str] = {}
+        for turn in range(1, 31):
+            await talk.prompt(script(calling(("t", {}))))
+            approval_id = (await watcher.until("approval_required", turn))["approvalId"]
+            body = {"approvalId": approval_id}
+            posts = [talk.post("approve", body), talk.post("reject", body), talk.post("abort")] * 2
+            random.Random(turn).shuffle(posts)
+            answers = await asyncio.gather(*posts)
+            for answer in answers:
+                said = answer.json()
+                if answer.status_code == 200 and "action" in said:
+                    status = {"approve": "approved", "reject": "rejected"}[said["action"]]
+                    assert decisions.setdefault(approval_id, status) == status, "two decisions were taken"
+            await idle(talk)
+        calls = [call.body["callId"] for call in receiver.calls]
+        assert audit(await record_of(talk, watcher, decisions=decisions, ran=calls)) == []
+
+
+async def test_a_tool_that_answers_after_the_abort_changes_nothing(
+    client: httpx.AsyncClient, receiver: Receiver
+) -> None:
+    """EVT-2, EVT-9."""
+    talk = await Conversation.begin(client)
+    tool = {"name": "t", "description": "", "parameters": {"type": "object"}, "callbackUrl": receiver.url}
+    await talk.post("tools", tool)
+    receiver.open.clear()
+    async with Watcher(talk) as watcher:
+        await talk.prompt(script(calling(("t", {}), ("t", {}))))
+        await receiver.called(2)
+        await talk.post("abort")
+        receiver.open.set()
+        await watcher.until("agent_abort")
+        await talk.run("next")
+        await watcher.until("agent_end")
+
+        assert audit(await record_of(talk, watcher, ran=[call.body["callId"] for call in receiver.calls])) == []

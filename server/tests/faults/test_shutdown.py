@@ -1,0 +1,309 @@
+"""DUR-3: SIGTERM, seen from outside the process."""
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from typing import Any
+
+import httpx
+import pytest
+from cmdc_gateway.testing.audit import audit
+from cmdc_gateway.testing.conversations import Conversation, calling, script
+from cmdc_gateway.testing.gateways import KEY, GatewayProcess
+from cmdc_gateway.testing.receivers import Receiver
+from cmdc_gateway.testing.watching import Watcher, record_of
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+SLOW = script({"text": ["tick "] * 5_000, "delayMs": 10})
+
+
+def with_grace(milliseconds: int) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("gateway", [milliseconds], indirect=True)
+
+
+class Stopping:
+    """A gateway that was sent SIGTERM just now, and has begun to stop."""
+
+    def __init__(self, gateway: GatewayProcess) -> None:
+        assert gateway.process is not None
+        self.process = gateway.process
+        self.begun = time.monotonic()
+        self.process.terminate()
+
+    async def draining(self, client: httpx.AsyncClient) -> None:
+        """Wait until it says that it stops."""
+        async with asyncio.timeout(5):
+            while (await client.get("/readyz")).status_code == 200:
+                await asyncio.sleep(0.005)
+
+    async def exit(self) -> float:
+        """Wait for its end, which must be a good one; return how many seconds it took."""
+        async with asyncio.timeout(30):
+            assert await self.process.wait() == 0
+        return time.monotonic() - self.begun
+
+
+def web_socket(gateway: GatewayProcess, talk: Conversation) -> connect:
+    url = gateway.url.replace("http", "ws", 1)
+    return connect(f"{url}{talk.path}/ws", additional_headers={"X-API-Key": KEY}, proxy=None)
+
+
+async def close_code(socket: ClientConnection) -> int:
+    """Read to the end."""
+    try:
+        async with asyncio.timeout(15):
+            while True:
+                await socket.recv()
+    except ConnectionClosed as closed:
+        assert closed.rcvd is not None, "it was closed, not broken"
+        return closed.rcvd.code
+
+
+async def test_streams_of_idle_sessions_end_at_once_and_cleanly(
+    gateway: GatewayProcess, client: httpx.AsyncClient
+) -> None:
+    """DUR-3: the grace period of 30 s is for runs."""
+    used, new = await Conversation.begin(client), await Conversation.begin(client)
+    await used.run("hello")
+    async with Watcher(used) as first, Watcher(new) as second, web_socket(gateway, used) as open_socket:
+        await first.until("agent_end")
+        stopping = Stopping(gateway)
+
+        assert await close_code(open_socket) == 1012
+        assert [await first.ended(), await second.ended()] == [True, True]
+        assert await stopping.exit() < 5
+
+
+async def test_a_run_that_ends_within_the_grace_period_is_read_to_its_end(
+    gateway: GatewayProcess, client: httpx.AsyncClient
+) -> None:
+    """DUR-3: by its stream and its WebSocket; only then does the server exit."""
+    talk = await Conversation.begin(client)
+    async with Watcher(talk) as watcher, web_socket(gateway, talk) as open_socket:
+        accepted = [await talk.prompt(script({"text": ["word "] * 30, "delayMs": 30})), await talk.prompt("later")]
+        await watcher.until("message_delta")
+        stopping = Stopping(gateway)
+        code = await close_code(open_socket)
+        clean = await watcher.ended()
+        took = await stopping.exit()
+
+        await gateway.start()
+        await watcher.resume()
+        await watcher.until("agent_end", 2)
+        assert audit(await record_of(talk, watcher, accepted=accepted)) == []
+    assert (code, clean) == (1012, True)
+    assert took < 10
+    assert [frame.event for frame in watcher.frames].count("agent_abort") == 0
+
+
+@with_grace(1_000)
+async def test_a_run_that_is_longer_than_the_grace_period_is_interrupted_by_the_next_start(
+    gateway: GatewayProcess, client: httpx.AsyncClient
+) -> None:
+    """DUR-2, DUR-3: its stream ends cleanly without a terminal event, and the exit comes within grace + 1 s."""
+    talk = await Conversation.begin(client)
+    async with Watcher(talk) as watcher, web_socket(gateway, talk) as open_socket:
+        accepted = [await talk.prompt(SLOW), await talk.prompt("next")]
+        await watcher.until("message_delta")
+        stopping = Stopping(gateway)
+        code = await close_code(open_socket)
+        clean = await watcher.ended()
+        took = await stopping.exit()
+        ended_with = watcher.frames[-1].event
+
+        await gateway.start()
+        await watcher.resume()
+        aborted = await watcher.until("agent_abort")
+        await watcher.until("agent_end")
+        assert audit(await record_of(talk, watcher, accepted=accepted)) == []
+    assert (code, clean, ended_with, aborted["reason"]) == (1012, True, "message_delta", "interrupted")
+    assert 1 <= took < 2
+
+
+async def test_a_run_that_waits_for_a_person_does_not_hold_it_up(
+    gateway: GatewayProcess, client: httpx.AsyncClient, receiver: Receiver
+) -> None:
+    """DUR-2, DUR-3: and can be approved, or answered, when the server is back."""
+    asking = await Conversation.begin(client, tools=["ask_user"])
+    guarded = await Conversation.begin(client, approval={"tools": ["*"], "timeoutMs": 0})
+    tool = {"name": "t", "description": "", "parameters": {"type": "object"}, "callbackUrl": receiver.url}
+    assert (await guarded.post("tools", tool)).status_code == 201
+    async with Watcher(asking) as first, Watcher(guarded) as second:
+        await asking.prompt(script(calling(("ask_user", {"question": "?"}))))
+        await guarded.prompt(script(calling(("t", {}))))
+        ref = (await first.until("ask_user"))["ref"]
+        approval_id = (await second.until("approval_required"))["approvalId"]
+        stopping = Stopping(gateway)
+        clean = [await first.ended(), await second.ended()]
+        took = await stopping.exit()
+
+        await gateway.start()
+        for watcher in (first, second):
+            await watcher.resume()
+        answered = await asking.post("respond", {"ref": ref, "response": "yes"})
+        approved = await guarded.post("approve", {"approvalId": approval_id})
+        for talk, watcher in ((asking, first), (guarded, second)):
+            await watcher.until("agent_end")
+            assert audit(await record_of(talk, watcher)) == []
+    assert clean == [True, True]
+    assert took < 5
+    assert (answered.status_code, approved.status_code, len(receiver.calls)) == (200, 200, 1)
+
+
+async def test_while_it_drains_it_takes_nothing_new_and_says_so(
+    gateway: GatewayProcess, client: httpx.AsyncClient
+) -> None:
+    """DUR-3: 503 with Retry-After for prompts, sessions, streams and WebSockets; reading and deciding go on."""
+    busy = await Conversation.begin(client)
+    idle = await Conversation.begin(client)
+    async with Watcher(busy) as watcher:
+        await busy.prompt(SLOW)
+        await watcher.until("message_delta")
+        stopping = Stopping(gateway)
+        await stopping.draining(client)
+
+        refused = [
+            await client.get("/readyz"),
+            await idle.post("prompt", {"text": "hello"}),
+            await busy.post("prompt", {"text": "hello"}),
+            await client.post("/v1/sessions", json={"model": "scripted:x"}),
+            await idle.get("/events"),
+            await busy.get("/events", after="start"),
+        ]
+        with pytest.raises(InvalidStatus) as not_opened:
+            await web_socket(gateway, busy)
+        healthy = await client.get("/healthz")
+        page = await client.get(f"{busy.path}/events", headers={"Accept": "application/json"})
+        aborted = await busy.post("abort")
+        clean = await watcher.ended()
+        took = await stopping.exit()
+
+    assert [answer.status_code for answer in refused] == [503] * len(refused)
+    assert {answer.json()["error"] for answer in refused} == {"unavailable"}
+    assert all(answer.headers["retry-after"].isdecimal() for answer in refused)
+    assert not_opened.value.response.status_code == 503
+    assert not_opened.value.response.headers["retry-after"].isdecimal()
+    assert (healthy.status_code, page.status_code, aborted.status_code) == (200, 200, 202)
+    assert (clean, watcher.frames[-1].event) == (True, "agent_abort")
+    assert took < 10
+
+
+async def test_an_approval_given_while_it_drains_is_kept(
+    gateway: GatewayProcess, client: httpx.AsyncClient, receiver: Receiver
+) -> None:
+    """DUR-1, DUR-3: the run it lets go on ends, or is interrupted; it is not asked for again."""
+    talk, busy = await Conversation.begin(client), await Conversation.begin(client)
+    tool = {"name": "t", "description": "", "parameters": {"type": "object"}, "callbackUrl": receiver.url}
+    assert (await talk.post("tools", {**tool, "requiresApproval": True})).status_code == 201
+    async with Watcher(talk) as watcher, Watcher(busy) as other:
+        await talk.prompt(script(calling(("t", {}))))
+        await busy.prompt(SLOW)
+        approval_id = (await watcher.until("approval_required"))["approvalId"]
+        await other.until("message_delta")
+        stopping = Stopping(gateway)
+        await stopping.draining(client)
+        approved = await talk.post("approve", {"approvalId": approval_id})
+        await watcher.until("agent_end")
+        await busy.post("abort")
+        await stopping.exit()
+
+        await gateway.start()
+        await watcher.resume()
+        calls = [call.body["callId"] for call in receiver.calls]
+        assert audit(await record_of(talk, watcher, decisions={approval_id: "approved"}, ran=calls)) == []
+    assert approved.status_code == 200
+
+
+async def test_a_second_signal_ends_the_grace_period(gateway: GatewayProcess, client: httpx.AsyncClient) -> None:
+    """DUR-3: by hand it is not waited for; what was accepted is safe all the same."""
+    talk = await Conversation.begin(client)
+    async with Watcher(talk) as watcher:
+        accepted = [await talk.prompt(SLOW)]
+        await watcher.until("message_delta")
+        stopping = Stopping(gateway)
+        await stopping.draining(client)
+        stopping.process.terminate()
+        took = await stopping.exit()
+        await watcher.ended()
+
+        await gateway.start()
+        await watcher.resume()
+        await watcher.until("agent_abort")
+        assert audit(await record_of(talk, watcher, accepted=accepted)) == []
+    assert took < 3
+
+
+@with_grace(500)
+async def test_the_exit_does_not_wait_for_readers_that_do_not_read(
+    gateway: GatewayProcess, client: httpx.AsyncClient
+) -> None:
+    """DUR-3, SSE-10: within grace + 1 s, whatever clients do, and with a command that will not end by itself."""
+    talk = await Conversation.begin(client, tools=["shell"])
+    for _ in range(8):
+        await talk.run(script({"text": ["x" * 60_000] * 12}))
+    request = f"GET {talk.path}/events?after=start&follow=true HTTP/1.1\r\nHost: a\r\nX-API-Key: {KEY}\r\n\r\n"
+    deaf = [socket.socket() for _ in range(5)]
+    for peer in deaf:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        peer.connect(("127.0.0.1", gateway.port))
+        peer.sendall(request.encode())
+    async with Watcher(talk) as watcher:
+        await talk.prompt(script(calling(("shell", {"command": "echo $$ > pid.txt; exec sleep 600"}))))
+        await watcher.until("tool_execution_start")
+        pid = gateway.folder / "gateway-workspace" / "pid.txt"
+        async with asyncio.timeout(10):
+            while not pid.exists() or not pid.read_text().endswith("\n"):
+                await asyncio.sleep(0.01)
+
+        took = await Stopping(gateway).exit()
+
+        assert took < 1.5
+        assert not alive(int(pid.read_text())), "a command does not outlive a server that was told to stop"
+    for peer in deaf:
+        peer.close()
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+async def test_interrupting_from_the_keyboard_stops_it_as_sigterm_does(
+    gateway: GatewayProcess, client: httpx.AsyncClient
+) -> None:
+    """DUR-3: Ctrl-C."""
+    talk = await Conversation.begin(client)
+    async with Watcher(talk) as watcher:
+        assert gateway.process is not None
+        gateway.process.send_signal(signal.SIGINT)
+        clean = await watcher.ended()
+        status = await gateway.process.wait()
+    assert (clean, status) == (True, 0)
+
+
+async def test_many_sessions_and_streams_do_not_slow_the_exit(
+    gateway: GatewayProcess, client: httpx.AsyncClient
+) -> None:
+    """DUR-3: two hundred sessions at rest, each with a reader."""
+    talks = [await Conversation.begin(client) for _ in range(200)]
+    watchers = [Watcher(talk) for talk in talks]
+    async with httpx.AsyncClient(
+        base_url=gateway.url,
+        headers={"X-API-Key": KEY},
+        trust_env=False,
+        limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
+    ) as wide:
+        for talk in talks:
+            talk.client = wide
+        await asyncio.gather(*(watcher.resume() for watcher in watchers))
+        stopping = Stopping(gateway)
+        clean: list[Any] = await asyncio.gather(*(watcher.ended() for watcher in watchers))
+        took = await stopping.exit()
+    assert all(clean)
+    assert took < 5

@@ -1,0 +1,297 @@
+"""One effect for one Idempotency-Key: HTTP-11."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from cmdc_gateway.store.memory import MemoryStore
+from cmdc_gateway.store.store import Fence, StoreDown, Write
+from cmdc_gateway.testing.conversations import Conversation, calling, names, script
+from cmdc_gateway.testing.gateways import KEY, TENANTS, serving
+from cmdc_gateway.testing.receivers import Receiver
+
+ONCE = {"Idempotency-Key": "once"}
+TOOL = {"name": "t", "description": "", "parameters": {"type": "object"}, "callbackUrl": "http://127.0.0.1:9/"}
+
+
+class GatedStore(MemoryStore):
+    """A store whose commits wait for a gate, or fail."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.asked = asyncio.Event()
+        self.down = False
+
+    async def commit(self, writes: Sequence[Write], fence: Fence | None = None) -> None:
+        self.asked.set()
+        await self.gate.wait()
+        if self.down:
+            raise StoreDown("the disk is full")
+        await super().commit(writes, fence)
+
+
+async def waiting(client: httpx.AsyncClient, *calls: tuple[str, dict[str, Any]]) -> tuple[Conversation, dict[str, Any]]:
+    """A session that waits for a person, and the event that says so."""
+    talk = await Conversation.begin(client, tools=["shell", "ask_user"])
+    await talk.prompt(script(calling(*calls)))
+    return talk, await talk.first("ask_user" if calls[0][0] == "ask_user" else "approval_required")
+
+
+async def twice(client: httpx.AsyncClient, path: str, body: Any) -> httpx.Response:
+    """Send the same twice; the second answer is the first one again."""
+    first = await client.post(path, json=body, headers=ONCE)
+    second = await client.post(path, json=body, headers=ONCE)
+
+    assert "idempotent-replayed" not in first.headers
+    assert second.headers["idempotent-replayed"] == "true"
+    assert (second.status_code, second.content) == (first.status_code, first.content)
+    assert second.headers["content-type"] == "application/json"
+    return second
+
+
+async def test_a_session_is_made_once(client: httpx.AsyncClient) -> None:
+    """HTTP-11."""
+    answer = await twice(client, "/v1/sessions", {"model": "scripted:x"})
+
+    listed = (await client.get("/v1/sessions")).json()["sessions"]
+    assert answer.status_code == 201
+    assert [session["sessionId"] for session in listed] == [answer.json()["sessionId"]]
+
+
+async def test_a_session_of_a_given_id_is_no_conflict_with_itself(client: httpx.AsyncClient) -> None:
+    """HTTP-11: 201 again, and not `session_exists`."""
+    assert (await twice(client, "/v1/sessions", {"model": "scripted:x", "sessionId": "s"})).status_code == 201
+
+
+async def test_a_prompt_is_taken_once(client: httpx.AsyncClient) -> None:
+    """HTTP-11."""
+    talk = await Conversation.begin(client)
+
+    answer = await twice(client, f"{talk.path}/prompt", {"text": "hello"})
+    await talk.events(answer.json()["requestId"])
+
+    assert [message["content"] for message in await talk.messages()] == ["hello", "You said: hello"]
+    assert (await talk.get("/stats")).json()["promptCount"] == 1
+
+
+async def test_a_tool_is_registered_once_and_its_secret_comes_again(client: httpx.AsyncClient) -> None:
+    """HTTP-11, CB-4: whoever lost the first answer gets the same secret."""
+    talk = await Conversation.begin(client)
+
+    answer = await twice(client, f"{talk.path}/tools", TOOL)
+
+    assert answer.json()["secret"].startswith("whsec_")
+
+
+async def test_decisions_are_taken_once(client: httpx.AsyncClient) -> None:
+    """HTTP-11."""
+    shell = ("shell", {"command": "true"})
+    talk, approval = await waiting(client, shell)
+    assert (await twice(client, f"{talk.path}/approve", {"approvalId": approval["approvalId"]})).status_code == 200
+
+    talk, approval = await waiting(client, shell)
+    assert (await twice(client, f"{talk.path}/reject", {"approvalId": approval["approvalId"]})).status_code == 200
+
+    talk, question = await waiting(client, ("ask_user", {"question": "?"}))
+    body = {"ref": question["ref"], "response": "42"}
+    assert (await twice(client, f"{talk.path}/respond", body)).status_code == 200
+
+
+async def test_an_abort_ends_one_run_and_not_the_next_too(client: httpx.AsyncClient) -> None:
+    """HTTP-11."""
+    talk = await Conversation.begin(client)
+    await talk.prompt(script({"text": ["slow"], "delayMs": 60_000}))
+    await talk.first("agent_start")
+    next_run = await talk.prompt("next")
+
+    answer = await twice(client, f"{talk.path}/abort", {})
+
+    assert (answer.status_code, answer.json()) == (202, {"ok": True})
+    assert names(await talk.events(next_run))[-1] == "agent_end"
+
+
+async def test_an_abort_of_nothing_is_remembered_as_that(client: httpx.AsyncClient) -> None:
+    """HTTP-11: the stored answer, with its status."""
+    talk = await Conversation.begin(client)
+
+    assert (await twice(client, f"{talk.path}/abort", {})).status_code == 200
+
+
+async def test_a_ticket_is_issued_once(client: httpx.AsyncClient) -> None:
+    """HTTP-11."""
+    talk = await Conversation.begin(client)
+
+    assert (await twice(client, f"{talk.path}/tickets", {"scope": "read"})).status_code == 201
+
+
+async def test_another_body_under_the_same_key_is_a_mismatch(client: httpx.AsyncClient) -> None:
+    """HTTP-11: and has no effect."""
+    talk = await Conversation.begin(client)
+    await client.post(f"{talk.path}/prompt", json={"text": "one"}, headers=ONCE)
+
+    answer = await client.post(f"{talk.path}/prompt", json={"text": "two"}, headers=ONCE)
+
+    assert (answer.status_code, answer.json()) == (
+        422,
+        {"error": "idempotency_mismatch", "message": "this Idempotency-Key was used before with another body"},
+    )
+    assert (await talk.get("/stats")).json()["promptCount"] == 1
+
+
+async def test_the_same_body_written_otherwise_is_the_same_body(client: httpx.AsyncClient) -> None:
+    """HTTP-11: JSON objects have no order."""
+    json_type = {"Content-Type": "application/json", **ONCE}
+
+    first = await client.post("/v1/sessions", content=b'{"model":"scripted:x","maxTurns":5}', headers=json_type)
+    second = await client.post("/v1/sessions", content=b'{ "maxTurns": 5, "model": "scripted:x" }', headers=json_type)
+
+    assert second.content == first.content
+
+
+async def test_a_key_is_of_one_route_one_session_and_one_tenant(
+    client: httpx.AsyncClient, stranger: httpx.AsyncClient
+) -> None:
+    """HTTP-11: elsewhere it is another key."""
+    one, two = await Conversation.begin(client), await Conversation.begin(client)
+    theirs = await Conversation.begin(stranger, sessionId=one.id)
+
+    answers = [
+        await client.post(f"{one.path}/abort", json={}, headers=ONCE),
+        await client.post(f"{one.path}/tickets", json={}, headers=ONCE),
+        await client.post(f"{two.path}/abort", json={}, headers=ONCE),
+        await stranger.post(f"{theirs.path}/abort", json={}, headers=ONCE),
+    ]
+
+    assert [answer.status_code for answer in answers] == [200, 201, 200, 200]
+    assert not any("idempotent-replayed" in answer.headers for answer in answers)
+
+
+async def test_another_key_of_the_same_tenant_gets_the_same_answer(tmp_path: Path) -> None:
+    """HTTP-11: a tenant may change its API key between two tries."""
+    async with serving(tmp_path) as served:
+        served.keys.replace({**TENANTS, "another-key": "default"})
+        async with served.client(KEY) as one, served.client("another-key") as other:
+            first = await one.post("/v1/sessions", json={"model": "scripted:x"}, headers=ONCE)
+            second = await other.post("/v1/sessions", json={"model": "scripted:x"}, headers=ONCE)
+
+    assert second.content == first.content
+
+
+async def test_while_the_first_still_runs_its_duplicates_are_told_so(tmp_path: Path) -> None:
+    """HTTP-11: 409 for the same body, 422 for another."""
+    store = GatedStore()
+    async with serving(tmp_path, store=store) as served, served.client() as client:
+        store.gate.clear()
+        first = asyncio.create_task(client.post("/v1/sessions", json={"model": "scripted:x"}, headers=ONCE))
+        await store.asked.wait()
+
+        same = await client.post("/v1/sessions", json={"model": "scripted:x"}, headers=ONCE)
+        other = await client.post("/v1/sessions", json={"model": "scripted:y"}, headers=ONCE)
+        store.gate.set()
+        done = await first
+
+    assert (same.status_code, same.json()) == (
+        409,
+        {"error": "idempotency_in_progress", "message": "a request with this Idempotency-Key is still running"},
+    )
+    assert (other.status_code, other.json()["error"]) == (422, "idempotency_mismatch")
+    assert done.status_code == 201
+
+
+async def test_of_many_at_once_one_takes_effect(client: httpx.AsyncClient) -> None:
+    """HTTP-11."""
+    talk = await Conversation.begin(client)
+
+    answers = await asyncio.gather(*(client.post(f"{talk.path}/prompt", json={"text": "x"}, headers=ONCE) for _ in range(20)))
+
+    assert {answer.status_code for answer in answers} <= {202, 409}
+    assert len({answer.json()["requestId"] for answer in answers if answer.status_code == 202}) == 1
+    assert (await talk.get("/stats")).json()["promptCount"] == 1
+
+
+async def test_a_refusal_is_not_kept(client: httpx.AsyncClient) -> None:
+    """HTTP-11: it had no effect, so the same key is good for another try."""
+    body = {"model": "scripted:x", "sessionId": "s"}
+    talk = await Conversation.begin(client, sessionId="s")
+    refused = await client.post("/v1/sessions", json=body, headers=ONCE)
+    await client.delete(talk.path)
+
+    answer = await client.post("/v1/sessions", json=body, headers=ONCE)
+
+    assert (refused.status_code, answer.status_code) == (409, 201)
+    assert "idempotent-replayed" not in answer.headers
+
+
+async def test_what_the_store_did_not_take_is_not_remembered_as_done(tmp_path: Path) -> None:
+    """HTTP-11, DUR-5: answer and effect are one transaction."""
+    store = GatedStore()
+    async with serving(tmp_path, store=store) as served, served.client() as client:
+        store.down = True
+        failed = await client.post("/v1/sessions", json={"model": "scripted:x"}, headers=ONCE)
+        store.down = False
+
+        answer = await client.post("/v1/sessions", json={"model": "scripted:x"}, headers=ONCE)
+
+    assert (failed.status_code, answer.status_code) == (503, 201)
+    assert "idempotent-replayed" not in answer.headers
+
+
+async def test_answers_are_kept_over_a_restart(tmp_path: Path, receiver: Receiver) -> None:
+    """HTTP-11: whatever was asked."""
+    address = f"sqlite:///{tmp_path / 'store.db'}"
+    sent: list[tuple[str, dict[str, Any]]] = []
+    before: list[httpx.Response] = []
+    async with serving(tmp_path, store=address) as served, served.client() as client:
+        talk, approval = await waiting(client, ("shell", {"command": "true"}))
+        sent += [
+            ("/v1/sessions", {"model": "scripted:x"}),
+            (f"{talk.path}/approve", {"approvalId": approval["approvalId"]}),
+            (f"{talk.path}/tools", {**TOOL, "callbackUrl": receiver.url}),
+            (f"{talk.path}/prompt", {"text": "x"}),
+        ]
+        before += [await client.post(path, json=body, headers=ONCE) for path, body in sent]
+        await talk.events(before[-1].json()["requestId"])
+
+    async with serving(tmp_path, store=address) as served, served.client() as client:
+        after = [await client.post(path, json=body, headers=ONCE) for path, body in sent]
+        sessions = (await client.get("/v1/sessions")).json()["sessions"]
+        prompts = (await client.get(f"{talk.path}/stats")).json()["promptCount"]
+
+    assert [answer.status_code for answer in before] == [201, 200, 201, 202]
+    assert [(answer.status_code, answer.content) for answer in after] == [
+        (answer.status_code, answer.content) for answer in before
+    ]
+    assert {answer.headers["idempotent-replayed"] for answer in after} == {"true"}
+    assert (len(sessions), prompts) == (2, 2)
+
+
+@pytest.mark.parametrize("key", ["", "with space", "tab\there", "x" * 256])
+async def test_a_key_that_is_not_visible_ascii_is_refused(client: httpx.AsyncClient, key: str) -> None:
+    """HTTP-11: 1–255 visible ASCII characters."""
+    answer = await client.post("/v1/sessions", json={"model": "scripted:x"}, headers={"Idempotency-Key": key})
+
+    assert (answer.status_code, answer.json()) == (
+        400,
+        {
+            "error": "bad_request",
+            "message": "Idempotency-Key must be given once, as 1 to 255 visible ASCII characters",
+        },
+    )
+
+
+async def test_two_keys_are_refused_and_a_long_one_is_taken(client: httpx.AsyncClient) -> None:
+    """HTTP-11."""
+    body = {"model": "scripted:x"}
+
+    two = await client.post("/v1/sessions", json=body, headers=[("Idempotency-Key", "a"), ("Idempotency-Key", "b")])
+    umlaut = await client.post("/v1/sessions", json=body, headers=[(b"Idempotency-Key", "ä".encode())])
+    longest = await client.post("/v1/sessions", json=body, headers={"Idempotency-Key": "!~" + "x" * 253})
+
+    assert [answer.status_code for answer in (two, umlaut, longest)] == [400, 400, 201]

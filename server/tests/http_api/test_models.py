@@ -1,0 +1,180 @@
+"""Models that fail, and models of the operator's: §10, and the options of §3.2 on their way."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from cmdc_gateway.providers.litellm import close_connections
+from cmdc_gateway.testing.conversations import Conversation, Seen, calling, names, script, shown
+from cmdc_gateway.testing.gateways import serving
+from cmdc_gateway.testing.models import ScriptedModelServer
+
+
+@pytest.fixture
+async def models() -> AsyncIterator[ScriptedModelServer]:
+    async with ScriptedModelServer() as server:
+        yield server
+        await close_connections()
+
+
+def failure(run: list[Seen]) -> list[tuple[str, dict[str, Any]]]:
+    """What a run that failed shows after its two first events, without the words of the error."""
+    found = shown(run)[2:]
+    return [(event, {"reason": "…"} if event == "error" else data) for event, data in found]
+
+
+ENDED = [("error", {"reason": "…"}), ("agent_abort", {"reason": "error"})]
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+async def test_a_failure_that_passes_is_tried_again_and_readers_see_nothing_of_it(
+    client: httpx.AsyncClient, status: int
+) -> None:
+    """§10, model failures: twice more."""
+    talk = await Conversation.begin(client)
+
+    run = await talk.run(script({"fail": {"status": status, "attempts": 2}, "text": ["after two failures"]}, nonce=talk.id))
+
+    assert names(run) == ["prompt_received", "agent_start", "message_start", "message_delta", "agent_end"]
+    assert run[-1].data["lastMessage"]["content"] == "after two failures"
+    assert (await talk.info())["turns"] == 1
+
+
+async def test_a_failure_that_stays_ends_the_run(client: httpx.AsyncClient) -> None:
+    """§10, EVT-2: after the third try; the session goes on."""
+    talk = await Conversation.begin(client)
+
+    run = await talk.run(script({"fail": {"status": 500, "attempts": 3}, "text": ["never"]}, nonce=talk.id))
+    after = await talk.run("still there?")
+
+    assert failure(run) == ENDED
+    assert after[-1].event == "agent_end"
+    assert (await talk.info())["state"] == "idle"
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
+async def test_any_other_failure_ends_the_run_at_once(client: httpx.AsyncClient, status: int) -> None:
+    """§10: a second try, which would have worked, is not made."""
+    talk = await Conversation.begin(client)
+
+    run = await talk.run(script({"fail": {"status": status, "attempts": 1}, "text": ["second try"]}, nonce=talk.id))
+
+    assert failure(run) == ENDED
+
+
+async def test_a_stream_that_is_cut_after_text_was_shown_is_not_tried_again(client: httpx.AsyncClient) -> None:
+    """§10, §3.9: what readers saw stays."""
+    talk = await Conversation.begin(client)
+    prompt = script({"thinking": ["Hm."], "text": ["Once ", "upon"], "cut": True})
+
+    run = await talk.run(prompt)
+
+    assert failure(run) == [
+        ("thinking_start", {}),
+        ("thinking_delta", {"delta": "Hm."}),
+        ("message_start", {}),
+        ("message_delta", {"delta": "Once "}),
+        ("message_delta", {"delta": "upon"}),
+        *ENDED,
+    ]
+    assert await talk.messages() == [
+        {"role": "user", "content": prompt},
+        {"role": "assistant", "content": "Once upon"},
+    ]
+
+
+async def test_a_failure_in_a_later_step_keeps_what_was_done(client: httpx.AsyncClient) -> None:
+    """§10, EVT-4."""
+    talk = await Conversation.begin(client, tools=["glob"])
+
+    run = await talk.run(script(calling(("glob", {"pattern": "*"})), {"fail": {"status": 400}}))
+
+    assert names(run)[2:] == ["tool_calls", "tool_execution_start", "tool_execution_end", "error", "agent_abort"]
+    assert [message["role"] for message in await talk.messages()] == ["user", "assistant", "tool_result"]
+
+
+async def test_an_exhausted_script_answers_done(client: httpx.AsyncClient) -> None:
+    """§10."""
+    talk = await Conversation.begin(client, tools=["glob"])
+
+    run = await talk.run(script(calling(("glob", {"pattern": "*"}))))
+
+    assert run[-1].data["lastMessage"] == {"role": "assistant", "content": "done"}
+
+
+async def test_without_a_script_the_model_repeats_what_it_was_told_word_by_word(client: httpx.AsyncClient) -> None:
+    """§10: and reports words as tokens."""
+    talk = await Conversation.begin(client)
+
+    run = await talk.run("two  words")
+
+    assert [seen.data["delta"] for seen in run if seen.event == "message_delta"] == ["You ", "said: ", "two  ", "words"]
+    assert run[-1].data["tokenUsage"] == {"promptTokens": 2, "completionTokens": 4, "totalTokens": 6}
+
+
+@pytest.mark.parametrize("block", ["{", "[]", '{"replies": [{"speech": "x"}]}', '{"replies": 1}'])
+async def test_a_script_that_cannot_be_obeyed_fails_the_run(client: httpx.AsyncClient, block: str) -> None:
+    """§10: with a sentence that says so."""
+    talk = await Conversation.begin(client)
+
+    run = await talk.run(f"```script\n{block}\n```")
+
+    assert failure(run) == ENDED
+    assert run[-2].data["reason"].startswith("the script cannot be obeyed: ")
+
+
+async def test_a_model_of_the_operators_is_reached_by_its_name_in_the_configuration(
+    tmp_path: Path, models: ScriptedModelServer
+) -> None:
+    """§3.2, §10: with the operator's address and credential, the session's options, and a price where one is known."""
+    file = {
+        "models": {
+            "house:priced": {"model": "openai/gpt-4o-mini", "api_base": models.base_url, "api_key_env": "HOUSE_KEY"}
+        }
+    }
+    settings = {"maxTokens": 50, "providerOpts": {"temperature": 0.5, "seed": 7}, "systemPrompt": "Be brief."}
+    usage = {"usage": {"promptTokens": 1_000_000, "completionTokens": 0}}
+    async with (
+        serving(tmp_path, file=file, environ={"HOUSE_KEY": "the-house-key"}, heartbeat_ms=1000) as served,
+        served.client() as client,
+    ):
+        names_offered = (await client.get("/v1/capabilities")).json()["models"]
+        talk = await Conversation.begin(client, model="house:priced", tools=["glob"], budget={"maxCostUsd": 0.2}, **settings)
+        look = calling(("glob", {"pattern": "*"}), thinking=["Hm. "], text=["Looking."], **usage)
+        run = await talk.run(script(look, {"text": ["Nothing."], **usage}, {"text": ["never"]}))
+        stats = (await talk.get("/stats")).json()
+        refused = await talk.post("prompt", {"text": "more"})
+        failed = await Conversation.begin(client, model="house:priced")
+        broken = await failed.run(script({"fail": {"status": 400}}))
+
+    assert names_offered == ["scripted:*", "house:priced"]
+    assert names(run) == [
+        "prompt_received",
+        "agent_start",
+        "thinking_start",
+        "thinking_delta",
+        "message_start",
+        "message_delta",
+        "tool_calls",
+        "tool_execution_start",
+        "tool_execution_end",
+        "message_start",
+        "message_delta",
+        "agent_end",
+    ]
+    assert run[-1].data["lastMessage"]["content"] == "Nothing."
+    assert run[-1].data["costUsd"] == stats["costUsd"] == pytest.approx(0.3)
+    assert (refused.status_code, refused.json()["error"]) == (402, "budget_exceeded")
+    sent = models.requests[0]
+    assert sent.headers["authorization"] == "Bearer the-house-key"
+    asked = {name: sent.body[name] for name in ("model", "temperature", "seed", "max_tokens")}
+    assert asked == {"model": "gpt-4o-mini", "temperature": 0.5, "seed": 7, "max_tokens": 50}
+    assert sent.body["messages"][0] == {"role": "system", "content": "Be brief."}
+    assert [tool["function"]["name"] for tool in sent.body["tools"]] == ["glob"]
+    assert failure(broken) == ENDED
+    assert "the-house-key" not in str(broken)
+    assert models.base_url not in str(broken)

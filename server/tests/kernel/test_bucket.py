@@ -1,0 +1,57 @@
+"""HTTP-9: a token bucket, by any clock."""
+
+from cmdc_gateway.kernel.bucket import Bucket
+from hypothesis import given
+from hypothesis import strategies as st
+
+rates = st.floats(0.01, 100)
+times = st.floats(0, 1e6)
+
+
+def test_a_full_bucket_gives_all_it_holds_at_once_and_then_says_how_long_to_wait() -> None:
+    bucket = Bucket(capacity=2, per_second=0.5, tokens=2, at=10)
+
+    bucket, first = bucket.take(10)
+    bucket, second = bucket.take(10)
+    bucket, third = bucket.take(11)
+
+    assert (first, second, third) == (0, 0, 1)
+    assert bucket == Bucket(capacity=2, per_second=0.5, tokens=0.5, at=11)
+
+
+@given(per_second=rates, gaps=st.lists(st.floats(0, 5)))
+def test_a_bucket_gives_no_more_than_it_was_filled_with(per_second: float, gaps: list[float]) -> None:
+    bucket, now, spent = Bucket(capacity=3, per_second=per_second, tokens=3, at=0), 0.0, 0
+
+    for gap in gaps:
+        now += gap
+        bucket, wait = bucket.take(now)
+        spent += wait == 0
+
+    assert spent <= 3 + now * per_second + 1e-5
+
+
+@given(per_second=rates, gaps=st.lists(st.floats(0, 5), max_size=10), start=times)
+def test_who_waits_as_long_as_they_were_told_gets_a_token(per_second: float, gaps: list[float], start: float) -> None:
+    bucket, now = Bucket(capacity=3, per_second=per_second, tokens=3, at=start), start
+    for gap in gaps:
+        now += gap
+        bucket, wait = bucket.take(now)
+        if wait:
+            now += wait
+            bucket, wait = bucket.take(now)
+            assert wait == 0
+
+
+@given(idle=st.floats(0, 1e9))
+def test_a_bucket_never_holds_more_than_its_capacity(idle: float) -> None:
+    bucket, _ = Bucket(capacity=3, per_second=2, tokens=0, at=0).take(idle)
+
+    assert bucket.tokens <= 2
+
+
+@given(back=st.floats(0, 100))
+def test_a_clock_that_runs_backwards_takes_nothing_away(back: float) -> None:
+    bucket, wait = Bucket(capacity=3, per_second=1, tokens=2, at=100).take(100 - back)
+
+    assert (bucket.tokens, wait) == (1, 0)

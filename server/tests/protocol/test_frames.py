@@ -1,0 +1,156 @@
+"""The forms an event takes on its way out, read back as clients read them (SSE-2, WS-2, SSE-11, EVT-5 … EVT-7)."""
+
+import json
+import re
+
+import pytest
+from cmdc_gateway.protocol.encoding import whole_text
+from cmdc_gateway.protocol.events import EVENT_NAMES, MessageDelta, ToolExecutionStart, encode_data
+from cmdc_gateway.protocol.frames import HEARTBEAT, Cursor, LoggedEvent
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+ANY_TEXT = st.text(
+    st.characters() | st.characters(categories=["Cs"]) | st.sampled_from("\r\n\x0b\x0c\x1c\x85\u2028\u2029\0")
+)
+NASTY = "\r\n\r\ndata: x\n\nid: 9\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029\0\ud800 e\u0301 👩\u200d👩\ufeff"
+
+
+def logged(text: str, seq: int = 1) -> LoggedEvent:
+    return LoggedEvent("k3x9", seq, "message_delta", 1_700_000_000_000, encode_data(MessageDelta(text), "r1"))
+
+
+def frames(stream: bytes) -> list[dict[str, str]]:
+    """Parse a stream, more strictly than the standard asks: every frame is `id`, `event`, `data`, once each."""
+    *blocks, rest = re.sub(rb"(?m)^:.*\n", b"", stream).decode().split("\n\n")
+    assert rest == ""
+    parsed: list[dict[str, str]] = []
+    for block in blocks:
+        names, values = zip(*(line.split(": ", 1) for line in re.split(r"\r\n|\r|\n", block)), strict=True)
+        assert names == ("id", "event", "data")
+        parsed.append(dict(zip(names, values, strict=True)))
+    return parsed
+
+
+def heard(lines: list[str]) -> list[dict[str, str]]:
+    """What a client makes of these lines that parses as httpx-sse 0.4.3 does.
+
+    A blank line delivers an event if there is anything to tell, an id remembered from the last one included.
+    """
+    events: list[dict[str, str]] = []
+    fields: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        if name:
+            value = value.removeprefix(" ")
+            fields[name] = f"{fields[name]}\n{value}" if name == "data" and name in fields else value
+        elif not line and fields:
+            events.append(fields)
+            fields = {"id": fields["id"]} if "id" in fields else {}
+    return events
+
+
+@given(texts=st.lists(ANY_TEXT, min_size=1, max_size=4))
+@example(texts=[NASTY, "", "plain"])
+def test_any_text_survives_a_stream(texts: list[str]) -> None:
+    """EVT-6, SSE-2: whoever reads, and by whatever idea of a line."""
+    stream = HEARTBEAT + HEARTBEAT.join(logged(text, seq).sse for seq, text in enumerate(texts, 1))
+    expected = [("message_delta", f"k3x9.{seq}", whole_text(text)) for seq, text in enumerate(texts, 1)]
+
+    lines, lines_by_the_standard = stream.decode().splitlines(), re.split("\r\n|\r|\n", stream.decode())[:-1]
+    for read in (frames(stream), heard(lines), heard(lines_by_the_standard)):
+        assert [(event["event"], event["id"], json.loads(event["data"])["delta"]) for event in read] == expected
+
+
+@given(text=ANY_TEXT, name=st.sampled_from(sorted(EVENT_NAMES)), seq=st.integers(1, 2**63))
+def test_the_three_forms_carry_the_same_members(text: str, name: str, seq: int) -> None:
+    """EVT-5, EVT-7."""
+    data = encode_data(ToolExecutionStart("t", "c", {text: text}), "r1")
+    event = LoggedEvent("0az", seq, name, 17, data)
+
+    (frame,) = frames(event.sse)
+    sent = json.loads(event.text)
+
+    assert list(sent) == ["event", "data", "id"]
+    assert sent == {"event": name, "data": json.loads(data), "id": f"0az.{seq}"}
+    assert sent == {"event": frame["event"], "data": json.loads(frame["data"]), "id": frame["id"]}
+    assert json.loads(event.entry) == sent | {"at": 17}
+    assert data in event.sse
+    assert data in event.text.encode()
+    assert data in event.entry
+
+
+def test_an_event_that_is_sent_twice_is_the_same_bytes() -> None:
+    """EVT-7."""
+    event, same = logged(NASTY), logged(NASTY)
+
+    assert (event.sse, event.text, event.entry) == (event.sse, event.text, event.entry)
+    assert (event.sse, event.text, event.entry) == (same.sse, same.text, same.entry)
+    assert event == same
+
+
+def test_an_event_knows_its_cursor_and_whether_it_ends_its_run() -> None:
+    event = logged("x", seq=7)
+
+    assert str(event.cursor) == "k3x9.7"
+    assert not event.terminal
+    assert LoggedEvent("e", 1, "agent_end", 0, b"{}").terminal
+    assert LoggedEvent("e", 1, "agent_abort", 0, b"{}").terminal
+    assert not LoggedEvent("e", 1, "error", 0, b"{}").terminal
+
+
+def test_a_heartbeat_is_heard_by_nobody() -> None:
+    """SSE-3: also after an event, where a blank line would deliver a second one."""
+    stream = HEARTBEAT + logged("x").sse + HEARTBEAT + HEARTBEAT + logged("y", 2).sse + HEARTBEAT
+
+    assert [event["id"] for event in heard(stream.decode().splitlines())] == ["k3x9.1", "k3x9.2"]
+    assert HEARTBEAT.startswith(b":")
+    assert HEARTBEAT.count(b"\n") == 1
+
+
+@given(epoch=st.from_regex(r"[0-9a-z]{1,32}", fullmatch=True), seq=st.integers(0, 10**19 - 1))
+def test_a_cursor_is_read_as_it_was_written(epoch: str, seq: int) -> None:
+    """EVT-7."""
+    cursor = Cursor(epoch, seq)
+
+    assert Cursor.parse(str(cursor)) == cursor
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        "",
+        ".",
+        "k3x9",
+        "k3x9.",
+        ".7",
+        "k3x9.7.7",
+        "k3x9.07",
+        "k3x9.00",
+        "k3x9.-1",
+        "k3x9.+1",
+        "k3x9.1e3",
+        "k3x9. 7",
+        " k3x9.7",
+        "k3x9.7\n",
+        "K3X9.7",
+        "k3-x9.7",
+        "k3x9.٧",
+        "é.7",
+        "k" * 33 + ".7",
+        "k3x9." + "9" * 20,
+        "start",
+        "latest",
+    ],
+)
+def test_what_is_no_cursor_is_none(garbage: str) -> None:
+    """SSE-7."""
+    assert Cursor.parse(garbage) is None
+
+
+@given(text=st.text("ak9.\n ٣-", max_size=8))
+def test_a_cursor_has_one_spelling(text: str) -> None:
+    """SSE-7."""
+    cursor = Cursor.parse(text)
+
+    assert cursor is None or str(cursor) == text

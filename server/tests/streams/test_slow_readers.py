@@ -1,0 +1,325 @@
+"""SSE-10 and WS-6: a reader that does not read costs little, delays nobody, and is let go of."""
+
+import asyncio
+import gc
+import socket
+import tracemalloc
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from cmdc_gateway.testing.gateways import KEY, Served, serving
+from cmdc_gateway.testing.streams import (
+    StreamParser,
+    call,
+    conversation,
+    event_stream,
+    events_request,
+    eventually,
+    names,
+    script,
+    text_of,
+)
+from cmdc_gateway.web.pulse import Beat
+
+MIB = 1024 * 1024
+STALLED_AFTER = 0.4
+LAST_CHUNK = b"\r\n0\r\n\r\n"
+
+
+@pytest.fixture
+async def served(tmp_path: Path) -> AsyncIterator[Served]:
+    """A gateway that has less patience than usual."""
+    async with serving(tmp_path, heartbeat_ms=100) as served:
+        served.gateway.pulse.stalled_after = STALLED_AFTER
+        yield served
+
+
+@pytest.fixture
+async def session(served: Served, client: httpx.AsyncClient, tmp_path: Path) -> str:
+    """A session whose one run, read by nobody, has 8 MB of events: more than the system's buffers take."""
+    (tmp_path / "workspace" / "long.txt").write_text("x" * 60_000)
+    await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": "long", "tools": ["read_file"]})
+    reads = script({"toolCalls": [call("read_file", path="long.txt")] * 120}, {"text": ["That", " was", " long."]})
+    accepted = await client.post("/v1/sessions/long/prompt", json={"text": f"{reads}\n{'y' * 900_000}"})
+    assert accepted.status_code == 202, accepted.text
+    async with asyncio.timeout(20), conversation(served.port, "long", "?after=start") as talk:
+        await talk.until("agent_end")
+    return "long"
+
+
+Stall = Callable[[bytes], Awaitable["Stalled"]]
+
+
+@pytest.fixture
+async def stall(served: Served) -> AsyncIterator[Stall]:
+    """Makes clients that send a request and do not read what comes."""
+    made: list[Stalled] = []
+
+    async def stall(request: bytes) -> Stalled:
+        made.append(await Stalled.ask(served, request))
+        return made[-1]
+
+    yield stall
+    for client in made:
+        client.leave()
+
+
+class Stalled:
+    """A client that asks for a stream and does not read it."""
+
+    def __init__(self, connected: socket.socket) -> None:
+        self._socket = connected
+
+    @classmethod
+    async def ask(cls, served: Served, request: bytes) -> "Stalled":
+        connected = socket.socket()
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connected.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(connected, ("127.0.0.1", served.port))
+        await loop.sock_sendall(connected, request)
+        return cls(connected)
+
+    async def read_on(self) -> bytes:
+        """Read after all, until the server has nothing more to say; the bytes."""
+        got = b""
+        try:
+            while piece := await self.read(65536):
+                got += piece
+        except ConnectionResetError:
+            pass
+        return got
+
+    async def read(self, size: int) -> bytes:
+        return await asyncio.get_running_loop().sock_recv(self._socket, size)
+
+    async def read_until(self, end: bytes) -> bytes:
+        """Read until these bytes are the last that came, or the connection is closed."""
+        got = b""
+        while not got.endswith(end) and (piece := await self.read(65536)):
+            got += piece
+        return got
+
+    def leave(self) -> None:
+        self._socket.close()
+
+
+def socket_request(session: str, query: str) -> bytes:
+    lines = [
+        f"GET /v1/sessions/{session}/ws{query} HTTP/1.1",
+        "Host: gateway",
+        f"X-API-Key: {KEY}",
+        "Connection: Upgrade",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+    ]
+    return "".join(f"{line}\r\n" for line in [*lines, ""]).encode()
+
+
+def close_frame(code: int) -> bytes:
+    """A WebSocket's last frame, as a server sends it."""
+    return b"\x88\x02" + code.to_bytes(2, "big")
+
+
+def beats(served: Served) -> list[Beat]:
+    return list(served.gateway.pulse._beats)
+
+
+def stalled(served: Served) -> int:
+    """How many streams wait for their client."""
+    return sum(beat.writing_since is not None for beat in beats(served))
+
+
+async def test_a_stalled_stream_is_closed_and_can_come_back_with_its_cursor(
+    served: Served, session: str, stall: Stall
+) -> None:
+    """SSE-10."""
+    reader = await stall(events_request(session))
+    await eventually(lambda: beats(served))
+    await eventually(lambda: not beats(served))
+    seen = StreamParser().feed(_content(await reader.read_on()))
+
+    assert [event.seq for event in seen] == list(range(1, len(seen) + 1))
+    assert not any(event.terminal for event in seen)
+    after = seen[-1].id if seen else "start"
+    async with asyncio.timeout(20), event_stream(served.port, session, f"?after={after}") as stream:
+        rest = await stream.rest()
+    assert [event.seq for event in rest] == list(range(len(seen) + 1, len(seen) + 1 + len(rest)))
+    assert text_of(rest) == "That was long."
+
+
+async def test_a_run_whose_end_a_stalled_reader_never_took_counts_as_unread(
+    served: Served, session: str, stall: Stall
+) -> None:
+    """SSE-5, SSE-10: a client without cursors, too, gets all of it when it comes back."""
+    await stall(events_request(session))
+    await eventually(lambda: beats(served))
+    await eventually(lambda: not beats(served))
+
+    async with asyncio.timeout(10), event_stream(served.port, session) as stream:
+        assert names(await stream.rest())[0] == "prompt_received"
+
+
+async def test_a_terminal_event_that_a_stalled_reader_took_half_of_counts_as_unread(
+    served: Served, client: httpx.AsyncClient, session: str, stall: Stall
+) -> None:
+    """SSE-5, SSE-10: the connection was closed while it was being written."""
+    accepted = await client.post(f"/v1/sessions/{session}/prompt", json={"text": script({"text": ["x" * 900_000]})})
+    reader = await stall(events_request(session, f"?after={accepted.json()['cursor']}"))
+    async with asyncio.timeout(10):
+        got = b""
+        while b"event: agent_end" not in got:
+            got += await reader.read(65536)
+    await eventually(lambda: not beats(served))
+
+    async with asyncio.timeout(10), event_stream(served.port, session) as stream:
+        events = await stream.rest()
+    assert [events[0].event, events[-1].event] == ["prompt_received", "agent_end"]
+    assert len(text_of(events)) == 900_000
+
+
+async def test_a_stalled_websocket_is_closed_with_4008(served: Served, session: str, stall: Stall) -> None:
+    """SSE-10, WS-6: a client that reads again soon can still see why."""
+    reader = await stall(socket_request(session, "?after=start"))
+    await eventually(lambda: beats(served))
+    [beat] = beats(served)
+    abort, dropped = beat.abort, asyncio.Event()
+
+    def tell() -> None:
+        dropped.set()
+        abort()
+
+    beat.abort = tell
+    async with asyncio.timeout(10):
+        await dropped.wait()
+        got = await reader.read_on()
+
+    assert got.endswith(close_frame(4008))
+    await eventually(lambda: not beats(served))
+
+
+async def test_a_websocket_that_never_reads_again_is_closed_all_the_same(
+    served: Served, session: str, stall: Stall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SSE-10."""
+    monkeypatch.setattr("cmdc_gateway.web.socket._SLOW_SECONDS", 0.2)
+
+    await stall(socket_request(session, "?after=start"))
+
+    await eventually(lambda: beats(served))
+    await eventually(lambda: not beats(served))
+
+
+@pytest.mark.parametrize("kind", ["stream", "websocket"])
+async def test_a_reader_that_is_merely_slow_is_not_closed(
+    served: Served, session: str, stall: Stall, kind: str
+) -> None:
+    """SSE-10: *without progress* is what closes it, and it makes some within each stall time."""
+    request = events_request(session) if kind == "stream" else socket_request(session, "?after=start")
+    reader = await stall(request)
+    await eventually(lambda: stalled(served))
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+
+    while loop.time() < begun + 4 * STALLED_AFTER:  # the subject is that this much time passes and it stays open
+        assert await reader.read(8_192)
+        await asyncio.sleep(0.01)
+
+    assert len(beats(served)) == 1
+
+
+async def test_a_stalled_reader_costs_at_most_1_mib(served: Served, session: str, stall: Stall) -> None:
+    """SSE-10: on streams and WebSockets, each far behind in a log that is not kept in memory for it."""
+    served.gateway.pulse.stalled_after = 60
+    requests = [events_request(session), socket_request(session, "?after=start")] * 10
+    for request in requests[:2]:  # what the log keeps for everybody, once somebody asks, is not a reader's cost
+        await stall(request)
+    await eventually(lambda: stalled(served) == 2)
+
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for request in requests:
+            await stall(request)
+        await eventually(lambda: stalled(served) == 22)
+        gc.collect()
+        cost = tracemalloc.get_traced_memory()[0] / len(requests)
+    finally:
+        tracemalloc.stop()
+
+    assert cost <= MIB
+    assert max(beat.buffered() for beat in beats(served)) <= MIB
+
+
+async def test_a_stalled_reader_delays_nobody(
+    served: Served, client: httpx.AsyncClient, session: str, stall: Stall
+) -> None:
+    """SSE-10: neither the other readers of its session, nor the run, nor other sessions."""
+    served.gateway.pulse.stalled_after = 60
+    await stall(events_request(session))
+    await stall(socket_request(session, "?after=start"))
+    await eventually(lambda: stalled(served) == 2)
+
+    async with (
+        asyncio.timeout(10),
+        event_stream(served.port, session, "?after=latest") as stream,
+        conversation(served.port, session) as talk,
+    ):
+        await client.post(f"/v1/sessions/{session}/prompt", json={"text": "hello"})
+        assert text_of(await stream.rest()) == "You said: hello"
+        assert text_of(await talk.until("agent_end")) == "You said: hello"
+
+        other = (await client.post("/v1/sessions", json={"model": "scripted:x"})).json()["sessionId"]
+        await client.post(f"/v1/sessions/{other}/prompt", json={"text": "you too"})
+        async with event_stream(served.port, other) as elsewhere:
+            assert text_of(await elsewhere.rest()) == "You said: you too"
+
+    assert stalled(served) == 2
+
+
+async def test_readers_far_behind_a_deleted_session_come_to_an_end(
+    served: Served, client: httpx.AsyncClient, session: str, stall: Stall
+) -> None:
+    """§3.4: what they had not read is forgotten with the log."""
+    served.gateway.pulse.stalled_after = 60
+    stream = await stall(events_request(session))
+    talk = await stall(socket_request(session, "?after=start"))
+    await eventually(lambda: stalled(served) == 2)
+
+    assert (await client.delete(f"/v1/sessions/{session}")).status_code == 200
+
+    async with asyncio.timeout(10):
+        assert (await stream.read_until(LAST_CHUNK)).endswith(LAST_CHUNK)
+        assert (await talk.read_until(close_frame(4004))).endswith(close_frame(4004))
+
+
+async def test_a_server_that_stops_does_not_wait_for_readers_that_do_not_read(
+    served: Served, session: str, stall: Stall, caplog: pytest.LogCaptureFixture
+) -> None:
+    """DUR-3: nor does it fill its log with them."""
+    served.gateway.pulse.stalled_after = 60
+    await stall(events_request(session))
+    await stall(socket_request(session, "?after=start"))
+    await eventually(lambda: stalled(served) == 2)
+
+    async with asyncio.timeout(2):
+        await served.server.shutdown()
+
+    await eventually(lambda: not beats(served))
+    assert [record.getMessage() for record in caplog.records] == []
+
+
+def _content(raw: bytes) -> bytes:
+    """The stream's content as far as it came."""
+    _, _, body = raw.partition(b"\r\n\r\n")
+    content = b""
+    while body:
+        size, found, body = body.partition(b"\r\n")
+        if not found or not size:
+            break
+        content += body[: int(size, 16)]
+        body = body[int(size, 16) + 2 :]
+    return content
