@@ -124,7 +124,7 @@ def _default(value: object) -> str:
         case bool():
             return f"`{str(value).lower()}`"
         case list():
-            return f"`{','.join(map(str, value))}`"  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+            return f"`{','.join(map(str, value))}`"  # pyright: ignore[reportUnknownArgumentType]
         case _:
             return f"`{value}`"
 

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from api_tables import with_tables
+from api_tables import UnknownTable, with_tables
 from cmdc_gateway.app import create_app
 from cmdc_gateway.protocol.schema import events_schema
 from cmdc_gateway.settings import Settings
@@ -71,7 +71,10 @@ def derived_files() -> Files:
     page = ROOT / PAGE
     if page.is_file():
         text = page.read_text(encoding="utf-8")
-        files[PAGE] = with_tables(text, documents["openapi.json"], documents["events.schema.json"])
+        try:
+            files[PAGE] = with_tables(text, documents["openapi.json"], documents["events.schema.json"])
+        except UnknownTable as error:
+            raise SystemExit(f"contract: {PAGE}: {error}") from None
     return files
 
 
@@ -85,7 +88,8 @@ def files_there() -> Files:
 def published() -> dict[str, Schema]:
     """The documents that a gateway serves, by name."""
     with tempfile.TemporaryDirectory() as workspace:
-        app = create_app(Settings(store="memory:", workspace=Path(workspace)), environ={})
+        given: dict[str, Any] = {"store": "memory:", "workspace": Path(workspace)}
+        app = create_app(Settings(**given), environ={})
     return {
         "openapi.json": openapi(app),
         "asyncapi.json": asyncapi(app.version),

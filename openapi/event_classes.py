@@ -221,8 +221,8 @@ class _Module:
         match shape:
             case {"const": str(value)}:
                 return f'Literal["{value}"]'
-            case {"enum": list(values)}:
-                return f"Literal[{', '.join(map(repr, values))}]"
+            case {"enum": _}:
+                return f"Literal[{_listed(shape)}]"
             case {"type": "string" | "integer" | "number" as kind}:
                 return _SCALARS[kind][0]
             case {"type": "array", "items": items}:
@@ -251,8 +251,8 @@ class _Module:
         match shape:
             case {"const": str(only)}:
                 return f"_one_of(({only!r},), {value}, {path})"
-            case {"enum": list(values)}:
-                return f"_one_of(({', '.join(map(repr, values))},), {value}, {path})"
+            case {"enum": _}:
+                return f"_one_of(({_listed(shape)},), {value}, {path})"
             case {"type": "string" | "integer" | "number" as kind}:
                 return f"{_SCALARS[kind][1]}({value}, {path})"
             case {"type": "array", "items": items}:
@@ -282,6 +282,11 @@ def event_classes(schema: Schema) -> str:
         "_READERS: Final[dict[str, Callable[[Mapping[str, Any], str, int, str], Event]]] = {",
     ]
     return "\n\n\n".join(parts) + "\n" + "\n".join(readers) + "\n}\n"
+
+
+def _listed(shape: Schema) -> str:
+    values: list[str] = shape["enum"]
+    return ", ".join(map(repr, values))
 
 
 def _docstring(text: str) -> str:

@@ -58,8 +58,7 @@ HEADERS: dict[str, dict[str, Any]] = {
         "example": '"default";q=60;w=60',
     },
     "Retry-After": {
-        "description": "Whole seconds to wait before the next try.",
-        "required": True,
+        "description": "Whole seconds to wait before the next try. Absent with `queue_full`.",
         "schema": {"type": "integer", "minimum": 0},
         "example": 7,
     },

@@ -12,7 +12,7 @@ import secrets
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from uvicorn._types import ASGIReceiveEvent
+from uvicorn._types import ASGIReceiveEvent, ASGISendEvent
 from uvicorn.config import Config
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
@@ -76,7 +76,7 @@ class LimitedWebSocketProtocol(WebSocketsSansIOProtocol):
             super().shutdown()
 
     def data_received(self, data: bytes) -> None:
-        if self.handshake_complete:
+        if self.handshake_complete and self.initial_response is None:
             super().data_received(data)
         elif self.handshake_initiated:
             # RFC 6455, 4.1: a client sends nothing before the handshake is done.
@@ -96,6 +96,11 @@ class LimitedWebSocketProtocol(WebSocketsSansIOProtocol):
                     "buffered": self._closing.get_write_buffer_size,
                 },
             }
+
+    async def send(self, message: ASGISendEvent) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
+            self.handshake_complete = True  # else uvicorn takes the refusal for no answer, and logs an error each time
 
     def _refuse_handshake(self) -> None:
         """Say what uvicorn would leave unsaid, with the connection open: websockets could not read the request."""

@@ -30,10 +30,10 @@ _ANSWERS = (EventPage, CallbackCall, CallbackResult, CallbackError)
 _ERROR_BODY = {"$ref": _TEMPLATE.format(model=ErrorBody.__name__)}
 
 _DOCUMENTS = {
-    "/openapi.json": ("get_openapi", "This document", "application/json"),
+    "/openapi.json": ("get_openapi", "The HTTP API, as OpenAPI 3.1", "application/json"),
     "/asyncapi.json": ("get_asyncapi", "The WebSocket, as AsyncAPI 3.0", "application/json"),
     "/events.schema.json": ("get_events_schema", "The events, as JSON Schema 2020-12", "application/schema+json"),
-    "/docs": ("get_docs", "This document, to be read in a browser", "text/html"),
+    "/docs": ("get_docs", "The API reference, to be read in a browser", "text/html"),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -38,6 +39,7 @@ _ERROR_HEADERS = {
     503: ("Retry-After",),
 }
 _QUOTA = ("RateLimit", "RateLimit-Policy")
+_BEFORE_COUNTING = (401, 414, 431)
 
 REQUEST_HEADERS: dict[str, Described] = {
     "Idempotency-Key": {
@@ -59,6 +61,7 @@ def operation(
     *,
     status: int = 200,
     body: type[RequestBody] | None = None,
+    body_may_be_empty: bool = False,
     takes: type[QueryModel] = NoQuery,
     headers: tuple[str, ...] = (),
     errors: tuple[str, ...] = (),
@@ -76,7 +79,7 @@ def operation(
     codes = {*errors, *_EVERYWHERE, *(() if public else _WITH_KEY)}
     codes |= {*(_WITH_BODY if body else ()), *(_POSTED if posted else ())}
     replayed = ("Idempotent-Replayed",) if posted else ()
-    responses: dict[int | str, Described] = {**(more or {})}
+    responses: dict[int | str, Described] = dict(more.items()) if more else {}
     if answer is not None:
         responses[status] = success(answer, examples)
     for described in responses.values():
@@ -88,7 +91,7 @@ def operation(
         extra["parameters"] = parameters
     if body is not None:
         REQUEST_BODIES[body.__name__] = body
-        extra["requestBody"] = _request_body(body)
+        extra["requestBody"] = {"required": not body_may_be_empty, "content": _content(body)}
     if public:
         extra["security"] = []
     if callbacks:
@@ -135,7 +138,7 @@ def refusals(codes: Iterable[str], *, quota: bool) -> dict[int | str, Described]
         refusal["description"] = "\n\n".join(filter(None, (refusal["description"], meaning)))
         examples = refusal["content"].setdefault("application/json", {"examples": {}})["examples"]
         examples[code] = {"$ref": f"#/components/examples/{code}"}
-        names = (*_ERROR_HEADERS.get(status, ()), *(_QUOTA if quota and status == 429 else ()))
+        names = (*_ERROR_HEADERS.get(status, ()), *(_QUOTA if quota and status not in _BEFORE_COUNTING else ()))
         if names:
             refusal["headers"] = _header_references(names)
     return answers
@@ -152,15 +155,13 @@ def without_titles(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def error_meanings() -> dict[str, str]:
-    """What each error code says, in a sentence."""
-    return {kind.code: prose((kind.__doc__ or "").partition("\n\n")[0]) for kind in GatewayError.__subclasses__()}
+    """What each error code says: the first sentence about its class, as the rest is about the attributes."""
+    return {kind.code: re.split(r"(?<=\.) ", prose(kind.__doc__))[0] for kind in GatewayError.__subclasses__()}
 
 
-def _request_body(body: type[RequestBody]) -> Described:
-    required = any(field.is_required() for field in body.model_fields.values())
+def _content(body: type[RequestBody]) -> Described:
     schema = {"$ref": f"#/components/schemas/{body.__name__}"}
-    content = {"application/json": {"schema": schema, "examples": example_references(body)}}
-    return {"required": required, "content": content}
+    return {"application/json": {"schema": schema, "examples": example_references(body)}}
 
 
 def _header_references(names: Iterable[str]) -> Described:

@@ -65,13 +65,16 @@ class Pulse:
         while True:
             interval = min(1.0, self._heartbeat / 4, self.stalled_after / 4)
             await asyncio.sleep(interval)
-            now = loop.time()
-            for beat in list(self._beats):
-                if beat.writing_since is not None:
-                    self._check_progress(beat, now)
-                elif now - beat.wrote_at >= self._heartbeat - interval and not beat.due:
-                    beat.due = True
-                    beat.wake()
+            self._look_after_all(loop.time(), interval)
+
+    def _look_after_all(self, now: float, interval: float) -> None:
+        # In a function of its own: the loop's variable would keep the last stream alive through the sleep.
+        for beat in list(self._beats):
+            if beat.writing_since is not None:
+                self._check_progress(beat, now)
+            elif now - beat.wrote_at >= self._heartbeat - interval and not beat.due:
+                beat.due = True
+                beat.wake()
 
     def _check_progress(self, beat: Beat, now: float) -> None:
         assert beat.writing_since is not None, "asked about while it writes"

@@ -12,7 +12,7 @@ from pydantic import Field
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from cmdc_gateway.errors import BadRequest, Forbidden, RateLimited, Unavailable
+from cmdc_gateway.errors import BadRequest, Forbidden, RateLimited, Unauthorized, Unavailable
 from cmdc_gateway.kernel.bucket import Bucket
 from cmdc_gateway.protocol.decisions import ApproveBody, RejectBody, RespondBody
 from cmdc_gateway.protocol.encoding import dumps
@@ -40,7 +40,6 @@ from cmdc_gateway.web.pulse import Beat, Pulse
 PROTOCOL = "cmdc.v1"
 MESSAGES_PER_SECOND = 20
 
-GOING_AWAY = 1001
 SERVER_FAULT = 1011
 RESTARTING = 1012
 KEY_REVOKED = 4001
@@ -228,6 +227,8 @@ class _Conversation:
         try:
             data = self._parsed(message)
             action_id = _action_id(data)
+            if self._connection.ended == "revoked":  # in this moment; the connection is about to be closed
+                raise Unauthorized
             if limited is not None:
                 raise limited
             answer = (await self._carry_out(data)).body

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, cast
 
@@ -28,6 +29,12 @@ class Gateway:
     pulse: Pulse
     capabilities: Capabilities
     ready: bool = False
+
+    async def recall(self, tenants: Iterable[str]) -> None:
+        """Let budgets know what these tenants have used; each is asked about once."""
+        meter = self.registry.services.meter
+        for tenant in set(tenants) - meter.recalled:
+            meter.recall(tenant, await self.store.usage(tenant))
 
 
 async def gateway(request: Request) -> Gateway:  # FastAPI runs what is not async in a thread

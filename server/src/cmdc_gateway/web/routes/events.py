@@ -71,7 +71,7 @@ async def read_events(
         return json_answer(await event_page(log, page_position(log, cursor), sent.limit or _PAGE, types))
     if gateway.connections.draining:
         raise Unavailable("the server is stopping", retry_after=5)
-    selection = await _selection(key, log, session, cursor, sent, types)
+    selection = await _selection(key, log, session, cursor, sent, types=types)
     return EventStream(
         selection, log, session, pulse=gateway.pulse, connections=gateway.connections, key_id=caller.key_id
     )
@@ -99,6 +99,7 @@ async def _selection(
     session: Session | None,
     cursor: str | None,
     sent: EventsQuery,
+    *,
     types: frozenset[str] | None,
 ) -> Selection:
     after = position(log, cursor) if cursor is not None else None

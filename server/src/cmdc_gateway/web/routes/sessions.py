@@ -108,6 +108,7 @@ async def post_prompt(
         AbortTaken,
         status=202,
         body=AbortBody,
+        body_may_be_empty=True,
         posted=True,
         errors=GONE,
         examples=("aborted",),
@@ -123,7 +124,15 @@ async def abort_run(
 
 @router.post(
     "/{session_id}/tickets",
-    **operation("Get a ticket", TicketIssued, status=201, body=TicketBody, posted=True, errors=GONE),
+    **operation(
+        "Get a ticket",
+        TicketIssued,
+        status=201,
+        body=TicketBody,
+        body_may_be_empty=True,
+        posted=True,
+        errors=GONE,
+    ),
 )
 async def issue_ticket(
     gateway: GatewayDep,
