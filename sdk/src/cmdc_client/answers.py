@@ -142,9 +142,8 @@ def _details(given: object) -> tuple[Detail, ...]:
     """The details that can be read; an error is not made worse by one that cannot."""
     if not isinstance(given, list):
         return ()
-    pairs = [
-        (entry.get("path"), entry.get("message")) for entry in cast("list[Any]", given) if isinstance(entry, Mapping)
-    ]
+    entries = [cast("Mapping[Any, object]", each) for each in cast("list[object]", given) if isinstance(each, dict)]
+    pairs = [(entry.get("path"), entry.get("message")) for entry in entries]
     return tuple(Detail(path, text) for path, text in pairs if isinstance(path, str) and isinstance(text, str))
 
 

@@ -72,12 +72,12 @@ def is_terminal(event: Event) -> bool:
     return isinstance(event, AgentEnd | AgentAbort)
 
 
-def read_event(name: str, data: dict[str, Any], cursor: str, where: str, *, request_id: str = "") -> Event:
+def read_event(name: str, data: Mapping[str, Any], cursor: str | None, where: str, *, request_id: str = "") -> Event:
     """The event of this name and data. Raises ProtocolError, which says what is wrong with it.
 
-    Where the cursor is empty, the server speaks the base protocol, and `request_id` is what is known without it.
+    Where there is no cursor, the server speaks the base protocol, and `request_id` is what is known without it.
     """
-    if not cursor:
+    if cursor is None:
         data = {"requestId": request_id, **_BASE.get(name, {}), **data}
     try:
         return parse_event(name, data, cursor)

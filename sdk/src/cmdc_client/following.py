@@ -166,11 +166,11 @@ class Following:
         self._order.sparse = self._wanted is not None
         return event
 
-    def _event_without_id(self, frame: Frame, data: dict[str, Any], where: str) -> Event:
+    def _event_without_id(self, frame: Frame, data: Mapping[str, Any], where: str) -> Event:
         if self._order.at is not None:
             raise ProtocolError(where, f"it has no id, though {self._order.at} is known")
         self._without_ids = True
-        return read_event(frame.event, data, "", where, request_id=self._base_run or "")
+        return read_event(frame.event, data, None, where, request_id=self._base_run or "")
 
 
 def _cursor(after: str | None) -> Cursor | None:

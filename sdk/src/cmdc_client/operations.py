@@ -4,8 +4,9 @@ The generated functions know the paths, the methods and the bodies. They are use
 tried again and answered is the same for all of them, and stands in one place (`_async/transport.py`).
 """
 
-# The generator gives what a request is made of a private name, and has no other.
-# ruff: noqa: SLF001
+# The generator gives what a request is made of a private name, and has no other. What each operation does, the methods
+# of the sessions tell, which have them one for one.
+# ruff: noqa: SLF001, D103
 # pyright: reportPrivateUsage=false
 
 from __future__ import annotations

@@ -26,10 +26,12 @@ _LARGEST_MESSAGE = 64 * 1024 * 1024
 
 
 async def async_sleep(seconds: float) -> None:
+    """Wait that long."""
     await asyncio.sleep(seconds)
 
 
 def sleep(seconds: float) -> None:
+    """Wait that long."""
     time.sleep(seconds)
 
 
@@ -55,7 +57,7 @@ class AsyncWire:
         self._where = where
 
     @classmethod
-    async def open(cls, url: str, headers: Mapping[str, str], *, timeout: float, where: str) -> AsyncWire:
+    async def open(cls, url: str, headers: Mapping[str, str], *, within: float, where: str) -> AsyncWire:
         """Open it. Raises ApiError, ProtocolError or ConnectionFailed."""
         from websockets.asyncio.client import connect  # noqa: PLC0415
         from websockets.exceptions import WebSocketException  # noqa: PLC0415
@@ -69,7 +71,7 @@ class AsyncWire:
                 url,
                 additional_headers=headers,
                 compression=None,
-                open_timeout=timeout,
+                open_timeout=within,
                 max_size=_LARGEST_MESSAGE,
             )
         except (WebSocketException, OSError, TimeoutError) as failure:
@@ -109,12 +111,12 @@ class Wire:
         self._where = where
 
     @classmethod
-    def open(cls, url: str, headers: Mapping[str, str], *, timeout: float, where: str) -> Wire:
+    def open(cls, url: str, headers: Mapping[str, str], *, within: float, where: str) -> Wire:
         """Open it. Raises ApiError, ProtocolError or ConnectionFailed."""
         from websockets.exceptions import WebSocketException  # noqa: PLC0415
-        from websockets.sync.client import connect  # noqa: PLC0415
+        from websockets.sync.client import reconnect  # noqa: PLC0415
 
-        class Connect(connect):
+        class Connect(reconnect):
             def process_redirect(self, exc: Exception) -> Exception | str:
                 return exc  # a redirect would take the key along
 
@@ -123,7 +125,7 @@ class Wire:
                 url,
                 additional_headers=headers,
                 compression=None,
-                open_timeout=timeout,
+                open_timeout=within,
                 max_size=_LARGEST_MESSAGE,
             ).connect()
         except (WebSocketException, OSError, TimeoutError) as failure:

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import threading
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any, Literal, Protocol
 
 from cmdc_client.events import ApprovalRequired, AskUser
@@ -93,24 +94,21 @@ async def _typed(prompt: str) -> str:
     loop = asyncio.get_running_loop()
     line: asyncio.Future[str] = loop.create_future()
 
-    def settle(give: Callable[[], None]) -> None:
-        if not line.done():
-            give()
+    def settle(typed: str | Exception) -> None:
+        if line.done():  # cancelled meanwhile
+            return
+        if isinstance(typed, str):
+            line.set_result(typed)
+        else:
+            line.set_exception(typed)
 
     def read() -> None:
         try:
-            text = input(prompt)
+            typed: str | Exception = input(prompt)
         except (EOFError, OSError) as failure:
-            _call_back(loop, settle, lambda: line.set_exception(failure))
-        else:
-            _call_back(loop, settle, lambda: line.set_result(text))
+            typed = failure
+        with suppress(RuntimeError):  # the loop may have ended meanwhile
+            loop.call_soon_threadsafe(settle, typed)
 
     threading.Thread(target=read, name="cmdc-terminal", daemon=True).start()
     return await line
-
-
-def _call_back(
-    loop: asyncio.AbstractEventLoop, settle: Callable[[Callable[[], None]], None], give: Callable[[], None]
-) -> None:
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(settle, give)

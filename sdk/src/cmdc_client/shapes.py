@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 import attrs
 
-from cmdc_client import _generated
+from cmdc_client._generated import models
 
 
 def flaw(value: object, hint: Any, path: str = "") -> str | None:
@@ -25,9 +25,17 @@ def flaw(value: object, hint: Any, path: str = "") -> str | None:
             None if value in arguments else f"{path} is {value!r}, which is none of {', '.join(map(repr, arguments))}"
         )
     if origin is list:
-        return _wrong(value, "a list", path) if not isinstance(value, list) else _first(value, arguments[0], path)
+        return (
+            _among(cast("list[object]", value), arguments[0], path)
+            if isinstance(value, list)
+            else _wrong(value, "a list", path)
+        )
     if origin is dict:
-        return _wrong(value, "an object", path) if not isinstance(value, dict) else _inside(value, arguments[1], path)
+        return (
+            _inside(cast("dict[Any, object]", value), arguments[1], path)
+            if isinstance(value, dict)
+            else _wrong(value, "an object", path)
+        )
     if isinstance(hint, type) and attrs.has(hint):
         return _fields(value, hint, path)
     return None if _is(value, hint) else _wrong(value, _NAMES.get(hint, str(hint)), path)
@@ -46,25 +54,26 @@ def _wrong(value: object, expected: str, path: str) -> str:
     return f"{path or 'it'} is {value!r:.80}, not {expected}"
 
 
-def _first(values: list[Any], hint: Any, path: str) -> str | None:
-    flaws = (flaw(value, hint, f"{path}[{index}]") for index, value in enumerate(values))
-    return next((found for found in flaws if found is not None), None)
+def _among(values: Iterable[object], hint: Any, path: str) -> str | None:
+    return _first(flaw(value, hint, f"{path}[{index}]") for index, value in enumerate(values))
 
 
-def _inside(values: Mapping[Any, Any], hint: Any, path: str) -> str | None:
-    flaws = (flaw(value, hint, f"{path}[{name!r}]") for name, value in values.items())
-    return next((found for found in flaws if found is not None), None)
+def _inside(values: Mapping[Any, object], hint: Any, path: str) -> str | None:
+    return _first(flaw(value, hint, f"{path}[{name!r}]") for name, value in values.items())
 
 
 def _fields(value: object, kind: type, path: str) -> str | None:
     if not isinstance(value, kind):
         return _wrong(value, f"a {kind.__name__}", path)
-    flaws = (flaw(getattr(value, name), hint, f"{path}.{name}".lstrip(".")) for name, hint in _hints(kind))
+    return _first(flaw(getattr(value, name), hint, f"{path}.{name}".lstrip(".")) for name, hint in _hints(kind))
+
+
+def _first(flaws: Iterable[str | None]) -> str | None:
     return next((found for found in flaws if found is not None), None)
 
 
 @cache
 def _hints(kind: type) -> tuple[tuple[str, Any], ...]:
     """A model's attributes and their types, whose names stand where the models import them for type checkers alone."""
-    hints = get_type_hints(kind, localns=vars(_generated.models))
+    hints = get_type_hints(kind, localns=vars(models))
     return tuple((field.name, hints[field.name]) for field in attrs.fields(cast("Any", kind)))

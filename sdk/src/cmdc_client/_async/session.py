@@ -11,7 +11,7 @@ from cmdc_client import operations
 from cmdc_client._async.live import AsyncLiveApproval, AsyncLiveEvent, AsyncLiveQuestion
 from cmdc_client._async.socket import AsyncSocket, open_socket
 from cmdc_client._async.stream import AsyncEvents, AsyncRun, follow
-from cmdc_client._async.tools import AsyncTools
+from cmdc_client._async.tools import AsyncSessionTools
 from cmdc_client._async.transport import AsyncTransport
 from cmdc_client.cursor import Cursor, Place
 from cmdc_client.errors import AlreadyResolved, CannotResume, CmdcError, NotFound, ProtocolError, RunAborted
@@ -41,7 +41,7 @@ class AsyncSession:
 
     def __init__(self, transport: AsyncTransport, session_id: str) -> None:
         self.id = session_id
-        self.tools = AsyncTools(transport, session_id)
+        self.tools = AsyncSessionTools(transport, session_id)
         self._transport = transport
 
     def __repr__(self) -> str:

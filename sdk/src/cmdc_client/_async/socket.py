@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from secrets import token_hex
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import quote, urlencode
 
 from cmdc_client._async.live import AsyncLiveEvent, live
@@ -142,18 +142,18 @@ class AsyncSocket(AsyncIterator[AsyncLiveEvent]):
             self._waiting[name] = message
 
     def _take_event(self, message: dict[str, Any]) -> None:
-        name, data, cursor = message["event"], message.get("data"), message.get("id", "")
+        name, data, cursor = message["event"], message.get("data"), message.get("id")
         where = f"event {cursor or name} of {self._where}"
-        if not isinstance(name, str) or not isinstance(data, dict) or not isinstance(cursor, str):
+        if not isinstance(name, str) or not isinstance(data, dict) or not isinstance(cursor, str | None):
             raise ProtocolError(where, "an event is an object of `event`, `data` and `id`")
-        if cursor:
+        if cursor is not None:
             try:
                 at = Cursor.parse(cursor)
             except ValueError as flaw:
                 raise ProtocolError(where, str(flaw)) from None
             if self._order.judge(at, where) == "repeated":
                 return
-        self._events.append(live(read_event(name, data, cursor, where), self))
+        self._events.append(live(read_event(name, cast("dict[str, Any]", data), cursor, where), self))
 
 
 @asynccontextmanager
@@ -165,7 +165,7 @@ async def open_socket(transport: AsyncTransport, session_id: str, after: str | N
     query = f"?{urlencode({'after': after})}" if after is not None else ""
     at = Cursor.parse(after) if after not in (None, "start", "latest") else None
     wire = await AsyncWire.open(
-        config.socket_url + path + query, config.credentials, timeout=config.timeout, where=f"GET {path}"
+        config.socket_url + path + query, config.credentials, within=config.timeout, where=f"GET {path}"
     )
     try:
         yield AsyncSocket(wire, f"GET {path}", after=at, timeout=config.timeout, named=named)

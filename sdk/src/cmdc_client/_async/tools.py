@@ -10,7 +10,7 @@ from cmdc_client._async.transport import AsyncTransport
 from cmdc_client.models import ToolEntry, ToolRegistered, ToolRemoved
 
 
-class AsyncTools:
+class AsyncSessionTools:
     """The tools of one session."""
 
     def __init__(self, transport: AsyncTransport, session_id: str) -> None:

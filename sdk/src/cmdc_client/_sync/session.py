@@ -12,7 +12,7 @@ from cmdc_client import operations
 from cmdc_client._sync.live import LiveApproval, LiveEvent, LiveQuestion
 from cmdc_client._sync.socket import Socket, open_socket
 from cmdc_client._sync.stream import Events, Run, follow
-from cmdc_client._sync.tools import Tools
+from cmdc_client._sync.tools import SessionTools
 from cmdc_client._sync.transport import Transport
 from cmdc_client.cursor import Cursor, Place
 from cmdc_client.errors import AlreadyResolved, CannotResume, CmdcError, NotFound, ProtocolError, RunAborted
@@ -42,7 +42,7 @@ class Session:
 
     def __init__(self, transport: Transport, session_id: str) -> None:
         self.id = session_id
-        self.tools = Tools(transport, session_id)
+        self.tools = SessionTools(transport, session_id)
         self._transport = transport
 
     def __repr__(self) -> str:

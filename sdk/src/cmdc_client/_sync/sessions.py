@@ -62,9 +62,13 @@ class Sessions:
 
     def get(self, session_id: str) -> Session:
         """The session of this id. Raises NotFound, SessionDead."""
-        return Session(self._transport, (self._transport.call(operations.get_session(session_id))).session_id)
+        return Session(
+            self._transport, (self._transport.call(operations.get_session(session_id))).session_id
+        )
 
-    def list(self, *, state: SessionState | None = None, page_size: int | None = None) -> Generator[SessionSummary]:
+    def list(
+        self, *, state: SessionState | None = None, page_size: int | None = None
+    ) -> Generator[SessionSummary]:
         """Iterate over the sessions of this tenant, newest first; all of them, or those in one state."""
         cursor: str | None = None
         while True:

@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterator, Callable, Mapping
 from contextlib import contextmanager
 from secrets import token_hex
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import quote, urlencode
 
 from cmdc_client._sync.live import LiveEvent, live
@@ -143,18 +143,18 @@ class Socket(Iterator[LiveEvent]):
             self._waiting[name] = message
 
     def _take_event(self, message: dict[str, Any]) -> None:
-        name, data, cursor = message["event"], message.get("data"), message.get("id", "")
+        name, data, cursor = message["event"], message.get("data"), message.get("id")
         where = f"event {cursor or name} of {self._where}"
-        if not isinstance(name, str) or not isinstance(data, dict) or not isinstance(cursor, str):
+        if not isinstance(name, str) or not isinstance(data, dict) or not isinstance(cursor, str | None):
             raise ProtocolError(where, "an event is an object of `event`, `data` and `id`")
-        if cursor:
+        if cursor is not None:
             try:
                 at = Cursor.parse(cursor)
             except ValueError as flaw:
                 raise ProtocolError(where, str(flaw)) from None
             if self._order.judge(at, where) == "repeated":
                 return
-        self._events.append(live(read_event(name, data, cursor, where), self))
+        self._events.append(live(read_event(name, cast("dict[str, Any]", data), cursor, where), self))
 
 
 @contextmanager
@@ -165,7 +165,9 @@ def open_socket(transport: Transport, session_id: str, after: str | None) -> Gen
     named = "ws_action_id" in transport.extended()
     query = f"?{urlencode({'after': after})}" if after is not None else ""
     at = Cursor.parse(after) if after not in (None, "start", "latest") else None
-    wire = Wire.open(config.socket_url + path + query, config.credentials, timeout=config.timeout, where=f"GET {path}")
+    wire = Wire.open(
+        config.socket_url + path + query, config.credentials, within=config.timeout, where=f"GET {path}"
+    )
     try:
         yield Socket(wire, f"GET {path}", after=at, timeout=config.timeout, named=named)
     finally:

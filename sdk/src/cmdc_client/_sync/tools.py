@@ -11,7 +11,7 @@ from cmdc_client._sync.transport import Transport
 from cmdc_client.models import ToolEntry, ToolRegistered, ToolRemoved
 
 
-class Tools:
+class SessionTools:
     """The tools of one session."""
 
     def __init__(self, transport: Transport, session_id: str) -> None:

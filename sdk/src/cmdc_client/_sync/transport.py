@@ -54,7 +54,9 @@ class Transport:
             sleep(delay)
 
     @contextmanager
-    def stream(self, path: str, params: Mapping[str, str], headers: Mapping[str, str]) -> Generator[Iterator[bytes]]:
+    def stream(
+        self, path: str, params: Mapping[str, str], headers: Mapping[str, str]
+    ) -> Generator[Iterator[bytes]]:
         """Open an event stream: the pieces of its body. Raises ApiError, ProtocolError or ConnectionFailed."""
         where = f"GET {path}"
         timeout = httpx.Timeout(self.config.timeout, read=self.config.silence)

@@ -13,7 +13,7 @@ from ...types import UNSET, Response, Unset
 
 def _get_kwargs(
     *,
-    body: CreateSessionBody | Unset = UNSET,
+    body: CreateSessionBody,
     idempotency_key: str | Unset = UNSET,
 ) -> dict[str, Any]:
     headers: dict[str, Any] = {}
@@ -25,8 +25,7 @@ def _get_kwargs(
         "url": "/v1/sessions",
     }
 
-    if not isinstance(body, Unset):
-        _kwargs["json"] = body.to_dict()
+    _kwargs["json"] = body.to_dict()
 
     headers["Content-Type"] = "application/json"
 
@@ -122,7 +121,7 @@ def _build_response(
 def sync_detailed(
     *,
     client: AuthenticatedClient | Client,
-    body: CreateSessionBody | Unset = UNSET,
+    body: CreateSessionBody,
     idempotency_key: str | Unset = UNSET,
 ) -> Response[ErrorBody | SessionCreated]:
     """Make a session
@@ -131,7 +130,7 @@ def sync_detailed(
 
     Args:
         idempotency_key (str | Unset):
-        body (CreateSessionBody | Unset): The settings of a new session.
+        body (CreateSessionBody): The settings of a new session.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -156,7 +155,7 @@ def sync_detailed(
 def sync(
     *,
     client: AuthenticatedClient | Client,
-    body: CreateSessionBody | Unset = UNSET,
+    body: CreateSessionBody,
     idempotency_key: str | Unset = UNSET,
 ) -> ErrorBody | SessionCreated | None:
     """Make a session
@@ -165,7 +164,7 @@ def sync(
 
     Args:
         idempotency_key (str | Unset):
-        body (CreateSessionBody | Unset): The settings of a new session.
+        body (CreateSessionBody): The settings of a new session.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -185,7 +184,7 @@ def sync(
 async def asyncio_detailed(
     *,
     client: AuthenticatedClient | Client,
-    body: CreateSessionBody | Unset = UNSET,
+    body: CreateSessionBody,
     idempotency_key: str | Unset = UNSET,
 ) -> Response[ErrorBody | SessionCreated]:
     """Make a session
@@ -194,7 +193,7 @@ async def asyncio_detailed(
 
     Args:
         idempotency_key (str | Unset):
-        body (CreateSessionBody | Unset): The settings of a new session.
+        body (CreateSessionBody): The settings of a new session.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -217,7 +216,7 @@ async def asyncio_detailed(
 async def asyncio(
     *,
     client: AuthenticatedClient | Client,
-    body: CreateSessionBody | Unset = UNSET,
+    body: CreateSessionBody,
     idempotency_key: str | Unset = UNSET,
 ) -> ErrorBody | SessionCreated | None:
     """Make a session
@@ -226,7 +225,7 @@ async def asyncio(
 
     Args:
         idempotency_key (str | Unset):
-        body (CreateSessionBody | Unset): The settings of a new session.
+        body (CreateSessionBody): The settings of a new session.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.

@@ -1,0 +1,232 @@
+"""Whether a call is believed: Standard Webhooks, as the gateway signs and as others do."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import http.client
+import io
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+import pytest
+from cmdc_client.callbacks import (
+    CallbackCall,
+    CallbackRejected,
+    MalformedCall,
+    NotSigned,
+    StaleTimestamp,
+    WrongSignature,
+    new_secret,
+    sign,
+    verify_callback,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+from standardwebhooks import Webhook, WebhookVerificationError
+
+NOW = 1_795_348_669
+SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
+OTHER = "whsec_" + base64.b64encode(bytes(32)).decode()
+CALL = {"callId": "call_1", "toolName": "get_weather", "args": {"city": "Tromsø"}, "sessionId": "demo"}
+BODY = json.dumps(CALL, ensure_ascii=False).encode()
+
+
+def now() -> float:
+    return NOW
+
+
+def signed(body: bytes = BODY, *, call_id: str = "call_1", at: int = NOW, secret: str = SECRET) -> dict[str, str]:
+    """The headers as the library of the standard makes them, which the gateway uses too."""
+    signature = Webhook(secret).sign(call_id, datetime.fromtimestamp(at, UTC), body.decode())
+    return {"webhook-id": call_id, "webhook-timestamp": str(at), "webhook-signature": signature}
+
+
+def test_what_the_standard_library_of_webhooks_signs_is_verified() -> None:
+    call = verify_callback(SECRET, signed(), BODY, now=now)
+
+    assert call == CallbackCall("call_1", "get_weather", {"city": "Tromsø"}, "demo")
+
+
+@given(args=st.dictionaries(st.text(), st.none() | st.integers() | st.text()), at=st.integers(0, 4_000_000_000))
+def test_both_sign_the_same(args: dict[str, Any], at: int) -> None:
+    body = json.dumps({**CALL, "args": args}, ensure_ascii=False).encode()
+
+    assert sign(SECRET, "call_1", at, body) == signed(body, at=at)
+    assert verify_callback(SECRET, signed(body, at=at), body, now=lambda: at).args == args
+
+
+def test_what_is_signed_here_is_verified_there() -> None:
+    headers = sign(SECRET, "call_1", int(datetime.now(UTC).timestamp()), BODY)
+
+    assert Webhook(SECRET).verify(BODY, headers) == CALL
+    with pytest.raises(WebhookVerificationError):
+        Webhook(OTHER).verify(BODY, headers)
+
+
+def test_a_new_secret_is_one_that_both_take_and_never_the_same() -> None:
+    secrets = {new_secret() for _ in range(10)}
+
+    assert len(secrets) == 10
+    for secret in secrets:
+        assert verify_callback(secret, signed(secret=secret), BODY, now=now).call_id == "call_1"
+
+
+@pytest.mark.parametrize(
+    "headers_of",
+    [
+        httpx.Headers,
+        lambda headers: {name.upper(): value for name, value in headers.items()},
+        lambda headers: http.client.parse_headers(_lines(headers)),
+    ],
+    ids=["httpx", "upper case", "http.server"],
+)
+def test_headers_may_be_those_of_any_framework(headers_of: Callable[[dict[str, str]], Any]) -> None:
+    assert verify_callback(SECRET, headers_of(signed()), BODY, now=now).call_id == "call_1"
+
+
+def _lines(headers: dict[str, str]) -> io.BytesIO:
+    return io.BytesIO("".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode() + b"\r\n")
+
+
+def test_one_right_signature_among_several_is_enough() -> None:
+    """So secrets are changed: for a while, calls are signed with both."""
+    headers = signed()
+    others = f"v1a,abc {signed(secret=OTHER)['webhook-signature']} v1, , {headers['webhook-signature']}"
+
+    assert verify_callback(SECRET, {**headers, "webhook-signature": others}, BODY, now=now).call_id == "call_1"
+
+
+@pytest.mark.parametrize("missing", ["webhook-id", "webhook-timestamp", "webhook-signature"])
+@pytest.mark.parametrize("empty", [True, False])
+def test_without_all_three_headers_it_is_not_signed(missing: str, *, empty: bool) -> None:
+    headers = signed()
+    if empty:
+        headers[missing] = ""
+    else:
+        del headers[missing]
+
+    with pytest.raises(NotSigned, match=f"the call is not signed: it has no {missing}"):
+        verify_callback(SECRET, headers, BODY, now=now)
+
+
+@pytest.mark.parametrize(
+    "signature",
+    [
+        "v1,",
+        "v1",
+        ",",
+        "v1,AAAA",
+        signed(secret=OTHER)["webhook-signature"],
+        signed(call_id="call_2")["webhook-signature"],
+        signed(at=NOW + 1)["webhook-signature"],
+        signed(BODY + b" ")["webhook-signature"],
+        signed()["webhook-signature"].replace("v1,", "v2,"),
+        signed()["webhook-signature"].rstrip("="),
+        signed()["webhook-signature"].lower(),
+        signed()["webhook-signature"] + ",",
+        "v1,ä",
+        "v1,\udc80",
+    ],
+)
+def test_a_signature_of_anything_else_is_wrong(signature: str) -> None:
+    with pytest.raises(WrongSignature) as rejected:
+        verify_callback(SECRET, {**signed(), "webhook-signature": signature}, BODY, now=now)
+
+    assert signed()["webhook-signature"] not in str(rejected.value)
+    assert SECRET.removeprefix("whsec_") not in str(rejected.value)
+
+
+@given(at=st.integers(0, len(BODY) - 1), bit=st.integers(0, 7))
+def test_a_body_with_one_bit_changed_is_not_what_was_signed(at: int, bit: int) -> None:
+    body = bytearray(BODY)
+    body[at] ^= 1 << bit
+
+    with pytest.raises(WrongSignature):
+        verify_callback(SECRET, signed(), bytes(body), now=now)
+
+
+@pytest.mark.parametrize("age", [-300, -1, 0, 299, 300])
+def test_a_clock_may_be_five_minutes_off(age: int) -> None:
+    assert verify_callback(SECRET, signed(at=NOW - age), BODY, now=now).call_id == "call_1"
+
+
+@pytest.mark.parametrize(
+    ("age", "sentence"), [(301, "signed 301 seconds ago"), (-301, "signed 301 seconds in the future")]
+)
+def test_a_call_that_is_older_or_younger_is_stale(age: int, sentence: str) -> None:
+    with pytest.raises(StaleTimestamp, match=sentence):
+        verify_callback(SECRET, signed(at=NOW - age), BODY, now=now)
+
+
+def test_the_tolerance_can_be_narrowed() -> None:
+    with pytest.raises(StaleTimestamp, match="and 10 are tolerated"):
+        verify_callback(SECRET, signed(at=NOW - 11), BODY, now=now, tolerance_seconds=10)
+
+
+@pytest.mark.parametrize("timestamp", ["soon", "1e9", "1795348669.0", "+1795348669", "²", "9" * 13, "nan"])
+def test_a_timestamp_is_whole_seconds(timestamp: str) -> None:
+    key = base64.b64decode(SECRET.removeprefix("whsec_"))
+    digest = hmac.digest(key, f"call_1.{timestamp}.".encode() + BODY, hashlib.sha256)
+    signature = "v1," + base64.b64encode(digest).decode()
+    headers = {"webhook-id": "call_1", "webhook-timestamp": timestamp, "webhook-signature": signature}
+
+    with pytest.raises(StaleTimestamp, match="must be whole seconds"):
+        verify_callback(SECRET, headers, BODY, now=now)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff",
+        b'{"callId": NaN}',
+        b"[" * 100_000,
+        *(json.dumps({name: value for name, value in CALL.items() if name != left_out}).encode() for left_out in CALL),
+        json.dumps({**CALL, "args": []}).encode(),
+        json.dumps({**CALL, "callId": 1}).encode(),
+    ],
+    ids=lambda body: str(body[:100]),
+)
+def test_a_signed_body_that_is_no_call_is_malformed(body: bytes) -> None:
+    headers = sign(SECRET, "call_1", NOW, body)
+
+    with pytest.raises(MalformedCall, match="the body"):
+        verify_callback(SECRET, headers, body, now=now)
+
+
+def test_the_header_and_the_body_name_the_same_call() -> None:
+    with pytest.raises(MalformedCall, match="the webhook-id is not the callId 'call_1' of the body"):
+        verify_callback(SECRET, signed(call_id="call_2"), BODY, now=now)
+
+
+def test_every_rejection_can_be_caught_as_one() -> None:
+    assert {error.__base__ for error in (NotSigned, WrongSignature, StaleTimestamp, MalformedCall)} == {
+        CallbackRejected
+    }
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "",
+        "whsec_",
+        "whsec_!",
+        "whsec_ä",
+        SECRET.removeprefix("whsec_"),
+        "whsec_" + base64.b64encode(bytes(23)).decode(),
+        "whsec_" + base64.b64encode(bytes(65)).decode(),
+    ],
+)
+def test_a_secret_that_is_none_verifies_nothing(secret: str) -> None:
+    with pytest.raises(ValueError, match="a secret is whsec_ and the base64 of 24 to 64 bytes") as error:
+        verify_callback(secret, signed(), BODY, now=now)
+
+    assert len(secret) < 10 or secret not in str(error.value)

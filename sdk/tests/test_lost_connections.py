@@ -1,0 +1,102 @@
+"""Runs through a line that is cut at random bytes arrive complete, in order, once."""
+
+import asyncio
+import os
+from collections.abc import Sequence
+from contextlib import aclosing
+from random import Random
+
+import pytest
+from cmdc_client import AgentEnd, AsyncClient, AsyncSession, Client, Event, Transcript
+from cmdc_gateway.testing.gateways import KEY, Served
+from cmdc_gateway.testing.streams import script
+from cutting import cutting
+
+RUNS = int(os.environ.get("CMDC_CUT_RUNS", "150"))
+SESSIONS = 25
+_WORDS = ("a", "word ", "\n", "\r\n", "\u2028", "é", "\U0001f1f3\U0001f1f4", '"', "x" * 60)
+
+
+def answer_of(chance: Random) -> list[str]:
+    return [chance.choice(_WORDS) for _ in range(chance.randint(1, 12))]
+
+
+async def log_of(session: AsyncSession, request_id: str) -> list[Event]:
+    """The run as the log has it."""
+    entries = (await session.event_page(limit=5000)).entries
+    return [entry.event for entry in entries if entry.event.request_id == request_id]
+
+
+def check(events: Sequence[Event], words: list[str], logged: list[Event]) -> None:
+    """Complete, in order, once."""
+    assert [event.id for event in events] == [event.id for event in logged]
+    assert [event.seq for event in events] == list(range(events[0].seq, events[0].seq + len(events)))
+    assert Transcript.of(events).text == "".join(words)
+    assert isinstance(events[-1], AgentEnd)
+    assert events[-1].last_message is not None
+    assert events[-1].last_message.content == "".join(words)
+
+
+@pytest.mark.timeout(60 + RUNS)
+async def test_runs_over_a_line_that_is_cut_at_random_bytes_arrive_complete_in_order_once(gateway: Served) -> None:
+    async def talk(number: int) -> None:
+        chance = Random(number)
+        async with await direct.sessions.create(model="scripted:x") as session:
+            broken = await client.sessions.get(session.id)
+            for _ in range(number, RUNS, SESSIONS):
+                words = answer_of(chance)
+                async with broken.run(script({"text": words})) as run:
+                    events = [event async for event in run]
+                check(events, words, await log_of(session, events[0].request_id))
+            assert (await session.stats()).prompt_count == len(range(number, RUNS, SESSIONS))
+
+    async with (
+        cutting(gateway.url, seed=1, mean=2000) as proxy,
+        AsyncClient(gateway.url, api_key=KEY) as direct,
+        AsyncClient(proxy.url, api_key=KEY, max_retries=30, patience=600) as client,
+        asyncio.TaskGroup() as conversations,
+    ):
+        for number in range(min(SESSIONS, RUNS)):
+            conversations.create_task(talk(number))
+    assert proxy.cuts > RUNS / 4
+    print(f"{RUNS} runs, {proxy.connections} connections, {proxy.cuts} cut")  # noqa: T201
+
+
+async def test_so_they_do_in_the_sync_client(gateway: Served) -> None:
+    def talk(url: str) -> list[tuple[list[str], list[Event], str]]:
+        chance = Random(7)
+        told: list[tuple[list[str], list[Event], str]] = []
+        with Client(url, api_key=KEY, max_retries=30) as client:
+            session = client.sessions.create(model="scripted:x")
+            for _ in range(10):
+                words = answer_of(chance)
+                told.append((words, [*session.run(script({"text": words}))], session.id))
+        return told
+
+    async with cutting(gateway.url, seed=2, mean=2000) as proxy, AsyncClient(gateway.url, api_key=KEY) as direct:
+        told = await asyncio.to_thread(talk, proxy.url)
+        session = await direct.sessions.get(told[0][2])
+        for words, events, _ in told:
+            check(events, words, await log_of(session, events[0].request_id))
+        assert (await session.stats()).prompt_count == len(told)
+    assert proxy.cuts > 0
+
+
+async def test_following_a_session_over_a_line_that_is_cut_misses_nothing(gateway: Served) -> None:
+    async with (
+        cutting(gateway.url, seed=3, mean=2000) as proxy,
+        AsyncClient(gateway.url, api_key=KEY) as direct,
+        AsyncClient(proxy.url, api_key=KEY, max_retries=30) as client,
+    ):
+        session = await direct.sessions.create(model="scripted:x")
+        broken = await client.sessions.get(session.id)
+        accepted = [await session.prompt(f"number {number} " * 20) for number in range(5)]
+        seen: list[Event] = []
+        async with aclosing(broken.events(after="start", follow=True)) as events:
+            async for event in events:
+                seen.append(event)
+                if isinstance(event, AgentEnd) and event.request_id == accepted[-1].request_id:
+                    break
+
+        logged = [entry.event for entry in (await session.event_page(limit=5000)).entries]
+        assert [event.id for event in seen] == [event.id for event in logged]

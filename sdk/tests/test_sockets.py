@@ -1,0 +1,298 @@
+"""The WebSocket: the same events, and actions that wait for their acknowledgement."""
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import pytest
+from cmdc_client import (
+    AgentEnd,
+    ApprovalRequired,
+    AskUser,
+    AsyncClient,
+    AsyncSession,
+    AsyncSocket,
+    BadRequest,
+    Client,
+    ConnectionFailed,
+    NotFound,
+    ProtocolError,
+    Session,
+    SocketClosed,
+    Unauthorized,
+    is_terminal,
+)
+from cmdc_gateway.testing.gateways import KEY, Served
+from cmdc_gateway.testing.streams import call, script
+from wayward import http, wayward
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.http11 import Request, Response
+
+BOTH = script(
+    {"toolCalls": [call("shell", command="echo one")]},
+    {"toolCalls": [call("ask_user", question="Colour?")]},
+    {"text": ["Done."]},
+)
+TOOLS = {"model": "scripted:x", "tools": ["shell", "ask_user"], "plugins": ["human_approval"]}
+
+
+@asynccontextmanager
+async def session_of(gateway: Served) -> AsyncGenerator[AsyncSession]:
+    async with AsyncClient(gateway.url, api_key=KEY) as client:
+        yield await client.sessions.create(model="scripted:x", tools=["shell", "ask_user"], plugins=["human_approval"])
+
+
+async def test_a_conversation_over_one_line(gateway: Served) -> None:
+    async with session_of(gateway) as session, session.connect() as socket:
+        accepted = await socket.prompt(BOTH)
+        told: list[str] = []
+        async for event in socket:
+            told.append(event.event)
+            match event:
+                case ApprovalRequired():
+                    await event.approve(args={"command": "echo two"})
+                case AskUser():
+                    await event.answer("red")
+                case AgentEnd():
+                    break
+                case _:
+                    pass
+
+        page = await session.event_page()
+        assert told == [entry.event.event for entry in page.entries]
+        assert {entry.event.request_id for entry in page.entries} == {accepted.request_id}
+        assert str(socket.cursor) == page.latest
+
+
+async def test_actions_and_events_at_the_same_time(gateway: Served) -> None:
+    async with session_of(gateway) as session, session.connect() as socket:
+
+        async def until_both_ended() -> int:
+            ends = 0
+            async for event in socket:
+                ends += is_terminal(event)
+                if ends == 5:
+                    break
+            return ends
+
+        reading = asyncio.create_task(until_both_ended())
+        await asyncio.sleep(0.05)
+        answers = await asyncio.gather(*(socket.prompt(f"number {number}") for number in range(5)))
+        async with asyncio.timeout(10):
+            assert await reading == 5
+        assert len({answer.request_id for answer in answers}) == 5
+
+
+async def test_an_action_that_is_refused_raises_and_the_line_stays(gateway: Served) -> None:
+    async with session_of(gateway) as session, session.connect() as socket:
+        with pytest.raises(NotFound) as failure:
+            await socket.approve("nothing")
+        assert failure.value.request.endswith("/ws: approve")
+        assert failure.value.http_status == 404
+        with pytest.raises(BadRequest):
+            await socket.prompt("")
+        assert not (await socket.abort()).ok
+
+
+async def test_a_line_may_begin_at_a_cursor(gateway: Served) -> None:
+    async with session_of(gateway) as session:
+        await session.ask("hello")
+        page = await session.event_page(limit=6)
+        async with session.connect(after=page.next) as socket:
+            assert [(await anext(socket)).seq, (await anext(socket)).seq] == [7, 8]
+
+
+async def test_a_reading_that_is_cancelled_leaves_the_line_usable(gateway: Served) -> None:
+    async with session_of(gateway) as session, session.connect() as socket:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await anext(socket)
+        assert (await socket.prompt("hello")).request_id
+        assert (await anext(socket)).event == "prompt_received"
+
+
+async def test_a_session_that_is_deleted_closes_the_line_and_says_so(gateway: Served) -> None:
+    async with session_of(gateway) as session, session.connect() as socket:
+        await session.delete()
+        with pytest.raises(SocketClosed) as failure:
+            await anext(socket)
+        assert failure.value.close_code == 4004
+
+
+async def test_a_line_that_is_refused_raises_what_the_server_says(gateway: Served) -> None:
+    async with AsyncClient(gateway.url, api_key=KEY) as client:
+        session = await client.sessions.create(model="scripted:x")
+        await session.delete()
+        with pytest.raises(NotFound):
+            async with session.connect():
+                pass
+    async with AsyncClient(gateway.url, api_key="wrong") as stranger:
+        with pytest.raises(Unauthorized):
+            async with AsyncSession(stranger._transport, "s").connect():
+                pass
+
+
+async def test_the_sync_client_does_the_same_also_from_two_threads(gateway: Served) -> None:
+    def talk() -> list[str]:
+        told: list[str] = []
+        with Client(gateway.url, api_key=KEY) as client:
+            session = client.sessions.create(
+                model="scripted:x", tools=["shell", "ask_user"], plugins=["human_approval"]
+            )
+            with session.connect() as socket:
+
+                def read() -> None:
+                    for event in socket:
+                        match event:
+                            case ApprovalRequired():
+                                event.approve()
+                            case AskUser():
+                                event.answer("red")
+                            case AgentEnd():
+                                told.append(event.event)
+                                if len(told) == 2:
+                                    break
+                            case _:
+                                pass
+
+                reading = threading.Thread(target=read)
+                reading.start()
+                socket.prompt(BOTH)
+                socket.prompt("again")
+                reading.join(10)
+                assert not reading.is_alive()
+                with pytest.raises(NotFound):
+                    socket.approve("nothing")
+        return told
+
+    assert await asyncio.to_thread(talk) == ["agent_end", "agent_end"]
+
+
+# -- servers that lie --------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def lying(
+    behave: Callable[[ServerConnection], Awaitable[None]], *extended: str
+) -> AsyncGenerator[tuple[AsyncSession, str]]:
+    """A session of a server whose WebSocket behaves so."""
+    limits = dict.fromkeys(("bodyBytes", "headerBytes", "queuedPrompts", "wsMessageBytes", "heartbeatMs", "graceMs"), 1)
+    able = {"protocol": "0.1", "models": [], "tools": [], "plugins": [], "durability": "memory"}
+    body = json.dumps({**able, "extended": extended, "limits": {**limits, "replayEvents": None, "rpm": 0}}).encode()
+
+    def plain(connection: ServerConnection, request: Request) -> Response | None:
+        if request.path.endswith("/ws"):
+            return None
+        answer = connection.respond(200, "")
+        answer.body = body
+        del answer.headers["Content-Type"], answer.headers["Content-Length"]
+        answer.headers["Content-Type"] = "application/json"
+        answer.headers["Content-Length"] = str(len(body))
+        return answer
+
+    async with serve(behave, "127.0.0.1", 0, process_request=plain) as server:
+        url = f"http://127.0.0.1:{[*server.sockets][0].getsockname()[1]}"
+        async with AsyncClient(url, timeout=0.5) as client:
+            yield AsyncSession(client._transport, "s"), url
+
+
+def sends(*messages: str | bytes) -> Callable[[ServerConnection], Awaitable[None]]:
+    async def behave(connection: ServerConnection) -> None:
+        for message in messages:
+            await connection.send(message)
+        await connection.wait_closed()
+
+    return behave
+
+
+def event(seq: int, **data: object) -> str:
+    return json.dumps({"event": "agent_start", "id": f"e.{seq}", "data": {"requestId": "r", **data}})
+
+
+@pytest.mark.parametrize(
+    ("messages", "told"),
+    [
+        (["{"], "is not JSON"),
+        (["[]"], "is not a JSON object"),
+        ([b"\x00"], "a binary message"),
+        (['{"event": "agent_start", "id": "e.1", "data": []}'], "an object of `event`, `data` and `id`"),
+        (['{"event": "agent_start", "id": 3, "data": {}}'], "an object of `event`, `data` and `id`"),
+        (['{"event": "agent_start", "id": "x", "data": {}}'], "'x' is no cursor"),
+        (['{"event": "agent_start", "id": "e.1", "data": {}}'], r"data\.requestId: is missing"),
+        ([event(1), event(3)], r"e\.3 came after e\.1"),
+    ],
+)
+async def test_what_breaks_the_contract_is_told(messages: list[str | bytes], told: str) -> None:
+    async with lying(sends(*messages)) as (session, _), session.connect() as socket:
+        with pytest.raises(ProtocolError, match=told):
+            [_ async for _ in socket]
+
+
+async def test_events_that_were_there_before_are_dropped() -> None:
+    async with lying(sends(event(1), event(1), event(2))) as (session, _), session.connect() as socket:
+        assert [(await anext(socket)).seq, (await anext(socket)).seq] == [1, 2]
+
+
+async def test_an_action_that_is_never_acknowledged_is_given_up() -> None:
+    async with lying(sends(event(1))) as (session, _), session.connect() as socket:
+        with pytest.raises(ConnectionFailed, match="prompt: not acknowledged within 0.5 s"):
+            await socket.prompt("hi")
+        assert (await anext(socket)).seq == 1
+
+
+async def test_a_server_that_gives_no_names_back_is_understood_by_the_order() -> None:
+    async def behave(connection: ServerConnection) -> None:
+        actions = [json.loads(await connection.recv()) for _ in range(2)]
+        assert all("actionId" not in action for action in actions)
+        for action in actions:
+            await connection.send(json.dumps({"requestId": action["text"], "sessionId": "s", "queued": False}))
+        await connection.send('{"event": "agent_start", "data": {}}')
+        await connection.wait_closed()
+
+    async with lying(behave) as (session, _), session.connect() as socket:
+        one, two = await asyncio.gather(socket.prompt("one"), socket.prompt("two"))
+        assert (one.request_id, two.request_id) == ("one", "two")
+        assert (await anext(socket)).id == ""
+
+
+async def test_a_line_that_closes_as_it_should_ends_the_loop_and_a_lost_one_raises() -> None:
+    async def close(connection: ServerConnection) -> None:
+        await connection.close(1001)
+
+    async def lose(connection: ServerConnection) -> None:
+        connection.transport.abort()
+
+    async with lying(close) as (session, _), session.connect() as socket:
+        assert [_ async for _ in socket] == []
+    async with lying(lose) as (session, _), session.connect() as socket:
+        with pytest.raises(SocketClosed) as failure:
+            [_ async for _ in socket]
+        assert failure.value.close_code == 1006
+
+
+async def test_a_line_goes_where_it_was_told_and_nowhere_else() -> None:
+    async with wayward(lambda _: [http(200, {})]) as other:
+        redirect = http(307, b"", Location=f"{other.url}/steal")
+        async with wayward(
+            lambda request: (
+                [http(404, {"error": "not_found", "message": "x"})] if "capab" in request.path else [redirect]
+            )
+        ) as server:
+            async with AsyncClient(server.url, api_key="k") as client:
+                with pytest.raises(ProtocolError, match="redirect"):
+                    async with AsyncSession(client._transport, "s").connect():
+                        pass
+
+            def connect() -> None:
+                with Client(server.url, api_key="k") as client, Session(client._transport, "s").connect():
+                    pass
+
+            with pytest.raises(ProtocolError, match="redirect"):
+                await asyncio.to_thread(connect)
+    assert other.requests == []
+
+
+def test_the_types_are_exported() -> None:
+    assert AsyncSocket.__name__ == "AsyncSocket"
