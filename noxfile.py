@@ -20,7 +20,7 @@ nox.options.reuse_venv = "yes"
 nox.options.sessions = ["lint", "types", "tests"]
 
 PACKAGES = {"server": "cmdc_gateway", "sdk": "cmdc_client", "conformance": "cmdc_conformance"}
-GROUPS = ("build", "tests", "lint", "types")
+GROUPS = ("build", "contract", "tests", "lint", "types")
 
 
 @nox.session
@@ -35,8 +35,15 @@ def demo(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Does every promise hold? Arguments after `--` go to pytest."""
-    install(session, packages=[*PACKAGES], groups=["tests"])
-    session.run("python", "-m", "pytest", *session.posargs)
+    install(session, packages=[*PACKAGES], groups=["contract", "tests"])
+    session.run("python", "-m", "pytest", *session.posargs, env={"CMDC_SDK_PYTHON": published_client(session)})
+
+
+@nox.session
+def contract(session: nox.Session) -> None:
+    """Write what is derived from the models: schemas, client, tables. `-- --check` only tells what differs."""
+    install(session, packages=["server"], groups=["contract"])
+    session.run("python", "openapi/contract.py", *session.posargs)
 
 
 @nox.session
@@ -116,6 +123,16 @@ def install(session: nox.Session, *, packages: list[str], groups: list[str] | No
         *(f"--group=pyproject.toml:{group}" for group in ("build", *(groups or ()))),
     )
     session.install("--no-deps", "--no-build-isolation", *(f"--editable=./{folder}" for folder in packages))
+
+
+def published_client(session: nox.Session) -> str:
+    """The path of an interpreter that has the published client and nothing of ours."""
+    venv = session.cache_dir.resolve() / "published-client"
+    python = venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    pins = ("--no-deps", "--require-hashes", "--requirements", "constraints-interop.txt")
+    session.run("uv", "venv", "--clear", "--python", sys.executable, f"{venv}", silent=True)
+    session.run("uv", "pip", "install", "--python", f"{python}", *pins, silent=True)
+    return f"{python}"
 
 
 def install_real_model(session: nox.Session) -> None:

@@ -195,8 +195,8 @@ def _scripted(text: str, script: dict[str, Any]) -> str:
 def _curl(url: str) -> str:
     headers = f"-H 'X-API-Key: {KEY}' -H 'Content-Type: application/json'"
     return (
-        f"  curl -s {url}/v1/sessions {headers} -d '{{\"model\": \"{MODEL}\", \"sessionId\": \"mine\"}}'\n"
-        f"  curl -s {url}/v1/sessions/mine/prompt {headers} -d '{{\"text\": \"Hello!\"}}'\n"
+        f'  curl -s {url}/v1/sessions {headers} -d \'{{"model": "{MODEL}", "sessionId": "mine"}}\'\n'
+        f'  curl -s {url}/v1/sessions/mine/prompt {headers} -d \'{{"text": "Hello!"}}\'\n'
         f"  curl -sN {url}/v1/sessions/mine/events -H 'X-API-Key: {KEY}'"
     )
 
@@ -209,7 +209,7 @@ def _wait_for_ctrl_c() -> None:
         print("\nstopping")
 
 
-def _require(true: bool, what: str) -> None:  # noqa: FBT001
+def _require(true: bool, what: str) -> None:
     if not true:
         raise SystemExit(f"this should have been so, and was not: {what}")
 

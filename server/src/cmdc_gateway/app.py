@@ -21,6 +21,7 @@ from cmdc_gateway.errors import GatewayError
 from cmdc_gateway.protocol.service import Capabilities, Limits
 from cmdc_gateway.providers.catalog import Catalog
 from cmdc_gateway.providers.litellm import LitellmProvider
+from cmdc_gateway.providers.retry import Retrying
 from cmdc_gateway.sessions.idempotency import Idempotency
 from cmdc_gateway.sessions.registry import Registry
 from cmdc_gateway.sessions.services import Services
@@ -112,6 +113,11 @@ def create_app(
         environ=environ,
         scripted=settings.scripted_model,
         reach=partial(LitellmProvider, timeout=settings.model_timeout_ms / 1000),
+        retry=partial(
+            Retrying,
+            delays=[delay / 1000 for delay in settings.model_retry_ms],
+            stall_seconds=settings.model_stall_ms / 1000,
+        ),
     )
     addresses = AddressPolicy(settings.callback_allow)
     services = _services(settings, store, catalog, addresses)
@@ -214,8 +220,7 @@ def _lifespan(gateway: Gateway, keys: KeyRing) -> Callable[[FastAPI], AbstractAs
         services = gateway.registry.services
         await gateway.store.open()
         try:
-            for tenant in {caller.tenant for caller in keys.callers()}:
-                services.meter.recall(tenant, await gateway.store.usage(tenant))
+            await gateway.recall(caller.tenant for caller in keys.callers())
             await gateway.registry.start()
             gateway.pulse.start()
             gateway.ready = True

@@ -31,6 +31,7 @@ def _listed(value: Any) -> Any:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+CommaNumbers = Annotated[list[Annotated[int, Field(ge=0, le=60_000)]], NoDecode, BeforeValidator(_listed)]
 CommaList = Annotated[list[str], NoDecode, BeforeValidator(_listed)]
 
 
@@ -89,32 +90,60 @@ class ConfigFile(_Section):
 class Settings(BaseSettings):
     """Every setting, `GATEWAY_<NAME>` in the environment. Times are milliseconds where the name says `ms`."""
 
-    model_config = SettingsConfigDict(env_prefix="GATEWAY_", extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(env_prefix="GATEWAY_", extra="ignore", frozen=True, use_attribute_docstrings=True)
 
     host: str = "127.0.0.1"
+    """Address to listen on. Beyond loopback, keys must be configured."""
     port: int = Field(4000, ge=0, le=65535)
+    """0 takes any free one; the first line printed says which."""
     api_keys: CommaList = []
+    """Keys of the tenant `default`, divided by commas. With none at all, one is made for this run and printed."""
     store: str = "sqlite:///cmdc-gateway.db"
+    """`sqlite:///FILE`, with `?durability=process` or `?durability=disk`; or `memory:`."""
     config: Path | None = None
+    """The TOML file."""
     rate_limit_rpm: int | None = Field(None, ge=0)
+    """Requests a minute and key; 60 if neither this nor the file says otherwise, 0 is no limit."""
     workspace: Path | None = None
+    """The folder for tools, which must exist. Left out: a folder beside the store, made if need be."""
     cors_origins: CommaList = ["*"]
+    """Origins of browsers that may ask, divided by commas."""
     callback_allow: CommaList = []
+    """Networks, addresses and hosts that callbacks may go to beside public ones, divided by commas."""
     heartbeat_ms: int = Field(15_000, ge=10, le=30_000)
+    """How often a silent stream gets a comment line."""
     grace_ms: int = Field(30_000, ge=0, le=3_600_000)
+    """How long runs may take to end after SIGTERM."""
     replay_events: int | None = Field(None, ge=1)
+    """How many events of a session are kept at least; left out, all are."""
     scripted_model: bool = True
+    """Whether the scripted model is served."""
     ws_api_key: bool = True
+    """Whether `?api_key=` opens a WebSocket."""
     queued_prompts: int = Field(100, ge=1, le=10_000)
+    """How many prompts may wait in a session."""
     body_bytes: int = Field(1_048_576, ge=1_024)
+    """Longest body."""
     header_bytes: int = Field(32_768, ge=1_024)
+    """All headers of a request together."""
     header_fields: int = Field(100, ge=8)
+    """How many headers a request may have."""
     url_bytes: int = Field(8_192, ge=256)
+    """Longest URL."""
     header_timeout_ms: int = Field(10_000, ge=100)
+    """Until the headers are complete."""
     body_timeout_ms: int = Field(30_000, ge=100)
+    """Until the body is complete."""
     ws_message_bytes: int = Field(1_048_576, ge=1_024)
+    """Longest WebSocket message."""
     model_timeout_ms: int = Field(600_000, ge=100)
+    """How long a model's connection may be silent."""
+    model_stall_ms: int = Field(120_000, ge=100)
+    """How long a model may be silent within an answer before the call is ended."""
+    model_retry_ms: CommaNumbers = [500, 1_000]
+    """The pauses before a model call is tried again, divided by commas."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """How much is logged."""
     _file: ConfigFile = PrivateAttr(default_factory=ConfigFile)
 
     @property

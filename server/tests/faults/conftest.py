@@ -8,8 +8,6 @@ import pytest
 from cmdc_gateway.testing.gateways import GatewayProcess
 from cmdc_gateway.testing.receivers import Receiver
 
-pytest.register_assert_rewrite("cmdc_gateway.testing.conversations", "cmdc_gateway.testing.watching")
-
 # Every tool, and none that needs a person unless its session says so.
 CONFIG = """
 [tools]

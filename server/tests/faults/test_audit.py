@@ -9,13 +9,17 @@ import pytest
 from cmdc_gateway.testing.audit import Frame, Record, audit
 
 USAGE = {"promptTokens": 3, "completionTokens": 2, "totalTokens": 5}
-CALLS = [{"callId": "c1", "name": "count", "arguments": {}}, {"callId": "c2", "name": "ask_user", "arguments": {}}]
+CALLS: list[dict[str, Any]] = [
+    {"callId": "c1", "name": "count", "arguments": {}},
+    {"callId": "c2", "name": "ask_user", "arguments": {}},
+]
 
 
 def logged(*events: tuple[str, str, dict[str, Any]]) -> list[Frame]:
     """Events, each given as its run, its name and its other data."""
     return [
-        Frame(f"e.{seq}", name, json.dumps({**data, "requestId": run})) for seq, (run, name, data) in enumerate(events, 1)
+        Frame(f"e.{seq}", name, json.dumps({**data, "requestId": run}))
+        for seq, (run, name, data) in enumerate(events, 1)
     ]
 
 
@@ -102,7 +106,9 @@ DAMAGE: dict[str, tuple[str, Damage]] = {
         "EVT-4",
         lambda: replace(
             GOOD,
-            log=logged(*EVENTS[:8], ("r1", "approval_resolved", {"approvalId": "apr_c1", "status": "rejected"}), *EVENTS[9:]),
+            log=logged(
+                *EVENTS[:8], ("r1", "approval_resolved", {"approvalId": "apr_c1", "status": "rejected"}), *EVENTS[9:]
+            ),
         ),
     ),
     "an approval was decided twice": ("APP-2", lambda: replace(GOOD, log=with_more(9, EVENTS[8]))),

@@ -14,12 +14,13 @@ from cmdc_gateway.testing.audit import audit
 from cmdc_gateway.testing.conversations import Conversation, calling, script
 from cmdc_gateway.testing.gateways import GatewayProcess
 from cmdc_gateway.testing.receivers import Receiver
-from cmdc_gateway.testing.watching import Watcher, record_of
+from cmdc_gateway.testing.watching import Watcher, record_of, until
 
 KILLS = int(os.environ.get("CMDC_FAULT_KILLS", "12"))
 SEED = int(os.environ.get("CMDC_FAULT_SEED", "20"))
 
-PARAMETERS = {"type": "object", "properties": {}}
+PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}}
+COUNT_THRICE: list[tuple[str, dict[str, Any]]] = [("count", {})] * 3
 
 
 async def register(talk: Conversation, receiver: Receiver, name: str = "count", **more: Any) -> None:
@@ -73,9 +74,7 @@ async def test_a_command_killed_with_the_server_is_closed_with_an_error_and_not_
         accepted = [await talk.prompt(script(calling(("shell", {"command": command}))))]
         await watcher.until("tool_execution_start")
         pids = gateway.folder / "gateway-workspace" / "pids.txt"
-        async with asyncio.timeout(10):
-            while not pids.exists() or not pids.read_text().endswith("\n"):
-                await asyncio.sleep(0.01)
+        await until(lambda: pids.exists() and pids.read_text().endswith("\n"))
 
         await kill_and_restart(gateway, watcher)
         async with asyncio.timeout(5):
@@ -184,7 +183,7 @@ async def test_two_pending_approvals_both_wait_on_though_a_third_was_rejected(
     talk = await Conversation.begin(client)
     await register(talk, receiver, requiresApproval=True)
     async with Watcher(talk) as watcher:
-        await talk.prompt(script(calling(*[("count", {})] * 3)))
+        await talk.prompt(script(calling(*COUNT_THRICE)))
         waiting = [(await watcher.until("approval_required", nth))["approvalId"] for nth in (1, 2, 3)]
         assert (await talk.post("reject", {"approvalId": waiting[1], "reason": "no"})).status_code == 200
 

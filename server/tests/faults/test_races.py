@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -12,10 +13,10 @@ from cmdc_gateway.testing.conversations import Conversation, calling, names, scr
 from cmdc_gateway.testing.gateways import KEY, Served, serving
 from cmdc_gateway.testing.models import ScriptedModelServer
 from cmdc_gateway.testing.receivers import Receiver
-from cmdc_gateway.testing.watching import Watcher, record_of
+from cmdc_gateway.testing.watching import Watcher, close_code, record_of, until, until_idle
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed
 
+A_THOUSAND: list[tuple[str, dict[str, Any]]] = [("t", {})] * 1000
 STALLED = script({"text": ["one ", "two"], "delayMs": 600_000})
 TERMINAL = ("agent_end", "agent_abort")
 
@@ -30,12 +31,6 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
 async def client(served: Served) -> AsyncIterator[httpx.AsyncClient]:
     async with served.client() as client:
         yield client
-
-
-async def idle(talk: Conversation) -> None:
-    async with asyncio.timeout(15):
-        while (await talk.info())["state"] != "idle":
-            await asyncio.sleep(0.005)
 
 
 async def test_a_client_that_leaves_in_the_middle_of_a_prompt_has_sent_none(
@@ -99,10 +94,8 @@ async def test_a_thousand_tool_calls_in_one_step_each_run_once(client: httpx.Asy
     tool = {"name": "t", "description": "", "parameters": {"type": "object"}, "callbackUrl": receiver.url}
     await talk.post("tools", tool)
     async with Watcher(talk) as watcher:
-        await talk.prompt(script(calling(*[("t", {})] * 1000)))
-        async with asyncio.timeout(50):
-            while "agent_end" not in [frame.event for frame in watcher.frames[-1:]]:
-                await asyncio.sleep(0.05)
+        await talk.prompt(script(calling(*A_THOUSAND)))
+        await until(lambda: bool(watcher.frames) and watcher.frames[-1].event == "agent_end", within=50)
         calls = [call.body["callId"] for call in receiver.calls]
         assert audit(await record_of(talk, watcher, ran=calls)) == []
     assert len(calls) == 1000
@@ -121,7 +114,7 @@ async def test_a_thousand_approvals_can_wait_at_once_and_be_stopped_at_once(
     tool = {"name": "t", "description": "", "parameters": {"type": "object"}, "callbackUrl": receiver.url}
     await talk.post("tools", {**tool, "requiresApproval": True})
     async with Watcher(talk) as watcher:
-        await talk.prompt(script(calling(*[("t", {})] * 1000)))
+        await talk.prompt(script(calling(*A_THOUSAND)))
         await watcher.until("approval_required", 1000)
         assert (await talk.post("abort")).status_code == 202
         await watcher.until("agent_abort")
@@ -154,18 +147,14 @@ async def test_a_model_far_away_that_stalls_is_given_up_on_and_left_alone(tmp_pa
         async with serving(tmp_path, file=file, model_timeout_ms=1_000) as served, served.client() as client:
             talk = await Conversation.begin(client, model="far:m")
             warm = await client.post(f"{talk.path}/prompt", json={"text": "hello"})
-            async with asyncio.timeout(60):  # the first call loads the library
-                while (await talk.info())["state"] != "idle":
-                    await asyncio.sleep(0.05)
+            await until_idle(talk, within=60)
             assert warm.status_code == 202
 
             model.fault = "stall"
             asked = len(model.requests)
             async with Watcher(talk, after="latest") as watcher:
                 await talk.prompt("stall")
-                async with asyncio.timeout(15):
-                    while len(model.requests) == asked:
-                        await asyncio.sleep(0.01)
+                await until(lambda: len(model.requests) > asked)
                 await talk.post("abort")
                 await watcher.until("agent_abort")
                 async with asyncio.timeout(5):
@@ -204,15 +193,11 @@ async def test_deleting_a_session_ends_everything_it_does(
 
         deleted = await client.delete(talk.path)
         clean = await watcher.ended()
-        with pytest.raises(ConnectionClosed) as closed:
-            async with asyncio.timeout(10):
-                while True:
-                    await socket.recv()
+        code = await close_code(socket)
 
     afterwards = [await talk.get(), await talk.get("/events"), await talk.post("abort"), await client.delete(talk.path)]
     assert (deleted.status_code, clean) == (200, True)
-    assert closed.value.rcvd is not None
-    assert closed.value.rcvd.code == 4004
+    assert code == 4004
     assert [answer.status_code for answer in afterwards] == [404] * 4
     if state == "idle":
         assert watcher.frames[-1].event == "agent_end"
@@ -251,7 +236,7 @@ async def test_an_abort_that_races_with_the_end_of_a_run_leaves_one_terminal_eve
             await asyncio.sleep(chance.uniform(0, 0.008))
             answers = await asyncio.gather(*(talk.post("abort") for _ in range(3)))
             stopped += sum(answer.status_code == 202 for answer in answers)
-        await idle(talk)
+        await until_idle(talk)
         record = await record_of(talk, watcher, accepted=accepted)
     assert audit(record) == []
     assert [frame.event for frame in record.log].count("agent_abort") == stopped
@@ -277,7 +262,7 @@ async def test_one_decision_wins_however_many_are_made_at_once(client: httpx.Asy
                 if answer.status_code == 200 and "action" in said:
                     status = {"approve": "approved", "reject": "rejected"}[said["action"]]
                     assert decisions.setdefault(approval_id, status) == status, "two decisions were taken"
-            await idle(talk)
+            await until_idle(talk)
         calls = [call.body["callId"] for call in receiver.calls]
         assert audit(await record_of(talk, watcher, decisions=decisions, ran=calls)) == []
 

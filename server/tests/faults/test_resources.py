@@ -17,7 +17,7 @@ from cmdc_gateway.testing.audit import audit
 from cmdc_gateway.testing.conversations import Conversation, calling, names, script
 from cmdc_gateway.testing.gateways import KEY, Served, serving
 from cmdc_gateway.testing.receivers import Receiver
-from cmdc_gateway.testing.watching import Watcher, record_of
+from cmdc_gateway.testing.watching import Watcher, record_of, until, until_idle
 from websockets.asyncio.client import connect
 
 SLOW = script({"text": ["w "] * 1000, "delayMs": 5})
@@ -83,7 +83,9 @@ async def until_held(served: Served, base: Held) -> None:
 async def use(served: Served, receiver: Receiver, number: int) -> None:
     """A short life of a session; `number` says which."""
     async with served.client() as client:
-        talk = await Conversation.begin(client, tools=["shell", "ask_user"], approval={"tools": [], "timeoutMs": 60_000})
+        talk = await Conversation.begin(
+            client, tools=["shell", "ask_user"], approval={"tools": [], "timeoutMs": 60_000}
+        )
         tool = {"name": "t", "description": "", "parameters": {"type": "object"}, "callbackUrl": receiver.url}
         await talk.post("tools", tool)
         url = f"ws://127.0.0.1:{served.port}{talk.path}/ws"
@@ -168,9 +170,7 @@ async def test_a_session_that_is_read_or_waits_is_not_at_rest(served: Served) ->
             await waiting.prompt(script(calling(("ask_user", {"question": "?"}))))
             ref = (await waiting.first("ask_user"))["ref"]
             await gone.run("hello")
-            async with asyncio.timeout(10):
-                while served.gateway.registry.active > 2:
-                    await asyncio.sleep(0.01)
+            await until(lambda: served.gateway.registry.active == 2)
 
             await read.run("hello")
             await watcher.until("agent_end")
@@ -188,16 +188,12 @@ async def test_requests_that_meet_a_session_being_let_go_are_served(served: Serv
         for number in range(60):
             accepted.append(await talk.prompt(f"number {number}"))
             await asyncio.sleep(0.04 + 0.001 * (number % 40))
-        async with asyncio.timeout(10):
-            while (await talk.info())["state"] != "idle":
-                await asyncio.sleep(0.01)
+        await until_idle(talk)
         assert audit(await record_of(talk, accepted=accepted)) == []
 
 
 async def at_rest(served: Served, besides: int = 0) -> None:
-    async with asyncio.timeout(10):
-        while served.gateway.registry.active > besides:
-            await asyncio.sleep(0.01)
+    await until(lambda: served.gateway.registry.active == besides)
 
 
 async def test_a_stream_that_idles_costs_one_task_or_two(served: Served) -> None:
@@ -214,8 +210,6 @@ async def test_a_stream_that_idles_costs_one_task_or_two(served: Served) -> None
         grown = len(asyncio.all_tasks()) - base - len(watchers)  # a watcher is a task of the test's own
         for watcher in watchers:
             await watcher.__aexit__(None, None, None)
-        async with asyncio.timeout(10):
-            while len(asyncio.all_tasks()) > base:
-                await asyncio.sleep(0.01)
+        await until(lambda: len(asyncio.all_tasks()) <= base)
     assert grown <= 2 * len(watchers)
     assert served.gateway.pulse.streams == 0

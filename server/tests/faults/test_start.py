@@ -1,19 +1,20 @@
-"""How fast it starts, what a stream costs, how soon a reader has what the model said. Bounds are generous: a busy
-machine is no defect. The figures are printed (`pytest -s`)."""
+"""How fast it starts, what a stream costs, how soon a reader has what the model said.
+
+The bounds are generous, because a busy machine is no defect; the figures themselves are in the report (`-rP`).
+"""
 
 import asyncio
-import json
 import os
 import resource
 import statistics
-import subprocess
 import sys
 import time
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
-import httpx
 import pytest
-from cmdc_gateway.sessions.draft import Draft
+from cmdc_gateway.kernel.signals import ModelSignal, TextArrived
+from cmdc_gateway.providers.provider import ModelProvider, ModelRequest, Price
 from cmdc_gateway.store.sqlite.store import SqliteStore
 from cmdc_gateway.testing.conversations import Conversation, script
 from cmdc_gateway.testing.gateways import KEY, GatewayProcess, serving
@@ -23,20 +24,36 @@ BYTES_PER_STREAM = 125 * 1024
 
 
 async def test_it_is_ready_soon(tmp_path: Path) -> None:
-    """DESIGN: 1.5 s on an idle machine; the measured time is printed."""
-    gateway = GatewayProcess(tmp_path)
-    begun = time.monotonic()
-    async with gateway:
-        took = time.monotonic() - begun
-    print(f"ready after {took:.2f} s")
-    assert took < 5
+    """DESIGN: 1.5 s on an idle machine; the best of three."""
+    took: list[float] = []
+    for _ in range(3):
+        begun = time.monotonic()
+        async with GatewayProcess(tmp_path):
+            took.append(time.monotonic() - begun)
+    sys.stdout.write(f"ready after {min(took):.2f} s\n")
+    assert min(took) < 5
 
 
-def test_the_library_for_models_far_away_is_not_loaded_at_the_start() -> None:
-    """It takes seconds, and a gateway may never need it."""
-    program = "import sys, cmdc_gateway.__main__, cmdc_gateway.server, cmdc_gateway.app; print('litellm' in sys.modules)"
-    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
-    assert answer.stdout.strip() == "False"
+async def test_the_library_for_models_far_away_is_not_loaded_at_the_start(tmp_path: Path) -> None:
+    """It takes seconds, and a gateway may never need it; a conversation with another model is had without it."""
+    program = """if True:
+        import asyncio, pathlib, sys
+        from cmdc_gateway import __main__, server
+        from cmdc_gateway.testing.conversations import Conversation
+        from cmdc_gateway.testing.gateways import serving
+
+        async def converse():
+            async with serving(pathlib.Path(sys.argv[1])) as served, served.client() as client:
+                await (await Conversation.begin(client)).run("hello")
+            print("litellm" in sys.modules)
+
+        asyncio.run(converse())
+    """
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, str(tmp_path), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+    )
+    said, _ = await process.communicate()
+    assert said.decode().split()[-1:] == ["False"]
 
 
 def resident_bytes(pid: int) -> int:
@@ -56,7 +73,8 @@ async def test_an_idle_stream_costs_little_memory(tmp_path: Path) -> None:
         grown = resident_bytes(gateway.process.pid) - before
         for writer in writers:
             writer.close()
-    print(f"{STREAMS} idle streams: {grown / 1024 / STREAMS:.1f} KiB each")
+            await writer.wait_closed()
+    sys.stdout.write(f"{STREAMS} idle streams: {grown / 1024 / STREAMS:.1f} KiB each\n")
     assert grown / STREAMS < BYTES_PER_STREAM
 
 
@@ -68,16 +86,45 @@ async def open_stream(gateway: GatewayProcess, talk: Conversation) -> asyncio.St
     return writer
 
 
+class TimedProvider:
+    """A model that is asked through here; notes when each text left it."""
+
+    def __init__(self, provider: ModelProvider) -> None:
+        self.said_at: dict[str, float] = {}
+        self._provider = provider
+
+    def found(self, _: str) -> ModelProvider:
+        return self
+
+    async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelSignal]:
+        async for signal in self._provider.stream(request):
+            if isinstance(signal, TextArrived):
+                self.said_at[signal.text] = time.perf_counter()
+            yield signal
+
+    def price(self, model: str) -> Price | None:
+        return self._provider.price(model)
+
+    async def prepare(self) -> None:
+        await self._provider.prepare()
+
+
 async def test_a_reader_has_what_the_model_said_within_milliseconds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """DESIGN: from the model's chunk, over a commit in SQLite, to a reader of the stream; 10 ms on an idle machine."""
-    said_at: dict[str, float] = {}
-
-    class Provider:
-        """Notes when it says something."""
-
-    del Draft, json, monkeypatch, said_at, Provider
+    """DESIGN: from the model's chunk, over a commit in SQLite, to a reader of the stream: 10 ms on an idle machine."""
     async with serving(tmp_path, store=SqliteStore(tmp_path / "gateway.db")) as served, served.client() as client:
+        catalog = served.gateway.registry.services.offer.catalog
+        model = TimedProvider(catalog.find("scripted:x"))
+        monkeypatch.setattr(catalog, "find", model.found)
         talk = await Conversation.begin(client)
-        print(statistics, talk, script, httpx)
+        request_id = await talk.prompt(script({"text": [f"{n} " for n in range(200)], "delayMs": 5}))
+        delays = [
+            time.perf_counter() - model.said_at[seen.data["delta"]]
+            async for seen in talk.stream(requestId=request_id)
+            if seen.event == "message_delta"
+        ]
+    p50, p99 = statistics.median(delays), statistics.quantiles(delays, n=100)[98]
+    sys.stdout.write(f"from the model to a reader: p50 {p50 * 1000:.1f} ms, p99 {p99 * 1000:.1f} ms\n")
+    assert len(delays) == 200
+    assert p50 < 0.05

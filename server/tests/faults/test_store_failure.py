@@ -17,7 +17,7 @@ from cmdc_gateway.testing.conversations import Conversation, calling, names, scr
 from cmdc_gateway.testing.faults import Faults, faulty, once
 from cmdc_gateway.testing.gateways import Served, serving
 from cmdc_gateway.testing.receivers import Receiver
-from cmdc_gateway.testing.watching import Watcher, record_of, whole_log
+from cmdc_gateway.testing.watching import Watcher, record_of, until, until_available, whole_log
 
 
 @dataclass
@@ -49,14 +49,10 @@ def appends(name: str) -> Callable[[Write], bool]:
 
 async def until_up(talk: Conversation) -> None:
     """Wait until the session takes prompts again; it looks for its store four times a second."""
-    async with asyncio.timeout(10):
-        while (await talk.post("abort")).status_code == 503:
-            await asyncio.sleep(0.02)
+    await until_available(lambda: talk.post("abort"))
 
 
-async def test_while_the_store_is_down_nothing_is_accepted_and_readyz_says_so(
-    frail: Frail, receiver: Receiver
-) -> None:
+async def test_while_the_store_is_down_nothing_is_accepted_and_readyz_says_so(frail: Frail, receiver: Receiver) -> None:
     """DUR-5: 503 with Retry-After, never a 2xx; alive all the same; and it all works once the store does."""
     talk = await Conversation.begin(frail.client)
     await talk.run("hello")
@@ -173,9 +169,7 @@ async def test_an_approval_that_could_not_be_written_still_waits(frail: Frail) -
         frail.faults.down = True
         refused = [await talk.post("approve", {"approvalId": approval_id}) for _ in range(3)]
         frail.faults.down = False
-        async with asyncio.timeout(10):
-            while (approved := await talk.post("approve", {"approvalId": approval_id})).status_code == 503:
-                await asyncio.sleep(0.02)
+        approved = await until_available(lambda: talk.post("approve", {"approvalId": approval_id}))
         await watcher.until("agent_end")
 
         assert audit(await record_of(talk, watcher, decisions={approval_id: "approved"})) == []
@@ -197,9 +191,7 @@ async def test_an_approval_expires_though_the_store_failed(frail: Frail, when: s
         if when == "before its time":
             assert (await talk.post("approve", {"approvalId": approval_id})).status_code == 503
         else:
-            async with asyncio.timeout(10):
-                while frail.faults.refused == 0:
-                    await asyncio.sleep(0.01)
+            await until(lambda: frail.faults.refused > 0)
         frail.faults.down = False
 
         resolved = await watcher.until("approval_resolved")
@@ -226,9 +218,7 @@ async def test_a_question_outlives_a_failing_store(frail: Frail) -> None:
 
 
 async def until_recovered(talk: Conversation, ref: str) -> None:
-    async with asyncio.timeout(10):
-        while (await talk.post("respond", {"ref": ref, "response": "42"})).status_code == 503:
-            await asyncio.sleep(0.02)
+    await until_available(lambda: talk.post("respond", {"ref": ref, "response": "42"}))
 
 
 async def test_many_sessions_recover_together_after_the_store_was_away(frail: Frail) -> None:
@@ -244,9 +234,7 @@ async def test_many_sessions_recover_together_after_the_store_was_away(frail: Fr
             await watcher.until("message_delta")
 
         frail.faults.down = True
-        async with asyncio.timeout(10):
-            while frail.faults.refused < len(talks):
-                await asyncio.sleep(0.01)
+        await until(lambda: frail.faults.refused >= len(talks))
         frail.faults.down = False
 
         for talk, watcher in zip(talks, watchers, strict=True):
@@ -326,16 +314,12 @@ def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_housekeeping_outlives_a_failing_store(frail: Frail) -> None:
     """DUR-5: leases are renewed and resting sessions let go again, once the store is back."""
     frail.faults.down = True
-    async with asyncio.timeout(10):
-        while frail.faults.failed < 3:
-            await asyncio.sleep(0.01)
+    await until(lambda: frail.faults.failed >= 3)
     frail.faults.down = False
     talk = await Conversation.begin(frail.client)
     await talk.run("hello")
 
-    async with asyncio.timeout(10):
-        while frail.served.gateway.registry.active:
-            await asyncio.sleep(0.01)
+    await until(lambda: frail.served.gateway.registry.active == 0)
     assert (await whole_log(talk))[-1].event == "agent_end"
 
 
@@ -347,9 +331,7 @@ async def test_a_disk_that_is_full_keeps_nobody_busy(frail: Frail) -> None:
         await watcher.until("message_delta")
         before = asyncio.get_running_loop().time()
         frail.faults.refuse = lambda _: StoreDown("the disk is full")
-        async with asyncio.timeout(20):
-            while frail.faults.refused < 4:
-                await asyncio.sleep(0.01)
+        await until(lambda: frail.faults.refused >= 4, within=20)
         frail.faults.refuse = lambda _: None
         took = asyncio.get_running_loop().time() - before
         await watcher.until("agent_abort")

@@ -1,4 +1,8 @@
-"""What the tests of the HTTP API share: a gateway of its own for each test, and clients for it."""
+"""What the tests of the HTTP API share: a gateway, clients for it, and a callback tool.
+
+Tests that look only at sessions of their own share one gateway a module (`shared`); the others get one each (`served`).
+All of it lives in the event loop of the module: each says so in its `pytestmark`.
+"""
 
 from __future__ import annotations
 
@@ -7,33 +11,40 @@ from pathlib import Path
 
 import httpx
 import pytest
+import pytest_asyncio
 from cmdc_gateway.testing.gateways import OTHER_KEY, Served, serving
 from cmdc_gateway.testing.receivers import Receiver
 
-pytest.register_assert_rewrite("cmdc_gateway.testing.conversations")
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served]:
+    """A gateway that the tests of a module share."""
+    async with serving(tmp_path_factory.mktemp("gateway")) as shared:
+        yield shared
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def served(tmp_path: Path) -> AsyncIterator[Served]:
+    """A gateway for one test."""
     async with serving(tmp_path) as served:
         yield served
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def client(served: Served) -> AsyncIterator[httpx.AsyncClient]:
     """A client with the first tenant's key."""
     async with served.client() as client:
         yield client
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def stranger(served: Served) -> AsyncIterator[httpx.AsyncClient]:
     """A client with the key of another tenant."""
     async with served.client(OTHER_KEY) as client:
         yield client
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="module")
 async def receiver() -> AsyncIterator[Receiver]:
     """A callback tool that answers `done`."""
     async with Receiver() as receiver:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import pytest_asyncio
 from cmdc_gateway.tenancy.keys import new_key
 from cmdc_gateway.testing.conversations import Conversation, calling, frames, script
 from cmdc_gateway.testing.gateways import KEY, OTHER_KEY, Served, serving
@@ -32,22 +30,9 @@ BODIES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def served(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served]:
-    async with serving(tmp_path_factory.mktemp("gateway")) as served:
-        yield served
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def client(served: Served) -> AsyncIterator[httpx.AsyncClient]:
-    async with served.client() as client:
-        yield client
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stranger(served: Served) -> AsyncIterator[httpx.AsyncClient]:
-    async with served.client(OTHER_KEY) as client:
-        yield client
+@pytest.fixture
+def served(shared: Served) -> Served:
+    return shared
 
 
 def requests(served: Served, session_id: str) -> list[tuple[str, str, dict[str, Any] | None]]:
@@ -76,7 +61,9 @@ async def test_every_route_needs_a_key(served: Served) -> None:
             assert answer.headers["www-authenticate"] == "Bearer"
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/openapi.json", "/asyncapi.json", "/events.schema.json", "/docs"])
+@pytest.mark.parametrize(
+    "path", ["/healthz", "/readyz", "/openapi.json", "/asyncapi.json", "/events.schema.json", "/docs"]
+)
 async def test_what_tells_of_the_server_needs_no_key(served: Served, path: str) -> None:
     """HTTP-7."""
     async with served.client(None) as nobody:

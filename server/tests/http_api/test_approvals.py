@@ -11,8 +11,12 @@ import httpx
 import pytest
 import rfc8785
 from cmdc_gateway.testing.conversations import Conversation, Seen, calling, names, script, shown
-from cmdc_gateway.testing.gateways import serving
+from cmdc_gateway.testing.gateways import Served, serving
 from cmdc_gateway.testing.receivers import Receiver
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+Decision = tuple[str, dict[str, Any]]
 
 PARAMETERS = {
     "type": "object",
@@ -20,6 +24,11 @@ PARAMETERS = {
     "required": ["to"],
     "additionalProperties": False,
 }
+
+
+@pytest.fixture
+def served(shared: Served) -> Served:
+    return shared
 
 
 async def guarded(
@@ -130,7 +139,9 @@ async def test_calls_that_need_no_approval_run_while_others_wait(client: httpx.A
     await talk.post("approve", {"approvalId": first["approvalId"]})
     run = await talk.events(request_id)
 
-    ends = [(seen.data["toolName"], seen.data["result"].strip()[:3]) for seen in run if seen.event == "tool_execution_end"]
+    ends = [
+        (seen.data["toolName"], seen.data["result"].strip()[:3]) for seen in run if seen.event == "tool_execution_end"
+    ]
     assert [name for name, _ in ends] == ["glob", "shell", "shell"]
     assert [result for _, result in ends[1:]] == ["two", "one"]
     results = [message["name"] for message in await talk.messages() if message["role"] == "tool_result"]
@@ -166,22 +177,22 @@ async def test_nobody_decides_and_the_approval_expires(client: httpx.AsyncClient
 # -- APP-2
 
 
-@pytest.mark.parametrize(
-    ("first", "again"),
-    [
-        (("approve", {}), {}),
-        (("approve", {"digest": "…"}), {}),
-        (("approve", {}), {"digest": "…"}),
-        (("approve", {}), {"args": {"to": "Åse"}}),
-        (("approve", {"args": {"to": "Bo", "copies": 2}}), {}),
-        (("approve", {"args": {"to": "Bo", "copies": 2}}), {"args": {"copies": 2, "to": "Bo"}, "digest": "…"}),
-        (("reject", {}), {}),
-        (("reject", {"reason": "No."}), {}),
-        (("reject", {"reason": "No."}), {"reason": "No."}),
-    ],
-)
+SAME: list[tuple[Decision, dict[str, Any]]] = [
+    (("approve", {}), {}),
+    (("approve", {"digest": "…"}), {}),
+    (("approve", {}), {"digest": "…"}),
+    (("approve", {}), {"args": {"to": "Åse"}}),
+    (("approve", {"args": {"to": "Bo", "copies": 2}}), {}),
+    (("approve", {"args": {"to": "Bo", "copies": 2}}), {"args": {"copies": 2, "to": "Bo"}, "digest": "…"}),
+    (("reject", {}), {}),
+    (("reject", {"reason": "No."}), {}),
+    (("reject", {"reason": "No."}), {"reason": "No."}),
+]
+
+
+@pytest.mark.parametrize(("first", "again"), SAME)
 async def test_the_same_decision_again_is_taken_and_has_no_effect(
-    client: httpx.AsyncClient, receiver: Receiver, first: tuple[str, dict[str, Any]], again: dict[str, Any]
+    client: httpx.AsyncClient, receiver: Receiver, first: Decision, again: dict[str, Any]
 ) -> None:
     """APP-2: 200 and the same body, while the run goes on and after it."""
     talk, approval = await guarded(client, receiver)
@@ -205,23 +216,23 @@ async def test_the_same_decision_again_is_taken_and_has_no_effect(
     assert (await talk.info())["cursor"] == run[-1].id
 
 
-@pytest.mark.parametrize(
-    ("first", "other"),
-    [
-        (("approve", {}), ("reject", {})),
-        (("approve", {}), ("approve", {"args": {"to": "Bo"}})),
-        (("approve", {}), ("approve", {"digest": "0" * 64})),
-        (("approve", {"args": {"to": "Bo"}}), ("approve", {"args": {"to": "Åse"}})),
-        (("reject", {}), ("approve", {})),
-        (("reject", {}), ("reject", {"reason": "No."})),
-        (("reject", {"reason": "No."}), ("reject", {"reason": "Never."})),
-    ],
-)
+OTHER: list[tuple[Decision, Decision]] = [
+    (("approve", {}), ("reject", {})),
+    (("approve", {}), ("approve", {"args": {"to": "Bo"}})),
+    (("approve", {}), ("approve", {"digest": "0" * 64})),
+    (("approve", {"args": {"to": "Bo"}}), ("approve", {"args": {"to": "Åse"}})),
+    (("reject", {}), ("approve", {})),
+    (("reject", {}), ("reject", {"reason": "No."})),
+    (("reject", {"reason": "No."}), ("reject", {"reason": "Never."})),
+]
+
+
+@pytest.mark.parametrize(("first", "other"), OTHER)
 async def test_another_decision_comes_too_late(
     client: httpx.AsyncClient,
     receiver: Receiver,
-    first: tuple[str, dict[str, Any]],
-    other: tuple[str, dict[str, Any]],
+    first: Decision,
+    other: Decision,
 ) -> None:
     """APP-2: 409 with the status that holds."""
     talk, approval = await guarded(client, receiver)
@@ -465,7 +476,11 @@ async def test_a_star_means_every_tool_but_ask_user(client: httpx.AsyncClient, r
 
     assert [waiting["toolName"] for waiting in info["pendingApprovals"]] == ["glob", "send"]
     listed = (await talk.get("/tools")).json()["tools"]
-    assert {tool["name"]: tool["requiresApproval"] for tool in listed} == {"glob": True, "ask_user": False, "send": True}
+    assert {tool["name"]: tool["requiresApproval"] for tool in listed} == {
+        "glob": True,
+        "ask_user": False,
+        "send": True,
+    }
 
 
 async def test_tools_named_for_approval_wait_and_others_do_not(client: httpx.AsyncClient) -> None:

@@ -11,7 +11,7 @@ import httpx
 import pytest
 import pytest_asyncio
 from cmdc_gateway.testing.conversations import Conversation
-from cmdc_gateway.testing.gateways import KEY, serving
+from cmdc_gateway.testing.gateways import KEY, Served, serving
 
 # What is refused leaves nothing behind, so one gateway does for the module.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -21,9 +21,9 @@ TOOL = {"name": "t", "description": "", "parameters": {"type": "object"}, "callb
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[httpx.AsyncClient]:
+async def client(shared: Served) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a gateway with one session, `s`, that nothing has happened in."""
-    async with serving(tmp_path_factory.mktemp("gateway")) as served, served.client() as client:
+    async with shared.client() as client:
         await Conversation.begin(client, sessionId="s")
         yield client
 
@@ -86,7 +86,7 @@ async def test_a_refused_body_is_not_repeated(client: httpx.AsyncClient) -> None
 
 # -- HTTP-3
 
-WRONG_TYPES = [
+WRONG_TYPES: list[tuple[str, dict[str, Any], str]] = [
     ("sessions", {"model": "scripted:x", "maxTurns": "5"}, "maxTurns"),
     ("sessions", {"model": "scripted:x", "maxTurns": True}, "maxTurns"),
     ("sessions", {"model": "scripted:x", "maxTurns": 5.0}, "maxTurns"),
@@ -240,7 +240,9 @@ async def test_a_body_without_a_content_type_is_refused(client: httpx.AsyncClien
     )
 
 
-@pytest.mark.parametrize("content_type", ["Application/JSON", 'application/json;charset="UTF-8"', "application/json; a=b"])
+@pytest.mark.parametrize(
+    "content_type", ["Application/JSON", 'application/json;charset="UTF-8"', "application/json; a=b"]
+)
 async def test_a_content_type_may_be_written_as_http_allows(client: httpx.AsyncClient, content_type: str) -> None:
     """HTTP-3."""
     assert (await send_raw(client, b'{"model": "scripted:x"}', content_type)).status_code == 201
@@ -335,7 +337,13 @@ async def test_hostile_json_is_refused_on_every_route_that_takes_a_body(client: 
 
 @pytest.mark.parametrize(
     "path",
-    ["/v1/sessions/%00", "/v1/sessions/%ff%fe", "/v1/sessions/%ED%A0%80/stats", "/v1/sessions/..%2f..%2fhealthz", "/v1/%0d%0aX: y"],
+    [
+        "/v1/sessions/%00",
+        "/v1/sessions/%ff%fe",
+        "/v1/sessions/%ED%A0%80/stats",
+        "/v1/sessions/..%2f..%2fhealthz",
+        "/v1/%0d%0aX: y",
+    ],
 )
 async def test_hostile_text_in_a_path_is_an_id_that_does_not_exist(client: httpx.AsyncClient, path: str) -> None:
     """HTTP-4, HTTP-6."""
@@ -375,7 +383,7 @@ async def test_a_body_may_be_as_long_as_the_limit_and_no_longer(client: httpx.As
 
 async def test_the_bounds_are_settings(tmp_path: Path) -> None:
     """HTTP-5."""
-    limits = {"body_bytes": 1024, "header_bytes": 1024, "header_fields": 20, "url_bytes": 256}
+    limits: dict[str, Any] = {"body_bytes": 1024, "header_bytes": 1024, "header_fields": 20, "url_bytes": 256}
     async with serving(tmp_path, **limits) as served, served.client() as client:
         long_body = await send_raw(client, b'{"model": "scripted:x", "systemPrompt": "%b"}' % (b"x" * 1024))
         long_url = await client.get(f"/v1/sessions/{'x' * 300}")

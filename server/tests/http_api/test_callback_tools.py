@@ -10,9 +10,11 @@ from typing import Any
 import httpx
 import pytest
 from cmdc_gateway.testing.conversations import Conversation, Seen, calling, names, script
-from cmdc_gateway.testing.gateways import serving
+from cmdc_gateway.testing.gateways import Served, serving
 from cmdc_gateway.testing.receivers import Receiver
 from standardwebhooks import Webhook
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PARAMETERS = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 SECRET = "whsec_" + base64.b64encode(bytes(range(24))).decode()
@@ -23,6 +25,11 @@ TOOL = {
     "callbackUrl": "http://127.0.0.1:9/",
 }
 ASK = calling(("get_weather", {"city": "Tromsø"}))
+
+
+@pytest.fixture
+def served(shared: Served) -> Served:
+    return shared
 
 
 async def register(talk: Conversation, receiver: Receiver, **more: Any) -> dict[str, Any]:
@@ -47,7 +54,9 @@ async def test_a_registered_tool_is_listed_without_its_secret(client: httpx.Asyn
     talk = await Conversation.begin(client, tools=["glob"])
 
     made = await talk.post("tools", TOOL)
-    given = await talk.post("tools", {**TOOL, "name": "mine", "secret": SECRET, "timeoutMs": 300_000, "idempotent": True})
+    given = await talk.post(
+        "tools", {**TOOL, "name": "mine", "secret": SECRET, "timeoutMs": 300_000, "idempotent": True}
+    )
 
     secret = made.json()["secret"]
     assert (made.status_code, made.json()) == (
@@ -76,7 +85,7 @@ async def test_a_registered_tool_is_listed_without_its_secret(client: httpx.Asyn
         ("name", "ask_user", "'ask_user' is a built-in tool of this session; choose another name"),
         ("timeoutMs", 0, "timeoutMs: it must be from 1 to 300000"),
         ("timeoutMs", 300_001, "timeoutMs: it must be from 1 to 300000"),
-        ("parameters", {}, "parameters: the schema of a tool's arguments must have \"type\": \"object\""),
+        ("parameters", {}, 'parameters: the schema of a tool\'s arguments must have "type": "object"'),
         ("parameters", {"type": "array"}, "parameters: the schema of a tool's arguments must have"),
         ("parameters", {"type": "object", "properties": 1}, "parameters: not a valid JSON Schema"),
         ("parameters", {"type": "object", "$ref": "https://example.com/s.json"}, "nothing is fetched"),
@@ -267,26 +276,29 @@ async def test_calls_of_one_step_run_side_by_side(client: httpx.AsyncClient, rec
 
 
 @pytest.mark.parametrize(
-    ("status", "headers", "answer", "sentence"),
+    ("sent", "sentence"),
     [
-        ("404 Not Found", "", b"", "answered with status 404"),
-        ("500 Oops", "", b'{"result": "x"}', "answered with status 500"),
-        ("302 Found", "Location: http://127.0.0.1:9/\r\n", b"", "answered with a redirect (302), which is not followed"),
-        ("200 OK", "", b"<html>", "its answer is not JSON"),
-        ("200 OK", "", b"", "its answer is not JSON"),
-        ("200 OK", "", b'{"result": NaN}', "its answer is not JSON"),
-        ("200 OK", "", b'"done"', 'its answer must be a JSON object with either "result" or "error"'),
-        ("200 OK", "", b'{"error": 5}', 'its answer must be a JSON object with either "result" or "error"'),
-        ("200 OK", "", b'{"result": "%b"}' % (b"x" * 262_144), "sent an answer of more than 262144 bytes"),
+        (("404 Not Found", "", b""), "answered with status 404"),
+        (("500 Oops", "", b'{"result": "x"}'), "answered with status 500"),
+        (
+            ("302 Found", "Location: http://127.0.0.1:9/\r\n", b""),
+            "answered with a redirect (302), which is not followed",
+        ),
+        (("200 OK", "", b"<html>"), "its answer is not JSON"),
+        (("200 OK", "", b""), "its answer is not JSON"),
+        (("200 OK", "", b'{"result": NaN}'), "its answer is not JSON"),
+        (("200 OK", "", b'"done"'), 'its answer must be a JSON object with either "result" or "error"'),
+        (("200 OK", "", b'{"error": 5}'), 'its answer must be a JSON object with either "result" or "error"'),
+        (("200 OK", "", b'{"result": "%b"}' % (b"x" * 262_144)), "sent an answer of more than 262144 bytes"),
     ],
 )
 async def test_a_bad_answer_is_an_error_of_the_call_and_the_run_goes_on(
-    client: httpx.AsyncClient, receiver: Receiver, status: str, headers: str, answer: bytes, sentence: str
+    client: httpx.AsyncClient, receiver: Receiver, sent: tuple[str, str, bytes], sentence: str
 ) -> None:
     """CB-3."""
     talk = await Conversation.begin(client)
     await register(talk, receiver)
-    receiver.status, receiver.headers, receiver.answer = status, headers, answer
+    receiver.status, receiver.headers, receiver.answer = sent
 
     run = await talk.run(script(ASK, {"text": ["Pity."]}))
 

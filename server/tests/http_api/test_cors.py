@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import pytest
-import pytest_asyncio
 from cmdc_gateway.testing.conversations import Conversation
 from cmdc_gateway.testing.gateways import Served, serving
 
@@ -18,16 +16,9 @@ FOREIGN = {"Origin": "https://evil.example"}
 HEADERS = "content-type, x-api-key, authorization, last-event-id, idempotency-key"
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def served(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served]:
-    async with serving(tmp_path_factory.mktemp("gateway")) as served:
-        yield served
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def client(served: Served) -> AsyncIterator[httpx.AsyncClient]:
-    async with served.client() as client:
-        yield client
+@pytest.fixture
+def served(shared: Served) -> Served:
+    return shared
 
 
 def listed(header: str) -> set[str]:

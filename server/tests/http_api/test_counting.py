@@ -12,6 +12,8 @@ from cmdc_gateway.tenancy.keys import KeyRing
 from cmdc_gateway.testing.conversations import Conversation, Seen, calling, names, script, shown
 from cmdc_gateway.testing.gateways import KEY, OTHER_KEY, TENANTS, serving
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 SECOND_KEY = "another key of the first tenant".replace(" ", "-")
 
 
@@ -237,19 +239,25 @@ async def test_an_operators_budget_holds_over_all_sessions(tmp_path: Path, whose
 async def test_a_budget_that_is_spent_stays_spent_after_a_restart(tmp_path: Path) -> None:
     """MTR-1, MTR-2: the session's own, and its tenant's."""
     address, file = f"sqlite:///{tmp_path / 'store.db'}", {"budgets": {"tenant:other": {"max_tokens": 10}}}
-    async with serving(tmp_path, store=address, file=file) as served:
-        async with served.client() as client, served.client(OTHER_KEY) as stranger:
-            mine = await Conversation.begin(client, budget={"maxTokens": 10})
-            theirs = await Conversation.begin(stranger)
-            await mine.run(script(using(5, 5)))
-            await theirs.run(script(using(5, 5)))
+    async with (
+        serving(tmp_path, store=address, file=file) as served,
+        served.client() as client,
+        served.client(OTHER_KEY) as stranger,
+    ):
+        mine = await Conversation.begin(client, budget={"maxTokens": 10})
+        theirs = await Conversation.begin(stranger)
+        await mine.run(script(using(5, 5)))
+        await theirs.run(script(using(5, 5)))
 
-    async with serving(tmp_path, store=address, file=file) as served:
-        async with served.client() as client, served.client(OTHER_KEY) as stranger:
-            refused = [
-                await Conversation(client, mine.id).post("prompt", {"text": "x"}),
-                await Conversation(stranger, theirs.id).post("prompt", {"text": "x"}),
-            ]
+    async with (
+        serving(tmp_path, store=address, file=file) as served,
+        served.client() as client,
+        served.client(OTHER_KEY) as stranger,
+    ):
+        refused = [
+            await Conversation(client, mine.id).post("prompt", {"text": "x"}),
+            await Conversation(stranger, theirs.id).post("prompt", {"text": "x"}),
+        ]
 
     assert [(answer.status_code, answer.json()["message"]) for answer in refused] == [
         (402, "the budget of this session is spent"),

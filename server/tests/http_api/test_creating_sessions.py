@@ -9,8 +9,11 @@ from typing import Any
 
 import httpx
 import pytest
+import pytest_asyncio
 from cmdc_gateway.testing.conversations import Conversation, calling, names, script
 from cmdc_gateway.testing.gateways import Served, serving
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 EVERY_TOOL = "read_file, list_dir, glob, grep, write_file, shell, ask_user"
 BLUEPRINTS = {
@@ -26,14 +29,17 @@ BLUEPRINTS = {
 }
 
 
-@pytest.fixture
-async def client(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
-    async with serving(tmp_path, file={"blueprints": BLUEPRINTS}) as served, served.client() as client:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a gateway with blueprints."""
+    folder = tmp_path_factory.mktemp("gateway")
+    async with serving(folder, file={"blueprints": BLUEPRINTS}) as served, served.client() as client:
         yield client
 
 
 async def create_failed(client: httpx.AsyncClient, **body: Any) -> str:
     """The message a session is refused with."""
+    before = (await client.get("/v1/sessions")).json()
     answer = await client.post("/v1/sessions", json={"model": "scripted:x", **body})
 
     assert (answer.status_code, set(answer.json()), answer.json()["error"]) == (
@@ -41,7 +47,7 @@ async def create_failed(client: httpx.AsyncClient, **body: Any) -> str:
         {"error", "message"},
         "create_failed",
     )
-    assert (await client.get("/v1/sessions")).json()["sessions"] == []
+    assert (await client.get("/v1/sessions")).json() == before
     return answer.json()["message"]
 
 
@@ -74,13 +80,15 @@ async def test_a_session_takes_the_id_it_is_given(client: httpx.AsyncClient) -> 
 
 async def test_an_id_that_is_taken_is_refused_and_the_first_session_stays(client: httpx.AsyncClient) -> None:
     """§3.2."""
-    talk = await Conversation.begin(client, sessionId="s", metadata={"n": "1"})
+    talk = await Conversation.begin(client, sessionId="taken", metadata={"n": "1"})
 
-    answer = await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": "s", "metadata": {"n": "2"}})
+    answer = await client.post(
+        "/v1/sessions", json={"model": "scripted:x", "sessionId": "taken", "metadata": {"n": "2"}}
+    )
 
     assert (answer.status_code, answer.json()) == (
         409,
-        {"error": "session_exists", "message": "a session 's' exists already"},
+        {"error": "session_exists", "message": "a session 'taken' exists already"},
     )
     assert (await talk.info())["metadata"] == {"n": "1"}
 
@@ -293,7 +301,8 @@ async def test_metadata_is_returned_as_it_was_given(client: httpx.AsyncClient) -
 
 
 @pytest.mark.parametrize(
-    "name", ["api_base", "api_key", "base_url", "headers", "extra_headers", "custom_llm_provider", "n", "model", "stream"]
+    "name",
+    ["api_base", "api_key", "base_url", "headers", "extra_headers", "custom_llm_provider", "n", "model", "stream"],
 )
 async def test_an_option_that_is_not_offered_is_refused_with_those_that_are(
     client: httpx.AsyncClient, name: str

@@ -15,6 +15,8 @@ from cmdc_gateway.testing.conversations import Conversation, calling, names, scr
 from cmdc_gateway.testing.gateways import KEY, TENANTS, serving
 from cmdc_gateway.testing.receivers import Receiver
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 ONCE = {"Idempotency-Key": "once"}
 TOOL = {"name": "t", "description": "", "parameters": {"type": "object"}, "callbackUrl": "http://127.0.0.1:9/"}
 
@@ -209,7 +211,9 @@ async def test_of_many_at_once_one_takes_effect(client: httpx.AsyncClient) -> No
     """HTTP-11."""
     talk = await Conversation.begin(client)
 
-    answers = await asyncio.gather(*(client.post(f"{talk.path}/prompt", json={"text": "x"}, headers=ONCE) for _ in range(20)))
+    answers = await asyncio.gather(
+        *(client.post(f"{talk.path}/prompt", json={"text": "x"}, headers=ONCE) for _ in range(20))
+    )
 
     assert {answer.status_code for answer in answers} <= {202, 409}
     assert len({answer.json()["requestId"] for answer in answers if answer.status_code == 202}) == 1

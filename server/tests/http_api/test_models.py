@@ -8,17 +8,25 @@ from typing import Any
 
 import httpx
 import pytest
+import pytest_asyncio
 from cmdc_gateway.providers.litellm import close_connections
 from cmdc_gateway.testing.conversations import Conversation, Seen, calling, names, script, shown
-from cmdc_gateway.testing.gateways import serving
+from cmdc_gateway.testing.gateways import Served, serving
 from cmdc_gateway.testing.models import ScriptedModelServer
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-@pytest.fixture
+
+@pytest_asyncio.fixture(loop_scope="module")
 async def models() -> AsyncIterator[ScriptedModelServer]:
     async with ScriptedModelServer() as server:
         yield server
         await close_connections()
+
+
+@pytest.fixture
+def served(shared: Served) -> Served:
+    return shared
 
 
 def failure(run: list[Seen]) -> list[tuple[str, dict[str, Any]]]:
@@ -37,7 +45,9 @@ async def test_a_failure_that_passes_is_tried_again_and_readers_see_nothing_of_i
     """§10, model failures: twice more."""
     talk = await Conversation.begin(client)
 
-    run = await talk.run(script({"fail": {"status": status, "attempts": 2}, "text": ["after two failures"]}, nonce=talk.id))
+    run = await talk.run(
+        script({"fail": {"status": status, "attempts": 2}, "text": ["after two failures"]}, nonce=talk.id)
+    )
 
     assert names(run) == ["prompt_received", "agent_start", "message_start", "message_delta", "agent_end"]
     assert run[-1].data["lastMessage"]["content"] == "after two failures"
@@ -143,7 +153,9 @@ async def test_a_model_of_the_operators_is_reached_by_its_name_in_the_configurat
         served.client() as client,
     ):
         names_offered = (await client.get("/v1/capabilities")).json()["models"]
-        talk = await Conversation.begin(client, model="house:priced", tools=["glob"], budget={"maxCostUsd": 0.2}, **settings)
+        talk = await Conversation.begin(
+            client, model="house:priced", tools=["glob"], budget={"maxCostUsd": 0.2}, **settings
+        )
         look = calling(("glob", {"pattern": "*"}), thinking=["Hm. "], text=["Looking."], **usage)
         run = await talk.run(script(look, {"text": ["Nothing."], **usage}, {"text": ["never"]}))
         stats = (await talk.get("/stats")).json()

@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import httpx
+import pytest
 from cmdc_gateway.testing.conversations import Conversation
 from cmdc_gateway.testing.gateways import KEY, OTHER_KEY, TENANTS, serving
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 def quota(headers: Mapping[str, str]) -> tuple[str, str, str]:
@@ -32,7 +35,9 @@ async def test_over_the_limit_a_request_is_refused_and_told_when_to_come_back(tm
     """HTTP-9: `Retry-After` in whole seconds, and the same number in the body."""
     async with serving(tmp_path, rate_limit_rpm=2) as served, served.client() as client:
         taken = [(await client.get("/v1/usage")).status_code for _ in range(2)]
-        refused = await client.post("/v1/sessions", json={"model": "scripted:x"}, headers={"Origin": "https://a.example"})
+        refused = await client.post(
+            "/v1/sessions", json={"model": "scripted:x"}, headers={"Origin": "https://a.example"}
+        )
         still_there = await served.gateway.store.sessions("default", limit=10)
 
     seconds = refused.json()["retryAfter"]

@@ -43,16 +43,15 @@ METHODS = {
 }
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def served(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served]:
-    async with serving(tmp_path_factory.mktemp("gateway")) as served:
-        yield served
+@pytest.fixture
+def served(shared: Served) -> Served:
+    return shared
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def client(served: Served) -> AsyncIterator[httpx.AsyncClient]:
+async def client(shared: Served) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a gateway with one session, `s`."""
-    async with served.client() as client:
+    async with shared.client() as client:
         await Conversation.begin(client, sessionId="s")
         yield client
 
@@ -166,7 +165,9 @@ async def test_a_known_path_with_another_method_is_told_what_is_allowed(client: 
 async def test_the_paths_above_are_those_of_the_server(served: Served) -> None:
     """HTTP-6, so that a new route is added here too."""
     paths = {
-        path.replace("{session_id}", "s").replace("{name}", "t"): ", ".join(sorted(method.upper() for method in methods))
+        path.replace("{session_id}", "s").replace("{name}", "t"): ", ".join(
+            sorted(method.upper() for method in methods)
+        )
         for path, methods in served.app.openapi()["paths"].items()
     }
 

@@ -255,7 +255,7 @@ async def test_a_ticket_is_good_for_30_seconds(
     served: Served, client: httpx.AsyncClient, session: str, monkeypatch: pytest.MonkeyPatch, age_ms: int
 ) -> None:
     """§3.11."""
-    tickets = served.gateway.actions._tickets
+    tickets = served.gateway.actions._tickets  # pyright: ignore[reportPrivateUsage]
     monkeypatch.setattr(tickets, "_clock", lambda: 1_000_000)
     answer = await client.post(f"/v1/sessions/{session}/tickets", json={"scope": "read"})
     assert answer.json()["expiresAt"] == 1_030_000

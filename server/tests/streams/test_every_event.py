@@ -52,8 +52,10 @@ FIRST_RUN = [
     "message_delta",
     "agent_end",
 ]
-SECOND_RUN = ["prompt_received", "agent_start", "tool_calls", "tool_execution_start", "ask_user"]
-SECOND_RUN += ["tool_execution_end", "agent_abort"]
+SECOND_RUN = [
+    *("prompt_received", "agent_start", "tool_calls", "tool_execution_start", "ask_user"),
+    *("tool_execution_end", "agent_abort"),
+]
 
 
 async def converse(client: httpx.AsyncClient, session: str, reader: EventStream | Conversation) -> list[SeenEvent]:

@@ -125,7 +125,7 @@ def close_frame(code: int) -> bytes:
 
 
 def beats(served: Served) -> list[Beat]:
-    return list(served.gateway.pulse._beats)
+    return list(served.gateway.pulse._beats)  # pyright: ignore[reportPrivateUsage]
 
 
 def stalled(served: Served) -> int:

@@ -13,7 +13,7 @@ import structlog
 
 from cmdc_gateway.errors import GatewayError, SessionDead, SessionExists, SessionNotFound, Unavailable
 from cmdc_gateway.protocol.history import system
-from cmdc_gateway.protocol.sessions import CreateSessionBody, SessionCreated
+from cmdc_gateway.protocol.sessions import CreateSessionBody, SessionCreated, SessionDeleted
 from cmdc_gateway.sessions.commands import Remember, Reply
 from cmdc_gateway.sessions.idempotency import KEPT_MS
 from cmdc_gateway.sessions.log import EventLog
@@ -22,6 +22,7 @@ from cmdc_gateway.sessions.session import Session
 from cmdc_gateway.store.store import (
     AppendMessages,
     CreateSession,
+    DeleteSession,
     SessionHeld,
     SessionKey,
     SessionRow,
@@ -113,7 +114,12 @@ class Registry:
 
     async def delete(self, key: SessionKey) -> Reply:
         """Delete a session (§3.4)."""
-        return await (await self.find(key)).delete()
+        try:
+            session = await self.find(key)
+        except SessionDead:  # what cannot be loaded can still be removed
+            await self.services.store.commit([DeleteSession(key)])
+            return Reply(SessionDeleted(session_id=key.session_id, status="deleted"))
+        return await session.delete()
 
     async def drain(self, grace_seconds: float, *, hurry: Callable[[], bool] = lambda: False) -> None:
         """Begin no new run; return when those that do not wait for a person are over, or after the grace (DUR-3).
@@ -178,10 +184,14 @@ class Registry:
                 await services.store.forget_answers(now - KEPT_MS)
             except StoreDown as failure:
                 _log.warning("store_down", reason=str(failure))
-            for key, session in list(self._sessions.items()):
-                if session.resting and session.touched_at < now - RESTS_AFTER_MS:
-                    self._over(session)
-                    await session.stop()
+            await self._let_go(now - RESTS_AFTER_MS)
+
+    async def _let_go(self, untouched_since: int) -> None:
+        """Leave to the store alone what nobody has wanted since then."""
+        for session in list(self._sessions.values()):
+            if session.resting and session.touched_at < untouched_since:
+                self._over(session)
+                await session.stop()
 
     def _chore(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -76,6 +76,7 @@ class Meter:
             name: Account(name, Ledger(given.max_tokens, given.max_cost_usd), given.period)
             for name, given in allowances.items()
         }
+        self.recalled: set[str] = set()
         self._changed = asyncio.Condition()
         self._settling: set[asyncio.Task[None]] = set()
 
@@ -84,7 +85,8 @@ class Meter:
         return list(self._accounts)
 
     def recall(self, tenant: str, used: Iterable[UsedThen]) -> None:
-        """Take up what a tenant's keys have used, as the store has it. To be called once, before anything runs."""
+        """Take up what a tenant's keys have used, as the store has it. To be called once, before any of them is used."""
+        self.recalled.add(tenant)
         day = self.day()
         for row in used:
             amount = Amount(row.usage.total_tokens, row.cost_usd)

@@ -10,7 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Any
 
 _TERMINAL = ("agent_end", "agent_abort")
@@ -86,7 +86,7 @@ def _numbering(log: Sequence[Frame]) -> Iterator[str]:
 def _repeats(record: Record) -> Iterator[str]:
     kept = {frame.id: frame for frame in record.log}
     for reading in record.seen:
-        for before, after in zip(reading, reading[1:], strict=False):
+        for before, after in pairwise(reading):
             if after.seq != before.seq + 1:
                 yield f"SSE-6: a reader was sent {after.id} after {before.id}"
         for frame in reading:
@@ -118,9 +118,9 @@ def _run(run: list[Frame], waiting: bool) -> Iterator[str]:
     ends = [index for index, frame in enumerate(run) if frame.event in _TERMINAL]
     if ends != ([] if waiting else [len(run) - 1]):
         yield f"EVT-2: run {name} has {len(ends)} terminal events, or something after one"
-    if run[-1].event == "agent_abort" and run[-1].fields["reason"] in ("interrupted", "error"):
-        if "error" not in [frame.event for frame in run]:
-            yield f"EVT-2: run {name} failed without an error event"
+    failed = run[-1].event == "agent_abort" and run[-1].fields["reason"] in ("interrupted", "error")
+    if failed and "error" not in [frame.event for frame in run]:
+        yield f"EVT-2: run {name} failed without an error event"
     if waiting:
         return
     for opened, closed, key in (
@@ -133,7 +133,10 @@ def _run(run: list[Frame], waiting: bool) -> Iterator[str]:
 
 
 def _calls(record: Record) -> Iterator[str]:
-    started, ended = _all(record.log, "tool_execution_start", "callId"), _all(record.log, "tool_execution_end", "callId")
+    started, ended = (
+        _all(record.log, "tool_execution_start", "callId"),
+        _all(record.log, "tool_execution_end", "callId"),
+    )
     for call_id, times in Counter(started).items():
         if times > 1:
             yield f"EVT-4: call {call_id} was started {times} times"

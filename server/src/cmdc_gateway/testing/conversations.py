@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -52,6 +53,7 @@ def shown(events: list[Seen]) -> list[tuple[str, dict[str, Any]]]:
 
 
 def names(events: list[Seen]) -> list[str]:
+    """The names of events, in order."""
     return [seen.event for seen in events]
 
 
@@ -99,7 +101,7 @@ class Conversation:
         async with asyncio.timeout(_PATIENCE_SECONDS):
             return [seen async for seen in self.stream(requestId=request_id)]
 
-    async def stream(self, **params: Any) -> AsyncIterator[Seen]:
+    async def stream(self, **params: Any) -> AsyncGenerator[Seen]:
         """Events as they come, to the end of the stream."""
         async with self.client.stream("GET", f"{self.path}/events", params=params) as answer:
             assert answer.status_code == 200, await answer.aread()
@@ -109,10 +111,7 @@ class Conversation:
     async def first(self, event: str, *, nth: int = 1) -> dict[str, Any]:
         """The data of the session's first event of this name, or its nth; waits for it."""
         async with asyncio.timeout(_PATIENCE_SECONDS):
-            stream = aiter(self.stream(after="start", follow="true", types=event))
-            try:
+            async with aclosing(self.stream(after="start", follow="true", types=event)) as stream:
                 for _ in range(nth - 1):
                     await anext(stream)
                 return (await anext(stream)).data
-            finally:
-                await stream.aclose()  # pyright: ignore[reportAttributeAccessIssue]

@@ -84,9 +84,7 @@ async def serving(
         while not server.started:  # noqa: ASYNC110 - uvicorn tells it no other way
             await asyncio.sleep(0.005)
         try:
-            yield Served(
-                f"http://127.0.0.1:{listening.getsockname()[1]}", app, app.state.gateway, keys, server
-            )
+            yield Served(f"http://127.0.0.1:{listening.getsockname()[1]}", app, app.state.gateway, keys, server)
         finally:
             server.should_exit = server.force_exit = True
             await running

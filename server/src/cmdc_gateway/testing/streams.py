@@ -12,7 +12,7 @@ import re
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
@@ -150,12 +150,12 @@ def _event(frame: list[str]) -> SeenEvent:
     return SeenEvent(cursor, name, parsed(data))
 
 
-def parsed(text: str | bytes) -> dict[str, Any]:
+def parsed(text: str | bytes | bytearray) -> dict[str, Any]:
     """A JSON object. Raises NotStrict."""
-    value = json.loads(text)
+    value: object = json.loads(text)
     if not isinstance(value, dict):
         raise NotStrict(f"{text[:80]!r} is not a JSON object")
-    return value
+    return cast("dict[str, Any]", value)
 
 
 @dataclass(slots=True)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
 
 from cmdc_gateway.testing.audit import Frame, Record
 from cmdc_gateway.testing.conversations import Conversation
 
 _PATIENCE_SECONDS = 15
+_LOOK_SECONDS = 0.01
 
 
 class Watcher:
@@ -111,16 +115,45 @@ async def raw_frames(pieces: AsyncIterator[bytes]) -> AsyncIterator[Frame]:
                 fields = {}
 
 
+async def until(condition: Callable[[], bool], *, within: float = _PATIENCE_SECONDS) -> None:
+    """Return once the condition holds: for what tells nobody that it has happened."""
+    async with asyncio.timeout(within):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK_SECONDS)
+
+
+async def until_idle(conversation: Conversation, *, within: float = _PATIENCE_SECONDS) -> None:
+    """Return once the session has nothing to do."""
+    async with asyncio.timeout(within):
+        while (await conversation.info())["state"] != "idle":  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK_SECONDS)
+
+
+async def until_available(ask: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
+    """Ask again while the answer is 503; return the first other one."""
+    async with asyncio.timeout(_PATIENCE_SECONDS):
+        while (answer := await ask()).status_code == 503:  # noqa: ASYNC110
+            await asyncio.sleep(_LOOK_SECONDS)
+    return answer
+
+
+async def close_code(socket: ClientConnection) -> int | None:
+    """Read a WebSocket to its end; how it was closed, None if it broke."""
+    with suppress(ConnectionClosed):
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            async for _ in socket:
+                pass
+    return socket.close_code
+
+
 async def whole_log(conversation: Conversation) -> list[Frame]:
     """Everything the log has now, as a reader of the stream gets it."""
     end = (await conversation.info())["cursor"]
     if end.endswith(".0"):
         return []
     async with Watcher(conversation) as watcher:
-        async with asyncio.timeout(_PATIENCE_SECONDS):
-            while not watcher.frames or watcher.frames[-1].id != end:
-                assert not watcher.over.is_set(), "the stream of the whole log broke"
-                await asyncio.sleep(0.005)
+        await until(lambda: watcher.over.is_set() or (bool(watcher.frames) and watcher.frames[-1].id == end))
+        assert watcher.frames[-1].id == end, "the stream of the whole log broke"
         return watcher.frames
 
 

@@ -1,0 +1,184 @@
+"""The command `cmdc-gateway`, as a process of its own: HTTP-7, DESIGN §4."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import cmdc_gateway
+import httpx
+import pytest
+from cmdc_gateway.tenancy.keys import KeyRing
+from cmdc_gateway.testing.conversations import Conversation
+from cmdc_gateway.testing.gateways import KEY, OTHER_KEY, GatewayProcess
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def start(folder: Path, *arguments: str, **environ: str) -> asyncio.subprocess.Process:
+    inherited = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(cmdc_gateway.__file__).parents[1])}
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "cmdc_gateway",
+        *arguments,
+        cwd=folder,
+        env={**inherited, **environ},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+async def finish(process: asyncio.subprocess.Process) -> tuple[int | None, str, str]:
+    async with asyncio.timeout(20):
+        printed, told = await process.communicate()
+    return process.returncode, printed.decode(), told.decode()
+
+
+@asynccontextmanager
+async def running(folder: Path, *arguments: str, **environ: str) -> AsyncGenerator[tuple[str, asyncio.StreamReader]]:
+    """A server on a free port: its address, and what it prints next."""
+    process = await start(folder, "serve", "--port", "0", *arguments, **environ)
+    assert process.stdout, "it is a pipe"
+    try:
+        async with asyncio.timeout(20):
+            line = (await process.stdout.readline()).decode()
+        found = re.fullmatch(r"CMDC Gateway listening on (http://\S+)\n", line)
+        assert found, line
+        yield found[1], process.stdout
+    finally:
+        process.send_signal(signal.SIGTERM)
+        await finish(process)
+
+
+def client(url: str, key: str) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=url, headers={"X-API-Key": key}, trust_env=False)
+
+
+async def test_without_a_configured_key_one_is_made_and_printed(tmp_path: Path) -> None:
+    """HTTP-7: no route is ever open, and every start makes another key."""
+    made: list[str] = []
+    for _ in range(2):
+        async with running(tmp_path, "--store", "memory:") as (url, output):
+            line = (await output.readline()).decode()
+            found = re.fullmatch(r"API key for this run \(set GATEWAY_API_KEYS to keep one\): (cmdc_\S+)\n", line)
+            assert found, line
+            made.append(found[1])
+            async with client(url, made[-1]) as mine, client(url, made[0] + "x") as wrong:
+                assert (await mine.get("/v1/usage")).json()["tenant"] == "default"
+                assert (await wrong.get("/v1/usage")).status_code == 401
+
+    assert made[0] != made[1]
+
+
+async def test_a_configured_key_is_not_printed(tmp_path: Path) -> None:
+    """HTTP-7, DUR-3: nor any other; and as soon as the server says where it is, it can be told to stop."""
+    process = await start(tmp_path, "serve", "--port", "0", "--store", "memory:", GATEWAY_API_KEYS="hush-hush")
+    assert process.stdout
+    await process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+
+    status, printed, told = await finish(process)
+
+    assert (status, printed) == (0, "")
+    assert "hush" not in told
+
+
+async def test_a_new_key_comes_with_what_to_configure(tmp_path: Path) -> None:
+    """DESIGN §4: the server is given the hash alone."""
+    status, printed, told = await finish(await start(tmp_path, "keys", "new"))
+
+    lines = printed.splitlines()
+    key, key_id = lines[0].removeprefix("key      "), lines[1].removeprefix("keyId    ")
+    (tmp_path / "gateway.toml").write_text(printed[printed.index("[api_keys]") :].replace('"default"', '"acme"'))
+    assert (status, told) == (0, "")
+    assert re.fullmatch(r"cmdc_[0-9a-f]{8}_[A-Za-z0-9_-]{43}", key)
+    assert [caller.key_id for caller in KeyRing({key: "x"}).callers()] == [key_id]
+    async with (
+        running(tmp_path, "--store", "memory:", "--config", "gateway.toml") as (url, _),
+        client(url, key) as mine,
+    ):
+        assert (await mine.get("/v1/usage")).json()["tenant"] == "acme"
+
+
+async def test_what_cannot_be_had_at_the_start_is_told_in_one_line(tmp_path: Path) -> None:
+    """DESIGN §4: exit status 2, without a traceback."""
+    (tmp_path / "other.db").write_bytes(b"not a database" * 100)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        found = await asyncio.gather(
+            *(
+                finish(process)
+                for process in (
+                    await start(tmp_path, "serve", "--port", port, "--store", "memory:"),
+                    await start(tmp_path, "serve", "--port", "0", "--store", "sqlite:///missing/a.db"),
+                    await start(tmp_path, "serve", "--port", "0", "--store", "sqlite:///other.db"),
+                    await start(tmp_path, "serve", "--port", "0", "--store", "memory:", GATEWAY_WORKSPACE="missing"),
+                    await start(tmp_path, "serve", "--host", "0.0.0.0", "--port", "0", "--store", "memory:"),
+                )
+            )
+        )
+
+    assert [(status, printed, told.count("\n")) for status, printed, told in found] == [(2, "", 1)] * 5
+    starts = [
+        f"cmdc-gateway: GATEWAY_HOST, GATEWAY_PORT: cannot listen on 127.0.0.1:{port}: ",
+        "cmdc-gateway: GATEWAY_",
+        "cmdc-gateway: GATEWAY_STORE: ",
+        "cmdc-gateway: GATEWAY_WORKSPACE: missing",
+        "cmdc-gateway: GATEWAY_HOST: the server does not listen on 0.0.0.0, beyond this machine, without API keys; ",
+    ]
+    assert [told.startswith(start) for (_, _, told), start in zip(found, starts, strict=True)] == [True] * 5, found
+
+
+@pytest.mark.parametrize("arguments", [(), ("serve", "--colour"), ("start",), ("keys",), ("serve", "now")])
+async def test_a_command_that_is_none_is_told_how_to_ask(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """DESIGN §4."""
+    status, printed, told = await finish(await start(tmp_path, *arguments))
+
+    assert (status, printed) == (2, "")
+    assert told.startswith("usage: cmdc-gateway")
+
+
+async def test_the_keys_are_taken_anew_on_sighup(tmp_path: Path) -> None:
+    """HTTP-7, WS-6: a key that was taken out opens nothing, its streams end, and those of others go on."""
+    async with GatewayProcess(tmp_path) as gateway, gateway.client(KEY) as kept, gateway.client(OTHER_KEY) as gone:
+        theirs = await Conversation.begin(gone)
+        mine = await Conversation.begin(kept)
+        async with (
+            gone.stream("GET", f"{theirs.path}/events", params={"follow": "true"}) as ending,
+            kept.stream("GET", f"{mine.path}/events") as staying,
+        ):
+            file = tmp_path / "gateway.toml"
+            file.write_text(f'[api_keys]\n"{KEY}" = "default"\n"a-new-key" = "third"\n')
+            assert gateway.process is not None
+            gateway.process.send_signal(signal.SIGHUP)
+
+            async with asyncio.timeout(10):
+                assert [line async for line in ending.aiter_lines() if line and not line.startswith(":")] == []
+            async with gateway.client("a-new-key") as third:
+                assert (await third.get("/v1/usage")).json()["tenant"] == "third"
+            assert (await gone.get("/v1/usage")).status_code == 401
+            await mine.prompt("still there")
+            async with asyncio.timeout(10):
+                assert "event: agent_end" in [line async for line in staying.aiter_lines()]
+
+
+async def test_a_wrong_file_leaves_the_keys_as_they_are(tmp_path: Path) -> None:
+    """HTTP-7: on SIGHUP, the log says what is wrong."""
+    async with GatewayProcess(tmp_path) as gateway, gateway.client() as client:
+        (tmp_path / "gateway.toml").write_text("[api_keys]\n'hush hush' = 'x'\n")
+        assert gateway.process is not None
+        gateway.process.send_signal(signal.SIGHUP)
+        async with asyncio.timeout(10):
+            while "keys_not_reloaded" not in gateway.log():  # noqa: ASYNC110 - another process tells it no other way
+                await asyncio.sleep(0.01)
+
+        assert (await client.get("/v1/usage")).status_code == 200
+        assert "hush" not in gateway.log()

@@ -1,0 +1,220 @@
+"""What an operator sets: each wrong setting is one clear sentence, and the server does not start."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from cmdc_gateway.__main__ import main
+from cmdc_gateway.settings import Settings, WrongSetting, load_settings
+
+NO_KEYS = "beyond this machine, without API keys; make one with `cmdc-gateway keys new` and set GATEWAY_API_KEYS"
+STORES = (
+    "write memory:, sqlite:///relative.db or sqlite:////absolute.db, the latter two with ?durability=process or =disk"
+)
+NO_DURABILITY = "is no address of a store: after ? only durability=process or =disk is understood"
+EVERY_TOOL = "read_file, list_dir, glob, grep, write_file, shell, ask_user"
+A_KEY = "an API key must be 1 to 512 visible ASCII characters"
+
+
+@pytest.fixture(autouse=True)
+def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No setting of this machine's, and a folder of its own."""
+    for name in [name for name in os.environ if name.startswith("GATEWAY_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_defaults_are_those_of_the_documentation() -> None:
+    """DESIGN §4; HTTP-5, HTTP-9, SSE-3, DUR-3."""
+    settings = load_settings()
+
+    assert settings.model_dump() == {
+        "host": "127.0.0.1",
+        "port": 4000,
+        "api_keys": [],
+        "store": "sqlite:///cmdc-gateway.db",
+        "config": None,
+        "rate_limit_rpm": None,
+        "workspace": None,
+        "cors_origins": ["*"],
+        "callback_allow": [],
+        "heartbeat_ms": 15_000,
+        "grace_ms": 30_000,
+        "replay_events": None,
+        "scripted_model": True,
+        "ws_api_key": True,
+        "queued_prompts": 100,
+        "body_bytes": 1_048_576,
+        "header_bytes": 32_768,
+        "header_fields": 100,
+        "url_bytes": 8_192,
+        "header_timeout_ms": 10_000,
+        "body_timeout_ms": 30_000,
+        "ws_message_bytes": 1_048_576,
+        "model_timeout_ms": 600_000,
+        "model_stall_ms": 120_000,
+        "model_retry_ms": [500, 1000],
+        "log_level": "info",
+    }
+    assert settings.rpm == 60
+    assert settings.tenants == {}
+    assert settings.file.tools.offered == ["read_file", "list_dir", "glob", "grep", "ask_user"]
+    assert settings.workspace_root == Path("cmdc-gateway-workspace")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("PORT", "http", "should be a valid integer, unable to parse string as an integer"),
+        ("PORT", "65536", "should be less than or equal to 65535"),
+        ("HOST", "0.0.0.0", f"the server does not listen on 0.0.0.0, {NO_KEYS}"),
+        ("HOST", "::", f"the server does not listen on ::, {NO_KEYS}"),
+        ("HOST", "gateway.example", f"the server does not listen on gateway.example, {NO_KEYS}"),
+        ("API_KEYS", "good,not good", A_KEY),
+        ("API_KEYS", "sha256:abc", "an API key written as sha256: needs 64 lower-case hex digits"),
+        ("STORE", "postgres://db", f"'postgres://db' is no address of a store: {STORES}"),
+        ("STORE", "sqlite://db", f"'sqlite://db' is no address of a store: {STORES}"),
+        (
+            "STORE",
+            "sqlite:///a.db?durability=most",
+            f"'sqlite:///a.db?durability=most' {NO_DURABILITY}",
+        ),
+        ("CONFIG", "missing.toml", "missing.toml cannot be read: No such file or directory"),
+        ("RATE_LIMIT_RPM", "-1", "should be greater than or equal to 0"),
+        ("CALLBACK_ALLOW", "127.0.0.1/8", "'127.0.0.1/8' is no network: 127.0.0.1/8 has host bits set"),
+        (
+            "CALLBACK_ALLOW",
+            "127.0.0.0/8,a b",
+            "'a b' is no network in CIDR notation, no address and no host name",
+        ),
+        ("HEARTBEAT_MS", "30001", "should be less than or equal to 30000"),
+        ("GRACE_MS", "-1", "should be greater than or equal to 0"),
+        ("REPLAY_EVENTS", "0", "should be greater than or equal to 1"),
+        ("QUEUED_PROMPTS", "0", "should be greater than or equal to 1"),
+        ("SCRIPTED_MODEL", "perhaps", "should be a valid boolean, unable to interpret input"),
+        ("BODY_BYTES", "10", "should be greater than or equal to 1024"),
+        ("LOG_LEVEL", "loud", "should be 'debug', 'info', 'warning' or 'error'"),
+    ],
+)
+def test_a_wrong_variable_is_told_by_its_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str, sentence: str
+) -> None:
+    """DESIGN §4: one line on stderr, and exit status 2."""
+    monkeypatch.setenv(f"GATEWAY_{name}", value)
+
+    status = main(["serve"])
+
+    assert (status, capsys.readouterr()) == (2, ("", f"cmdc-gateway: GATEWAY_{name}: {sentence}\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("= 1", "gateway.toml: Invalid statement (at line 1, column 1)"),
+        ("colour = 'red'", "gateway.toml: colour: there is no such setting"),
+        ("[rate_limit]\nrmp = 1", "gateway.toml: rate_limit.rmp: there is no such setting"),
+        ("[rate_limit]\nburst = 0", "gateway.toml: rate_limit.burst: should be greater than or equal to 1"),
+        ("[api_keys]\n'not good' = 'a'", f"gateway.toml: {A_KEY}"),
+        ("[api_keys]\nhush = 1", "gateway.toml: api_keys: should be a valid string"),
+        ("[api_keys]\nhush = ''", "api_keys: a tenant's name must not be empty"),
+        (
+            "[tools]\noffered = ['browse']",
+            f"gateway.toml: tools: there is no built-in tool 'browse'; there are {EVERY_TOOL}",
+        ),
+        ("[budgets.'all']\nmax_tokens = 1", "budgets.all: a budget is named tenant:NAME or key:ID"),
+        ("[budgets.'tenant:a']\nperiod = 'week'", "budgets.tenant:a.period: should be 'day', 'month' or 'total'"),
+        ("[models.'a:b']\n", "gateway.toml: models.a:b.model: is required"),
+        ("[models.'ab']\nmodel = 'openai/x'", "the model 'ab' must be named provider:model"),
+        (
+            "[models.'a:b']\nmodel = 'x/y'",
+            "the model 'a:b': 'x/y' names no known provider and has no api_base; known: ",
+        ),
+        (
+            "[models.'a:b']\nmodel = 'openai/x'\napi_key_env = 'NOWHERE_SET'",
+            "the model 'a:b': NOWHERE_SET is not set in the server's environment",
+        ),
+        (
+            "[models.'a:b']\nmodel = 'openai/x'\napi_base = 'example.com'",
+            "the model 'a:b': api_base must begin with http:// or https://",
+        ),
+        ("[blueprints.a]\nmaxTurns = 0", "blueprints.a: maxTurns: should be greater than or equal to 1"),
+        ("[blueprints.a]\nmax_turns = 1", "blueprints.a: max_turns: there is no such setting"),
+        ("[blueprints.a]\nsessionId = 's'", "blueprints.a: a blueprint gives neither sessionId nor another blueprint"),
+        ("[blueprints.a]\nblueprint = 'b'", "blueprints.a: a blueprint gives neither sessionId nor another blueprint"),
+    ],
+)
+def test_a_wrong_line_of_the_file_is_told_by_its_place(
+    capsys: pytest.CaptureFixture[str], text: str, sentence: str
+) -> None:
+    """DESIGN §4: without repeating a key."""
+    Path("gateway.toml").write_text(text)
+
+    status = main(["serve", "--config", "gateway.toml"])
+
+    told, printed = capsys.readouterr()[::-1]
+    assert (status, printed, told.count("\n")) == (2, "", 1)
+    assert sentence in told
+    assert "hush" not in told
+
+
+def test_a_file_that_is_not_text_is_told() -> None:
+    """DESIGN §4."""
+    Path("gateway.toml").write_bytes(b"\xff\xfe")
+
+    with pytest.raises(WrongSetting, match=r"^gateway\.toml: "):
+        load_settings({"config": "gateway.toml"})
+
+
+def test_the_environment_wins_over_the_file_and_the_command_line_over_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DESIGN §4: and keys of the environment are added to those of the file."""
+    Path("gateway.toml").write_text("[rate_limit]\nrpm = 10\n[api_keys]\nof-the-file = 'acme'\n")
+    monkeypatch.setenv("GATEWAY_CONFIG", "gateway.toml")
+    monkeypatch.setenv("GATEWAY_PORT", "1")
+    from_file = load_settings()
+    monkeypatch.setenv("GATEWAY_RATE_LIMIT_RPM", "20")
+    monkeypatch.setenv("GATEWAY_API_KEYS", " one , two ,")
+
+    settings = load_settings({"port": "2", "store": None})
+
+    assert (from_file.rpm, settings.rpm) == (10, 20)
+    assert settings.port == 2
+    assert settings.tenants == {"of-the-file": "acme", "one": "default", "two": "default"}
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
+def test_without_keys_the_server_may_listen_on_loopback(host: str) -> None:
+    """HTTP-7."""
+    assert load_settings({"host": host}).loopback
+
+
+def test_with_a_key_the_server_may_listen_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """HTTP-7."""
+    monkeypatch.setenv("GATEWAY_API_KEYS", "a-key")
+
+    assert load_settings({"host": "0.0.0.0"}).host == "0.0.0.0"
+
+
+@pytest.mark.parametrize(
+    ("settings", "root"),
+    [
+        ({"store": "sqlite:///data/a.db"}, "data/a-workspace"),
+        ({"store": "sqlite:////srv/a.db?durability=disk"}, "/srv/a-workspace"),
+        ({"store": "memory:"}, "cmdc-gateway-workspace"),
+        ({"store": "memory:", "workspace": "/srv/files"}, "/srv/files"),
+    ],
+)
+def test_the_workspace_lies_beside_the_store_unless_one_is_set(settings: dict[str, str], root: str) -> None:
+    """DESIGN §4."""
+    assert load_settings(settings).workspace_root == Path(root)
+
+
+def test_every_setting_is_used() -> None:
+    """HTTP-3, for operators: what is accepted is enforced."""
+    source = Path(str(load_settings.__code__.co_filename)).parent
+    code = "".join(path.read_text() for path in source.rglob("*.py"))
+
+    unused = [name for name in Settings.model_fields if f"settings.{name}" not in code and f"self.{name}" not in code]
+
+    assert unused == []
