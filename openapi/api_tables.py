@@ -18,6 +18,9 @@ from cmdc_gateway.web.operation import error_meanings
 
 Schema = dict[str, Any]
 
+_UNITS = {"ms": "ms", "bytes": "bytes"}
+"""What the last word of a setting's name says of its unit."""
+
 _MARKED = re.compile(r"(?P<begin><!-- generated: (?P<name>[a-z]+) -->\n)(?P<table>.*?)(?P<end><!-- end -->)", re.DOTALL)
 
 
@@ -91,12 +94,13 @@ def event_table(events: Schema) -> str:
 def settings() -> str:
     """Every environment variable."""
     return _table(
-        ("Variable", "Default", "Meaning"),
+        ("Variable", "Default", "Unit", "Meaning"),
         (
             (
                 f"`GATEWAY_{name.upper()}`",
                 _default(field.get_default(call_default_factory=False)),
-                field.description or "",
+                _UNITS.get(name.rpartition("_")[2], ""),
+                " ".join((field.description or "").split()),
             )
             for name, field in Settings.model_fields.items()
         ),

@@ -27,7 +27,7 @@ class GatewayError(Exception):
 
 
 class BadRequest(GatewayError):
-    """The request does not say something this server understands.
+    """The request is not understood: malformed JSON, an unknown field, a wrong value.
 
     `details` lists what failed validation as pairs of a path into the body and a sentence.
     """
@@ -49,7 +49,7 @@ class InvalidCursor(GatewayError):
 
 
 class Unauthorized(GatewayError):
-    """No key, or one that is not known (HTTP-7)."""
+    """No key or ticket, or not a valid one (HTTP-7)."""
 
     code = "unauthorized"
 
@@ -58,13 +58,13 @@ class Unauthorized(GatewayError):
 
 
 class Forbidden(GatewayError):
-    """The credential is known but does not allow this."""
+    """A `read` ticket was used to act, or an origin is not allowed."""
 
     code = "forbidden"
 
 
 class BudgetExceeded(GatewayError):
-    """What may be spent has been spent (MTR-2)."""
+    """The session's budget, the key's or the tenant's is spent (MTR-2)."""
 
     code = "budget_exceeded"
 
@@ -111,7 +111,7 @@ class ToolNotFound(NotFound):
 
 
 class SessionDead(GatewayError):
-    """The session exists, but its stored state cannot be loaded."""
+    """The session exists, but its stored state cannot be loaded; its events stay readable where they can be."""
 
     code = "session_dead"
 
@@ -139,7 +139,7 @@ class RequestTimeout(GatewayError):
 
 
 class AlreadyResolved(GatewayError):
-    """Another decision came first (APP-2, ASK-1). `status` is that decision."""
+    """The approval or question was decided otherwise, has expired or was cancelled (APP-2, ASK-1). `status` is that decision."""
 
     code = "already_resolved"
 
@@ -152,7 +152,7 @@ class AlreadyResolved(GatewayError):
 
 
 class DigestMismatch(GatewayError):
-    """The digest sent along is not that of the call which waits (APP-3)."""
+    """The digest sent along is not that of the call which waits; nothing was decided (APP-3)."""
 
     code = "digest_mismatch"
 
@@ -230,7 +230,7 @@ class UnsupportedMediaType(GatewayError):
 
 
 class CreateFailed(GatewayError):
-    """The session cannot be made from this request."""
+    """The session cannot be made like this; the message lists what is offered."""
 
     code = "create_failed"
 
@@ -260,7 +260,7 @@ class UpgradeRequired(GatewayError):
 
 
 class RateLimited(GatewayError):
-    """Too many requests with this key (HTTP-9). `retry_after` is in whole seconds."""
+    """Too many requests with this key, or too many frames on this WebSocket (HTTP-9). `retry_after` is in whole seconds."""
 
     code = "rate_limited"
 
@@ -282,7 +282,7 @@ class QueueFull(GatewayError):
 
 
 class Internal(GatewayError):
-    """A defect of ours. `incident` is what the server's log has it under."""
+    """A defect of the server; the message has an id that stands in its log too. `incident` is what the server's log has it under."""
 
     code = "internal"
 
@@ -291,7 +291,7 @@ class Internal(GatewayError):
 
 
 class Unavailable(GatewayError):
-    """The server cannot do this now: it is stopping, or its store is down. `retry_after` is in whole seconds."""
+    """The server is stopping, or its store does not answer; nothing was done. `retry_after` is in whole seconds."""
 
     code = "unavailable"
 

@@ -97,25 +97,28 @@ class Settings(BaseSettings):
     port: int = Field(4000, ge=0, le=65535)
     """0 takes any free one; the first line printed says which."""
     api_keys: CommaList = []
-    """Keys of the tenant `default`, divided by commas. With none at all, one is made for this run and printed."""
+    """Keys of the tenant `default`, divided by commas; added to those of the file. With none at all, one is made for this
+    run and printed."""
     store: str = "sqlite:///cmdc-gateway.db"
-    """`sqlite:///FILE`, with `?durability=process` or `?durability=disk`; or `memory:`."""
+    """`memory:`, `sqlite:///relative.db` or `sqlite:////absolute.db`, the latter two with `?durability=process` or
+    `?durability=disk`. One gateway holds one file."""
     config: Path | None = None
     """The TOML file."""
     rate_limit_rpm: int | None = Field(None, ge=0)
     """Requests a minute and key; 60 if neither this nor the file says otherwise, 0 is no limit."""
     workspace: Path | None = None
-    """The folder for tools, which must exist. Left out: a folder beside the store, made if need be."""
+    """The folder for tools, which must exist. Left out: `cmdc-gateway-workspace` beside the store, made if need be."""
     cors_origins: CommaList = ["*"]
     """Origins of browsers that may ask, divided by commas."""
     callback_allow: CommaList = []
-    """Networks, addresses and hosts that callbacks may go to beside public ones, divided by commas."""
+    """Networks (`10.0.0.0/8`), addresses and host names, divided by commas, that callbacks may go to beside public
+    addresses."""
     heartbeat_ms: int = Field(15_000, ge=10, le=30_000)
-    """How often a silent stream gets a comment line."""
+    """How often a silent stream gets a comment line; 10 to 30000."""
     grace_ms: int = Field(30_000, ge=0, le=3_600_000)
     """How long runs may take to end after SIGTERM."""
     replay_events: int | None = Field(None, ge=1)
-    """How many events of a session are kept at least; left out, all are."""
+    """How many events of a session are kept at least; left out, all are. The newest run is never cut."""
     scripted_model: bool = True
     """Whether the scripted model is served."""
     ws_api_key: bool = True
@@ -143,7 +146,7 @@ class Settings(BaseSettings):
     model_retry_ms: CommaNumbers = [500, 1_000]
     """The pauses before a model call is tried again, divided by commas."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """How much is logged."""
+    """How much is logged: `debug`, `info`, `warning` or `error`."""
     _file: ConfigFile = PrivateAttr(default_factory=ConfigFile)
 
     @property

@@ -402,7 +402,7 @@ def test_what_the_server_offers_is_in_api_md() -> None:
 def default_of(setting: str) -> str:
     value = Settings.model_fields[setting].default
     if isinstance(value, list):
-        value = ",".join(cast("list[str]", value))
+        value = ",".join(map(str, cast("list[object]", value)))
     return str(value).lower() if isinstance(value, bool) else "" if value is None else str(value)
 
 
