@@ -218,7 +218,7 @@ async def test_a_call_is_a_post_and_its_answer_becomes_the_result(
     client: httpx.AsyncClient, receiver: Receiver, answer: dict[str, Any], result: tuple[str, str]
 ) -> None:
     """CB-2: in the event and in the history."""
-    talk = await Conversation.begin(client, sessionId="s")
+    talk = await Conversation.begin(client)
     await register(talk, receiver)
     receiver.answer = json.dumps(answer).encode()
 
@@ -232,7 +232,7 @@ async def test_a_call_is_a_post_and_its_answer_becomes_the_result(
         "callId": start["callId"],
         "toolName": "get_weather",
         "args": {"city": "Tromsø"},
-        "sessionId": "s",
+        "sessionId": talk.id,
     }
     assert results(run) == [result]
     told = (await talk.messages())[2]
