@@ -34,9 +34,12 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Does every promise hold? Arguments after `--` go to pytest."""
+    """Does every promise hold? Arguments after `--` go to pytest; `-- -n 0` runs the tests one after another."""
     install(session, packages=[*PACKAGES], groups=["contract", "tests"])
-    session.run("python", "-m", "pytest", *session.posargs, env={"CMDC_SDK_PYTHON": published_client(session)})
+    # A file's tests stay together: they may share a gateway.
+    workers = ("--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile")
+    published = {"CMDC_SDK_PYTHON": published_client(session)}
+    session.run("python", "-m", "pytest", *workers, *session.posargs, env=published)
 
 
 @nox.session
