@@ -29,21 +29,26 @@ def callback_app(tools: Tools, *, secret: str, tolerance_seconds: float = TOLERA
     A call that comes again is answered from the memory of this process. With several worker processes, each has its own.
     Raises ValueError if the secret is none.
     """
-    desk = Desk(tools, secret, tolerance_seconds=tolerance_seconds)
+    return _CallbackApp(Desk(tools, secret, tolerance_seconds=tolerance_seconds))
 
-    async def app(scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+
+class _CallbackApp:
+    """A class, for a function would be taken for a handler of requests where it is made a Starlette route."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         match scope["type"]:
             case "http":
-                if (response := await _answer(desk, scope, receive)) is not None:
+                if (response := await _answer(self._desk, scope, receive)) is not None:
                     await _send(send, response)
             case "lifespan":
-                await _lifespan(desk, receive, send)
+                await _lifespan(self._desk, receive, send)
             case "websocket":
                 await send({"type": "websocket.close", "code": 1003})
             case kind:
                 raise ValueError(f"this application does not speak {kind!r}")
-
-    return app
 
 
 async def _answer(desk: Desk, scope: MutableMapping[str, Any], receive: Receive) -> Response | None:
