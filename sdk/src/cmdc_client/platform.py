@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, NoReturn
 
 from cmdc_client.answers import Answer, refused
@@ -106,9 +107,12 @@ class AsyncWire:
 class Wire:
     """A WebSocket: texts in, texts out, failures as errors of ours."""
 
-    def __init__(self, connection: websockets.sync.client.ClientConnection, where: str) -> None:
+    def __init__(
+        self, connection: websockets.sync.client.ClientConnection, where: str, close: Callable[[], None]
+    ) -> None:
         self._connection = connection
         self._where = where
+        self._close = close
 
     @classmethod
     def open(cls, url: str, headers: Mapping[str, str], *, within: float, where: str) -> Wire:
@@ -120,17 +124,20 @@ class Wire:
             def process_redirect(self, exc: Exception) -> Exception | str:
                 return exc  # a redirect would take the key along
 
+        line = ExitStack()
         try:
-            connection = Connect(
-                url,
-                additional_headers=headers,
-                compression=None,
-                open_timeout=within,
-                max_size=_LARGEST_MESSAGE,
-            ).connect()
+            connection = line.enter_context(
+                Connect(
+                    url,
+                    additional_headers=headers,
+                    compression=None,
+                    open_timeout=within,
+                    max_size=_LARGEST_MESSAGE,
+                )
+            )
         except (WebSocketException, OSError, TimeoutError) as failure:
             _not_opened(failure, where)
-        return cls(connection, where)
+        return cls(connection, where, line.close)
 
     def send(self, text: str) -> None:
         from websockets.exceptions import ConnectionClosed  # noqa: PLC0415
@@ -153,7 +160,7 @@ class Wire:
         return _text(message, self._where)
 
     def close(self) -> None:
-        self._connection.close()
+        self._close()
 
 
 def _not_opened(failure: Exception, where: str) -> NoReturn:
