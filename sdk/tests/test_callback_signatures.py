@@ -76,21 +76,26 @@ def test_a_new_secret_is_one_that_both_take_and_never_the_same() -> None:
         assert verify_callback(secret, signed(secret=secret), BODY, now=now).call_id == "call_1"
 
 
+def _in_upper_case(headers: dict[str, str]) -> dict[str, str]:
+    return {name.upper(): value for name, value in headers.items()}
+
+
+def _parsed(headers: dict[str, str]) -> http.client.HTTPMessage:
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return http.client.parse_headers(io.BytesIO(lines.encode() + b"\r\n"))
+
+
 @pytest.mark.parametrize(
     "headers_of",
     [
         httpx.Headers,
-        lambda headers: {name.upper(): value for name, value in headers.items()},
-        lambda headers: http.client.parse_headers(_lines(headers)),
+        _in_upper_case,
+        _parsed,
     ],
     ids=["httpx", "upper case", "http.server"],
 )
 def test_headers_may_be_those_of_any_framework(headers_of: Callable[[dict[str, str]], Any]) -> None:
     assert verify_callback(SECRET, headers_of(signed()), BODY, now=now).call_id == "call_1"
-
-
-def _lines(headers: dict[str, str]) -> io.BytesIO:
-    return io.BytesIO("".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode() + b"\r\n")
 
 
 def test_one_right_signature_among_several_is_enough() -> None:

@@ -19,14 +19,13 @@ from cmdc_client import (
     ConnectionFailed,
     NotFound,
     ProtocolError,
-    Session,
     SocketClosed,
     Unauthorized,
     is_terminal,
 )
 from cmdc_gateway.testing.gateways import KEY, Served
 from cmdc_gateway.testing.streams import call, script
-from wayward import http, wayward
+from wayward import handle, http, sync_handle, wayward
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
@@ -99,9 +98,9 @@ async def test_an_action_that_is_refused_raises_and_the_line_stays(gateway: Serv
 async def test_a_line_may_begin_at_a_cursor(gateway: Served) -> None:
     async with session_of(gateway) as session:
         await session.ask("hello")
-        page = await session.event_page(limit=6)
-        async with session.connect(after=page.next) as socket:
-            assert [(await anext(socket)).seq, (await anext(socket)).seq] == [7, 8]
+        page = await session.event_page(limit=5)
+        async with session.connect(after=page.next) as socket, asyncio.timeout(10):
+            assert [(await anext(socket)).seq, (await anext(socket)).seq] == [6, 7]
 
 
 async def test_a_reading_that_is_cancelled_leaves_the_line_usable(gateway: Served) -> None:
@@ -130,7 +129,7 @@ async def test_a_line_that_is_refused_raises_what_the_server_says(gateway: Serve
                 pass
     async with AsyncClient(gateway.url, api_key="wrong") as stranger:
         with pytest.raises(Unauthorized):
-            async with AsyncSession(stranger._transport, "s").connect():
+            async with handle(stranger).connect():
                 pass
 
 
@@ -179,8 +178,9 @@ async def lying(
 ) -> AsyncGenerator[tuple[AsyncSession, str]]:
     """A session of a server whose WebSocket behaves so."""
     limits = dict.fromkeys(("bodyBytes", "headerBytes", "queuedPrompts", "wsMessageBytes", "heartbeatMs", "graceMs"), 1)
-    able = {"protocol": "0.1", "models": [], "tools": [], "plugins": [], "durability": "memory"}
-    body = json.dumps({**able, "extended": extended, "limits": {**limits, "replayEvents": None, "rpm": 0}}).encode()
+    able: dict[str, object] = {"protocol": "0.1", "models": [], "tools": [], "plugins": [], "durability": "memory"}
+    able |= {"extended": extended, "limits": {**limits, "replayEvents": None, "rpm": 0}}
+    body = json.dumps(able).encode()
 
     def plain(connection: ServerConnection, request: Request) -> Response | None:
         if request.path.endswith("/ws"):
@@ -193,9 +193,9 @@ async def lying(
         return answer
 
     async with serve(behave, "127.0.0.1", 0, process_request=plain) as server:
-        url = f"http://127.0.0.1:{[*server.sockets][0].getsockname()[1]}"
+        url = f"http://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
         async with AsyncClient(url, timeout=0.5) as client:
-            yield AsyncSession(client._transport, "s"), url
+            yield handle(client), url
 
 
 def sends(*messages: str | bytes) -> Callable[[ServerConnection], Awaitable[None]]:
@@ -237,7 +237,7 @@ async def test_events_that_were_there_before_are_dropped() -> None:
 
 async def test_an_action_that_is_never_acknowledged_is_given_up() -> None:
     async with lying(sends(event(1))) as (session, _), session.connect() as socket:
-        with pytest.raises(ConnectionFailed, match="prompt: not acknowledged within 0.5 s"):
+        with pytest.raises(ConnectionFailed, match=r"prompt: not acknowledged within 0\.5 s"):
             await socket.prompt("hi")
         assert (await anext(socket)).seq == 1
 
@@ -282,11 +282,11 @@ async def test_a_line_goes_where_it_was_told_and_nowhere_else() -> None:
         ) as server:
             async with AsyncClient(server.url, api_key="k") as client:
                 with pytest.raises(ProtocolError, match="redirect"):
-                    async with AsyncSession(client._transport, "s").connect():
+                    async with handle(client).connect():
                         pass
 
             def connect() -> None:
-                with Client(server.url, api_key="k") as client, Session(client._transport, "s").connect():
+                with Client(server.url, api_key="k") as client, sync_handle(client).connect():
                     pass
 
             with pytest.raises(ProtocolError, match="redirect"):

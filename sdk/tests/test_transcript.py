@@ -32,7 +32,14 @@ def asked(ref: str, question: str) -> tuple[str, dict[str, Any]]:
 
 
 def required(approval: str) -> tuple[str, dict[str, Any]]:
-    data = {"approvalId": approval, "toolName": "shell", "args": {}, "hint": "", "requestedAt": 1, "callId": "c"}
+    data: dict[str, Any] = {
+        "approvalId": approval,
+        "toolName": "shell",
+        "args": {},
+        "hint": "",
+        "requestedAt": 1,
+        "callId": "c",
+    }
     return "approval_required", {**data, "digest": "d", "expiresAt": None}
 
 

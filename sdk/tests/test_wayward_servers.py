@@ -20,7 +20,6 @@ from cmdc_client import (
     QueueFull,
     RateLimited,
     RunAborted,
-    Session,
     Unavailable,
 )
 from wayward import (
@@ -29,11 +28,13 @@ from wayward import (
     Wayward,
     accepted,
     capabilities,
+    connections,
     frame,
     http,
     refusal,
     run_of,
     stream,
+    sync_handle,
     wayward,
 )
 
@@ -345,17 +346,17 @@ async def test_a_run_that_is_left_leaves_nothing_behind(way: str) -> None:
             await server.left.wait()
         await asyncio.sleep(0.01)
         assert asyncio.all_tasks() - others <= {asyncio.current_task()}
-        assert session._transport._http._transport._pool.connections == []  # type: ignore[attr-defined]  # pyright: ignore
+        assert connections(session) == 0
 
 
 async def test_a_sync_run_that_is_left_closes_its_line() -> None:
     def read(url: str) -> list[int]:
         with Client(url) as client:
-            session = Session(client.sessions._transport, "s")
+            session = sync_handle(client)
             for event in session.run("hi"):
                 if event.seq == 3:
                     break
-            return [len(client._transport._http._transport._pool.connections)]  # type: ignore[attr-defined]  # pyright: ignore
+            return [connections(session)]
 
     async with wayward(ENDLESS) as server:
         assert await asyncio.to_thread(read, server.url) == [0]
@@ -368,7 +369,7 @@ async def test_the_sync_client_takes_a_run_up_too() -> None:
 
     def read(url: str) -> list[int]:
         with Client(url) as client:
-            return [event.seq for event in Session(client.sessions._transport, "s").run("hi")]
+            return [event.seq for event in sync_handle(client).run("hi")]
 
     async with wayward(by_path(prompt=in_turn([accepted()]), events=events)) as server:
         assert await asyncio.to_thread(read, server.url) == [1, 2, 3, 4, 5, 6, 7]

@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from cmdc_client import AsyncClient, AsyncSession, Client, Session
+
 Part = bytes | float | Literal["cut", "wait"]
 """What is done next: bytes are sent, a number of seconds waited; `cut` resets the line, `wait` waits for the client."""
 
@@ -147,3 +149,19 @@ def capabilities(*extended: str) -> bytes:
         "durability": "memory",
     }
     return http(200, {**body, "limits": limits})
+
+
+def handle(client: AsyncClient) -> AsyncSession:
+    """A session of a server that has not been asked whether there is one."""
+    return AsyncSession(client.sessions._transport, "s")  # pyright: ignore[reportPrivateUsage]
+
+
+def sync_handle(client: Client) -> Session:
+    """A session of a server that has not been asked whether there is one."""
+    return Session(client.sessions._transport, "s")  # pyright: ignore[reportPrivateUsage]
+
+
+def connections(session: AsyncSession | Session) -> int:
+    """How many connections its client has open."""
+    held: Any = session
+    return len(held._transport._http._transport._pool.connections)
