@@ -20,7 +20,7 @@ nox.options.reuse_venv = "yes"
 nox.options.sessions = ["lint", "types", "tests"]
 
 PACKAGES = {"server": "cmdc_gateway", "sdk": "cmdc_client", "conformance": "cmdc_conformance"}
-GROUPS = ("build", "contract", "tests", "lint", "types")
+GROUPS = ("build", "contract", "tests", "lint", "types", "generators")
 
 
 @nox.session
@@ -62,9 +62,10 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Do the types add up? Arguments after `--` go to pyright."""
+    """Do the types add up, and those of the client also in strangers' programs? Arguments after `--` go to pyright."""
     install(session, packages=[*PACKAGES], groups=["tests", "types"])
     session.run("pyright", *session.posargs, env={"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"})
+    session.run("mypy")
 
 
 @nox.session
