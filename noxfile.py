@@ -50,6 +50,42 @@ def contract(session: nox.Session) -> None:
 
 
 @nox.session
+def generators(session: nox.Session) -> None:
+    """Do other people's linters and generators take the published schemas? Needs npm, and so is no part of CI."""
+    install(session, packages=[], groups=["generators"])
+    work, ours = Path(session.create_tmp()), Path("openapi").resolve()
+    shutil.copytree(ours / "generators", work, dirs_exist_ok=True)
+    documents = [f"{ours / name}" for name in ("openapi.json", "asyncapi.json", "events.schema.json")]
+    openapi, asyncapi, events = documents
+    session.chdir(work)
+    Path("made").mkdir(exist_ok=True)
+
+    def npm(*command: str) -> None:
+        session.run("npm", *command, external=True, env={"REDOCLY_TELEMETRY": "off"})
+
+    npm("ci", "--ignore-scripts", "--no-audit", "--no-fund")
+    npm("exec", "--", "redocly", "lint", "--config", "redocly.yaml", openapi)
+    npm("exec", "--", "spectral", "lint", "--fail-severity", "hint", "--ruleset", "spectral.yaml", openapi, asyncapi)
+    npm("exec", "--", "openapi-typescript", openapi, "--output", "made/openapi.ts")
+    npm("exec", "--", "json2ts", "--input", events, "--output", "made/events.ts")
+    npm("exec", "--", "tsc", "--noEmit", "--strict", "--module", "nodenext", "program.ts")
+
+    for source, kind, module in ((openapi, "openapi", "made_openapi"), (events, "jsonschema", "made_events")):
+        session.run(
+            *("datamodel-codegen", "--input", source, "--input-file-type", kind, "--output", f"{module}.py"),
+            *(
+                "--output-model-type",
+                "pydantic_v2.BaseModel",
+                "--target-python-version",
+                "3.11",
+                "--formatters",
+                "builtin",
+            ),
+        )
+    session.run("python", "-W", "error", "program.py", openapi, events)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Is it tidy, do the imports point one way, and does nothing of one machine stand in the files?"""
     install(session, packages=[*PACKAGES], groups=["lint"])
@@ -126,7 +162,8 @@ def install(session: nox.Session, *, packages: list[str], groups: list[str] | No
         *(f"--requirements={folder}/pyproject.toml" for folder in packages),
         *(f"--group=pyproject.toml:{group}" for group in ("build", *(groups or ()))),
     )
-    session.install("--no-deps", "--no-build-isolation", *(f"--editable=./{folder}" for folder in packages))
+    if packages:
+        session.install("--no-deps", "--no-build-isolation", *(f"--editable=./{folder}" for folder in packages))
 
 
 def published_client(session: nox.Session) -> str:
