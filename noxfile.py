@@ -43,6 +43,13 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def faults(session: nox.Session) -> None:
+    """Does it break? The experiments' short forms, with their figures. `-- --long` takes hours; `--part 2/10` of it less."""
+    install(session, packages=["server"], groups=["tests"])
+    session.run("python", "-m", "pytest", "-m", "experiment", "server/tests", *session.posargs)
+
+
+@nox.session
 def contract(session: nox.Session) -> None:
     """Write what is derived from the models: schemas, client, tables. `-- --check` only tells what differs."""
     install(session, packages=["server"], groups=["contract"])
