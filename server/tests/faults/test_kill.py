@@ -1,23 +1,17 @@
-"""DUR-1, DUR-2: `kill -9` in each state a session can be in, and at moments nobody has chosen."""
+"""DUR-1, DUR-2: `kill -9` in each state a session can be in."""
 
 import asyncio
 import os
-import random
 import signal
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 from cmdc_gateway.testing.audit import audit
 from cmdc_gateway.testing.conversations import Conversation, calling, script
 from cmdc_gateway.testing.gateways import GatewayProcess
 from cmdc_gateway.testing.receivers import Receiver
 from cmdc_gateway.testing.watching import Watcher, record_of, until
-
-KILLS = int(os.environ.get("CMDC_FAULT_KILLS", "12"))
-SEED = int(os.environ.get("CMDC_FAULT_SEED", "20"))
 
 PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}}
 COUNT_THRICE: list[tuple[str, dict[str, Any]]] = [("count", {})] * 3
@@ -282,131 +276,6 @@ async def test_a_crash_during_the_recovery_from_a_crash_loses_nothing(
         await watcher.until("agent_end")
 
         assert audit(await record_of(talk, watcher, accepted=accepted)) == []
-
-
-# -- at random --------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Client:
-    """Somebody who uses one session without rest, and sends again, under its Idempotency-Key, what got no answer."""
-
-    talk: Conversation
-    chance: random.Random
-    up: asyncio.Event
-    stopped: bool = False
-    sent: int = 0
-    accepted: list[str] = field(default_factory=list[str])
-    decisions: dict[str, str] = field(default_factory=dict[str, str])
-    answers: dict[str, str] = field(default_factory=dict[str, str])
-
-    async def live(self) -> None:
-        while not self.stopped:
-            await self._prompt()
-            for _ in range(self.chance.randrange(4)):
-                await self._see_to_what_waits()
-                await asyncio.sleep(self.chance.uniform(0, 0.05))
-
-    async def finish(self) -> None:
-        """See to what waits until nothing is left to do."""
-        async with asyncio.timeout(60):
-            while (info := await self._info())["state"] != "idle" or info["queue"]:
-                await self._see_to_what_waits()
-                await asyncio.sleep(0.02)
-
-    async def _prompt(self) -> None:
-        if len((await self._info())["queue"]) > 5:
-            return
-        replies: list[dict[str, Any]] = [
-            {"text": ["some ", "words ", "here"], "delayMs": self.chance.choice((0, 1, 15))},
-            calling(("count", {}), ("count", {})),
-            calling(("guarded", {}), ("count", {}), text=["first "]),
-            calling(("ask_user", {"question": "?"}), ("guarded", {})),
-            {"thinking": ["hm"], "text": ["so"]},
-        ]
-        answer = await self._post("prompt", {"text": script(*self.chance.choices(replies, k=3), nonce=str(self.sent))})
-        assert answer.status_code == 202, answer.text
-        self.accepted.append(answer.json()["requestId"])
-
-    async def _see_to_what_waits(self) -> None:
-        info = await self._info()
-        for approval in info["pendingApprovals"]:
-            verb, status = self.chance.choice((("approve", "approved"), ("reject", "rejected")))
-            answer = await self._post(verb, {"approvalId": approval["approvalId"]})
-            assert answer.status_code in (200, 409), answer.text
-            if answer.status_code == 200:
-                self.decisions[approval["approvalId"]] = status
-        for question in info["pendingQuestions"]:
-            answer = await self._post("respond", {"ref": question["ref"], "response": "because"})
-            assert answer.status_code in (200, 409), answer.text
-            if answer.status_code == 200:
-                self.answers[question["ref"]] = "because"
-
-    async def _info(self) -> dict[str, Any]:
-        while True:
-            try:
-                await self.up.wait()
-                return await self.talk.info()
-            except httpx.TransportError:
-                await asyncio.sleep(0.01)
-
-    async def _post(self, action: str, body: dict[str, Any]) -> httpx.Response:
-        self.sent += 1
-        key = f"{self.talk.id}-{self.sent}"
-        while True:
-            try:
-                await self.up.wait()
-                return await self.talk.post(action, body, Idempotency_Key=key)
-            except httpx.TransportError:
-                await asyncio.sleep(0.01)
-
-
-@pytest.mark.timeout(60 + 10 * KILLS)
-async def test_nothing_is_lost_or_done_twice_however_often_the_server_is_killed(
-    gateway: GatewayProcess, receiver: Receiver
-) -> None:
-    """DUR-1, DUR-2, EVT-4, EVT-7, EVT-9, MTR-1: at random moments. CMDC_FAULT_KILLS and CMDC_FAULT_SEED choose others."""
-    chance = random.Random(SEED)
-    up = asyncio.Event()
-    up.set()
-    async with gateway.client() as client:
-        users: list[Client] = []
-        watchers: list[Watcher] = []
-        for _ in range(3):
-            talk = await Conversation.begin(client, tools=["ask_user"])
-            await register(talk, receiver)
-            await register(talk, receiver, "guarded", requiresApproval=True)
-            users.append(Client(talk, random.Random(chance.random()), up))
-            watchers.append(Watcher(talk))
-            await watchers[-1].resume()
-        living = [asyncio.create_task(user.live()) for user in users]
-
-        for _ in range(KILLS):
-            await asyncio.sleep(chance.uniform(0.02, 0.5))
-            up.clear()
-            await kill_and_restart(gateway, *watchers)
-            up.set()
-
-        for user in users:
-            user.stopped = True
-        await asyncio.gather(*living)
-        total = 0
-        for user, watcher in zip(users, watchers, strict=True):
-            await user.finish()
-            async with watcher:
-                record = await record_of(
-                    user.talk,
-                    watcher,
-                    accepted=user.accepted,
-                    decisions=user.decisions,
-                    answers=user.answers,
-                    ran=[call.body["callId"] for call in receiver.calls if call.body["sessionId"] == user.talk.id],
-                )
-            assert audit(record) == []
-            assert record.prompt_count == len(user.accepted), "each prompt has one effect, however often it was sent"
-            total += record.total_tokens or 0
-        usage = (await client.get("/v1/usage")).json()["total"]
-    assert (usage["promptCount"], usage["totalTokens"]) == (sum(len(user.accepted) for user in users), total)
 
 
 async def test_a_stream_resumed_over_a_restart_has_no_gap_and_no_repeat(tmp_path: Path) -> None:

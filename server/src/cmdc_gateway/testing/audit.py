@@ -43,7 +43,8 @@ class Record:
 
     `log` and `messages` are read last, whole. `seen` is what each reading showed earlier. `accepted` are the requestIds
     of prompts that got 202, in order; `decisions` the approvalIds and `answers` the refs that got 200, with what was
-    said. `ran` are the callIds that reached a tool, one for each time. `prompt_count` and `total_tokens` are the
+    said. `registered` are the tools whose registration got 201, with their latest description, `tools` the session's list
+    of tools. `ran` are the callIds that reached a tool, one for each time. `prompt_count` and `total_tokens` are the
     session's own figures. `waiting` says that its last run waits for a person, and is not over.
     """
 
@@ -53,6 +54,8 @@ class Record:
     accepted: Sequence[str] = ()
     decisions: Mapping[str, str] = field(default_factory=dict[str, str])
     answers: Mapping[str, str] = field(default_factory=dict[str, str])
+    registered: Mapping[str, str] = field(default_factory=dict[str, str])
+    tools: Sequence[Mapping[str, Any]] = ()
     ran: Sequence[str] = ()
     prompt_count: int | None = None
     total_tokens: int | None = None
@@ -175,6 +178,10 @@ def _people(record: Record) -> Iterator[str]:
     for ref, response in record.answers.items():
         if results.get(ref.removeprefix("ask_")) != response:
             yield f"DUR-1: the answer to {ref} was taken, and is not the tool's result"
+    there = {tool["name"]: tool["description"] for tool in record.tools}
+    for name, description in record.registered.items():
+        if there.get(name) != description:
+            yield f"DUR-1: the tool {name} was registered as {description!r}, and is there as {there.get(name)!r}"
 
 
 def _history(record: Record, runs: list[list[Frame]]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import signal
 import socket
@@ -10,12 +11,14 @@ import sys
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Self
 
 import httpx
 from fastapi import FastAPI
 
+from cmdc_gateway.__main__ import main
 from cmdc_gateway.app import create_app
 from cmdc_gateway.server import GatewayServer, app_config
 from cmdc_gateway.settings import ConfigFile, Settings
@@ -119,13 +122,10 @@ class GatewayProcess:
 
     async def start(self, *, within: float = 20) -> None:
         """Start, and return once `/readyz` answers 200."""
-        with (self.folder / "gateway.log").open("ab") as log:
-            self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "cmdc_gateway", "serve", env=self._environ, stdout=log, stderr=log
-            )
+        await self._spawn()
         async with asyncio.timeout(within), self.client() as client:
             while True:
-                if self.process.returncode is not None:
+                if not self._alive():
                     raise RuntimeError(f"the gateway did not start: {self.log()[-2000:]}")
                 try:
                     if (await client.get("/readyz")).status_code == 200:
@@ -142,15 +142,28 @@ class GatewayProcess:
         """SIGTERM; returns the exit status."""
         return await self._end(signal.SIGTERM)
 
+    async def _spawn(self) -> None:
+        with self._log_file.open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "cmdc_gateway", "serve", env=self._environ, stdout=log, stderr=log
+            )
+
+    def _alive(self) -> bool:
+        return self.process is not None and self.process.returncode is None
+
     async def _end(self, number: signal.Signals) -> int:
         assert self.process is not None, "it was started"
         if self.process.returncode is None:
             self.process.send_signal(number)
         return await self.process.wait()
 
+    @property
+    def _log_file(self) -> Path:
+        return self.folder / "gateway.log"
+
     def log(self) -> str:
         """What it has printed so far."""
-        return (self.folder / "gateway.log").read_text()
+        return self._log_file.read_text()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -158,6 +171,40 @@ class GatewayProcess:
 
     async def __aexit__(self, *_: object) -> None:
         await self.kill()
+
+
+class ForkedGateway(GatewayProcess):
+    """The same in a process that begins with everything imported: for tests that start one again and again."""
+
+    _forked: BaseProcess | None = None
+
+    async def _spawn(self) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["pytest", "uvloop", "cmdc_gateway.server"])
+        self._forked = context.Process(target=_serve_forked, args=(self._environ, str(self._log_file)))
+        await asyncio.to_thread(self._forked.start)
+
+    def _alive(self) -> bool:
+        return self._forked is not None and self._forked.is_alive()
+
+    async def _end(self, number: signal.Signals) -> int:
+        assert self._forked is not None, "it was started"
+        assert self._forked.pid is not None, "it was started"
+        if self._forked.is_alive():
+            os.kill(self._forked.pid, number)
+        await asyncio.to_thread(self._forked.join)
+        status = self._forked.exitcode
+        assert status is not None, "it has ended"
+        return status
+
+
+def _serve_forked(environ: dict[str, str], log: str) -> None:
+    os.environ.clear()
+    os.environ.update(environ)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    raise SystemExit(main(["serve"]))
 
 
 _EVERY_TOOL = ("read_file", "list_dir", "glob", "grep", "write_file", "shell", "ask_user")
