@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import signal
 import socket
 from collections.abc import Callable, Coroutine, Generator
@@ -22,6 +23,9 @@ from cmdc_gateway.web.state import Gateway
 _PING_SECONDS = 20
 # Spent twice after the grace period, on readers that do not read; with all the rest it must stay below 1 s (DUR-3).
 _CLOSING_SECONDS = 0.25
+# Enough for as many streams; not all that some systems allow, because commands that the tools run inherit it, and there
+# are programs that close every file they might have.
+_OPEN_FILES = 65_536
 
 _log = structlog.get_logger(__name__)
 
@@ -40,6 +44,7 @@ async def serve(settings: Settings) -> int:
         app = create_app(settings, keys=keys)
     except OSError as failure:
         raise WrongSetting(f"GATEWAY_WORKSPACE: {settings.workspace_root}: {failure.strerror}") from None
+    allow_open_files()
     listening = _listen(settings)
     server = GatewayServer(app_config(app, settings), app.state.gateway, grace_seconds=settings.grace_ms / 1000)
     if made is None:
@@ -137,6 +142,16 @@ class GatewayServer(uvicorn.Server):
                 await gateway.connections.wait_until_closed()
         gateway.connections.abort_all()
         await super().shutdown(sockets)
+
+
+def allow_open_files() -> None:
+    """Use what the operator allows: each client is an open file, and many systems start a process with 1,024."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        # A system may refuse what it says it allows; the limit then stays as it was.
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _listen(settings: Settings) -> socket.socket:

@@ -6,6 +6,7 @@ The bounds are generous, because a busy machine is no defect; the figures themse
 import asyncio
 import os
 import resource
+import socket
 import statistics
 import sys
 import time
@@ -32,6 +33,27 @@ async def test_it_is_ready_soon(tmp_path: Path) -> None:
             took.append(time.monotonic() - begun)
     sys.stdout.write(f"ready after {min(took):.2f} s\n")
     assert min(took) < 5
+
+
+async def test_it_serves_as_many_clients_as_the_operator_allows(tmp_path: Path) -> None:
+    """SSE-9: the soft limit of open files, 1,024 on many systems, is not the operator's word; the hard one is."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    gateway = GatewayProcess(tmp_path)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))
+    try:
+        await gateway.start()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    idle: list[socket.socket] = []
+    try:
+        for _ in range(300):
+            idle.append(socket.create_connection(("127.0.0.1", gateway.port)))
+        async with gateway.client() as client:
+            assert (await client.get("/healthz")).status_code == 200
+    finally:
+        for connection in idle:
+            connection.close()
+        await gateway.kill()
 
 
 async def test_the_library_for_models_far_away_is_not_loaded_at_the_start(tmp_path: Path) -> None:
