@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
+from cmdc_gateway.protocol.strict import parse_object
 from cmdc_gateway.testing.conversations import Conversation
 from cmdc_gateway.testing.gateways import KEY, Served, serving
 
@@ -150,6 +152,33 @@ async def test_a_field_that_is_wrong_is_named_and_nothing_is_coerced(
     assert [detail["path"] for detail in answer.json()["details"]] == [field]
     assert answer.json()["message"].startswith(field)
     assert await sessions(client) == before
+
+
+MANY_FLAWS: list[tuple[str, bytes, str, int]] = [
+    ("sessions", b'{"model":"scripted:x","tools":[%b]}' % b",".join([b"1"] * 450_000), "tools[0]", 1),
+    ("sessions", b'{"approval":{"tools":[%b]}}' % b",".join([b"1"] * 450_000), "approval.tools[0]", 1),
+    ("sessions", b'{"metadata":{%b}}' % b",".join(b'"%x":1' % n for n in range(95_000)), "metadata", 1),
+    ("sessions", b'{"budget":{%b}}' % b",".join(b'"%x":1' % n for n in range(95_000)), "budget.0", 50),
+    ("sessions/s/abort", b"{%b}" % b",".join(b'"%x":1' % n for n in range(95_000)), "0", 50),
+]
+
+
+@pytest.mark.parametrize(("route", "raw", "path", "told"), MANY_FLAWS, ids=[path for _, _, path, _ in MANY_FLAWS])
+async def test_a_body_with_a_hundred_thousand_flaws_is_told_some_of_them(
+    client: httpx.AsyncClient, route: str, raw: bytes, path: str, told: int
+) -> None:
+    """HTTP-3: to find and name all of them would keep everybody else waiting for seconds."""
+    before = time.process_time()
+    answer = await client.post(f"/v1/{route}", content=raw, headers={"Content-Type": "application/json"})
+    took = time.process_time() - before
+
+    assert (answer.status_code, answer.json()["error"]) == (400, "bad_request")
+    assert [detail["path"] for detail in answer.json()["details"]][0] == path
+    assert len(answer.json()["details"]) == told
+    parsing = time.process_time()
+    parse_object(raw)
+    parsing = time.process_time() - parsing
+    assert took < 4 * parsing + 0.2, "what is wrong costs little more than to read it"
 
 
 @pytest.mark.parametrize(

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, cast
 
-from pydantic import Field, JsonValue
+from pydantic import BeforeValidator, Field, JsonValue
 
-from cmdc_gateway.protocol.wire import AnswerBody, LeftOut, MayBeAbsent, RequestBody
+from cmdc_gateway.protocol.wire import AnswerBody, LeftOut, MayBeAbsent, Names, RequestBody
 
 SessionState = Literal["idle", "working", "waiting_approval", "waiting_input"]
+_MOST_METADATA = 16
+
+
+def _not_too_many(metadata: object) -> object:
+    # Counted before its members are looked at: there may be a hundred thousand.
+    if isinstance(metadata, dict) and (members := len(cast("dict[str, object]", metadata))) > _MOST_METADATA:
+        raise ValueError(f"should have at most {_MOST_METADATA} members, not {members}")
+    return cast("object", metadata)
+
+
+Metadata = Annotated[dict[str, str], Field(max_length=_MOST_METADATA), BeforeValidator(_not_too_many)]
 SessionId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
 
 
 class ApprovalSettings(RequestBody):
     """Which tools need a person. `*` stands for every tool but `ask_user` (APP-5)."""
 
-    tools: list[str] = Field([], description="Names of tools whose calls need an approval; `*` means every tool.")
+    tools: Names = Field([], description="Names of tools whose calls need an approval; `*` means every tool.")
     timeout_ms: int = Field(0, ge=0, le=31_536_000_000, description="Time to decide, in ms; 0 means no time limit.")
 
 
@@ -35,15 +46,15 @@ class CreateSessionBody(RequestBody):
     session_id: LeftOut[SessionId] = Field(None, description="Left out: the server makes a random one.")
     system_prompt: LeftOut[str] = Field(None, description="What the model is told before anything else.")
     working_dir: LeftOut[str] = Field(None, description="Folder for the tools, inside the server's workspace.")
-    tools: LeftOut[list[str]] = Field(None, description="Built-in tools, by name.")
-    plugins: LeftOut[list[str]] = Field(None, description="`human_approval`: shell and write_file need an approval.")
+    tools: LeftOut[Names] = Field(None, description="Built-in tools, by name.")
+    plugins: LeftOut[Names] = Field(None, description="`human_approval`: shell and write_file need an approval.")
     blueprint: LeftOut[str] = Field(None, description="A named set of these fields from the server's configuration.")
     max_turns: LeftOut[int] = Field(None, ge=1, le=1000, description="Model calls in one run; 100 if left out.")
     max_tokens: LeftOut[int] = Field(None, ge=1, le=2**31 - 1, description="Output tokens of one model call.")
-    skills_dirs: LeftOut[list[str]] = Field(None, description="Folders inside the workspace, each holding skills.")
+    skills_dirs: LeftOut[Names] = Field(None, description="Folders inside the workspace, each holding skills.")
     provider_opts: LeftOut[dict[str, JsonValue]] = Field(None, description="Options of the model call.")
     approval: LeftOut[ApprovalSettings] = Field(None, description="Which tools need a person.")
-    metadata: LeftOut[dict[str, str]] = Field(None, max_length=16, description="Yours; returned as given.")
+    metadata: LeftOut[Metadata] = Field(None, description="Yours; returned as given.")
     budget: LeftOut[Budget] = Field(None, description="What the session may spend.")
 
 
