@@ -343,6 +343,7 @@ MALFORMED = {
     "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "HTTP/2.0 as a version": b"GET / HTTP/2.0\r\nHost: a\r\n\r\n",
     "HTTP/0.9": b"GET /\r\n\r\n",
+    "a URL with a fragment": b"GET /#f HTTP/1.1\r\nHost: a\r\n\r\n",
     "an unknown version": b"GET / HTTP/1.2\r\nHost: a\r\n\r\n",
     "no path": b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n",
     "a path that is not ASCII": b"GET /\xff HTTP/1.1\r\nHost: a\r\n\r\n",
@@ -590,6 +591,17 @@ async def test_a_client_that_waits_for_100_continue_need_not_send_what_is_too_lo
     head = b"POST /body HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2000000\r\n\r\n"
     async with patient.peer(head) as peer:
         await peer.is_refused_with(413, "payload_too_large")
+
+
+@pytest.mark.parametrize(("version", "continues"), [(b"1.1", True), (b"1.0", False)])
+async def test_100_continue_is_said_to_those_who_can_hear_it(patient: Server, version: bytes, continues: bool) -> None:
+    """RFC 9110, 10.1.1: HTTP/1.0 knows no interim answers; one would be taken for the answer."""
+    head = b"POST /body HTTP/%b\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n" % version
+    async with patient.peer(head) as peer:
+        if continues:
+            assert await peer.reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        await peer.send(b"abc")
+        assert (await peer.answer()).body == {"length": 3}
 
 
 async def test_bytes_of_a_body_are_read_in_any_framing() -> None:
@@ -881,6 +893,15 @@ def masked(first: int, content: bytes) -> bytes:
 
 
 # The log
+
+
+async def test_a_hostile_client_does_not_fill_the_log(patient: Server, caplog: pytest.LogCaptureFixture) -> None:
+    """What a client sends wrong is told to that client."""
+    for request_bytes in MALFORMED.values():
+        async with patient.peer(request_bytes) as peer:
+            await peer.is_refused_with(400, "bad_request")
+
+    assert caplog.records == []
 
 
 async def test_nothing_of_a_url_reaches_the_log(caplog: pytest.LogCaptureFixture) -> None:

@@ -25,7 +25,10 @@ from cmdc_gateway.web.errors import STATUS, error_body
 if TYPE_CHECKING:
     from cmdc_gateway.web.limits import HttpLimits
 
-_LOGGER = logging.getLogger("uvicorn.error")
+# uvicorn warns of each request that is malformed, without saying whose it was: a hostile client could fill the disk with
+# that. A filter stays when logging is configured again; a level does not.
+_LOGGER = logging.getLogger("uvicorn.error.http")
+_LOGGER.addFilter(lambda record: record.levelno >= logging.ERROR)
 # What a request line has beside its URL: method, version, spaces, and an empty line before it.
 _REQUEST_LINE_SPARE = 64
 _SYSTEM_BUFFER_BYTES = 128 * 1024
@@ -44,6 +47,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self.logger = _LOGGER
         self.access_log = False  # It has the whole URL, and with it `?api_key=` (WS-1).
         self._phase: Literal["idle", "head", "body", "upgraded"] = "idle"
         self._unanswered = 0
@@ -146,6 +150,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         assert self.parser is not None
         upgrade = self.parser.should_upgrade()
         length = self._checked_length(self.parser.get_http_version(), upgrade=upgrade)
+        if b"#" in self.url:
+            # Whoever stands before this server and judges URLs may read it otherwise (RFC 9112, 3.2).
+            self._stop(BadRequest("a URL is sent without its fragment (#…)"))
         super().on_headers_complete()
         self._disarm()
         self._phase = "body"
@@ -187,6 +194,10 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._stop(BadRequest("a request needs exactly one Host header"))
         if codings and (codings != [b"chunked"] or version == "1.0"):
             self._stop(BadRequest("the only Transfer-Encoding is chunked, once, with HTTP/1.1"))
+        if version == "1.0":
+            # "A server that receives a 100-continue expectation in an HTTP/1.0 request MUST ignore that expectation."
+            # https://www.rfc-editor.org/rfc/rfc9110#section-10.1.1
+            self.expect_100_continue = False
         if upgrade:
             if not self._should_upgrade() and (length or codings):
                 self._stop(BadRequest("a request with a body cannot ask for an Upgrade"))
