@@ -46,8 +46,7 @@ async def test_it_serves_as_many_clients_as_the_operator_allows(tmp_path: Path) 
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     idle: list[socket.socket] = []
     try:
-        for _ in range(300):
-            idle.append(socket.create_connection(("127.0.0.1", gateway.port)))
+        idle.extend(socket.create_connection(("127.0.0.1", gateway.port)) for _ in range(300))
         async with gateway.client() as client:
             assert (await client.get("/healthz")).status_code == 200
     finally:

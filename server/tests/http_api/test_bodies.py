@@ -173,7 +173,7 @@ async def test_a_body_with_a_hundred_thousand_flaws_is_told_some_of_them(
     took = time.process_time() - before
 
     assert (answer.status_code, answer.json()["error"]) == (400, "bad_request")
-    assert [detail["path"] for detail in answer.json()["details"]][0] == path
+    assert answer.json()["details"][0]["path"] == path
     assert len(answer.json()["details"]) == told
     parsing = time.process_time()
     parse_object(raw)

@@ -195,8 +195,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if codings and (codings != [b"chunked"] or version == "1.0"):
             self._stop(BadRequest("the only Transfer-Encoding is chunked, once, with HTTP/1.1"))
         if version == "1.0":
-            # "A server that receives a 100-continue expectation in an HTTP/1.0 request MUST ignore that expectation."
-            # https://www.rfc-editor.org/rfc/rfc9110#section-10.1.1
+            # RFC 9110, 10.1.1: "A server that receives a 100-continue expectation in an HTTP/1.0 request MUST ignore that
+            # expectation." https://www.rfc-editor.org/rfc/rfc9110#section-10.1.1
             self.expect_100_continue = False
         if upgrade:
             if not self._should_upgrade() and (length or codings):
