@@ -386,6 +386,35 @@ async def test_an_old_client_and_another_upgrade_are_served(patient: Server) -> 
     assert (old.status, other.status) == (200, 200)
 
 
+@pytest.mark.parametrize("path", [b"/", b"/wait"])
+async def test_a_client_may_end_its_half_of_the_connection_with_its_last_request(patient: Server, path: bytes) -> None:
+    """RFC 9112, 9.6: what was asked is answered, and then the connection is closed."""
+    async with patient.peer(GET + b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % path) as peer:
+        peer.writer.write_eof()
+        assert (await peer.answer()).body == {"ok": True}
+        await asyncio.sleep(0.05)  # The end has been seen by then, or has not: the answer must come either way.
+        patient.app.go_on.set()
+        assert (await peer.answer()).status == 200
+        assert await peer.is_closed()
+
+
+async def test_a_client_that_has_gone_is_not_waited_for(server: Server) -> None:
+    """SSE-9: it looks the same as one that has ended its half; an answer that has not begun has a short time."""
+    async with server.peer(b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n") as peer:
+        peer.writer.write_eof()
+        assert await peer.is_closed()
+    server.app.go_on.set()
+
+
+async def test_a_stream_ends_with_its_client(patient: Server) -> None:
+    """SSE-9."""
+    async with patient.peer(b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n") as peer:
+        assert (await peer.head()).status == 200
+        peer.writer.write_eof()
+        assert await peer.reader.read() == b"5\r\nfirst\r\n"
+    patient.app.go_on.set()
+
+
 async def test_a_malformed_body_is_a_bad_request(patient: Server) -> None:
     """HTTP-2: the route that waits for the body hears that the client is gone, and answers nobody."""
     async with patient.peer(b"POST /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n") as peer:

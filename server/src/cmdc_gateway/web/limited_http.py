@@ -78,6 +78,19 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._disarm()
         super().connection_lost(exc)
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Whether to go on answering: a client may end its half of the connection with its last request.
+
+        One that has gone altogether looks the same, so what has not begun to be answered has a short time to be, and a
+        stream ends.
+        """
+        if self._unanswered == 0 or self._phase != "idle" or self.cycle.response_started:
+            return False
+        self.cycle.keep_alive = False
+        self._disarm()
+        self._arm(self.limits.linger_seconds)
+        return True
+
     def shutdown(self) -> None:
         if self._closing.lingering:
             self._closing.abort()
