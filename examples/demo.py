@@ -167,6 +167,7 @@ def _gateway(folder: Path, *, port: int, api_base: str | None) -> Generator[str]
         "GATEWAY_STORE": f"sqlite:///{folder / 'demo.db'}",
         "GATEWAY_PORT": str(port),
         "GATEWAY_CALLBACK_ALLOW": "127.0.0.0/8",
+        "GATEWAY_RATE_LIMIT_RPM": "0",  # whoever tries the examples one after the other is no flood
         "GATEWAY_LOG_LEVEL": "warning",
     }
     command = [sys.executable, "-m", "cmdc_gateway", "serve"]
