@@ -54,6 +54,7 @@ def contract(session: nox.Session) -> None:
     """Write what is derived from the models: schemas, client, tables. `-- --check` only tells what differs."""
     install(session, packages=["server"], groups=["contract"])
     session.run("python", "openapi/contract.py", *session.posargs)
+    session.run("python", "sdk/derive_sync.py", *session.posargs)
 
 
 @nox.session
