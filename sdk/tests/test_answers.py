@@ -53,6 +53,7 @@ def test_what_a_base_server_leaves_out_is_empty() -> None:
         (b'{"a": "b"}', b'"a"', "not as it must be"),
         (b'[{"requestId"', b'[7, {"requestId"', "not as it must be"),
         (b'"turns": 1', b'"turns": NaN', "NaN is no JSON value"),
+        (b'"createdAt": 1', b'"createdAt": 1e999', "1e999 is beyond all numbers"),
         (b'"turns": 1', b'"turns": 1,,', "is not JSON"),
         (INFO, b"[]", "is not a JSON object"),
         (INFO, b"\xff\xfe", "is not JSON"),
@@ -80,6 +81,11 @@ def test_a_redirect_is_told_and_not_followed() -> None:
         read(operations.get_session("s"), b"", 307, headers)
 
     assert failure.value.what == "the answer is a redirect (307) to elsewhere.example, which is not followed"
+
+
+def test_a_redirect_to_what_is_no_address_is_told_too() -> None:
+    with pytest.raises(ProtocolError, match="to what is no address, which is not followed"):
+        read(operations.get_session("s"), b"", 302, {"location": "http://[oops/"})
 
 
 def test_a_status_that_is_not_promised_is_told() -> None:
@@ -121,6 +127,7 @@ def test_members_of_a_code_are_its_attributes() -> None:
     assert error(409, "already_resolved", status="approved").status == "approved"
     assert error(410, "cursor_expired", earliest="e.1", latest="e.9").earliest == "e.1"
     assert error(429, "rate_limited", retryAfter=3).retry_after == 3
+    assert error(429, "rate_limited", retryAfter=10**400).retry_after == 9
     assert error(503, "unavailable").retry_after == 9
 
 
@@ -134,3 +141,4 @@ def test_retry_after_may_be_a_date_and_nonsense_is_none() -> None:
     assert after("Fri, 01 Jan 2016 00:00:00 GMT") == 0
     assert (after("Fri, 01 Jan 2100 00:00:00 GMT") or 0) > 1e9
     assert after("soon") is None
+    assert after("Mon, 01 Jan 0001 00:00:00 -0000") in (0, None)

@@ -230,6 +230,26 @@ async def test_what_breaks_the_contract_is_told(messages: list[str | bytes], tol
             [_ async for _ in socket]
 
 
+@pytest.mark.parametrize(
+    "raw", [b"\x81\x02\xff\xfe", b"\x8f\x00", b"\x81\xff"], ids=["no UTF-8", "no such frame", "masked"]
+)
+async def test_what_is_no_message_at_all_is_told(raw: bytes) -> None:
+    async def behave(connection: ServerConnection) -> None:
+        connection.transport.write(raw)
+        await connection.wait_closed()
+
+    async with lying(behave) as (session, url), session.connect() as socket:
+        with pytest.raises(ProtocolError, match="/ws: what came is no WebSocket message"):
+            await anext(socket)
+
+        def read() -> None:
+            with Client(url) as client, sync_handle(client).connect() as socket:
+                next(socket)
+
+        with pytest.raises(ProtocolError, match="/ws: what came is no WebSocket message"):
+            await asyncio.to_thread(read)
+
+
 async def test_events_that_were_there_before_are_dropped() -> None:
     async with lying(sends(event(1), event(1), event(2))) as (session, _), session.connect() as socket:
         assert [(await anext(socket)).seq, (await anext(socket)).seq] == [1, 2]

@@ -1,6 +1,6 @@
 """The parser of event streams: the same frames, however the bytes are cut."""
 
-from time import perf_counter
+from time import process_time
 
 import pytest
 from cmdc_client.config import Config
@@ -75,7 +75,7 @@ def test_a_heartbeat_is_no_part_of_a_frame() -> None:
 def test_the_reconnection_time_is_noted() -> None:
     parser = SseParser()
 
-    assert list(parser.feed(b"retry: 1500\nretry: soon\n")) == []
+    assert list(parser.feed(b"retry: 1500\nretry: soon\nretry: " + b"9" * 5000 + b"\n")) == []
     assert parser.retry == 1500
 
 
@@ -102,9 +102,9 @@ def test_events_are_read_faster_than_any_model_speaks() -> None:
     following = Following(Selection("s", "e.0", request_id="r1"), config, lambda: 0.5)
     following.opened(0)
 
-    begun = perf_counter()
+    begun = process_time()
     events = sum(1 for piece in pieces for _ in following.feed(piece))
-    seconds = perf_counter() - begun
+    seconds = process_time() - begun
 
     assert events == words + 4
     print(f"{events / seconds:,.0f} events/s")  # noqa: T201

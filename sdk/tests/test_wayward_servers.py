@@ -146,6 +146,15 @@ async def test_only_what_may_pass_is_tried_again(answer: bytes, kind: type[Excep
     assert len(server.requests) == 1 + tries
 
 
+async def test_a_list_that_comes_back_to_where_it_was_is_given_up() -> None:
+    again = http(200, {"sessions": [], "nextCursor": "x"})
+
+    async with wayward(in_turn([again])) as server, AsyncClient(server.url) as client:
+        with pytest.raises(ProtocolError, match="the page after 'x' says that it comes next itself"):
+            _ = [summary async for summary in client.sessions.list()]
+    assert len(server.requests) == 2
+
+
 async def test_a_server_that_is_not_there_is_a_failed_connection() -> None:
     async with wayward(in_turn([b""])) as server:
         gone = server.url
@@ -184,6 +193,7 @@ async def _failing(request: Any) -> ProtocolError:
 # -- runs --------------------------------------------------------------------------------------------------------------
 
 RUN = run_of("a", "b", "c")
+ENDED = {"toolName": "t", "callId": "c", "result": ""}
 
 
 async def seqs(session: AsyncSession) -> list[int]:
@@ -232,6 +242,15 @@ async def test_a_run_outlives_what_passes(between: list[Part]) -> None:
         ([stream(b"data: \xff\n\n")], ProtocolError, "not UTF-8"),
         ([stream(RUN[0][:-5])], ProtocolError, "within a frame"),
         ([stream(frame("message_delta", 1))], ProtocolError, r"data\.delta: is missing"),
+        ([stream(RUN[-1].replace("0.5", "9" * 400))], ProtocolError, "too large"),
+        ([stream(RUN[-1].replace("0.5", "9e999"))], ProtocolError, "beyond all numbers"),
+        (
+            [stream(frame("tool_execution_end", 1, **{**ENDED, "status": "fine"}))],
+            ProtocolError,
+            "'fine' is none of ok",
+        ),
+        ([stream(frame("prompt_received", 1, requestId="r2", text="x"))], ProtocolError, "is of the run 'r2'"),
+        ([stream("id: 1\nevent: agent_start\ndata: {}\n\n")], ProtocolError, "'1' is no cursor"),
     ],
 )
 async def test_a_run_does_not_outlive_what_stays(answer: list[Part], kind: type[Exception], told: str) -> None:

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
+from math import isinf
 from time import time
 from typing import Any, Generic, NoReturn, Protocol, Self, TypeVar, cast
 from urllib.parse import urlsplit
@@ -20,6 +21,7 @@ from cmdc_client.shapes import flaw
 T = TypeVar("T")
 
 _SHOWN = 120
+_FOREVER = 10**9
 
 
 class Model(Protocol):
@@ -74,9 +76,9 @@ class Promise(Generic[T]):
 def refused(answer: Answer) -> CmdcError:
     """The error that an answer is which was not the promised one. Raises ProtocolError for one that cannot be read."""
     if 300 <= answer.status < 400:
-        host = urlsplit(answer.headers.get("location", "")).hostname or "another path"
+        place = _host(answer.headers.get("location", ""))
         return ProtocolError(
-            answer.request, f"the answer is a redirect ({answer.status}) to {host}, which is not followed"
+            answer.request, f"the answer is a redirect ({answer.status}) to {place}, which is not followed"
         )
     if answer.status < 400:
         return ProtocolError(answer.request, f"the answer has the status {answer.status}, which is not one of its own")
@@ -135,7 +137,22 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON value")
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+def _finite(text: str) -> float:
+    value = float(text)
+    if isinf(value):
+        raise ValueError(f"{text[:_SHOWN]} is beyond all numbers")
+    return value
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant, parse_float=_finite)
+
+
+def _host(location: str) -> str:
+    """Where a redirect leads, without what else its address may hold."""
+    try:
+        return urlsplit(location).hostname or "another path"
+    except ValueError:
+        return "what is no address"
 
 
 def _details(given: object) -> tuple[Detail, ...]:
@@ -149,7 +166,7 @@ def _details(given: object) -> tuple[Detail, ...]:
 
 def _retry_after(member: object, header: str | None) -> float | None:
     """Seconds, from the body's member or from the header, which may also be a date."""
-    if isinstance(member, int | float) and not isinstance(member, bool) and member >= 0:
+    if isinstance(member, int | float) and not isinstance(member, bool) and 0 <= member < _FOREVER:
         return float(member)
     if header is None:
         return None
@@ -157,5 +174,5 @@ def _retry_after(member: object, header: str | None) -> float | None:
         return float(header)
     try:
         return max(0.0, parsedate_to_datetime(header).timestamp() - time())
-    except ValueError:
+    except (ValueError, OverflowError):
         return None

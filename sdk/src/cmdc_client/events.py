@@ -81,5 +81,5 @@ def read_event(name: str, data: Mapping[str, Any], cursor: str | None, where: st
         data = {"requestId": request_id, **_BASE.get(name, {}), **data}
     try:
         return parse_event(name, data, cursor)
-    except ValueError as flaw:
+    except (ValueError, OverflowError) as flaw:
         raise ProtocolError(where, f"the event {name[:80]!r} is not as it must be: {flaw}") from None

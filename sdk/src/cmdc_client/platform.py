@@ -24,6 +24,7 @@ AsyncCondition = asyncio.Condition
 Condition = threading.Condition
 
 _LARGEST_MESSAGE = 64 * 1024 * 1024
+_BROKEN = (1002, 1007, 1009)  # with these the library closes what it cannot read
 
 
 async def async_sleep(seconds: float) -> None:
@@ -177,7 +178,9 @@ def _not_opened(failure: Exception, where: str) -> NoReturn:
     raise error from failure
 
 
-def _closed(closed: ConnectionClosed, where: str) -> SocketClosed:
+def _closed(closed: ConnectionClosed, where: str) -> SocketClosed | ProtocolError:
+    if closed.sent is not None and closed.sent.code in _BROKEN and not closed.rcvd_then_sent:
+        return ProtocolError(where, f"what came is no WebSocket message: {closed.sent.reason or closed.sent.code}")
     code = closed.rcvd.code if closed.rcvd is not None else 1006
     reason = closed.rcvd.reason if closed.rcvd is not None else ""
     return SocketClosed(

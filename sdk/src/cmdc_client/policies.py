@@ -105,7 +105,7 @@ async def _typed(prompt: str) -> str:
     def read() -> None:
         try:
             typed: str | Exception = input(prompt)
-        except (EOFError, OSError) as failure:
+        except (EOFError, OSError, ValueError) as failure:
             typed = failure
         with suppress(RuntimeError):  # the loop may have ended meanwhile
             loop.call_soon_threadsafe(settle, typed)

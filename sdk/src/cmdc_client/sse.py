@@ -104,7 +104,7 @@ class SseParser:
                 if "\0" not in value:
                     self._id = value
             case "retry":
-                if value.isascii() and value.isdigit():
+                if value.isascii() and value.isdigit() and len(value) < 10:
                     self.retry = int(value)
             case _:
                 pass

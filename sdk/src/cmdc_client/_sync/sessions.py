@@ -9,6 +9,7 @@ from typing import Any
 from cmdc_client import operations
 from cmdc_client._sync.session import Session
 from cmdc_client._sync.transport import Transport
+from cmdc_client.errors import ProtocolError
 from cmdc_client.models import ApprovalSettings, Budget, SessionState, SessionSummary
 
 
@@ -69,7 +70,10 @@ class Sessions:
     def list(
         self, *, state: SessionState | None = None, page_size: int | None = None
     ) -> Generator[SessionSummary]:
-        """Iterate over the sessions of this tenant, newest first; all of them, or those in one state."""
+        """Iterate over the sessions of this tenant, newest first; all of them, or those in one state.
+
+        A page at a time is asked for. Raises ApiError, ProtocolError or ConnectionFailed.
+        """
         cursor: str | None = None
         while True:
             page = self._transport.call(operations.list_sessions(limit=page_size, cursor=cursor, state=state))
@@ -77,6 +81,8 @@ class Sessions:
                 yield summary
             if page.next_cursor is None:
                 return
+            if page.next_cursor == cursor:
+                raise ProtocolError("GET /v1/sessions", f"the page after {cursor!r} says that it comes next itself")
             cursor = page.next_cursor
 
 
