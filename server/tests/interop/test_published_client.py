@@ -12,6 +12,7 @@ import pytest
 from cmdc_gateway.testing.gateways import KEY, serving
 
 DRIVER = Path(__file__).with_name("drive_sdk.py")
+README = Path(__file__).resolve().parents[3] / "README.md"
 PROMISES = re.findall(r"^(?:async )?def (it_\w+)\(", DRIVER.read_text(), re.MULTILINE)
 
 
@@ -39,6 +40,27 @@ async def test_the_published_client(sdk_python: Path, tmp_path: Path, promise: s
                 await driver.wait()
 
     assert driver.returncode == 0, said.decode()
+
+
+@pytest.mark.timeout(240)  # the first of them may have to install the client
+async def test_the_example_of_the_readme_says_what_it_hears(sdk_python: Path, tmp_path: Path) -> None:
+    blocks: list[str] = re.findall(
+        r"^```python\n(.*?)^```$", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
+    [example] = [block for block in blocks if "from cmdc import" in block]
+    async with serving(tmp_path) as served:
+        program = example.replace("http://127.0.0.1:4000", served.url).replace("sk-abc123", KEY)
+        running = await asyncio.create_subprocess_exec(
+            *(sdk_python, "-I", "-c", program),
+            env={"PATH": os.environ["PATH"]},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        async with asyncio.timeout(50):
+            out, failed = await running.communicate()
+
+    assert running.returncode == 0, failed.decode()
+    assert out.decode().startswith("You said: Hello!\n")
 
 
 def test_the_driver_keeps_promises_to_every_public_name() -> None:
