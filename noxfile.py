@@ -50,6 +50,13 @@ def faults(session: nox.Session) -> None:
 
 
 @nox.session
+def browser(session: nox.Session) -> None:
+    """Do the pages work in a browser? Needs Chromium (apt-get install chromium). Arguments after `--` go to pytest."""
+    install(session, packages=["server", "sdk"], groups=["tests"])
+    session.run("python", "-m", "pytest", "-m", "browser", "examples/tests", *session.posargs)
+
+
+@nox.session
 def contract(session: nox.Session) -> None:
     """Write what is derived from the models: schemas, client, tables. `-- --check` only tells what differs."""
     install(session, packages=["server"], groups=["contract"])

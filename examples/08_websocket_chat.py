@@ -28,19 +28,22 @@ def listen(socket: Socket) -> None:
     raise SystemExit("the gateway has closed the line")
 
 
-with Client() as client, client.sessions.create(model=MODEL, tools=["ask_user"]) as session:
-    # A WebSocket shows the session from now on, across runs; `connect(after=cursor)` begins where you were.
-    with session.connect() as socket:
-        print("Say something. An empty line ends it.\n> ", end="", flush=True)
-        for line in sys.stdin:
-            if not line.strip():
-                break
-            accepted = socket.prompt(line.strip())  # acknowledged: it is stored, and will be answered
-            assert accepted.session_id == session.id
-            assert not accepted.queued
-            listen(socket)
-            print("> ", end="", flush=True)
+# A WebSocket shows the session from now on, across runs; `connect(after=cursor)` begins where you were.
+with (
+    Client() as client,
+    client.sessions.create(model=MODEL, tools=["ask_user"]) as session,
+    session.connect() as socket,
+):
+    print("Say something. An empty line ends it.\n> ", end="", flush=True)
+    for line in sys.stdin:
+        if not line.strip():
+            break
+        accepted = socket.prompt(line.strip())  # acknowledged: it is stored, and will be answered
+        assert accepted.session_id == session.id
+        assert not accepted.queued
+        listen(socket)
+        print("> ", end="", flush=True)
 
-        said = [message.content for message in session.messages() if message.role == "user"]
-        print(f"\n{len(said)} prompts, the last event was {socket.cursor}")
-        assert session.stats().prompt_count == len(said)
+    said = [message.content for message in session.messages() if message.role == "user"]
+    print(f"\n{len(said)} prompts, the last event was {socket.cursor}")
+    assert session.stats().prompt_count == len(said)

@@ -5,6 +5,7 @@ for 30 seconds. A program of yours would ask here who the user is, and which ses
 """
 
 import json
+from contextlib import suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,7 +19,7 @@ PAGE = Path(__file__).parent / "page"
 class Handler(SimpleHTTPRequestHandler):
     """The files of the page, and three calls that it makes."""
 
-    def do_POST(self) -> None:  # noqa: N802 - so it is called there
+    def do_POST(self) -> None:
         if self.headers["Origin"] != address:  # another site's page, in the same browser
             return self.answer(403, {"message": "only this page may ask"})
         sent = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -51,7 +52,5 @@ with Client() as client, ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, 
     assert client.health().status == "ok"
     address = f"http://127.0.0.1:{server.server_port}"
     print(f"Open {address} in a browser. Ctrl-C ends it.", flush=True)
-    try:
+    with suppress(KeyboardInterrupt):
         server.serve_forever()
-    except KeyboardInterrupt:
-        pass

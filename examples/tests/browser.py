@@ -21,7 +21,7 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-dev-shm-usage"),
     *("--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -67,7 +67,7 @@ class Tab:
         """Wait until a JavaScript expression holds; gives its value, and says what the page shows if it never does."""
         try:
             async with asyncio.timeout(within):
-                while not (value := await self.evaluate(condition)):
+                while not (value := await self.evaluate(condition)):  # noqa: ASYNC110 - the page is another process
                     await asyncio.sleep(0.02)
                 return value
         except TimeoutError:
@@ -150,7 +150,8 @@ async def _address(chromium: asyncio.subprocess.Process, profile: Path, log: Pat
     async with asyncio.timeout(_PATIENCE):
         while not (port.exists() and len(port.read_text().splitlines()) == 2):
             if chromium.returncode is not None:
-                raise RuntimeError(f"Chromium did not start: {log.read_text(errors='replace')[-2000:]}")
+                said = await asyncio.to_thread(log.read_text, errors="replace")
+                raise RuntimeError(f"Chromium did not start: {said[-2000:]}")
             await asyncio.sleep(0.05)
     number, path = port.read_text().splitlines()
     async with connect(f"ws://127.0.0.1:{number}{path}") as browser:

@@ -1,0 +1,211 @@
+"""The page of 09, and the gateway's own reference page, in a real browser that has no other network than loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager, closing
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import pytest
+from browser import Tab, browsing, installed
+from cmdc_gateway.testing.gateways import KEY, Served
+from programs import EXAMPLES, command, environ
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
+
+WORDS = "one two three four five six seven eight nine ten eleven twelve"
+
+
+@pytest.fixture
+async def tab() -> AsyncGenerator[Tab]:
+    """An empty tab."""
+    program = installed()
+    if program is None:
+        pytest.fail("these tests need Chromium: apt-get install chromium, or say in CMDC_CHROMIUM where it is")
+    async with browsing(program) as tab:
+        yield tab
+
+
+@asynccontextmanager
+async def page_of(url: str) -> AsyncGenerator[str]:
+    """The example's server, told that the gateway is at this URL; gives the address of the page."""
+    [example] = EXAMPLES.glob("09_*")
+    process = await asyncio.create_subprocess_exec(
+        *command(example, ""), env=environ(url, KEY), stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None, "it is a pipe"
+    try:
+        async with asyncio.timeout(30):
+            line = (await process.stdout.readline()).decode()
+        assert line.startswith("Open http://"), line
+        yield line.split()[1]
+    finally:
+        process.kill()
+        await process.wait()
+
+
+@asynccontextmanager
+async def line(gateway: Served, *, limit: int, then: Callable[[], Awaitable[bool]]) -> AsyncGenerator[str]:
+    """A way to the gateway. After so many bytes of an event stream, it asks `then` whether to go on or to break."""
+    serving: set[asyncio.Task[None]] = set()
+
+    async def pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        left = sys.maxsize
+        while data := await source.read(4096):
+            if b"text/event-stream" in data:
+                left = limit
+            target.write(data[:left])
+            await target.drain()
+            if len(data) >= left:
+                if not await then():
+                    return
+                target.write(data[left:])
+                left = sys.maxsize
+            left -= len(data)
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        with closing(far_writer):
+            pumps = [asyncio.create_task(pump(reader, far_writer)), asyncio.create_task(pump(far_reader, writer))]
+            try:
+                await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for each in pumps:
+                    each.cancel()
+                await asyncio.gather(*pumps, return_exceptions=True)
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(serve(reader, writer))
+        serving.add(task)
+        task.add_done_callback(serving.discard)
+        task.add_done_callback(lambda _: writer.close())
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        for task in serving:
+            task.cancel()
+        await asyncio.gather(*serving, return_exceptions=True)
+
+
+async def say(tab: Tab, text: str, *, how: str) -> None:
+    """Choose how to read, type, and send, as a user does."""
+    await tab.until("!document.querySelector('button').disabled")
+    await tab.evaluate(f"document.querySelector('input[value={how}]').click()")
+    await tab.evaluate("document.getElementById('text').focus()")
+    await tab.command("Input.insertText", text=text)
+    for kind in ("keyDown", "keyUp"):
+        await tab.command(
+            "Input.dispatchKeyEvent", type=kind, key="Enter", code="Enter", windowsVirtualKeyCode=13, text="\r"
+        )
+
+
+def streams_of(tab: Tab) -> list[str]:
+    """The addresses of the event streams it has opened."""
+    return [request["url"] for request in tab.requests if "/events?" in request["url"]]
+
+
+async def answers(tab: Tab) -> list[str]:
+    """What the agent has said, once each answer is complete."""
+    await tab.until("document.querySelector('.agent') && !document.querySelector('.agent:not(.done)')")
+    return await tab.evaluate("[...document.querySelectorAll('.agent')].map((element) => element.textContent)")
+
+
+@pytest.mark.parametrize("how", ["eventSource", "fetch"])
+async def test_the_page_shows_what_the_agent_says(tab: Tab, gateway: Served, how: str) -> None:
+    """SSE-12, HTTP-10."""
+    async with page_of(gateway.url) as address:
+        await tab.open(address)
+        await say(tab, "Hello!", how=how)
+        assert await answers(tab) == ["You said: Hello!"]
+        await say(tab, "<img src=x onerror=alert(1)> & more", how=how)
+        assert await answers(tab) == ["You said: Hello!", "You said: <img src=x onerror=alert(1)> & more"]
+
+    assert tab.complaints == []
+    assert len(streams_of(tab)) == 2
+    assert all(stream.startswith(gateway.url) and "ticket=" in stream for stream in streams_of(tab))
+
+
+async def test_the_browser_never_sees_the_key(tab: Tab, gateway: Served) -> None:
+    async with page_of(gateway.url) as address:
+        await tab.open(address)
+        await say(tab, "Hello!", how="fetch")
+        await answers(tab)
+
+    assert KEY not in json.dumps(tab.requests)
+    assert KEY not in await tab.evaluate("document.documentElement.outerHTML")
+
+
+@pytest.mark.parametrize("how", ["eventSource", "fetch"])
+async def test_text_is_shown_while_it_is_written(tab: Tab, gateway: Served, how: str) -> None:
+    """The rest of the answer sets out once the browser has shown the beginning, and not before."""
+    shown = asyncio.Event()
+
+    async def when_shown() -> bool:
+        return await shown.wait()
+
+    async with line(gateway, limit=1300, then=when_shown) as url, page_of(url) as address:
+        await tab.open(address)
+        await say(tab, WORDS, how=how)
+        begun = await tab.until("document.querySelector('.agent')?.textContent")
+        assert f"You said: {WORDS}".startswith(begun)
+        assert not begun.endswith("twelve")
+        shown.set()
+        assert await answers(tab) == [f"You said: {WORDS}"]
+
+
+@pytest.mark.parametrize("how", ["eventSource", "fetch"])
+async def test_a_lost_stream_is_taken_up_where_it_was(tab: Tab, gateway: Served, how: str) -> None:
+    """SSE-6: with another ticket, and after the last event that came."""
+
+    async def never() -> bool:
+        return False
+
+    async with line(gateway, limit=1300, then=never) as url, page_of(url) as address:
+        await tab.open(address)
+        await say(tab, WORDS, how=how)
+        assert await answers(tab) == [f"You said: {WORDS}"]
+
+    streams = [parse_qs(urlsplit(address).query) for address in streams_of(tab)]
+    assert len(streams) > 1, "it was cut"
+    assert "after" not in streams[0]
+    assert "after" in streams[-1], "what came before a cut may be lost with it, but never all of it"
+    assert len({stream["ticket"][0] for stream in streams}) == len(streams)
+
+
+async def test_a_prompt_that_is_refused_is_told_on_the_page(tab: Tab, gateway: Served) -> None:
+    async with page_of(gateway.url) as address:
+        await tab.open(address)
+        await tab.until("!document.querySelector('button').disabled")
+        async with gateway.client() as client:
+            [session] = (await client.get("/v1/sessions")).json()["sessions"]
+            await client.delete(f"/v1/sessions/{session['sessionId']}")
+        await say(tab, "Is anybody there?", how="fetch")
+        told = await tab.until("document.querySelector('.failure')?.textContent")
+
+    assert "not_found" in told
+
+
+async def test_another_site_cannot_use_the_page_s_server(gateway: Served) -> None:
+    async with page_of(gateway.url) as address, httpx.AsyncClient(base_url=address, trust_env=False) as stranger:
+        for headers in ({}, {"Origin": "http://elsewhere.example"}):
+            assert (await stranger.post("/session", json={}, headers=headers)).status_code == 403
+        assert (await stranger.post("/session", json={}, headers={"Origin": address})).status_code == 200
+
+
+async def test_the_reference_page_works_without_the_internet(tab: Tab, gateway: Served) -> None:
+    """HTTP-7: and without a key."""
+    await tab.open(f"{gateway.url}/docs")
+    await tab.until("document.querySelectorAll('#reference details').length > 50")
+    shown = await tab.evaluate("document.body.innerText")
+    assert all(name in shown for name in ("/v1/sessions/{sessionId}/prompt", "Open a WebSocket", "approval_required"))
+
+    assert tab.complaints == []
+    foreign = [request["url"] for request in tab.requests if not request["url"].startswith((gateway.url, "data:"))]
+    assert foreign == []
