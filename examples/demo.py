@@ -2,10 +2,11 @@
 
     python examples/demo.py            the scripted model: nothing but this machine is needed
     python examples/demo.py --real     the first answer comes from a real language model on this machine
-    python examples/demo.py --serve    the gateway stays up afterwards, to be tried with curl
+    python examples/demo.py --serve    the gateway stays up afterwards, to be tried with curl and the other examples
 
-It makes a session, sends prompts, prints the text as it streams in, approves a tool call, answers a question and shows
-what was used. It exits 0 only if all of that happened.
+It makes a session, sends prompts, prints the text as it streams in, kills the gateway while a tool call waits for an
+approval, starts it again and approves, answers a question and shows what was used. It exits 0 only if all of that
+happened. What it asks for and reads is plain HTTP; the other examples use the client, which does most of this by itself.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import real_model
@@ -33,7 +35,7 @@ TOOL_SCRIPT = {
     "replies": [
         {
             "thinking": ["The user wants a greeting ", "from this machine."],
-            "text": ["Let me ", "run a ", "command. "],
+            "text": ["Let me ", "run a ", "command."],
             "toolCalls": [{"name": "shell", "args": {"command": "echo Hello from the workspace"}}],
             "delayMs": 40,
         },
@@ -56,56 +58,63 @@ def main() -> int:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cmdc-demo-")))
         api_base = stack.enter_context(_real_model()) if wanted.real else None
-        url = stack.enter_context(_gateway(folder, port=4000 if wanted.serve else 0, api_base=api_base))
-        client = stack.enter_context(httpx.Client(base_url=url, headers={"X-API-Key": KEY}, trust_env=False))
-        _converse(client, real=wanted.real)
-        print(f"\nEverything worked. The gateway{'' if wanted.serve else ' of this demo'} listened on {url}.")
+        gateway = stack.enter_context(Gateway(folder, port=wanted.port if wanted.serve else 0, api_base=api_base))
+        with httpx.Client(base_url=gateway.url, headers={"X-API-Key": KEY}, trust_env=False) as client:
+            _converse(client, gateway, real=wanted.real)
         if wanted.serve:
-            print("It stays up until you press Ctrl-C. Try, in another terminal:\n")
-            print(_curl(url))
-            _wait_for_ctrl_c()
+            print(f"\nEverything worked. The gateway stays up on {gateway.url} until you press Ctrl-C.")
+            print(f"Try, in another terminal:\n\n{_curl(gateway.url)}")
+            print(f"\nor the examples:\n\n  export CMDC_BASE_URL={gateway.url} CMDC_API_KEY={KEY}")
+            print("  python3 -m pip install ./sdk\n  python3 examples/01_first_conversation.py", flush=True)
+            _wait_for_ctrl_c(gateway)
         else:
-            print("To keep one running:\n\n  python3 -m nox -s demo -- --serve\n\nand then, in another terminal:\n")
-            print(_curl("http://127.0.0.1:4000"))
+            print("\nEverything worked. To keep a gateway running, and to try it yourself:\n")
+            print("  python3 -m nox -s demo -- --serve")
     return 0
 
 
-def _converse(client: httpx.Client, *, real: bool) -> None:
+def _converse(client: httpx.Client, gateway: Gateway, *, real: bool) -> None:
     session = _post(client, "/v1/sessions", {"model": MODEL, "tools": ["shell", "ask_user"]})["sessionId"]
-    print(f"session {session} on {client.base_url}")
+    print(f"A gateway listens on {gateway.url}, and has made session {session}.")
 
     if real:
         told = _post(client, "/v1/sessions", {"model": REAL_MODEL, "maxTokens": 60})["sessionId"]
-        print("\n— a prompt, answered by a language model on this machine")
+        _title("a prompt, answered by a language model on this machine")
         _run(client, told, "Say hello to somebody who tries a new program.", {})
-        print("\n(the rest is scripted: so small a model does not choose tools by itself)")
+        print("\nThe rest is scripted: so small a model does not choose tools by itself.")
     else:
-        print("\n— a prompt, and text as it comes")
+        print("Its model is a scripted one: each prompt carries, unseen here, what the model is to say.")
+        _title("a prompt, and text as it comes")
         _run(client, session, "Hello! Is anybody there?", {})
 
     def approve(event: Event) -> None:
-        print(f"\n  approval needed: {event['hint']}")
+        print(f"  approval needed: {event['hint']}")
+        gateway.kill()
+        print("  the gateway is killed (kill -9) … ", end="", flush=True)
+        gateway.start()
+        print("and started again")
         digest = {"approvalId": event["approvalId"], "digest": event["digest"]}
         _post(client, f"/v1/sessions/{session}/approve", digest)
         print("  approved")
 
     def answer(event: Event) -> None:
-        print(f"  the agent asks: {event['question']} {event['options']}")
+        print(f"  the agent asks: {event['question']} {' or '.join(event['options'])}?")
         _post(client, f"/v1/sessions/{session}/respond", {"ref": event["ref"], "response": "blue"})
         print("  answered: blue")
 
-    print("\n— a tool call that a person must approve")
+    _title("a tool call that a person must approve, and a crash while it waits")
     seen = _run(client, session, _scripted("Greet me from the shell.", TOOL_SCRIPT), {"approval_required": approve})
     _require("tool_execution_end" in seen, "the tool ran")
 
-    print("\n— a question")
+    _title("a question")
     seen = _run(client, session, _scripted("Paint it.", QUESTION_SCRIPT), {"ask_user": answer})
     _require("ask_user" in seen, "the question was asked")
 
     stats = client.get(f"/v1/sessions/{session}/stats").raise_for_status().json()
     usage = stats["tokenUsage"]
+    _title("what it took")
     print(
-        f"\n— usage: {stats['promptCount']} prompts, {usage['promptTokens']} tokens read, "
+        f"{stats['promptCount']} prompts, {usage['promptTokens']} tokens read, "
         f"{usage['completionTokens']} written, {stats['turns']} model calls"
     )
 
@@ -115,37 +124,57 @@ def _run(client: httpx.Client, session: str, text: str, react: dict[str, Callabl
     print(f"> {text.splitlines()[0]}")
     request = _post(client, f"/v1/sessions/{session}/prompt", {"text": text})["requestId"]
     seen: set[str] = set()
+    previous = ""
     for kind, data in _events(client, session, request):
+        if previous in ("thinking_delta", "message_delta") and kind != previous:
+            print()
         seen.add(kind)
         match kind:
             case "message_delta":
                 print(data["delta"], end="", flush=True)
             case "thinking_delta":
-                print(f"\033[2m{data['delta']}\033[0m" if sys.stdout.isatty() else "", end="", flush=True)
-            case "tool_execution_end":
-                print(f"  {data['toolName']}: {data['result']!r}")
+                print(_dim(data["delta"]), end="", flush=True)
+            case "tool_execution_start" if data["toolName"] != "ask_user":
+                print(f"  {data['toolName']} runs")
+            case "tool_execution_end" if data["toolName"] != "ask_user":
+                print(textwrap.indent(data["result"], "  | "))
             case "error" | "agent_abort":
                 raise SystemExit(f"\nthe run failed: {data['reason']}")
-            case "agent_end":
-                print()
             case _:
                 pass
         if kind in react:
             react[kind](data)
+        previous = kind
     _require("agent_end" in seen, "the run came to its end")
     return seen
 
 
 def _events(client: httpx.Client, session: str, request: str) -> Iterator[tuple[str, Event]]:
-    """The events of one run, from its first to its last, however late one comes."""
+    """The events of one run, from its first to its last. A stream that breaks is taken up after the last event seen."""
     url = f"/v1/sessions/{session}/events"
-    with client.stream("GET", url, params={"requestId": request}, timeout=60) as stream:
-        kind = ""
-        for line in stream.iter_lines():
-            if line.startswith("event: "):
-                kind = line.removeprefix("event: ")
-            elif line.startswith("data: "):
-                yield kind, json.loads(line.removeprefix("data: "))
+    last, kind = "", ""
+    for attempt in range(3):
+        if kind in ("agent_end", "agent_abort"):
+            return
+        if attempt:
+            print(_dim(f"  the stream broke, and goes on after event {last}"))
+        after = {"Last-Event-ID": last} if last else {}
+        with (
+            suppress(httpx.TransportError),
+            client.stream("GET", url, params={"requestId": request}, headers=after, timeout=60) as stream,
+        ):
+            _require(stream.status_code == 200, f"GET {url}: {stream.status_code}")
+            for line in stream.iter_lines():
+                name, _, value = line.partition(": ")
+                match name:
+                    case "id":
+                        last = value
+                    case "event":
+                        kind = value
+                    case "data":
+                        yield kind, json.loads(value)
+                    case _:
+                        pass
 
 
 def _post(client: httpx.Client, path: str, body: dict[str, Any]) -> dict[str, Any]:
@@ -154,37 +183,63 @@ def _post(client: httpx.Client, path: str, body: dict[str, Any]) -> dict[str, An
     return response.json()
 
 
-@contextmanager
-def _gateway(folder: Path, *, port: int, api_base: str | None) -> Generator[str]:
-    """A gateway of our own, with its store in this folder; gives its address."""
-    config = folder / "gateway.toml"
-    models = f'[models."{REAL_MODEL}"]\nmodel = "{real_model.MODEL}"\napi_base = "{api_base}"\n' if api_base else ""
-    config.write_text(f'[tools]\noffered = ["read_file", "list_dir", "shell", "ask_user"]\n{models}')
-    environ = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")},
-        "GATEWAY_API_KEYS": KEY,
-        "GATEWAY_CONFIG": str(config),
-        "GATEWAY_STORE": f"sqlite:///{folder / 'demo.db'}",
-        "GATEWAY_PORT": str(port),
-        "GATEWAY_CALLBACK_ALLOW": "127.0.0.0/8",
-        "GATEWAY_RATE_LIMIT_RPM": "0",  # whoever tries the examples one after the other is no flood
-        "GATEWAY_LOG_LEVEL": "warning",
-    }
-    command = [sys.executable, "-m", "cmdc_gateway", "serve"]
-    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            line = process.stdout.readline()
-            if not line:
-                raise SystemExit("the gateway did not start; see above")
-            yield line.split()[-1]
-        finally:
-            process.terminate()
+class Gateway:
+    """A gateway in a process of its own, with its store in this folder."""
+
+    def __init__(self, folder: Path, *, port: int, api_base: str | None) -> None:
+        """`port` 0 takes a free one, which is kept when it is started again."""
+        config = folder / "gateway.toml"
+        models = f'[models."{REAL_MODEL}"]\nmodel = "{real_model.MODEL}"\napi_base = "{api_base}"\n' if api_base else ""
+        config.write_text(f'[tools]\noffered = ["read_file", "list_dir", "shell", "ask_user"]\n{models}')
+        self._environ = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")},
+            "GATEWAY_API_KEYS": KEY,
+            "GATEWAY_CONFIG": str(config),
+            "GATEWAY_STORE": f"sqlite:///{folder / 'demo.db'}",
+            "GATEWAY_PORT": str(port),
+            "GATEWAY_CALLBACK_ALLOW": "127.0.0.0/8",
+            "GATEWAY_RATE_LIMIT_RPM": "0",  # whoever tries the examples one after the other is no flood
+            "GATEWAY_LOG_LEVEL": "warning",
+        }
+        self.start()
+
+    def start(self) -> None:
+        """Start it; returns once it listens."""
+        command = [sys.executable, "-m", "cmdc_gateway", "serve"]
+        self._process = subprocess.Popen(command, env=self._environ, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None, "it is a pipe"
+        line = self._process.stdout.readline()
+        if not line:
+            self._process.wait()
+            raise SystemExit("the gateway did not start; see above. `--serve --port 4001` takes another port")
+        self.url = line.split()[-1]
+        self._environ["GATEWAY_PORT"] = self.url.rpartition(":")[2]
+
+    def kill(self) -> None:
+        """`kill -9`: it has no time for a last word."""
+        self._process.kill()
+        self._end()
+
+    def wait(self) -> int:
+        """Wait until it ends by itself; gives its exit status."""
+        return self._process.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.terminate()
+        self._end()
+
+    def _end(self) -> None:
+        self._process.wait()
+        assert self._process.stdout is not None, "it is a pipe"
+        self._process.stdout.close()
 
 
 @contextmanager
 def _real_model() -> Generator[str]:
-    print("starting a language model on this machine …", flush=True)
+    print("Starting a language model on this machine …", flush=True)
     with real_model.start() as api_base:
         yield api_base
 
@@ -202,12 +257,20 @@ def _curl(url: str) -> str:
     )
 
 
-def _wait_for_ctrl_c() -> None:
+def _wait_for_ctrl_c(gateway: Gateway) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        signal.pause()
+        raise SystemExit(f"the gateway has ended with status {gateway.wait()}")
     except KeyboardInterrupt:
         print("\nstopping")
+
+
+def _title(text: str) -> None:
+    print(f"\n— {text}")
+
+
+def _dim(text: str) -> str:
+    return f"\033[2m{text}\033[0m" if sys.stdout.isatty() else text
 
 
 def _require(true: bool, what: str) -> None:
@@ -217,7 +280,8 @@ def _require(true: bool, what: str) -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="One conversation with a CMDC Gateway that is started for it.")
-    parser.add_argument("--serve", action="store_true", help="keep the gateway up afterwards, on port 4000")
+    parser.add_argument("--serve", action="store_true", help="keep the gateway up afterwards")
+    parser.add_argument("--port", type=int, default=4000, help="where it then listens (4000)")
     parser.add_argument("--real", action="store_true", help="let a real language model on this machine answer first")
     return parser.parse_args()
 
