@@ -5,10 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from cmdc_gateway.protocol.wire import AnswerBody
 from cmdc_gateway.sessions.draft import Draft
 from cmdc_gateway.store.store import AnswerRow, PutAnswer
+
+F = TypeVar("F", bound="asyncio.Future[Any]")
+
+
+def unattended(future: F) -> F:
+    """A future that may fail when whoever waited for it has gone: asyncio is not to call that a mistake."""
+    future.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return future
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +56,14 @@ class Command:
     """Something asked of a session, decided in its turn among all that happens to it.
 
     `decide` either says what changes and what the answer is, or raises and has changed nothing. The answer is given
-    once the change is committed.
+    once the change is committed. Nobody need wait for it.
     """
 
     decide: Callable[[Draft], Reply]
     remember: Remember | None = None
-    answer: asyncio.Future[Reply] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    answer: asyncio.Future[Reply] = field(
+        default_factory=lambda: unattended(asyncio.get_running_loop().create_future())
+    )
     reply: Reply | None = None
     failure: Exception | None = None
 

@@ -14,7 +14,7 @@ import structlog
 from cmdc_gateway.errors import GatewayError, SessionDead, SessionExists, SessionNotFound, Unavailable
 from cmdc_gateway.protocol.history import system
 from cmdc_gateway.protocol.sessions import CreateSessionBody, SessionCreated, SessionDeleted
-from cmdc_gateway.sessions.commands import Remember, Reply
+from cmdc_gateway.sessions.commands import Remember, Reply, unattended
 from cmdc_gateway.sessions.idempotency import KEPT_MS
 from cmdc_gateway.sessions.log import EventLog
 from cmdc_gateway.sessions.services import Services
@@ -91,7 +91,7 @@ class Registry:
         if session is None or session.log.closed is not None:
             opening = self._opening.get(key)
             if opening is None:
-                opening = asyncio.get_running_loop().create_task(self._open(key))
+                opening = unattended(asyncio.get_running_loop().create_task(self._open(key)))
                 self._opening[key] = opening
             session = await asyncio.shield(opening)
         session.touched_at = self.services.clock()

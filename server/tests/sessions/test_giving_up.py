@@ -1,0 +1,84 @@
+"""Whoever asked may be gone when the answer comes; that is no mistake, and nothing to write a traceback about."""
+
+# pyright: reportPrivateUsage=false
+# That an opening has ended shows nowhere else.
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cmdc_gateway.store.memory import MemoryStore
+from cmdc_gateway.store.store import Fence, SessionKey, StoreDown
+from cmdc_gateway.testing.conversations import Conversation
+from cmdc_gateway.testing.faults import faulty
+from cmdc_gateway.testing.gateways import serving
+from cmdc_gateway.testing.watching import until, until_available
+
+
+class SlowStore(MemoryStore):
+    """Lets whoever claims a session wait until they may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = asyncio.Event()
+        self.may = asyncio.Event()
+
+    async def claim(self, key: SessionKey, owner: str, now: int) -> Fence:
+        self.asked.set()
+        await self.may.wait()
+        return await super().claim(key, owner, now)
+
+
+@pytest.fixture
+async def complaints() -> AsyncIterator[list[str]]:
+    """What asyncio would write into the log."""
+    heard: list[str] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: heard.append(str(context["message"])))
+    yield heard
+    loop.set_exception_handler(None)
+
+
+async def forgotten(task: asyncio.Task[Any]) -> None:
+    """Give up on a request; return once nothing of it is left in memory."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_session_that_cannot_be_opened_when_nobody_waits_any_longer(
+    tmp_path: Path, complaints: list[str]
+) -> None:
+    store = SlowStore()
+    async with serving(tmp_path, store=store) as served:
+        registry = served.gateway.registry
+        task = asyncio.create_task(registry.find(SessionKey("default", "nowhere")))
+        await store.asked.wait()
+        await forgotten(task)
+        store.may.set()
+        del task
+        await until(lambda: not registry._opening)
+        await asyncio.sleep(0)
+        gc.collect()
+    assert complaints == []
+
+
+async def test_a_prompt_that_is_refused_when_nobody_waits_any_longer(tmp_path: Path, complaints: list[str]) -> None:
+    store, faults = faulty(MemoryStore())
+    async with serving(tmp_path, store=store) as served, served.client() as client:
+        talk = await Conversation.begin(client)
+        session = await served.gateway.registry.find(SessionKey("default", talk.id))
+        faults.open.clear()
+        task = asyncio.create_task(session.submit("hello", "key"))
+        await faults.waiting.wait()
+        await forgotten(task)
+        del task
+        faults.refuse = lambda _: StoreDown("no")
+        faults.open.set()
+        await until(lambda: faults.refused > 0)
+        faults.refuse = lambda _: None
+        await until_available(lambda: talk.post("abort"))
+        gc.collect()
+    assert complaints == []
