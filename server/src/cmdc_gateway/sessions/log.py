@@ -48,7 +48,7 @@ class EventLog:
         self._stored = stored
         self._ring: deque[LoggedEvent] = deque()
         self._ring_bytes = 0
-        self._readers: set[Reader] = set()
+        self._readers: dict[Reader, None] = {}  # woken in the order in which they came
 
     @property
     def end(self) -> Cursor:
@@ -121,11 +121,11 @@ class EventLog:
     def reader(self, after: int) -> Reader:
         """A new reader, registered before it reads anything, so that it misses nothing (SSE-6)."""
         reader = Reader(self, after)
-        self._readers.add(reader)
+        self._readers[reader] = None
         return reader
 
     def leave(self, reader: Reader) -> None:
-        self._readers.discard(reader)
+        self._readers.pop(reader, None)
 
 
 class Reader:

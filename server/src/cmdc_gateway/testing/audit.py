@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import groupby, pairwise
 from typing import Any
 
@@ -33,8 +34,13 @@ class Frame:
         return int(self.id.partition(".")[2])
 
     @property
-    def fields(self) -> dict[str, Any]:
-        return json.loads(self.data)
+    def fields(self) -> Mapping[str, Any]:
+        return _fields(self.data)
+
+
+@lru_cache(maxsize=1 << 16)
+def _fields(data: str) -> Mapping[str, Any]:
+    return json.loads(data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,17 +70,34 @@ class Record:
 
 def audit(record: Record) -> list[str]:
     """Every promise that was broken, as a sentence that begins with the rule's id. None: an empty list."""
-    runs = [list(run) for _, run in groupby(record.log, lambda frame: frame.fields["requestId"])]
+    runs = _runs(record)
     return [
-        *_numbering(record.log),
-        *_repeats(record),
+        *audit_so_far(record, open_run=record.waiting),
         *_prompts(record, runs),
-        *(flaw for index, run in enumerate(runs) for flaw in _run(run, record.waiting and index == len(runs) - 1)),
-        *_calls(record),
-        *_people(record),
         *_history(record, runs),
         *_figures(record, runs),
     ]
+
+
+def audit_so_far(record: Record, *, open_run: bool | None = None) -> list[str]:
+    """Of these, what must hold at any moment, also while a run is going on.
+
+    Whether the last run is, its last event says, unless `open_run` does.
+    """
+    runs = _runs(record)
+    goes_on = runs[-1][-1].event not in _TERMINAL if open_run is None and runs else open_run is True
+    return [
+        *_numbering(record.log),
+        *_repeats(record),
+        *_pieces(runs),
+        *(flaw for index, run in enumerate(runs) for flaw in _run(run, goes_on and index == len(runs) - 1)),
+        *_calls(record),
+        *_people(record),
+    ]
+
+
+def _runs(record: Record) -> list[list[Frame]]:
+    return [list(run) for _, run in groupby(record.log, lambda frame: frame.fields["requestId"])]
 
 
 def _numbering(log: Sequence[Frame]) -> Iterator[str]:
@@ -99,11 +122,14 @@ def _repeats(record: Record) -> Iterator[str]:
                 yield f"EVT-7: {frame.id} was {frame.event} {frame.data}, and is now another event"
 
 
-def _prompts(record: Record, runs: list[list[Frame]]) -> Iterator[str]:
-    begun = [run[0].fields["requestId"] for run in runs]
-    for request_id, times in Counter(begun).items():
+def _pieces(runs: list[list[Frame]]) -> Iterator[str]:
+    for request_id, times in Counter(run[0].fields["requestId"] for run in runs).items():
         if times > 1:
             yield f"EVT-1: run {request_id} is in the log in {times} pieces"
+
+
+def _prompts(record: Record, runs: list[list[Frame]]) -> Iterator[str]:
+    begun = [run[0].fields["requestId"] for run in runs]
     for request_id in record.accepted:
         if request_id not in begun:
             yield f"DUR-1: prompt {request_id} was accepted and never taken up"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
@@ -35,7 +35,7 @@ class Watcher:
         self._changed = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None
 
-    async def until(self, event: str, nth: int = 1) -> dict[str, Any]:
+    async def until(self, event: str, nth: int = 1) -> Mapping[str, Any]:
         """The data of the first event of this name, or its nth; waits for it."""
 
         def found() -> list[Frame]:

@@ -1,0 +1,182 @@
+"""Experiment 18: whole gateways under a seeded scheduler, a clock of their own, and a store that fails (simulation).
+
+A step is one callback of the event loop. What a world is: `cmdc_gateway.testing.simulation`. A world that fails comes
+back with `python -m cmdc_gateway.testing.simulation SEED`.
+"""
+
+# pyright: reportPrivateUsage=false
+# Defects are put in where they would be made: inside.
+
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import Any
+
+import pytest
+from cmdc_gateway.kernel import recovery
+from cmdc_gateway.kernel.turn import OpenCall, Turn
+from cmdc_gateway.protocol.frames import LoggedEvent
+from cmdc_gateway.sessions import life
+from cmdc_gateway.sessions.draft import Draft
+from cmdc_gateway.sessions.idempotency import Given, Idempotency
+from cmdc_gateway.sessions.life import Life
+from cmdc_gateway.sessions.log import EventLog
+from cmdc_gateway.sessions.present import Present
+from cmdc_gateway.sessions.progress import Progress
+from cmdc_gateway.store.memory import MemoryStore
+from cmdc_gateway.store.store import Fence, PutRequest, Write
+from cmdc_gateway.testing.experiments import Experiment
+from cmdc_gateway.testing.simulation.judge import Violation
+from cmdc_gateway.testing.simulation.loop import Stuck, simulate
+from cmdc_gateway.testing.simulation.world import run
+
+WORLDS_TO_FIND_A_DEFECT = 30
+
+
+@pytest.mark.timeout(180)
+def test_no_promise_is_broken_in_any_world(experiment: Experiment) -> None:
+    """DUR-1, DUR-2, DUR-5, EVT-1 … EVT-9, APP-1 … APP-4, ASK-1, HTTP-11, MTR-1, SSE-6."""
+    wanted = experiment.trials(short=60_000, long=1_000_000)
+    first = experiment.seed * 1_000_000 + experiment.part.index * 10_000
+    steps = commits = prompts = calls = deaths = 0
+    for world in count():
+        report = run(first + world)
+        steps += report.steps
+        commits += report.commits
+        prompts += report.prompts
+        calls += report.tool_calls
+        deaths += report.gateways - 1
+        if steps >= wanted:
+            experiment.figure("worlds", world + 1)
+            break
+    experiment.figure("steps", steps)
+    experiment.figure("commits", commits)
+    experiment.figure("prompts", prompts)
+    experiment.figure("tool calls", calls)
+    experiment.figure("gateways killed, stopped or overtaken", deaths)
+    experiment.figure("violations", 0)
+
+
+def test_a_world_comes_back_from_its_seed_in_any_process() -> None:
+    first = run(2)
+    program = [sys.executable, "-m", "cmdc_gateway.testing.simulation", "2"]
+    elsewhere = subprocess.run(program, capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "1"})
+
+    assert run(2) == first
+    assert elsewhere.stdout == f"{first}\n"
+    assert run(3).story != first.story
+
+
+def test_a_world_in_which_nothing_can_happen_is_found_out() -> None:
+    async def wait_for_ever(loop: Any) -> None:
+        await loop.create_future()
+
+    with pytest.raises(Stuck):
+        simulate(random.Random(1), wait_for_ever)
+
+
+# -- the simulation finds what is done to the gateway on purpose ------------------------------------------------------
+
+
+def effects_first(patch: pytest.MonkeyPatch) -> None:
+    """Effects start before their commit."""
+    carry, receive = Life._carry, Progress.receive
+    lives: dict[Progress, Life] = {}
+
+    async def carry_on(self: Life, *rest: Any) -> None:
+        lives[self._progress] = self
+        await carry(self, *rest)
+
+    def act_at_once(self: Progress, now: Present, turn: Turn, signal: Any, draft: Draft) -> None:
+        receive(self, now, turn, signal, draft)
+        lives[self]._act(draft)
+        draft.effects.clear()
+
+    patch.setattr(Life, "_carry", carry_on)
+    patch.setattr(Progress, "receive", act_at_once)
+
+
+def keys_forgotten(patch: pytest.MonkeyPatch) -> None:
+    """An Idempotency-Key means nothing."""
+    once = Idempotency.once
+
+    async def without(self: Idempotency, tenant: str, route: str, _: str, *rest: Any) -> Given:
+        return await once(self, tenant, route, None, *rest)
+
+    patch.setattr(Idempotency, "once", without)
+
+
+def calls_run_again(patch: pytest.MonkeyPatch) -> None:
+    """After a crash, calls that were running are taken for calls that have not begun, and the run goes on."""
+    remains = recovery.remains
+
+    def forgetful(*args: Any, **options: Any) -> recovery.Remains:
+        left = remains(*args, **options)
+        ready = tuple(OpenCall(item.call, "ready") for item in left.open_calls if item.stage == "running")
+        waiting = tuple(item for item in left.open_calls if item.stage != "running")
+        return recovery.Remains(waiting + ready, left.said)
+
+    patch.setattr(life, "remains", forgetful)
+    patch.setattr(recovery.Remains, "only_waits", property(lambda self: any(self.open_calls)))
+
+
+def half_a_commit(patch: pytest.MonkeyPatch) -> None:
+    """The store carries out the first write of a commit, and then fails, now and then."""
+    commit = MemoryStore.commit
+    chance = random.Random(1)
+
+    async def torn(self: MemoryStore, writes: Sequence[Write], fence: Fence | None = None) -> None:
+        if len(writes) > 1 and chance.random() < 0.02:
+            await commit(self, writes[:1], fence)
+            return
+        await commit(self, writes, fence)
+
+    patch.setattr(MemoryStore, "commit", torn)
+
+
+def prompts_not_written(patch: pytest.MonkeyPatch) -> None:
+    """A queued prompt is kept in memory alone."""
+    writes = Draft.writes
+
+    def without(self: Draft, before: Any) -> list[Write]:
+        return [
+            write for write in writes(self, before) if not isinstance(write, PutRequest) or write.row.status != "queued"
+        ]
+
+    patch.setattr(Draft, "writes", without)
+
+
+def shown_first(patch: pytest.MonkeyPatch) -> None:
+    """Readers see what is only about to be committed."""
+    settle, publish = Progress.settle_row, EventLog.publish
+
+    def show(self: Progress, now: Present, draft: Draft) -> None:
+        settle(self, now, draft)
+        self._log.publish(draft.events)
+
+    def publish_once(self: EventLog, events: Sequence[LoggedEvent]) -> None:
+        publish(self, [event for event in events if event.seq > self.last_seq])
+
+    patch.setattr(Progress, "settle_row", show)
+    patch.setattr(EventLog, "publish", publish_once)
+
+
+DEFECTS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {
+    "effects start before their commit": (effects_first, "EVT-8"),
+    "a key means nothing": (keys_forgotten, "HTTP-11"),
+    "calls run again after a crash": (calls_run_again, "EVT-9"),
+    "half a commit is carried out": (half_a_commit, "APP-4"),
+    "a queued prompt is not written": (prompts_not_written, "DUR-5"),
+    "events are shown before their commit": (shown_first, "EVT-8"),
+}
+
+
+@pytest.mark.parametrize("defect", DEFECTS)
+def test_a_defect_is_found(defect: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    inflict, rule = DEFECTS[defect]
+    inflict(monkeypatch)
+
+    with pytest.raises(Violation, match=rule):
+        [run(seed) for seed in range(WORLDS_TO_FIND_A_DEFECT)]
