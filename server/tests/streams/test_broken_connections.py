@@ -1,12 +1,14 @@
 """SSE-6, SSE-9, DUR-1: connections break anywhere and readers come at any moment; what they get together is the log."""
 
 import asyncio
+import gc
 import random
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 import pytest
-from cmdc_gateway.testing.gateways import OTHER_KEY, Served
+from cmdc_gateway.testing.gateways import KEY, OTHER_KEY, Served
 from cmdc_gateway.testing.streams import (
     SeenEvent,
     StreamParser,
@@ -180,3 +182,43 @@ async def test_a_session_of_another_tenant_cannot_be_followed(
 
     assert hidden[0] == absent[0] == 404
     assert hidden[1]["message"].replace(session, "never-was") == absent[1]["message"]
+
+
+async def test_a_socket_that_breaks_in_both_directions_at_once_is_no_mistake(served: Served) -> None:
+    """WS-6: asyncio writes no traceback about what nobody did wrong."""
+    complaints: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(str(context["message"])))
+    async with served.client() as client:
+        created = await client.post("/v1/sessions", json={"model": "scripted:x"})
+        path = f"/v1/sessions/{created.json()['sessionId']}"
+        await client.post(f"{path}/prompt", json={"text": "hello"})
+    broken = asyncio.Event()
+    told = iter([{"type": "websocket.connect"}])
+
+    async def receive() -> dict[str, Any]:
+        for message in told:
+            return message
+        await broken.wait()
+        return {"type": "websocket.disconnect", "code": 1006}
+
+    async def send(message: Any) -> None:
+        if message["type"] == "websocket.send":
+            broken.set()
+            raise OSError("broken")
+
+    scope = {
+        "type": "websocket",
+        "asgi": {"version": "3.0"},
+        "scheme": "ws",
+        "path": f"{path}/ws",
+        "raw_path": f"{path}/ws".encode(),
+        "root_path": "",
+        "query_string": b"after=start",
+        "headers": [(b"host", b"gateway"), (b"x-api-key", KEY.encode())],
+        "subprotocols": [],
+        "state": {},
+    }
+    await served.app(scope, receive, send)
+    gc.collect()
+
+    assert complaints == []

@@ -18,6 +18,7 @@ from cmdc_gateway.protocol.decisions import ApproveBody, RejectBody, RespondBody
 from cmdc_gateway.protocol.encoding import dumps
 from cmdc_gateway.protocol.sessions import AbortBody, PromptBody
 from cmdc_gateway.protocol.strict import NotStrictJson, parse_object
+from cmdc_gateway.sessions.commands import unattended
 from cmdc_gateway.sessions.idempotency import Given
 from cmdc_gateway.sessions.log import EventLog, Reader, Trimmed
 from cmdc_gateway.sessions.session import Session
@@ -136,8 +137,9 @@ class _Conversation:
         loop = asyncio.get_running_loop()
         try:
             await self._socket.accept(subprotocol)
-            talking = loop.create_task(self._talk())
-            listening = loop.create_task(self._listen())
+            # A connection that breaks may fail both, and the first to say so is believed.
+            talking = unattended(loop.create_task(self._talk()))
+            listening = unattended(loop.create_task(self._listen()))
             done, pending = await asyncio.wait({talking, listening}, return_when=asyncio.FIRST_COMPLETED)
             if talking in done and listening in pending:
                 # An action that is being carried out still gets its acknowledgement.
