@@ -26,11 +26,13 @@ class Watcher:
     says whether the stream was ended or broke.
     """
 
-    def __init__(self, conversation: Conversation, **params: Any) -> None:
+    def __init__(self, conversation: Conversation, *, silence: float | None = None, **params: Any) -> None:
+        """After `silence` seconds without a byte the connection counts as lost; None: never."""
         self.frames: list[Frame] = []
         self.over = asyncio.Event()
         self.clean = False
         self._conversation = conversation
+        self._silence = silence
         self._params = {"after": "start", "follow": "true", **params}
         self._changed = asyncio.Condition()
         self._task: asyncio.Task[None] | None = None
@@ -79,7 +81,7 @@ class Watcher:
         talk = self._conversation
         try:
             async with talk.client.stream(
-                "GET", f"{talk.path}/events", params=self._params, headers=headers, timeout=None
+                "GET", f"{talk.path}/events", params=self._params, headers=headers, timeout=self._silence
             ) as answer:
                 assert answer.status_code == 200, await answer.aread()
                 begun.set_result(None)
