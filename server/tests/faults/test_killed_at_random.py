@@ -1,20 +1,17 @@
 """Experiment 1: `kill -9` at a random moment of random turns, restart, resume from the last cursor."""
 
 import asyncio
-import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from cmdc_gateway.testing.audit import Frame, audit
-from cmdc_gateway.testing.conversations import Conversation
+from cmdc_gateway.testing.audit import Frame
 from cmdc_gateway.testing.experiments import Experiment
 from cmdc_gateway.testing.gateways import ForkedGateway
 from cmdc_gateway.testing.receivers import Receiver
-from cmdc_gateway.testing.users import User
+from cmdc_gateway.testing.users import Crowd, Tally, User
 from cmdc_gateway.testing.watching import Watcher
 
 SETTLED_SECONDS = 5  # DUR-2
@@ -37,85 +34,43 @@ async def test_nothing_is_lost_or_done_twice_however_often_the_server_is_killed(
     chance = experiment.chance
     kills = experiment.trials(short=50, long=1_000)
     struck: Counter[str] = Counter()
-    slowest, events, prompts, decided = 0.0, 0, 0, 0
+    tally = Tally()
+    slowest = 0.0
     for begun in range(0, kills, KILLS_OF_A_SESSION):
-        group = Group(gateway, receiver, chance)
-        async with group:
+        async with Crowd(gateway, receiver, chance, SESSIONS) as crowd:
             for _ in range(min(KILLS_OF_A_SESSION, kills - begun)):
                 await asyncio.sleep(chance.uniform(0, 0.3))
-                slowest = max(slowest, await group.strike(struck))
-            await group.finish()
-            for user, watcher in zip(group.users, group.watchers, strict=True):
-                record = await user.record(watcher)
-                assert audit(record) == []
-                assert record.prompt_count == len(user.accepted), "each prompt has one effect, however often it is sent"
-                events += len(record.log)
-                prompts += len(user.accepted)
-                decided += len(user.decisions) + len(user.answers) + len(user.registered)
+                slowest = max(slowest, await strike(crowd, struck))
+            await crowd.finish()
+            await crowd.judge(tally)
     experiment.figure("kills", kills)
     experiment.figure("open turns struck", ", ".join(f"{count} in {what}" for what, count in struck.most_common()))
-    experiment.figure("prompts", prompts)
-    experiment.figure("decisions, answers and tools", decided)
-    experiment.figure("events", events)
+    experiment.figure("prompts", tally.prompts)
+    experiment.figure("decisions, answers and tools", tally.decisions)
+    experiment.figure("events", tally.events)
     experiment.figure("slowest run to end or wait after readiness", f"{slowest:.2f} s")
     assert slowest < SETTLED_SECONDS
 
 
-class Group:
-    """Users of one gateway, each with a session and a reader of it."""
-
-    def __init__(self, gateway: ForkedGateway, receiver: Receiver, chance: random.Random) -> None:
-        self.users: list[User] = []
-        self.watchers: list[Watcher] = []
-        self._gateway = gateway
-        self._receiver = receiver
-        self._chance = chance
-        self._up = asyncio.Event()
-        self._stack = AsyncExitStack()
-        self._living: list[asyncio.Task[None]] = []
-
-    async def __aenter__(self) -> None:
-        self._up.set()
-        client = await self._stack.enter_async_context(self._gateway.client())
-        for _ in range(SESSIONS):
-            talk = await Conversation.begin(client, tools=["ask_user"])
-            user = User(talk, self._receiver, random.Random(self._chance.random()), self._up)
-            await user.settle_in()
-            self.users.append(user)
-            self.watchers.append(await self._stack.enter_async_context(Watcher(talk)))
-        self._living = [asyncio.create_task(user.live()) for user in self.users]
-
-    async def __aexit__(self, *_: object) -> None:
-        for living in self._living:
-            living.cancel()
-        await asyncio.gather(*self._living, return_exceptions=True)
-        await self._stack.aclose()
-
-    async def strike(self, struck: Counter[str]) -> float:
-        """Kill and restart; return how long after readiness the last run had ended or waited for a person."""
-        self._up.clear()
-        await self._gateway.kill()
-        for watcher in self.watchers:
-            await watcher.ended()
-            if open_run(watcher.frames) is not None:
-                struck[doing(watcher.frames)] += 1
-        left = [open_run(watcher.frames) for watcher in self.watchers]
-        await self._gateway.start()
-        ready = time.monotonic()
-        for watcher in self.watchers:
-            await watcher.resume()
-        for user, watcher, run in zip(self.users, self.watchers, left, strict=True):
-            if run is not None:
-                await settled(user, watcher, run)
-        took = time.monotonic() - ready
-        self._up.set()
-        return took
-
-    async def finish(self) -> None:
-        for user in self.users:
-            user.stopped = True
-        await asyncio.gather(*self._living)
-        await asyncio.gather(*(user.finish() for user in self.users))
+async def strike(crowd: Crowd, struck: Counter[str]) -> float:
+    """Kill and restart; return how long after readiness the last run had ended or waited for a person."""
+    crowd.up.clear()
+    await crowd.gateway.kill()
+    for watcher in crowd.watchers:
+        await watcher.ended()
+        if open_run(watcher.frames) is not None:
+            struck[doing(watcher.frames)] += 1
+    left = [open_run(watcher.frames) for watcher in crowd.watchers]
+    await crowd.gateway.start()
+    ready = time.monotonic()
+    for watcher in crowd.watchers:
+        await watcher.resume()
+    for user, watcher, run in zip(crowd.users, crowd.watchers, left, strict=True):
+        if run is not None:
+            await settled(user, watcher, run)
+    took = time.monotonic() - ready
+    crowd.up.set()
+    return took
 
 
 async def settled(user: User, watcher: Watcher, run: str) -> None:

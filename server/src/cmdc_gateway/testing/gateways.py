@@ -142,6 +142,11 @@ class GatewayProcess:
         """SIGTERM; returns the exit status."""
         return await self._end(signal.SIGTERM)
 
+    @property
+    def pid(self) -> int:
+        assert self.process is not None, "it was started"
+        return self.process.pid
+
     async def _spawn(self) -> None:
         with self._log_file.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
@@ -178,6 +183,12 @@ class ForkedGateway(GatewayProcess):
 
     _forked: BaseProcess | None = None
 
+    @property
+    def pid(self) -> int:
+        assert self._forked is not None, "it was started"
+        assert self._forked.pid is not None, "it was started"
+        return self._forked.pid
+
     async def _spawn(self) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["pytest", "uvloop", "cmdc_gateway.server"])
@@ -189,9 +200,8 @@ class ForkedGateway(GatewayProcess):
 
     async def _end(self, number: signal.Signals) -> int:
         assert self._forked is not None, "it was started"
-        assert self._forked.pid is not None, "it was started"
         if self._forked.is_alive():
-            os.kill(self._forked.pid, number)
+            os.kill(self.pid, number)
         await asyncio.to_thread(self._forked.join)
         status = self._forked.exitcode
         assert status is not None, "it has ended"

@@ -1,0 +1,86 @@
+"""Experiment 15: the disk is full, and well again, while people use the gateway; nothing is restarted.
+
+The operating system refuses to let any file of the gateway grow, its log among them: what a full disk is to a process.
+The store that fails in other ways is `test_store_failure.py`'s and the simulation's.
+"""
+
+import asyncio
+import resource
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+from cmdc_gateway.testing.conversations import Conversation
+from cmdc_gateway.testing.experiments import Experiment
+from cmdc_gateway.testing.gateways import ForkedGateway
+from cmdc_gateway.testing.receivers import Receiver
+from cmdc_gateway.testing.users import Crowd, Tally, User
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs prlimit")
+
+SESSIONS = 4
+RECOVERED_SECONDS = 10
+
+
+def let_files_grow(gateway: ForkedGateway, *, yes: bool) -> None:
+    _, hard = resource.prlimit(gateway.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(gateway.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY if yes else 0, hard))
+
+
+async def fill(client: httpx.AsyncClient, gateway: ForkedGateway, probe: Conversation, seconds: float) -> None:
+    """Let the disk be full for a while: nothing is accepted, everything can be read."""
+    let_files_grow(gateway, yes=False)
+    end = time.monotonic() + seconds
+    while True:
+        refused = await probe.post("prompt", {"text": "lost"})
+        assert (refused.status_code, refused.json()["error"]) == (503, "unavailable"), refused.text
+        assert refused.headers["retry-after"].isdecimal()
+        if time.monotonic() > end:
+            break
+        await asyncio.sleep(0.02)
+    assert (await client.get("/readyz")).status_code == 503
+    assert (await client.get("/healthz")).status_code == 200
+    page = await client.get(f"{probe.path}/events", headers={"Accept": "application/json"})
+    assert (page.status_code, page.json()["events"]) == (200, [])
+
+
+async def recovery(client: httpx.AsyncClient, gateway: ForkedGateway, users: list[User]) -> float:
+    """Let files grow again; return how long it took until every session accepted something."""
+    begun = time.monotonic()
+    let_files_grow(gateway, yes=True)
+    async with asyncio.timeout(RECOVERED_SECONDS):
+        while (await client.get("/readyz")).status_code != 200:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        await asyncio.gather(*(user.register("recovered") for user in users))
+    return time.monotonic() - begun
+
+
+@pytest.mark.timeout(180)
+async def test_a_full_disk_costs_nothing_that_was_accepted(
+    tmp_path: Path, receiver: Receiver, experiment: Experiment
+) -> None:
+    """DUR-5, EVT-8, HTTP-11: 503, never a 2xx without a commit; it recovers by itself."""
+    chance = experiment.chance
+    times = experiment.trials(short=6, long=300)
+    tally = Tally()
+    slowest = 0.0
+    async with ForkedGateway(tmp_path) as gateway, gateway.client() as client:
+        probe = await Conversation.begin(client)
+        await probe.info()  # to take a session up is a write, too
+        async with Crowd(gateway, receiver, chance, SESSIONS) as crowd:
+            for _ in range(times):
+                await asyncio.sleep(chance.uniform(0, 0.3))
+                await fill(client, gateway, probe, chance.uniform(0, 0.5))
+                slowest = max(slowest, await recovery(client, gateway, crowd.users))
+            await crowd.finish()
+            assert not any(watcher.over.is_set() for watcher in crowd.watchers), "readers stay connected"
+            await crowd.judge(tally)
+            refused = sum(user.refused for user in crowd.users)
+        assert (await probe.get("/stats")).json()["promptCount"] == 0
+    experiment.figure("times full", times)
+    experiment.figure("requests refused with 503", refused)
+    experiment.figure("prompts accepted", tally.prompts)
+    experiment.figure("events", tally.events)
+    experiment.figure("slowest recovery", f"{slowest:.2f} s")
