@@ -1,0 +1,196 @@
+"""Experiment 10: approvals raced by four clients: approve, reject, edit, abort, expiry, registering again, a crash."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Awaitable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from cmdc_gateway.testing.audit import audit
+from cmdc_gateway.testing.conversations import Conversation, calling, script
+from cmdc_gateway.testing.experiments import Experiment
+from cmdc_gateway.testing.gateways import ForkedGateway
+from cmdc_gateway.testing.receivers import Receiver
+from cmdc_gateway.testing.watching import Watcher, record_of, until_idle
+
+CLIENTS = 4
+CRASHES = 0.04  # of the interleavings
+RACES_OF_A_SESSION = 50
+PARAMETERS: dict[str, Any] = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
+DECISION = {"approve": "approved", "edit": "approved", "reject": "rejected"}
+
+
+@dataclass
+class Race:
+    """One approval, what is done about it, and what came of that."""
+
+    talk: Conversation
+    receiver: Receiver
+    number: int
+    approval: dict[str, Any] = field(default_factory=dict[str, Any])
+    taken: Counter[str] = field(default_factory=Counter[str])
+    edits: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    late: Counter[str] = field(default_factory=Counter[str])
+
+    @property
+    def approval_id(self) -> str:
+        return self.approval["approvalId"]
+
+    async def run(self, up: asyncio.Event, who: int, what: str, after: float) -> None:
+        """One client's part; sent again under its key where a crash took the answer."""
+        await asyncio.sleep(after)
+        key = f"{self.talk.id}-{self.number}-{who}"
+        act = {"approve": self.approve, "edit": self.edit, "reject": self.reject}.get(what)
+        while True:
+            with suppress(httpx.TransportError):
+                await up.wait()
+                if what == "abort":
+                    answer = await self.talk.post("abort", Idempotency_Key=key)
+                elif what == "register":
+                    answer = await register(self.talk, self.receiver, key=key)
+                else:
+                    assert act is not None, "it is a decision"
+                    answer = await act(key, who)
+                if answer.status_code != 503:
+                    break
+            await asyncio.sleep(0.01)
+        self.note(what, who, answer)
+
+    def note(self, what: str, who: int, answer: httpx.Response) -> None:
+        if what not in DECISION:
+            assert answer.status_code in (200, 201, 202), answer.text
+        elif answer.status_code == 200:
+            self.taken[DECISION[what]] += 1
+            if what == "edit":
+                self.edits.append(self.edited(who))
+        else:
+            assert (answer.status_code, answer.json()["error"]) == (409, "already_resolved"), answer.text
+            self.late[answer.json()["status"]] += 1
+
+    def edited(self, who: int) -> dict[str, Any]:
+        return {"n": 1000 + who % 2}  # two of the clients edit alike
+
+    async def approve(self, key: str, _: int) -> httpx.Response:
+        body = {"approvalId": self.approval_id, "digest": self.approval["digest"]}
+        return await self.talk.post("approve", body, Idempotency_Key=key)
+
+    async def edit(self, key: str, who: int) -> httpx.Response:
+        body = {"approvalId": self.approval_id, "args": self.edited(who)}
+        return await self.talk.post("approve", body, Idempotency_Key=key)
+
+    async def reject(self, key: str, _: int) -> httpx.Response:
+        return await self.talk.post("reject", {"approvalId": self.approval_id}, Idempotency_Key=key)
+
+    def judge(self, watcher: Watcher, calls: list[dict[str, Any]]) -> str:
+        """Hold the answers, the log and the tool against one another; return what became of the approval."""
+        call_id = self.approval["callId"]
+        seen = [frame for frame in watcher.frames if call_id in frame.data]
+        statuses = [frame.fields["status"] for frame in seen if frame.event == "approval_resolved"]
+        started = [frame.fields["args"] for frame in seen if frame.event == "tool_execution_start"]
+        executed = [call["args"] for call in calls if call["callId"] == call_id]
+        assert len(statuses) == 1, f"{self.approval_id} was resolved {statuses}"
+        assert set(self.taken) <= set(statuses), f"one winner: {self.taken}, and the log says {statuses}"
+        assert set(self.late) <= set(statuses), f"the losers were told {self.late}, and the log says {statuses}"
+        assert len(executed) <= 1, f"{call_id} was executed {len(executed)} times"
+        assert executed in ([], started), f"executed {executed}, and shown {started}"
+        if statuses != ["approved"]:
+            assert started == [], f"{call_id} was {statuses[0]} and started"
+        # A crash may take an approved call before it starts, and so may an abort.
+        if started and self.edits:
+            assert all(edit == started[0] for edit in self.edits), f"approved {self.edits}, executed {started}"
+        elif started:
+            assert started == [self.approval["args"]], f"approved {self.approval['args']}, executed {started}"
+        return statuses[0]
+
+
+async def register(talk: Conversation, receiver: Receiver, key: str = "first") -> httpx.Response:
+    tool = {"name": "guarded", "description": "", "parameters": PARAMETERS, "callbackUrl": receiver.url}
+    return await talk.post("tools", {**tool, "requiresApproval": True}, Idempotency_Key=key)
+
+
+class Course:
+    """A gateway, and races on it, one after another."""
+
+    def __init__(self, gateway: ForkedGateway, client: httpx.AsyncClient, receiver: Receiver, chance: random.Random):
+        self.became: Counter[str] = Counter()
+        self.crashes = 0
+        self.late = 0
+        self._gateway = gateway
+        self._client = client
+        self._receiver = receiver
+        self._chance = chance
+        self._up = asyncio.Event()
+        self._up.set()
+
+    async def hold(self, races: int) -> None:
+        """Some races on one session, and the audit of it."""
+        timeout_ms = self._chance.choice((0, 8, 15, 30))
+        talk = await Conversation.begin(self._client, approval={"tools": [], "timeoutMs": timeout_ms})
+        assert (await register(talk, self._receiver)).status_code == 201
+        decisions: dict[str, str] = {}
+        async with Watcher(talk) as watcher:
+            for number in range(1, races + 1):
+                race = Race(talk, self._receiver, number)
+                await self._race(race, watcher)
+                status = race.judge(watcher, [call.body for call in self._receiver.calls])
+                self.became[status] += 1
+                self.late += race.late.total()
+                if race.taken:
+                    decisions[race.approval_id] = status
+            ran = [call.body["callId"] for call in self._receiver.calls]
+            record = await record_of(talk, watcher, decisions=decisions, ran=ran)
+        assert audit(record) == []
+        self._receiver.calls.clear()
+
+    async def _race(self, race: Race, watcher: Watcher) -> None:
+        await race.talk.prompt(script(calling(("guarded", {"n": race.number}))))
+        race.approval = dict(await watcher.until("approval_required", race.number))
+        doing = self._chance.choices(("approve", "edit", "reject", "abort", "register"), (4, 4, 4, 1, 2), k=CLIENTS)
+        spread = self._chance.choice((0, 0.002, 0.02))
+        crash = self._crash(self._chance.uniform(0, 0.01)) if self._chance.random() < CRASHES else None
+        parts: list[Awaitable[None]] = [
+            race.run(self._up, who, what, self._chance.uniform(0, spread)) for who, what in enumerate(doing)
+        ]
+        await asyncio.gather(*parts, *([crash] if crash else []))
+        if crash:
+            await watcher.ended()
+            await watcher.resume()
+        await self._finish(race)
+        await watcher.until("approval_resolved", race.number)
+        await until_idle(race.talk)
+
+    async def _crash(self, after: float) -> None:
+        self.crashes += 1
+        await asyncio.sleep(after)
+        self._up.clear()
+        await self._gateway.kill()
+        await self._gateway.start()
+        self._up.set()
+
+    async def _finish(self, race: Race) -> None:
+        """Nobody may have decided: registering again in time cancels, a person rejects in the end."""
+        for pending in (await race.talk.info())["pendingApprovals"]:
+            answer = await race.talk.post("reject", {"approvalId": pending["approvalId"]})
+            assert answer.status_code in (200, 409), answer.text
+
+
+@pytest.mark.timeout(180)
+async def test_one_decision_wins_and_what_was_approved_runs_once(
+    tmp_path: Path, receiver: Receiver, experiment: Experiment
+) -> None:
+    """APP-1 … APP-4, EVT-4, EVT-9, DUR-1."""
+    races = experiment.trials(short=150, long=2_000)
+    async with ForkedGateway(tmp_path) as gateway, gateway.client() as client:
+        course = Course(gateway, client, receiver, experiment.chance)
+        for begun in range(0, races, RACES_OF_A_SESSION):
+            await course.hold(min(RACES_OF_A_SESSION, races - begun))
+    experiment.figure("interleavings", races)
+    experiment.figure("became", ", ".join(f"{status} {count}" for status, count in course.became.most_common()))
+    experiment.figure("decisions that came too late", course.late)
+    experiment.figure("crashes", course.crashes)
+    experiment.figure("executed twice, unapproved or otherwise than approved", 0)
