@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import os
+import select
 import socket
 import struct
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -662,6 +663,23 @@ async def test_a_client_that_does_not_read_holds_the_sender_up_and_can_be_cut_of
         patient.app.transport["abort"]()
 
         await patient.app.gone.wait()
+
+
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+async def test_a_client_that_does_not_read_hears_of_a_reset(patient: Server, kind: str) -> None:
+    """SSE-10: what the system holds for it is let go of as well."""
+    request = b"GET /flood HTTP/1.1\r\nHost: a\r\n\r\n" if kind == "http" else UPGRADE % b"/flood" + b"\r\n"
+    async with patient.peer(request) as peer:
+        peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await patient.app.stalled.wait()
+        poll = select.poll()
+        poll.register(peer.writer.get_extra_info("socket").fileno(), select.POLLERR)
+        assert not poll.poll(0)
+
+        patient.app.transport["reset"]()
+
+        await patient.app.gone.wait()
+        assert poll.poll(1_000)
 
 
 async def test_a_client_that_does_not_read_cannot_keep_a_closing_connection(server: Server) -> None:

@@ -95,7 +95,12 @@ async def serving(
 
 
 class GatewayProcess:
-    """`cmdc-gateway serve` in a process of its own, on a port that stays the same over restarts."""
+    """`cmdc-gateway serve` in a process of its own, on a port that stays the same over restarts.
+
+    `program` is what the interpreter is given.
+    """
+
+    program: tuple[str, ...] = ("-m", "cmdc_gateway", "serve")
 
     def __init__(self, folder: Path, *, config: str = "", **environ: str) -> None:
         """`config` is the text of the TOML file; `environ` are settings as `GATEWAY_…`."""
@@ -150,7 +155,7 @@ class GatewayProcess:
     async def _spawn(self) -> None:
         with self._log_file.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "cmdc_gateway", "serve", env=self._environ, stdout=log, stderr=log
+                sys.executable, *self.program, env=self._environ, stdout=log, stderr=log
             )
 
     def _alive(self) -> bool:

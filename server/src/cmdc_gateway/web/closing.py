@@ -9,7 +9,11 @@ both; it knows nothing of HTTP or WebSocket.
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import socket
+import struct
+from typing import Any, Final
+
+_NO_LINGERING: Final = struct.pack("ii", 1, 0)
 
 
 class ClosingTransport(asyncio.Transport):
@@ -41,6 +45,16 @@ class ClosingTransport(asyncio.Transport):
 
     def abort(self) -> None:
         """Close now; what was not sent is lost."""
+        self._transport.abort()
+
+    def reset(self) -> None:
+        """Close now, and say so to a peer that does not read.
+
+        A plain `abort` leaves what the system holds for such a peer where it is, for minutes, and the end behind it.
+        """
+        connection = self._transport.get_extra_info("socket")
+        if connection is not None and not self._transport.is_closing():
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGERING)
         self._transport.abort()
 
     def is_closing(self) -> bool:

@@ -68,6 +68,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         _tune(transport)
         self._handle: dict[object, object] = {
             "abort": transport.abort,
+            "reset": self._closing.reset,
             "buffered": transport.get_write_buffer_size,
             "closing": transport.is_closing,
         }

@@ -93,6 +93,7 @@ class LimitedWebSocketProtocol(WebSocketsSansIOProtocol):
                 **self.scope.get("extensions", {}),
                 "cmdc.transport": {
                     "abort": self._closing.abort,
+                    "reset": self._closing.reset,
                     "buffered": self._closing.get_write_buffer_size,
                 },
             }

@@ -121,6 +121,7 @@ class _Conversation:
         loop = asyncio.get_running_loop()
         transport: dict[str, Any] = socket.scope.get("extensions", {}).get("cmdc.transport", {})
         self._abort: Callable[[], None] = transport.get("abort", lambda: None)
+        self._reset: Callable[[], None] = transport.get("reset", lambda: None)
         self._beat = Beat(
             wake=lambda: None,
             abort=self._too_slow,
@@ -205,8 +206,9 @@ class _Conversation:
             async with asyncio.timeout(_SLOW_SECONDS):
                 await self._close_quietly(READER_TOO_SLOW)
         except TimeoutError:
-            pass
-        self._abort()
+            self._reset()
+        else:
+            self._abort()
 
     async def _close_quietly(self, code: int) -> None:
         with suppress(RuntimeError, OSError, WebSocketDisconnect):  # it may be closed already

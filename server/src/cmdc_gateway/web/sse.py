@@ -65,7 +65,7 @@ class EventStream(Response):
         loop = asyncio.get_running_loop()
         beat = Beat(
             wake=reader.wake,
-            abort=transport.get("abort", lambda: None),
+            abort=transport.get("reset", lambda: None),
             buffered=transport.get("buffered", lambda: 0),
             wrote_at=loop.time(),
         )
@@ -95,6 +95,8 @@ class EventStream(Response):
             except Trimmed:
                 return
             chunk, terminal = self._chosen(page)
+            empty = not page
+            del page  # it would be kept for a reader that does not read
             if chunk:
                 await _write(send, chunk, beat)
             if terminal is not None:
@@ -102,7 +104,7 @@ class EventStream(Response):
                     self._session.mark_served(terminal.seq)
                 if not self._selection.follow:
                     return
-            elif not page:
+            elif empty:
                 if self._log.closed or connection.released:
                     return
                 await self._wait(reader, send, beat)

@@ -1,0 +1,93 @@
+"""Experiment 7: slow clients: connections that never say all they have to say.
+
+HTTP-5: each is closed in its time, told why where there was a question, and nobody else waits for it.
+"""
+
+import asyncio
+import time
+from pathlib import Path
+
+from cmdc_gateway.testing.experiments import Experiment
+from cmdc_gateway.testing.gateways import KEY, GatewayProcess
+from cmdc_gateway.testing.peers import Answer, Peer, peer
+from cmdc_gateway.testing.weighing import Health, Weight, mib, ms, p99
+
+HEAD = f"POST /v1/sessions HTTP/1.1\r\nHost: a\r\nX-API-Key: {KEY}\r\nContent-Type: application/json\r\n".encode()
+LENGTH, CHUNKED = b"Content-Length: 100000\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n"
+UPGRADE = b"GET /v1/sessions/s/ws HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+# What is sent, what drips after it for as long as the connection stands, and how it is answered before it is closed.
+HEADERS = [
+    (b"", b"", None),
+    (b"\r\n", b"\r\n", None),
+    (b"GE", b"", 408),
+    (b"GET /", b"u", 408),
+    (HEAD, b"", 408),
+    (HEAD, b"X: y\r\n", 408),
+    (HEAD + b"X: ", b"x", 408),
+    (UPGRADE, b"", 408),
+    (UPGRADE + b"Sec-WebSocket-Key: ", b"A", 408),
+]
+BODIES = [
+    (HEAD + LENGTH, b"", 408),
+    (HEAD + LENGTH + b'{"model": "', b"x", 408),
+    (HEAD + CHUNKED, b"", 408),
+    (HEAD + CHUNKED, b"1\r\nx\r\n", 408),
+    (HEAD + CHUNKED + b"3;", b"x", 408),
+    (HEAD + CHUNKED + b'c\r\n{"model": "x\r\n0\r\nX: ', b"x", 408),
+]
+
+
+async def test_slow_clients_are_closed_in_their_time_and_hold_nobody_up(
+    experiment: Experiment, tmp_path: Path
+) -> None:
+    """HTTP-5: half of them never finish their headers, half never their body; some are silent, some drip."""
+    each = experiment.trials(short=60, long=1_000) // 2
+    header_seconds, body_seconds, spare = (10, 30, 5) if experiment.long else (1, 2, 8)
+    settings = {
+        "GATEWAY_HEADER_TIMEOUT_MS": str(header_seconds * 1000),
+        "GATEWAY_BODY_TIMEOUT_MS": str(body_seconds * 1000),
+    }
+    async with GatewayProcess(tmp_path, **settings) as gateway:
+        assert gateway.process is not None
+        before = Weight.of(gateway.process.pid)
+        async with Health(gateway.port) as health, asyncio.timeout(body_seconds + 60):
+            ends = await asyncio.gather(
+                *(_be_slow(gateway.port, *HEADERS[number % len(HEADERS)]) for number in range(each)),
+                *(_be_slow(gateway.port, *BODIES[number % len(BODIES)]) for number in range(each)),
+            )
+        after = Weight.of(gateway.process.pid)
+        log = gateway.log()
+
+    headers, bodies = max(ends[:each]), max(ends[each:])
+    experiment.figure("slow clients", 2 * each)
+    experiment.figure(f"headers ({header_seconds} s) closed within", f"{headers:.1f} s")
+    experiment.figure(f"bodies ({body_seconds} s) closed within", f"{bodies:.1f} s")
+    experiment.figure("/healthz p99", ms(p99(health.took)))
+    experiment.figure("memory", mib(after.memory - before.memory))
+    assert headers <= header_seconds + spare
+    assert bodies <= body_seconds + spare
+    assert p99(health.took) <= (0.1 if experiment.long else 1)
+    assert log.count("\n") <= 1, "they do not fill the log either"
+
+
+async def _be_slow(port: int, first: bytes, drop: bytes, status: int | None) -> float:
+    """Send what there is, then drip; how many seconds it took until it was answered and closed."""
+    begun = time.monotonic()
+    async with peer(port, first) as one:
+        dripping = asyncio.create_task(_drip(one, drop)) if drop else None
+        try:
+            if status is not None:
+                answer = await one.answer(within=120)
+                assert isinstance(answer, Answer), answer
+                assert (answer.status, answer.closes) == (status, True), answer
+            assert await one.end(within=120) == "closed"
+        finally:
+            if dripping is not None:
+                dripping.cancel()
+    return time.monotonic() - begun
+
+
+async def _drip(one: Peer, drop: bytes) -> None:
+    while True:
+        await asyncio.sleep(0.5)
+        await one.send(drop)
