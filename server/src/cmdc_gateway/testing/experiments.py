@@ -12,13 +12,14 @@ import random
 import re
 from collections.abc import Generator
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 import pytest
 
 _NAMED = re.compile(r"experiment (\d+): (.+)", re.IGNORECASE)
 # Each experiment bounds what it waits for itself; this only ends one that hangs all the same.
 _LONG_SECONDS = 4 * 60 * 60
-_FOUND = pytest.StashKey[list["Experiment"]]()
+_PROPERTY = "experiment"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,9 @@ class Experiment:
     part: Part = field(default_factory=Part)
     seed: int = 1
     figures: dict[str, str] = field(default_factory=dict[str, str])
-    passed: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.title}: {', '.join(f'{name} {value}' for name, value in self.figures.items())}"
 
     @property
     def chance(self) -> random.Random:
@@ -78,7 +81,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """A marker for what takes the fixture, so that it can be selected: `-m experiment`."""
-    config.stash[_FOUND] = []
     config.addinivalue_line("markers", "experiment: a test of faults with a short and a long form (nox -s faults)")
 
 
@@ -99,30 +101,34 @@ def experiment(request: pytest.FixtureRequest) -> Experiment:
     named = _NAMED.match(said)
     assert named is not None, "the module's docstring begins with `Experiment N: what it does`"
     option = request.config.option
-    found = Experiment(int(named[1]), named[2].rstrip("."), option.long, option.part, option.seed)
-    request.config.stash[_FOUND].append(found)
-    return found
+    return Experiment(int(named[1]), named[2].rstrip("."), option.long, option.part, option.seed)
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
-    """See how an experiment came out."""
-    result = yield  # raises what the test raised
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Send the figures along with the report: it may come from another process."""
+    report = yield
     found = item.funcargs.get("experiment") if isinstance(item, pytest.Function) else None
-    if isinstance(found, Experiment):
-        found.passed = True
-    return result
+    if call.when == "call" and isinstance(found, Experiment):
+        report.user_properties.append((_PROPERTY, [found.number, f"{found}"]))
+    return report
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """The table of figures."""
-    found = sorted(config.stash[_FOUND], key=lambda experiment: experiment.number)
+    found: list[tuple[int, str, str]] = [
+        (*told, report.outcome)
+        for outcome in ("passed", "failed")
+        for report in terminalreporter.getreports(outcome)
+        for name, told in report.user_properties
+        if name == _PROPERTY
+    ]
     if not found:
         return
     form = "long form" if config.option.long else "short form"
     part: Part = config.option.part
     terminalreporter.section(f"experiments, {form}, part {part.index}/{part.of}, seed {config.option.seed}")
-    for experiment in found:
-        outcome = "reached" if experiment.passed else "FAILED "
-        figures = ", ".join(f"{name} {value}" for name, value in experiment.figures.items())
-        terminalreporter.write_line(f"{experiment.number:>3}  {outcome}  {experiment.title}: {figures}")
+    for number, said, outcome in sorted(found, key=itemgetter(0)):
+        terminalreporter.write_line(f"{number:>3}  {'reached' if outcome == 'passed' else 'FAILED '}  {said}")
