@@ -129,7 +129,7 @@ def real_model(session: nox.Session) -> None:
 
 @nox.session
 def package(session: nox.Session) -> None:
-    """Can each package be built, and does its wheel work alone in an empty environment?"""
+    """Can each package be built, and does its wheel work alone in an empty environment? Client and gateway talk."""
     work = Path(session.create_tmp())
     constraints = ("--constraints", "constraints.txt")
     for folder, module in PACKAGES.items():
@@ -147,6 +147,9 @@ def package(session: nox.Session) -> None:
         session.run(f"{venv}/bin/python", "-I", "-c", f"import {module}", external=True)
         if folder == "server":
             session.run(f"{venv}/bin/cmdc-gateway", "--help", external=True)
+        if folder == "sdk":  # which talks to the gateway of the wheel before it
+            gateway = f"{work}/server-venv/bin/cmdc-gateway"
+            session.run(f"{venv}/bin/python", "-I", "-W", "error", ".ci/try_wheels.py", gateway, external=True)
 
 
 @nox.session
