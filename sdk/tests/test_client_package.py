@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import shutil
 import subprocess
 import sys
 from importlib.metadata import version
@@ -69,7 +70,30 @@ def test_every_code_of_the_published_protocol_has_its_error() -> None:
 
 
 def test_the_sync_client_is_the_async_one_without_await() -> None:
-    program = ROOT / "sdk" / "derive_sync.py"
-    done = subprocess.run([sys.executable, program, "--check"], capture_output=True, text=True, check=False)
+    assert derive_sync(ROOT / "sdk", "--check") == (0, "")
 
-    assert (done.returncode, done.stdout) == (0, "")
+
+def test_a_change_of_the_sync_client_that_is_not_one_of_the_async_one_is_noticed_and_undone(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "sdk" / "derive_sync.py", tmp_path)
+    for name in ("_async", "_sync"):
+        shutil.copytree(ROOT / "sdk/src/cmdc_client" / name, tmp_path / "src/cmdc_client" / name)
+    written = tmp_path / "src/cmdc_client/_sync/stream.py"
+    whole = written.read_text()
+    written.write_text(whole.replace("def close(self)", "def shut(self)"))
+    (written.parent / "left_over.py").write_text("left = 1\n")
+
+    status, told = derive_sync(tmp_path, "--check")
+
+    assert status == 1
+    assert "-    def shut(self) -> None:\n+    def close(self) -> None:\n" in told
+    assert "-left = 1" in told
+    assert derive_sync(tmp_path) == (0, "")
+    assert written.read_text() == whole
+    assert not (written.parent / "left_over.py").exists()
+
+
+def derive_sync(package: Path, *arguments: str) -> tuple[int, str]:
+    program = [sys.executable, package / "derive_sync.py", *arguments]
+    done = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert not done.stderr
+    return done.returncode, done.stdout

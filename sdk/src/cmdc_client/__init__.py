@@ -25,6 +25,7 @@ from cmdc_client._sync.live import LiveApproval, LiveEvent, LiveQuestion
 from cmdc_client._sync.session import Session
 from cmdc_client._sync.socket import Socket
 from cmdc_client._sync.stream import Events, Run
+from cmdc_client.callbacks import verify_callback
 from cmdc_client.cursor import Cursor
 from cmdc_client.errors import (
     AlreadyResolved,
@@ -173,4 +174,5 @@ __all__ = [
     "UriTooLong",
     "__version__",
     "is_terminal",
+    "verify_callback",
 ]

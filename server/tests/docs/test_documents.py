@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
@@ -249,6 +250,30 @@ async def test_every_example_answers_what_the_document_shows(document: str, conf
             except TimeoutError:
                 pytest.fail(f"{document}: never answered what it shows:\n{example.script}")
             assert got == expected, f"{document}:\n{example.script}"
+
+
+async def test_every_command_of_the_readme_that_starts_a_gateway_starts_one(tmp_path: Path) -> None:
+    blocks = [*fences(read("README.md"))]
+    [config] = [fence.content for fence in blocks if fence.info == "toml"]
+    (tmp_path / "gateway.toml").write_text(config, encoding="utf-8")
+    lines = [line for fence in blocks if fence.info == "bash" for line in fence.content.splitlines()]
+    commands = [line for line in lines if "cmdc-gateway serve" in line]
+    environ = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "GATEWAY_PORT": "0"}
+
+    assert commands
+    for command in commands:
+        process = await asyncio.create_subprocess_exec(
+            *("sh", "-euc", f"exec env {command}"), env=environ, cwd=tmp_path, stdout=asyncio.subprocess.PIPE
+        )
+        assert process.stdout is not None
+        try:
+            async with asyncio.timeout(30):
+                said = (await process.stdout.readline()).decode()
+            assert said.startswith("CMDC Gateway listening on http://127.0.0.1:"), command
+        finally:
+            process.terminate()
+            await process.communicate()
+        assert process.returncode == 0, command
 
 
 def test_the_example_that_verifies_a_callback_believes_ours_and_nothing_else() -> None:
