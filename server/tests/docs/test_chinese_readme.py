@@ -76,7 +76,7 @@ def differences(english: str, chinese: str) -> list[str]:
         where = f"section {here.title!r} ({there.title!r})"
         for number, (block, other) in enumerate(zip_longest(here.fences, there.fences, fillvalue=""), start=1):
             if block != other:
-                diff = unified_diff(other.splitlines(), block.splitlines(), CHINESE, ENGLISH, lineterm="", n=1)
+                diff = unified_diff(other.splitlines(), block.splitlines(), CHINESE, ENGLISH, lineterm="")
                 found.append(f"{where}: code block {number} differs:\n" + "\n".join(diff))
         found += [f"{where}: {count} × {item} to add" for item, count in (here.items - there.items).items()]
         found += [f"{where}: {count} × {item} too many" for item, count in (there.items - here.items).items()]
