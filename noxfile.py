@@ -11,6 +11,9 @@ from pathlib import Path
 
 import nox
 
+if sys.version_info < (3, 11):  # noqa: UP036 - whoever has an older one is to read this, and not what a resolver says
+    raise SystemExit(f"Python 3.11 or newer is needed, and this is {sys.version.split()[0]}")
+
 os.environ["UV_PYTHON_DOWNLOADS"] = "never"  # the interpreter that runs nox is the one that is used
 
 nox.needs_version = ">=2025.2.9"

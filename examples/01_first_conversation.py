@@ -13,7 +13,7 @@ with client, client.sessions.create(model="scripted:demo", system_prompt="You ar
     # Send a prompt and wait for the answer. This model says back what it hears.
     for text in ("Hello!", "And good bye!"):
         reply = session.ask(text)
-        print(f"> {text}\n{reply.text}  ({reply.usage.total_tokens} tokens, ${reply.cost_usd})")
+        print(f"> {text}\n{reply.text}  ({reply.usage.total_tokens} tokens, ${reply.cost_usd:.2f})")
         assert reply.text == f"You said: {text}"
 
     # The server remembers the conversation, and what it cost.
