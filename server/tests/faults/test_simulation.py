@@ -167,7 +167,7 @@ DEFECTS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {
     "effects start before their commit": (effects_first, "EVT-8"),
     "a key means nothing": (keys_forgotten, "HTTP-11"),
     "calls run again after a crash": (calls_run_again, "EVT-9"),
-    "half a commit is carried out": (half_a_commit, "APP-4"),
+    "half a commit is carried out": (half_a_commit, "EVT-7"),
     "a queued prompt is not written": (prompts_not_written, "DUR-5"),
     "events are shown before their commit": (shown_first, "EVT-8"),
 }

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from cmdc_gateway.protocol.frames import LoggedEvent
 from cmdc_gateway.protocol.history import TokenUsage, ToolCall
 from cmdc_gateway.store.memory import MemoryStore
-from cmdc_gateway.store.store import AppendEvents, SessionKey, StoredSession, Write
+from cmdc_gateway.store.store import AppendEvents, DeleteSession, PutSession, SessionKey, StoredSession, Write
 from cmdc_gateway.testing.audit import Frame, Record, audit, audit_so_far
 
 
@@ -43,7 +43,9 @@ class Judge:
         self.commits = 0
         self.calls = 0
         self.promises: defaultdict[str, Promises] = defaultdict(Promises)
+        self.deleted: dict[SessionKey, TokenUsage] = {}
         self._disk = disk
+        self._used: dict[SessionKey, TokenUsage] = {}
         self._told = sha256()
 
     @property
@@ -56,10 +58,18 @@ class Judge:
         self.commits += 1
         touched: dict[SessionKey, None] = {}
         for write in writes:
-            if isinstance(write, AppendEvents):
-                self.promises[write.key.session_id].frames += [_frame(event) for event in write.events]
-                touched[write.key] = None
-                self._tell(*((event.seq, event.name, event.data) for event in write.events))
+            match write:
+                case AppendEvents(key, events):
+                    self.promises[key.session_id].frames += [_frame(event) for event in events]
+                    touched[key] = None
+                    self._tell(*((event.seq, event.name, event.data) for event in events))
+                case PutSession(row):
+                    self._used[row.key] = row.usage
+                case DeleteSession(key):
+                    self.deleted[key] = self._used.get(key, TokenUsage())
+                    self._tell(key)
+                case _:
+                    pass
         for key in touched:
             stored = await self._disk.load(key)
             if stored is not None:
@@ -69,6 +79,8 @@ class Judge:
         """A tool is being run: its start has been committed, with these arguments, and it runs for the first time."""
         self.calls += 1
         self._tell(session_id, call.id)
+        if session_id in [key.session_id for key in self.deleted]:
+            self.found(f"§3.4: {call.id} runs, and its session was deleted")
         promised = self.promises[session_id]
         shown = [
             frame.fields["args"]
@@ -97,7 +109,7 @@ class Judge:
     async def accepted(self, key: SessionKey, request_id: str, *, again: bool) -> None:
         """Somebody was told that their prompt was accepted."""
         promised = self.promises[key.session_id]
-        if again and request_id in promised.accepted:
+        if key in self.deleted or (again and request_id in promised.accepted):
             return
         if await self._disk.request(key, request_id) is None:
             self.found(f"DUR-5: {request_id} was accepted, and the disk does not have it")
@@ -125,6 +137,14 @@ class Judge:
             total_tokens=stored.row.usage.total_tokens,
         )
         self._hold(key, audit(record))
+
+    async def all_counted(self, tenant: str, keys: Sequence[SessionKey]) -> None:
+        """What the sessions used, those that were deleted too, is what their tenant is charged (MTR-1)."""
+        rows = [await self._disk.session(key) for key in keys if key not in self.deleted]
+        own = sum((row.usage for row in rows if row is not None), sum(self.deleted.values(), TokenUsage()))
+        charged = sum((row.usage for row in await self._disk.usage(tenant)), TokenUsage())
+        if charged != own:
+            self.found(f"MTR-1: {tenant} is charged {charged}, its sessions {own}")
 
     async def _flaws(self, key: SessionKey, stored: StoredSession) -> list[str]:
         promised = self.promises[key.session_id]
@@ -183,18 +203,6 @@ def rows(stored: StoredSession, frames: Sequence[Frame]) -> list[str]:
     started = sum(frame.event == "tool_execution_start" for frame in frames)
     if row.tool_calls != started:
         flaws.append(f"§3.3: {started} calls ran, and {row.tool_calls} are counted")
-    return flaws
-
-
-async def usage_flaws(disk: MemoryStore, keys: Sequence[SessionKey]) -> list[str]:
-    """Where sessions and their tenants were not charged the same (MTR-1)."""
-    flaws: list[str] = []
-    for tenant in dict.fromkeys(key.tenant for key in keys):
-        used = [row.usage for row in await disk.usage(tenant)]
-        rows = [await disk.session(key) for key in keys if key.tenant == tenant]
-        own = [row.usage for row in rows if row is not None]
-        if sum(used, TokenUsage()) != sum(own, TokenUsage()):
-            flaws.append(f"MTR-1: {tenant} is charged {used}, its sessions {own}")
     return flaws
 
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from cmdc_gateway.errors import GatewayError, Unavailable
+from cmdc_gateway.errors import GatewayError, SessionNotFound, Unavailable
 from cmdc_gateway.protocol.decisions import ApproveBody, RejectBody, RespondBody
 from cmdc_gateway.protocol.frames import LoggedEvent
 from cmdc_gateway.protocol.sessions import AbortBody, CreateSessionBody, PromptBody
@@ -32,7 +32,7 @@ from cmdc_gateway.tenancy.keys import Caller
 from cmdc_gateway.tenancy.meter import Allowance, Meter
 from cmdc_gateway.tenancy.tickets import Tickets
 from cmdc_gateway.testing.audit import Frame
-from cmdc_gateway.testing.simulation.judge import Judge, Violation, body, usage_flaws
+from cmdc_gateway.testing.simulation.judge import Judge, Violation, body
 from cmdc_gateway.testing.simulation.loop import SimulatedLoop, Stuck, simulate
 from cmdc_gateway.testing.simulation.parts import SimulatedCallbacks, SimulatedModel, SimulatedStore, Weather
 from cmdc_gateway.tools.addresses import AddressPolicy
@@ -87,7 +87,9 @@ class Incarnation:
             clock=world.clock,
             new_id=lambda: f"{chance.getrandbits(64):016x}",
             owner=self.owner,
+            queued_prompts=world.queued_prompts,
             parallel_tools=2,
+            replay_events=world.replay_events,
         )
         self.registry = Registry(services)
         idempotency = Idempotency(self.store, world.clock)  # pyright: ignore[reportArgumentType]
@@ -155,9 +157,16 @@ class World:
             if self.chance.random() < 0.2
             else {}
         )
+        self.queued_prompts = self.chance.choice((3, 100))
+        self.replay_events = self.chance.choice((None, None, 40))
         self.gateway: Incarnation
         self.gateways: list[Incarnation] = []
         self.keys: list[SessionKey] = []
+
+    @property
+    def kept(self) -> list[SessionKey]:
+        """The sessions that were not deleted."""
+        return [key for key in self.keys if key not in self.judge.deleted]
 
     def chance_for(self, what: str, number: int) -> random.Random:
         """A chance of its own for everybody, so that one who asks more often does not change the others'."""
@@ -195,11 +204,12 @@ class World:
             ) from None
         for reader in reading:
             reader.cancel()
-        for key in self.keys:
+        for key in self.kept:
             await self.judge.at_rest(key)
+        await self.judge.all_counted(_TENANT, self.keys)
         for gateway in self.gateways:
             await gateway.die()
-        self._hold(*await usage_flaws(self.disk, self.keys), *self.loop.unhandled)
+        self._hold(*self.loop.unhandled)
         return self._report()
 
     def _hold(self, *flaws: str) -> None:
@@ -227,6 +237,7 @@ class World:
             self._take_over,
             self._storm,
             self._storm,
+            self._delete,
         ]
         while self.loop.time() < until:
             await asyncio.sleep(self.chance.choice((0.01, 0.3, 2, 8, 20)))
@@ -269,6 +280,17 @@ class World:
         weather.down = False
         if self.chance.random() < 0.7:
             weather.clear()
+
+    async def _delete(self) -> None:
+        """Now and then a session is deleted, if it is not the last one."""
+        if len(self.kept) == 1 or self.chance.random() < 0.7:
+            return
+        key = self.chance.choice(self.kept)
+        while key not in self.judge.deleted:
+            gateway = self.gateway
+            with suppress(Gone, StoreDown, GatewayError):
+                await gateway.ask(gateway.registry.delete(key))
+            await asyncio.sleep(0.1)
 
     async def _begin_gateway(self) -> None:
         while True:
@@ -343,8 +365,7 @@ class Person:
     async def nothing_left(self) -> bool:
         """See to what waits; whether the session has nothing more to do."""
         stored = await self._world.disk.load(self._key)
-        assert stored is not None, "it is not deleted"
-        if all(request.status == "done" for request in stored.requests):
+        if stored is None or all(request.status == "done" for request in stored.requests):
             return True
         for approval in stored.approvals:
             await self._decide(approval.approval_id)
@@ -354,7 +375,8 @@ class Person:
 
     async def _meddle(self) -> None:
         stored = await self._world.disk.load(self._key)
-        assert stored is not None, "it is not deleted"
+        if stored is None:
+            return
         chance = self._chance
         match chance.randrange(12):
             case 0:
@@ -365,11 +387,22 @@ class Person:
             case 2:
                 gateway = self._world.gateway
                 await self._try(gateway, self._remove("spare", gateway))
+            case 3:
+                await self._mistake([approval.approval_id for approval in stored.approvals])
             case _:
                 for approval in stored.approvals:
                     await self._decide(approval.approval_id)
                 for question in stored.questions:
                     await self._respond(question.ref)
+
+    async def _mistake(self, waiting: list[str]) -> None:
+        """What is no decision decides nothing."""
+        wrong: dict[str, Any] = self._chance.choice(({"digest": "0" * 64}, {"args": {"n": "no number"}}))
+        for approval_id in [*waiting, "apr_of_nothing"]:
+            sent = ApproveBody.model_validate({"approvalId": approval_id, **wrong})
+            given = await self._once("approve", lambda now, key, sent=sent: now.approve(self._key, sent, key))
+            if given is not None:
+                self._world.judge.found(f"APP-3: {approval_id} was approved with {wrong}")
 
     async def _prompt(self) -> None:
         given = await self._once("prompt", lambda now, key: now.prompt(_CALLER, self._key, PromptBody(text="go"), key))
@@ -431,23 +464,25 @@ class Reading:
         self._key = key
         self._chance = world.chance_for(f"reader {key.session_id}", number)
         self._promised = world.judge.promises[key.session_id]
-        self._frames: list[Frame] = []
-        self._promised.seen.append(self._frames)
+        self._after = 0
+        self._begin(0)
 
     async def read(self) -> None:
-        while True:
+        while self._key not in self._world.judge.deleted:
             gateway = self._world.gateway
-            with suppress(Gone, StoreDown, Unavailable):
+            with suppress(Gone, StoreDown, Unavailable, SessionNotFound):
                 await gateway.ask(self._connection(gateway), self._chance.choice((0.1, 2, 30)), give_up=True)
             await asyncio.sleep(self._chance.choice((0.01, 0.3)))
 
     async def caught_up(self) -> None:
-        while len(self._frames) < len(self._promised.frames):  # noqa: ASYNC110 - polling is free here
+        while self._key not in self._world.judge.deleted and self._after < len(self._promised.frames):  # noqa: ASYNC110 - polling is free here
             await asyncio.sleep(0.1)
 
     async def _connection(self, gateway: Incarnation) -> None:
         log, session = await gateway.registry.log_of(self._key)
-        reader = log.reader(len(self._frames))
+        reader = log.reader(max(self._after, log.first_seq - 1))
+        if reader.seq > self._after:
+            self._begin(reader.seq)  # as one that has been told that its cursor has expired
         try:
             while not gateway.over.done():
                 page = await reader.take()
@@ -459,15 +494,22 @@ class Reading:
                         return
                     await reader.wait()
         except Trimmed:
-            self._world.judge.found("SSE-7: events are missing in the log")
+            if self._world.replay_events is None:
+                self._world.judge.found("SSE-7: events are missing in the log")
         finally:
             reader.leave()
+
+    def _begin(self, after: int) -> None:
+        self._after = after
+        self._frames: list[Frame] = []
+        self._promised.seen.append(self._frames)
 
     def _take(self, page: list[LoggedEvent]) -> None:
         """What came; a connection that was given up may still bring what another has brought already."""
         self._world.judge.shown(self._key.session_id, page)
         for event in page:
-            if event.seq == len(self._frames) + 1:
+            if event.seq == self._after + 1:
+                self._after = event.seq
                 self._frames.append(Frame(str(event.cursor), event.name, event.data.decode()))
 
 
