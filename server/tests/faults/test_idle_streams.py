@@ -81,9 +81,7 @@ async def test_idle_websockets_cost_little_and_end_with_the_server(experiment: E
         headers = {"X-API-Key": KEY}
         await stack.enter_async_context(conversation(gateway.port, talk.id, additional_headers=headers))
         before = Weight.of(gateway.process.pid)
-        open_sockets = [
-            await stack.enter_async_context(conversation(gateway.port, talk.id)) for _ in range(sockets)
-        ]
+        open_sockets = [await stack.enter_async_context(conversation(gateway.port, talk.id)) for _ in range(sockets)]
         idle = Weight.of(gateway.process.pid)
         closing = [asyncio.create_task(one.closed()) for one in open_sockets]
         stopped = time.monotonic()

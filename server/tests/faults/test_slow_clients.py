@@ -37,9 +37,7 @@ BODIES = [
 ]
 
 
-async def test_slow_clients_are_closed_in_their_time_and_hold_nobody_up(
-    experiment: Experiment, tmp_path: Path
-) -> None:
+async def test_slow_clients_are_closed_in_their_time_and_hold_nobody_up(experiment: Experiment, tmp_path: Path) -> None:
     """HTTP-5: half of them never finish their headers, half never their body; some are silent, some drip."""
     each = experiment.trials(short=60, long=1_000) // 2
     header_seconds, body_seconds, spare = (10, 30, 5) if experiment.long else (1, 2, 8)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import uvicorn
 from cmdc_gateway.errors import PayloadTooLarge, RequestTimeout
+from cmdc_gateway.testing.raw_requests import MALFORMED
 from cmdc_gateway.web.limits import HttpLimits, http_protocol, read_body, ws_protocol
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
@@ -335,42 +336,7 @@ async def test_a_url_without_an_end_is_cut_off_at_the_limit(patient: Server) -> 
 # Malformed requests
 
 
-HOST = b"Host: a\r\n"
-MALFORMED = {
-    "not HTTP": b"hello\r\n\r\n",
-    "TLS": b"\x16\x03\x01\x02\x00\x01\x00",
-    "an unknown method": b"FETCH / HTTP/1.1\r\nHost: a\r\n\r\n",
-    "a lower-case method": b"get / HTTP/1.1\r\nHost: a\r\n\r\n",
-    "HTTP/2": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    "HTTP/2.0 as a version": b"GET / HTTP/2.0\r\nHost: a\r\n\r\n",
-    "HTTP/0.9": b"GET /\r\n\r\n",
-    "a URL with a fragment": b"GET /#f HTTP/1.1\r\nHost: a\r\n\r\n",
-    "an unknown version": b"GET / HTTP/1.2\r\nHost: a\r\n\r\n",
-    "no path": b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n",
-    "a path that is not ASCII": b"GET /\xff HTTP/1.1\r\nHost: a\r\n\r\n",
-    "no Host": b"GET / HTTP/1.1\r\n\r\n",
-    "two Hosts": b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n",
-    "two Hosts in HTTP/1.0": b"GET / HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n",
-    "a space before the colon": b"GET / HTTP/1.1\r\nHost: a\r\nX : y\r\n\r\n",
-    "a header without a name": b"GET / HTTP/1.1\r\nHost: a\r\n: y\r\n\r\n",
-    "a folded header": b"GET / HTTP/1.1\r\nHost: a\r\nX: y\r\n z\r\n\r\n",
-    "a null in a header": b"GET / HTTP/1.1\r\nHost: a\r\nX: \0\r\n\r\n",
-    "line ends of one character": b"GET / HTTP/1.1\nHost: a\n\n",
-    "length and coding": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "coding and length": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n",
-    "two lengths": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
-    "a list of lengths": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3, 3\r\n\r\nabc",
-    "a length with a sign": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +3\r\n\r\nabc",
-    "a length of 30 digits": b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: " + b"9" * 30 + b"\r\n\r\nabc",
-    "an unknown coding": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
-    "a compressed coding": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
-    "two codings": b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "a coding in HTTP/1.0": b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "an upgrade with a body": b"POST / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: 3\r\n\r\nabc",
-}
-
-
-@pytest.mark.parametrize("request_bytes", MALFORMED.values(), ids=MALFORMED.keys())
+@pytest.mark.parametrize("request_bytes", [one.raw for one in MALFORMED], ids=[one.name for one in MALFORMED])
 async def test_what_the_parser_refuses_is_a_bad_request(patient: Server, request_bytes: bytes) -> None:
     """HTTP-2: with the body of every error, and the application never hears of it."""
     async with patient.peer(request_bytes) as peer:
@@ -944,8 +910,8 @@ def masked(first: int, content: bytes) -> bytes:
 
 async def test_a_hostile_client_does_not_fill_the_log(patient: Server, caplog: pytest.LogCaptureFixture) -> None:
     """What a client sends wrong is told to that client."""
-    for request_bytes in MALFORMED.values():
-        async with patient.peer(request_bytes) as peer:
+    for malformed in MALFORMED:
+        async with patient.peer(malformed.raw) as peer:
             await peer.is_refused_with(400, "bad_request")
 
     assert caplog.records == []

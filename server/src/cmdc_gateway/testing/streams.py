@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import socket
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -228,9 +229,18 @@ async def event_stream(
     key: str | None = KEY,
     headers: Mapping[str, str] | None = None,
     buffer: int = 2**16,
+    window: int | None = None,
 ) -> AsyncGenerator[EventStream]:
-    """Ask for a session's events on a connection of its own; returns once the head of the answer is there."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=buffer)
+    """Ask for a session's events on a connection of its own; returns once the head of the answer is there.
+
+    `buffer` is what is read ahead here, `window` what the system takes before it is read.
+    """
+    connecting = socket.socket()
+    connecting.setblocking(False)
+    if window is not None:
+        connecting.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, window)
+    await asyncio.get_running_loop().sock_connect(connecting, ("127.0.0.1", port))
+    reader, writer = await asyncio.open_connection(sock=connecting, limit=buffer)
     try:
         writer.write(events_request(session_id, query, key=key, headers=headers))
         head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
