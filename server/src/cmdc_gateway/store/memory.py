@@ -9,6 +9,7 @@ from typing import TypeVar, assert_never
 from cmdc_gateway.protocol.frames import LoggedEvent
 from cmdc_gateway.protocol.history import Message
 from cmdc_gateway.store.store import (
+    AddToTrail,
     AddUsage,
     AnswerRow,
     AppendEvents,
@@ -36,6 +37,7 @@ from cmdc_gateway.store.store import (
     SessionTaken,
     StoredSession,
     ToolRow,
+    TrailRow,
     TrimEvents,
     UsageRow,
     Write,
@@ -95,6 +97,7 @@ class MemoryStore:
         self._last_token = 0
         self._usage: dict[tuple[str, str, str], UsageRow] = {}
         self._answers: dict[tuple[str, str, str], AnswerRow] = {}
+        self._trail: dict[int, TrailRow] = {}
 
     @property
     def durability(self) -> Durability:
@@ -171,6 +174,8 @@ class MemoryStore:
                 journal.put(self._usage, place, _sum(self._usage.get(place), row))
             case PutAnswer(row):
                 journal.put(self._answers, (row.tenant, row.route, row.idempotency_key), row)
+            case AddToTrail(row):
+                journal.put(self._trail, len(self._trail) + 1, row)
             case _:
                 self._write_within(self._existing(write.key), write, journal)
 
@@ -314,6 +319,9 @@ class MemoryStore:
 
     async def forget_answers(self, before: int) -> None:
         self._answers = {place: row for place, row in self._answers.items() if row.at >= before}
+
+    async def trail(self, after: int, limit: int) -> list[tuple[int, TrailRow]]:
+        return [(n, self._trail[n]) for n in range(after + 1, min(after + limit, len(self._trail)) + 1)]
 
 
 def _sum(old: UsageRow | None, more: UsageRow) -> UsageRow:

@@ -166,6 +166,24 @@ class AnswerRow:
     at: int
 
 
+@dataclass(frozen=True, slots=True)
+class TrailRow:
+    """Something that was decided, for the audit trail: who, what, on what, when. It holds no payload.
+
+    `key_id` is who decided, empty where the server did so by itself. `subject` is what it was about: an approvalId, a
+    ref, the name of a tool. `digest` names what was decided on, where that has content. `detail` is a JSON object.
+    """
+
+    at: int
+    tenant: str
+    session_id: str
+    key_id: str
+    action: str
+    subject: str = ""
+    digest: str = ""
+    detail: bytes = b"{}"
+
+
 # -- writes: each is one line of a transaction ------------------------------------------------------------------------
 
 
@@ -193,7 +211,7 @@ class MarkServed:
 
 @dataclass(frozen=True, slots=True)
 class DeleteSession:
-    """Removes the session and all that belongs to it; usage and idempotent answers stay."""
+    """Removes the session and all that belongs to it; usage, idempotent answers and the audit trail stay."""
 
     key: SessionKey
 
@@ -282,6 +300,13 @@ class PutAnswer:
     row: AnswerRow
 
 
+@dataclass(frozen=True, slots=True)
+class AddToTrail:
+    """Adds to the audit trail, which nothing in a store shortens or changes: the end of a session does not either."""
+
+    row: TrailRow
+
+
 Write = (
     CreateSession
     | PutSession
@@ -297,6 +322,7 @@ Write = (
     | RemoveTool
     | AddUsage
     | PutAnswer
+    | AddToTrail
 )
 
 
@@ -427,4 +453,8 @@ class Store(Protocol):
 
     async def forget_answers(self, before: int) -> None:
         """Remove idempotent answers given before then."""
+        ...
+
+    async def trail(self, after: int, limit: int) -> list[tuple[int, TrailRow]]:
+        """The audit trail after its row number `after`, in order: at most `limit` rows, numbered 1, 2, 3 …."""
         ...

@@ -14,6 +14,7 @@ from cmdc_gateway.protocol import history
 from cmdc_gateway.protocol.frames import LoggedEvent
 from cmdc_gateway.protocol.history import Message, TokenUsage
 from cmdc_gateway.store.store import (
+    AddToTrail,
     AddUsage,
     AnswerRow,
     AppendEvents,
@@ -40,6 +41,7 @@ from cmdc_gateway.store.store import (
     Store,
     StoredSession,
     ToolRow,
+    TrailRow,
     TrimEvents,
     UsageRow,
     Write,
@@ -106,6 +108,7 @@ class StoreMachine(RuleBasedStateMachine):
         self._alive: dict[str, int] = {}
         self._usage: dict[tuple[str, str, str], UsageRow] = {}
         self._answers: dict[tuple[str, str, str], AnswerRow] = {}
+        self._trail: list[TrailRow] = []
         self._epochs = 0
         self._highest_token = 0
         self._now = 0
@@ -252,6 +255,7 @@ class StoreMachine(RuleBasedStateMachine):
             first = len(model.log) + 1
             events = tuple(LoggedEvent(model.row.epoch, seq, "error", 0, data) for seq, data in enumerate(datas, first))
             refusal = self._commit(
+                AddToTrail(TrailRow(0, "acme", key.session_id, "key0", "undone")),
                 AddUsage(UsageRow("acme", "key0", "2026-01-01", 1)),
                 AppendEvents(key, events),
                 TrimEvents(key, first + 1),
@@ -286,6 +290,12 @@ class StoreMachine(RuleBasedStateMachine):
         before = self._now - age
         self._run(self._store.forget_answers(before))
         self._answers = {place: row for place, row in self._answers.items() if row.at >= before}
+
+    @rule(tenant=st.sampled_from(["acme", "globex"]), subject=texts, detail=st.binary(max_size=9))
+    def add_to_trail(self, tenant: str, subject: str, detail: bytes) -> None:
+        row = TrailRow(self._now, tenant, "s1", "key0", "approved", subject, "d", detail)
+        assert self._commit(AddToTrail(row)) is None
+        self._trail.append(row)
 
     # -- ownership -----------------------------------------------------------------------------------------------------
 
@@ -375,3 +385,7 @@ class StoreMachine(RuleBasedStateMachine):
             for name in range(6):
                 place = (tenant, "POST /v1/sessions", f"i{name}")
                 assert self._run(self._store.answer(*place)) == self._answers.get(place)
+
+    @invariant()
+    def the_trail_is_as_in_the_model(self) -> None:
+        assert self._run(self._store.trail(0, 1000)) == list(enumerate(self._trail, start=1))

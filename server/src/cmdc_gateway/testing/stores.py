@@ -29,6 +29,7 @@ from cmdc_gateway.protocol import history
 from cmdc_gateway.protocol.frames import LoggedEvent
 from cmdc_gateway.protocol.history import TokenUsage, ToolCall
 from cmdc_gateway.store.store import (
+    AddToTrail,
     AddUsage,
     AnswerRow,
     AppendEvents,
@@ -54,6 +55,7 @@ from cmdc_gateway.store.store import (
     Store,
     StoredSession,
     ToolRow,
+    TrailRow,
     TrimEvents,
     UsageRow,
     Write,
@@ -87,6 +89,7 @@ MESSAGES = (
 )
 USAGE = UsageRow("acme", "key-1", "2026-11-22", 1, TokenUsage(7, 3), 0.5)
 ANSWER = AnswerRow("acme", "POST /v1/sessions", "idem-1", "f" * 64, 201, b'{"sessionId":"s1"}', at=1000)
+DECIDED = TrailRow(1_700_000_000_000, "acme", "s1", "key-1", "approved", "a1", "d" * 64, '{"toolName":"où"}'.encode())
 
 
 def _event(seq: int, data: bytes = b'{"delta":"\xc3\xa5"}', epoch: str = EPOCH) -> LoggedEvent:
@@ -413,6 +416,38 @@ class StoreContract(ABC):
 
         assert [await store.answer("acme", ANSWER.route, f"idem-{n}") for n in (0, 600, 1199)] == [None, None, None]
 
+    # -- the audit trail -----------------------------------------------------------------------------------------------
+
+    async def test_the_trail_is_read_back_in_the_order_of_the_commits_from_where_one_asks(self, store: Store) -> None:
+        rows = [replace(DECIDED, subject=f"a{n}", at=DECIDED.at - n) for n in range(1, 6)]
+        await store.commit([AddToTrail(row) for row in rows[:2]])
+        await asyncio.gather(*(store.commit([AddToTrail(row)]) for row in rows[2:]))
+        everything = list(enumerate(rows, start=1))
+
+        assert await store.trail(0, 100) == everything
+        assert await store.trail(2, 2) == everything[2:4]
+        assert await store.trail(5, 100) == await store.trail(1 << 70, 100) == await store.trail(0, 0) == []
+
+    async def test_the_trail_outlasts_what_it_tells_of(self, store: Store) -> None:
+        """A session that is deleted leaves who did it, and who decided what in it."""
+        await store.commit([CreateSession(ROW), AddToTrail(DECIDED)])
+        deleted = replace(DECIDED, action="session_deleted", subject="", digest="", detail=b"{}")
+
+        await store.commit([AddToTrail(deleted), DeleteSession(KEY)])
+        await store.commit([CreateSession(ROW)])
+
+        assert await store.trail(0, 100) == [(1, DECIDED), (2, deleted)]
+
+    async def test_a_commit_that_is_refused_leaves_nothing_in_the_trail(self, store: Store) -> None:
+        """What was not done was not decided, and its number is given to the next."""
+        await store.commit([CreateSession(ROW)])
+
+        with pytest.raises(SessionTaken):
+            await store.commit([AddToTrail(DECIDED), CreateSession(ROW)])
+        await store.commit([AddToTrail(replace(DECIDED, subject="next"))])
+
+        assert await store.trail(0, 100) == [(1, replace(DECIDED, subject="next"))]
+
     # -- ownership -----------------------------------------------------------------------------------------------------
 
     async def test_only_a_session_that_exists_can_be_claimed(self, store: Store) -> None:
@@ -509,6 +544,7 @@ class StoreContract(ABC):
             RemoveTool(KEY, TOOL.name),
             AddUsage(USAGE),
             PutAnswer(replace(ANSWER, status=500)),
+            AddToTrail(DECIDED),
             PutSession(replace(ROW, turns=99)),
             DeleteSession(KEY),
             CreateSession(replace(ROW, epoch="second")),
@@ -521,7 +557,9 @@ class StoreContract(ABC):
         assert await store.events(KEY, 0, 10) == list(_events(1, 3))
         assert (await store.usage("acme"), await store.request(KEY, "r2")) == ([], None)
         assert await store.answer("acme", ANSWER.route, ANSWER.idempotency_key) == ANSWER
+        assert await store.trail(0, 10) == []
         await store.commit(everything, fence)
+        assert await store.trail(0, 10) == [(1, DECIDED)]
         assert await store.load(KEY) == StoredSession(replace(ROW, epoch="second"), (), (), (), (), (), 1, 0, 0)
 
     @pytest.mark.parametrize("write", [*WITHIN, DeleteSession(KEY)], ids=lambda write: type(write).__name__)
@@ -581,7 +619,7 @@ class StoreContract(ABC):
         """DUR-1, DUR-4."""
         if store.durability == "memory":
             return
-        await store.commit([CreateSession(ROW), *WITHIN, AddUsage(USAGE), PutAnswer(ANSWER)])
+        await store.commit([CreateSession(ROW), *WITHIN, AddUsage(USAGE), PutAnswer(ANSWER), AddToTrail(DECIDED)])
         await store.beat("one", until=100)
         fence = await store.claim(KEY, "one", now=0)
         before = await store.load(KEY)
@@ -593,6 +631,7 @@ class StoreContract(ABC):
         assert await again.events(KEY, 0, 10) == [_event(2)]
         assert await again.unfinished() == [KEY]
         assert await again.usage("acme") == [USAGE]
+        assert await again.trail(0, 10) == [(1, DECIDED)]
         assert await again.answer("acme", ANSWER.route, ANSWER.idempotency_key) == ANSWER
         assert (await again.claim(KEY, "two", now=100)).token > fence.token
         await again.close()

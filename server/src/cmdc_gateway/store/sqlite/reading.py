@@ -19,6 +19,7 @@ from cmdc_gateway.store.store import (
     StoredSession,
     StoredStateDamaged,
     ToolRow,
+    TrailRow,
     UsageRow,
 )
 
@@ -185,6 +186,14 @@ class Snapshot:
             (tenant, route, idempotency_key),
         ).fetchone()
         return found and AnswerRow(*found)
+
+    def trail(self, after: int, limit: int) -> list[tuple[int, TrailRow]]:
+        rows = self._connection.execute(
+            "SELECT n, at, tenant, session_id, key_id, action, subject, digest, detail FROM trail"
+            " WHERE n > ? ORDER BY n LIMIT ?",
+            (min(after, _LAST), limit),
+        )
+        return [(n, TrailRow(*row)) for n, *row in rows]
 
 
 def _session(found: tuple[Any, ...]) -> SessionRow:

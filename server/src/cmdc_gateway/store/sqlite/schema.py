@@ -155,7 +155,26 @@ CREATE TABLE pulse (
 INSERT INTO pulse VALUES (1, 0);
 """
 
-MIGRATIONS: tuple[str, ...] = (_VERSION_1,)
+_VERSION_2 = """
+-- The audit trail. Nobody shortens or changes it, not even by a mistake of ours.
+CREATE TABLE trail (
+    n          INTEGER PRIMARY KEY AUTOINCREMENT,
+    at         INTEGER NOT NULL,
+    tenant     TEXT    NOT NULL,
+    session_id TEXT    NOT NULL,
+    key_id     TEXT    NOT NULL,
+    action     TEXT    NOT NULL,
+    subject    TEXT    NOT NULL,
+    digest     TEXT    NOT NULL,
+    detail     BLOB    NOT NULL   -- a JSON object
+) STRICT;
+CREATE TRIGGER trail_is_not_changed BEFORE UPDATE ON trail
+BEGIN SELECT raise(ABORT, 'the audit trail is only ever added to'); END;
+CREATE TRIGGER trail_is_not_shortened BEFORE DELETE ON trail
+BEGIN SELECT raise(ABORT, 'the audit trail is only ever added to'); END;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_VERSION_1, _VERSION_2)
 """Number n makes a file of version n out of one of version n - 1; an empty file is version 0."""
 
 
@@ -165,6 +184,23 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
     Raises:
         StoreDown: the file is another program's, or was written by a newer version of this one.
     """
+    version = _version(connection, path)
+    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
+        marks = f"PRAGMA user_version = {number}; PRAGMA application_id = {APPLICATION_ID}"
+        connection.executescript(f"BEGIN IMMEDIATE; {script}; {marks}; COMMIT")
+
+
+def must_be_ours(connection: sqlite3.Connection, path: Path) -> None:
+    """Raise StoreDown if the file is another program's, or of another version than this one, and so not to be read."""
+    version = _version(connection, path)
+    if version < len(MIGRATIONS):
+        raise StoreDown(
+            f"{path} was written by an older version of the gateway (schema {version}; this one knows {len(MIGRATIONS)}): "
+            "start the gateway once, and it will be brought up to date"
+        )
+
+
+def _version(connection: sqlite3.Connection, path: Path) -> int:
     version, application_id = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in _MARKS)
     if application_id != APPLICATION_ID and connection.execute("SELECT 1 FROM sqlite_schema").fetchone():
         raise StoreDown(f"{path} is a database of another program")
@@ -172,9 +208,7 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
         raise StoreDown(
             f"{path} was written by a newer version of the gateway (schema {version}; this one knows {len(MIGRATIONS)})"
         )
-    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
-        marks = f"PRAGMA user_version = {number}; PRAGMA application_id = {APPLICATION_ID}"
-        connection.executescript(f"BEGIN IMMEDIATE; {script}; {marks}; COMMIT")
+    return version
 
 
 _MARKS = ("user_version", "application_id")

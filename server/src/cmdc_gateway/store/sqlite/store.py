@@ -28,6 +28,7 @@ from cmdc_gateway.store.store import (
     StoreDown,
     StoredSession,
     ToolRow,
+    TrailRow,
     UsageRow,
     Write,
 )
@@ -162,3 +163,6 @@ class SqliteStore:
         # In slices, so that no commit waits behind a day's worth of answers.
         while await self._writer.run(lambda connection: writing.forget_answers(connection, before)):
             pass
+
+    async def trail(self, after: int, limit: int) -> list[tuple[int, TrailRow]]:
+        return await self._readers.run(lambda snapshot: snapshot.trail(after, limit))

@@ -8,6 +8,7 @@ from typing import assert_never
 
 from cmdc_gateway.protocol.encoding import dumps
 from cmdc_gateway.store.store import (
+    AddToTrail,
     AddUsage,
     AnswerRow,
     AppendEvents,
@@ -31,6 +32,7 @@ from cmdc_gateway.store.store import (
     SessionKey,
     SessionRow,
     SessionTaken,
+    TrailRow,
     TrimEvents,
     UsageRow,
     Write,
@@ -137,6 +139,8 @@ class _Commit:
                 self._add_usage(row)
             case PutAnswer(row):
                 self._put_answer(row)
+            case AddToTrail(row):
+                self._add_to_trail(row)
             case _:
                 self._write_within(self._pk(write.key), write)
 
@@ -335,6 +339,13 @@ class _Commit:
             "REPLACE INTO answers (tenant, route, idempotency_key, fingerprint, status, body, at)"
             " VALUES (?, ?, ?, ?, ?, ?, ?)",
             (row.tenant, row.route, row.idempotency_key, row.fingerprint, row.status, row.body, row.at),
+        )
+
+    def _add_to_trail(self, row: TrailRow) -> None:
+        self._connection.execute(
+            "INSERT INTO trail (at, tenant, session_id, key_id, action, subject, digest, detail)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (row.at, row.tenant, row.session_id, row.key_id, row.action, row.subject, row.digest, row.detail),
         )
 
 
