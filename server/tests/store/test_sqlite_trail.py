@@ -58,7 +58,7 @@ async def test_it_is_read_from_a_file_that_nobody_has(store: SqliteStore, path: 
     assert list(read_trail(path)) == [(1, ROW)]
 
 
-async def test_a_file_that_is_none_of_ours_is_refused_and_left_as_it_was(path: Path) -> None:
+def test_a_file_that_is_none_of_ours_is_refused_and_left_as_it_was(path: Path) -> None:
     with pytest.raises(StoreDown, match="there is no store at"):
         list(read_trail(path))
     assert not path.exists()

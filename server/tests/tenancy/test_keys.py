@@ -1,8 +1,10 @@
 """Whose key it is (HTTP-7, HTTP-8)."""
 
 from hashlib import sha256
+from hmac import compare_digest
 
 import pytest
+from cmdc_gateway.tenancy import keys
 from cmdc_gateway.tenancy.keys import Caller, KeyRing, check_keys, key_id, new_key
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,6 +60,56 @@ def test_a_new_key_opens_what_its_stored_form_is_configured_for() -> None:
     assert made.key not in made.stored
     assert KeyRing({made.stored: "acme"}).caller(made.key) is not None
     assert KeyRing({other.stored: "acme"}).caller(made.key) is None
+
+
+@pytest.mark.parametrize("key", ["plain", "wrong", "", "x" * 512])
+def test_every_key_is_compared_once_and_in_constant_time(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    """Whether there is such a key or not: a refusal takes the same steps as an admission."""
+    compared: list[tuple[str, str]] = []
+
+    def watched(one: str, other: str) -> bool:
+        compared.append((one, other))
+        return compare_digest(one, other)
+
+    monkeypatch.setattr(keys, "compare_digest", watched)
+
+    assert (KeyRing({"plain": "acme"}).caller(key) is not None) == (key == "plain")
+    assert [len(digest) for pair in compared for digest in pair] == [64, 64]
+
+
+def test_a_ring_holds_no_key() -> None:
+    """What a dump of the memory would show is hashes, also of a key that was configured as it is."""
+    ring = KeyRing({"plain-as-written": "acme"})
+
+    assert "plain-as-written" not in repr([vars(ring), ring.callers()])
+
+
+def test_both_keys_of_a_tenant_are_good_while_one_replaces_the_other() -> None:
+    old, new = new_key(), new_key()
+    ring = KeyRing({old.stored: "acme"})
+    revoked: list[set[str]] = []
+    ring.on_revoked(revoked.append)
+
+    ring.replace({old.stored: "acme", new.stored: "acme"})
+    both = [ring.caller(old.key), ring.caller(new.key)]
+    ring.replace({new.stored: "acme"})
+
+    assert [caller and caller.tenant for caller in both] == ["acme", "acme"]
+    assert (ring.caller(old.key), ring.caller(new.key)) == (None, both[1])
+    assert revoked == [{both[0] and both[0].key_id}]
+
+
+def test_a_key_that_is_given_to_another_tenant_is_taken_away_from_the_first() -> None:
+    """HTTP-8: streams that it opened show what is not its own any longer."""
+    ring = KeyRing({"key": "acme"})
+    (before,) = ring.callers()
+    revoked: list[set[str]] = []
+    ring.on_revoked(revoked.append)
+
+    ring.replace({"key": "globex"})
+
+    assert revoked == [{before.key_id}]
+    assert ring.callers() == [Caller("globex", before.key_id)]
 
 
 def test_replacing_the_keys_tells_which_open_nothing_any_longer() -> None:

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
+from hmac import compare_digest
 from re import fullmatch
 
 DEFAULT_TENANT = "default"
@@ -33,31 +34,44 @@ def new_key() -> NewKey:
     return NewKey(key, f"sha256:{_digest(key)}")
 
 
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    digest: str
+    caller: Caller
+
+
+_NOBODY = _Entry("0" * 64, Caller("", ""))
+
+
 class KeyRing:
-    """The keys that open this server, each with its tenant."""
+    """The keys that open this server, each with its tenant. A tenant may have several, so that one can replace another."""
 
     def __init__(self, tenants: Mapping[str, str]) -> None:
         """`tenants` maps a key, or `sha256:<hex>` of one, to its tenant."""
-        self._callers = {_stored_digest(key): tenant for key, tenant in tenants.items()}
+        self._entries = _entries(tenants)
         self._revoked: list[Callable[[set[str]], None]] = []
 
     def __bool__(self) -> bool:
-        return bool(self._callers)
+        return bool(self._entries)
 
     def caller(self, key: str) -> Caller | None:
-        """Whose key this is. Looking up a digest tells an attacker's clock nothing about the keys there are."""
+        """Whose key this is.
+
+        It is looked up by its public name, and compared in constant time whether there is one of that name or not: the
+        time that a refusal takes tells nothing about the keys there are.
+        """
         digest = _digest(key)
-        tenant = self._callers.get(digest)
-        return None if tenant is None else Caller(tenant, key_id(digest))
+        entry = self._entries.get(key_id(digest), _NOBODY)
+        return entry.caller if compare_digest(entry.digest, digest) else None
 
     def callers(self) -> list[Caller]:
-        return [Caller(tenant, key_id(digest)) for digest, tenant in self._callers.items()]
+        return [entry.caller for entry in self._entries.values()]
 
     def replace(self, tenants: Mapping[str, str]) -> None:
-        """Take another set of keys; whoever listens hears the keyIds that open nothing any longer."""
-        before = {key_id(digest) for digest in self._callers}
-        self._callers = {_stored_digest(key): tenant for key, tenant in tenants.items()}
-        gone = before - {key_id(digest) for digest in self._callers}
+        """Take another set of keys; whoever listens hears the keyIds that open nothing any longer, or not the same."""
+        before = self._entries
+        self._entries = _entries(tenants)
+        gone = {name for name, entry in before.items() if self._entries.get(name) != entry}
         if gone:
             for listener in self._revoked:
                 listener(gone)
@@ -79,6 +93,13 @@ def check_keys(keys: Iterable[str]) -> None:
                 raise ValueError("an API key written as sha256: needs 64 lower-case hex digits")
         elif not fullmatch(r"[!-~]{1,512}", key):
             raise ValueError("an API key must be 1 to 512 visible ASCII characters")
+
+
+def _entries(tenants: Mapping[str, str]) -> dict[str, _Entry]:
+    digests = {_stored_digest(key): tenant for key, tenant in tenants.items()}
+    return {
+        name: _Entry(digest, Caller(tenant, name)) for digest, tenant in digests.items() for name in [key_id(digest)]
+    }
 
 
 def _digest(key: str) -> str:
