@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 
 from cmdc_gateway import __version__
-from cmdc_gateway.settings import Settings, WrongSetting, load_settings
-from cmdc_gateway.tenancy.keys import KeyRing, new_key
+from cmdc_gateway.command import TrailQuery, key_list, key_new, moment, trail_json, trail_table
+from cmdc_gateway.settings import Settings, WrongSetting, load_settings, store_address
+from cmdc_gateway.store.store import StoreDown
+from cmdc_gateway.store.url import trail_from_url
+from cmdc_gateway.tenancy.keys import DEFAULT_TENANT
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit status."""
     given = _parser().parse_args(argv)
-    if given.command == "keys":
-        return _new_key()
     try:
-        settings = load_settings({"host": given.host, "port": given.port, "store": given.store, "config": given.config})
-        return _serve(settings)
+        match given.command:
+            case "keys":
+                return _keys(given)
+            case "audit":
+                return _audit(given)
+            case _:
+                return _serve(
+                    load_settings(
+                        {"host": given.host, "port": given.port, "store": given.store, "config": given.config}
+                    )
+                )
     except WrongSetting as flaw:
         print(f"cmdc-gateway: {flaw}", file=sys.stderr)
         return 2
@@ -37,22 +49,58 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--host", help="address to listen on (GATEWAY_HOST, 127.0.0.1)")
     serve.add_argument("--port", help="port to listen on, 0 for any free one (GATEWAY_PORT, 4000)")
     serve.add_argument("--store", metavar="URL", help="sqlite:///FILE or memory: (GATEWAY_STORE)")
-    serve.add_argument("--config", metavar="FILE", help="TOML file of keys, models, tools, budgets (GATEWAY_CONFIG)")
-    keys = commands.add_parser("keys", help="make API keys")
-    keys.add_subparsers(dest="what", required=True, metavar="WHAT").add_parser(
-        "new", help="print a new key, and the hash of it to put into the configuration"
-    )
+    _add_config(serve)
+    keys = commands.add_parser("keys", help="make and list API keys")
+    what = keys.add_subparsers(dest="what", required=True, metavar="WHAT")
+    new = what.add_parser("new", help="print a new key, and the hash of it to put into the configuration")
+    new.add_argument("--tenant", default=DEFAULT_TENANT, help="whose key it is to be (default)")
+    _add_config(what.add_parser("list", help="print the keyId and the tenant of every key that is configured"))
+    _add_audit(commands.add_parser("audit", help="show who decided what, on which digest, and when"))
     return parser
 
 
-def _new_key() -> int:
-    made = new_key()
-    (caller,) = KeyRing({made.stored: "default"}).callers()
-    print(f"key      {made.key}")
-    print(f"keyId    {caller.key_id}")
-    print("Give the key to its user. The server needs only its hash, in the file that GATEWAY_CONFIG names:")
-    print(f'\n[api_keys]\n"{made.stored}" = "default"')
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", metavar="FILE", help="TOML file of keys, models, tools, budgets (GATEWAY_CONFIG)")
+
+
+def _add_audit(audit: argparse.ArgumentParser) -> None:
+    audit.add_argument("--store", metavar="URL", help="sqlite:///FILE (GATEWAY_STORE); a gateway may be using it")
+    audit.add_argument("--json", action="store_true", help="one JSON object a line, with everything there is")
+    audit.add_argument("--tenant", help="only what was decided in this tenant")
+    audit.add_argument("--session", help="only what was decided in sessions of this id")
+    audit.add_argument("--key", metavar="KEYID", help="only what was decided with this key")
+    audit.add_argument("--since", type=moment, default=0, metavar="TIME", help="only from then on (ISO 8601, UTC)")
+    audit.add_argument("--last", type=int, metavar="N", help="only the last N of them")
+
+
+def _keys(given: argparse.Namespace) -> int:
+    if given.what == "new":
+        if not given.tenant.isprintable() or not given.tenant:
+            raise WrongSetting("--tenant: a tenant's name must be printable, and not empty")
+        _print(key_new(given.tenant))
+    else:
+        _print(key_list(load_settings({"config": given.config}).tenants))
     return 0
+
+
+def _audit(given: argparse.Namespace) -> int:
+    query = TrailQuery(given.tenant, given.session, given.key, given.since)
+    try:
+        rows = (entry for entry in trail_from_url(store_address(given.store)) if query.wants(entry[1]))
+        chosen = rows if given.last is None else deque(rows, maxlen=max(0, given.last))
+        _print(trail_json(chosen) if given.json else trail_table(chosen))
+    except (StoreDown, ValueError) as flaw:
+        raise WrongSetting(f"GATEWAY_STORE: {flaw}") from None
+    return 0
+
+
+def _print(lines: Iterable[str]) -> None:
+    try:
+        for line in lines:
+            print(line)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read it has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _serve(settings: Settings) -> int:

@@ -26,6 +26,7 @@ from cmdc_gateway.sessions.idempotency import Idempotency
 from cmdc_gateway.sessions.registry import Registry
 from cmdc_gateway.sessions.services import Services
 from cmdc_gateway.sessions.settings import PLUGINS, Offer
+from cmdc_gateway.sessions.trail import Trail
 from cmdc_gateway.settings import Settings
 from cmdc_gateway.store.store import Store, StoreDown
 from cmdc_gateway.store.url import store_from_url
@@ -133,6 +134,7 @@ def create_app(
         actions=actions,
         connections=connections,
         pulse=Pulse(settings.heartbeat_ms / 1000),
+        trail=Trail(store, now_ms),
         capabilities=_capabilities(settings, services, store),
     )
     app = FastAPI(
@@ -221,6 +223,7 @@ def _lifespan(gateway: Gateway, keys: KeyRing) -> Callable[[FastAPI], AbstractAs
         await gateway.store.open()
         try:
             await gateway.recall(caller.tenant for caller in keys.callers())
+            gateway.trail.note("keys_loaded", keys=sorted(caller.key_id for caller in keys.callers()))
             await gateway.registry.start()
             gateway.pulse.start()
             gateway.ready = True
@@ -230,6 +233,7 @@ def _lifespan(gateway: Gateway, keys: KeyRing) -> Callable[[FastAPI], AbstractAs
             gateway.connections.end_all()
             await gateway.pulse.stop()
             await gateway.registry.close()
+            await gateway.trail.close()
             await services.callbacks.aclose()
             await services.offer.catalog.close()
             await gateway.store.close()

@@ -185,5 +185,10 @@ async def _reload_keys(settings: Settings, keys: KeyRing, gateway: Gateway) -> N
     except StoreDown as failure:
         _log.error("keys_not_reloaded", reason=str(failure))
         return
+    before = {caller.key_id: caller.tenant for caller in keys.callers()}
     keys.replace(fresh.tenants)
-    _log.info("keys_reloaded", keys=len(fresh.tenants))
+    after = {caller.key_id: caller.tenant for caller in keys.callers()}
+    added = sorted(key_id for key_id, tenant in after.items() if before.get(key_id) != tenant)
+    revoked = sorted(key_id for key_id, tenant in before.items() if after.get(key_id) != tenant)
+    gateway.trail.note("keys_reloaded", added=added, revoked=revoked)
+    _log.info("keys_reloaded", keys=len(after), added=added, revoked=revoked)

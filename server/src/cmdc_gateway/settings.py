@@ -245,6 +245,15 @@ def load_settings(overrides: Mapping[str, Any] | None = None, environ: Mapping[s
     return settings
 
 
+def store_address(given: str | None) -> str:
+    """Where the store is, by the command line or the environment. Raises WrongSetting."""
+    try:
+        overrides: dict[str, Any] = {} if given is None else {"store": given}
+        return Settings(**overrides).store
+    except ValidationError as flaws:
+        raise WrongSetting(_named(flaws)) from None
+
+
 def read_config(path: Path) -> ConfigFile:
     """Read the TOML file. Raises WrongSetting."""
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -17,7 +18,7 @@ import httpx
 import pytest
 from cmdc_gateway.tenancy.keys import KeyRing
 from cmdc_gateway.testing.conversations import Conversation
-from cmdc_gateway.testing.gateways import KEY, OTHER_KEY, GatewayProcess
+from cmdc_gateway.testing.gateways import KEY, OTHER_KEY, TENANTS, GatewayProcess
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -168,6 +169,14 @@ async def test_the_keys_are_taken_anew_on_sighup(tmp_path: Path) -> None:
             await mine.prompt("still there")
             async with asyncio.timeout(10):
                 assert "event: agent_end" in [line async for line in staying.aiter_lines()]
+        status, printed, _ = await finish(
+            await start(tmp_path, "audit", "--json", "--store", f"sqlite:///{tmp_path / 'gateway.db'}")
+        )
+        rows = [json.loads(line) for line in printed.splitlines()]
+        ids = {caller.tenant: caller.key_id for caller in KeyRing({**TENANTS, "a-new-key": "third"}).callers()}
+        reloaded = [row["detail"] for row in rows if row["action"] == "keys_reloaded"]
+        assert status == 0
+        assert reloaded == [{"added": [ids["third"]], "revoked": [ids["other"]]}]
 
 
 async def test_a_wrong_file_leaves_the_keys_as_they_are(tmp_path: Path) -> None:

@@ -55,11 +55,13 @@ class Remember:
 class Command:
     """Something asked of a session, decided in its turn among all that happens to it.
 
-    `decide` either says what changes and what the answer is, or raises and has changed nothing. The answer is given
-    once the change is committed. Nobody need wait for it.
+    `key_id` is the key it was asked with, empty where the session asks it of itself. `decide` either says what changes
+    and what the answer is, or raises and has changed nothing. The answer is given once the change is committed. Nobody
+    need wait for it.
     """
 
     decide: Callable[[Draft], Reply]
+    key_id: str = ""
     remember: Remember | None = None
     answer: asyncio.Future[Reply] = field(
         default_factory=lambda: unattended(asyncio.get_running_loop().create_future())
@@ -68,6 +70,7 @@ class Command:
     failure: Exception | None = None
 
     def take(self, draft: Draft) -> None:
+        draft.key_id = self.key_id
         try:
             self.reply = self.decide(draft)
         except Exception as failure:  # noqa: BLE001 - it belongs to whoever asked
@@ -75,6 +78,8 @@ class Command:
         else:
             if self.remember is not None:
                 draft.write(self.remember.write(self.reply, draft.now))
+        finally:
+            draft.key_id = ""
 
     def give(self) -> None:
         """Let the asker know, unless they have gone."""

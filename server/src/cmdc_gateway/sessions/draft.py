@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from cmdc_gateway.kernel.effects import Effect
 from cmdc_gateway.kernel.ledger import Amount
 from cmdc_gateway.kernel.turn import Turn
 from cmdc_gateway.protocol.frames import LoggedEvent
 from cmdc_gateway.protocol.history import Message, TokenUsage
+from cmdc_gateway.sessions.trail import trail_row
 from cmdc_gateway.store.store import (
+    AddToTrail,
     AddUsage,
     AppendEvents,
     AppendMessages,
@@ -27,7 +30,10 @@ from cmdc_gateway.store.store import (
 
 @dataclass(slots=True)
 class Draft:
-    """One transaction in the making. `row` and `last_seq` are as they will be once it is committed."""
+    """One transaction in the making. `row` and `last_seq` are as they will be once it is committed.
+
+    `key_id` is whose command is being decided at this moment, empty where something else happens.
+    """
 
     row: SessionRow
     last_seq: int
@@ -40,11 +46,17 @@ class Draft:
     model_calls_ended: bool = False
     trim_before: int = 0
     deletes: bool = False
+    key_id: str = ""
     _writes: list[Write] = field(default_factory=list[Write])
     _requests: dict[str, RequestRow] = field(default_factory=dict[str, RequestRow])
 
     def write(self, write: Write) -> None:
         self._writes.append(write)
+
+    def note(self, action: str, subject: str = "", *, digest: str = "", **detail: Any) -> None:
+        """Add a decision to the audit trail: it stands or falls with what it decides. No payload belongs here."""
+        row = trail_row(self.row.key, self.key_id, self.now, action, digest, subject=subject, **detail)
+        self.write(AddToTrail(row))
 
     def append(self, events: list[LoggedEvent]) -> None:
         if events:

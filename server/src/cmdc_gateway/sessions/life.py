@@ -94,13 +94,13 @@ class Life:
         self._present: Present
         self._progress: Progress
 
-    async def _do(self, decide: Callable[[Draft], Reply], remember: Remember | None = None) -> Reply:
+    async def _do(self, decide: Callable[[Draft], Reply], key_id: str, remember: Remember | None = None) -> Reply:
         self.touched_at = self._services.clock()
         if self._ended is not None:
             raise self._ended
         if self._down:
             raise Unavailable("the store does not take writes now")
-        command = Command(decide, remember)
+        command = Command(decide, key_id, remember)
         self._inbox.put_nowait(command)
         return await asyncio.shield(command.answer)
 

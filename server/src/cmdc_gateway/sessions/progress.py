@@ -5,6 +5,7 @@ Nothing here waits, writes or shows anything.
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 from pydantic import JsonValue
@@ -30,6 +31,7 @@ from cmdc_gateway.protocol.events import (
     ToolExecutionEnd,
     ToolExecutionStart,
 )
+from cmdc_gateway.protocol.history import ToolCall
 from cmdc_gateway.sessions.draft import Draft
 from cmdc_gateway.sessions.log import EventLog
 from cmdc_gateway.sessions.present import Present
@@ -108,6 +110,7 @@ class Progress:
             case ApprovalResolved(approval_id, status):
                 row = replace(now.approvals.pop(approval_id), status=status)
                 draft.write(PutApproval(self._key, row))
+                draft.note(status, approval_id, digest=row.digest, tool=row.tool_name, **self._edited(row))
             case AskUser(ref, question, options):
                 row = QuestionRow(
                     ref, request_id, ref.removeprefix("ask_"), question, tuple(options) if options is not None else None
@@ -121,6 +124,14 @@ class Progress:
                     draft.write(PutQuestion(self._key, closed))
             case _:
                 pass
+
+    def _edited(self, row: ApprovalRow) -> dict[str, JsonValue]:
+        """What the audit trail says of edited arguments: the digest of the call as it was approved."""
+        args = json.loads(row.decision).get("args")
+        if row.status != "approved" or args is None:
+            return {}
+        approved = digest(self._key.session_id, ToolCall(row.call_id, row.tool_name, args))
+        return {} if approved == row.digest else {"approvedDigest": approved}
 
     def settle_row(self, now: Present, draft: Draft) -> None:
         """Note the state the session is in now, and what is to be trimmed of its log."""

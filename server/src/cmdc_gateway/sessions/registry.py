@@ -7,6 +7,7 @@ import secrets
 import string
 from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
+from hashlib import sha256
 from typing import Any
 
 import structlog
@@ -19,7 +20,9 @@ from cmdc_gateway.sessions.idempotency import KEPT_MS
 from cmdc_gateway.sessions.log import EventLog
 from cmdc_gateway.sessions.services import Services
 from cmdc_gateway.sessions.session import Session
+from cmdc_gateway.sessions.trail import trail_row
 from cmdc_gateway.store.store import (
+    AddToTrail,
     AppendMessages,
     CreateSession,
     DeleteSession,
@@ -30,6 +33,7 @@ from cmdc_gateway.store.store import (
     StoreDown,
     Write,
 )
+from cmdc_gateway.tenancy.keys import Caller
 
 LEASE_MS = 15_000
 RESTS_AFTER_MS = 60_000
@@ -63,17 +67,19 @@ class Registry:
         self._chore(self._wake(unfinished))
         self._chore(self._keep_house())
 
-    async def create(self, tenant: str, body: CreateSessionBody, remember: Remember | None = None) -> Reply:
+    async def create(self, caller: Caller, body: CreateSessionBody, remember: Remember | None = None) -> Reply:
         """Make a session (§3.2). Raises CreateFailed, SessionExists, Unavailable."""
         services = self.services
         if services.draining:
             raise Unavailable("the server is stopping", retry_after=5)
         settings = await asyncio.to_thread(services.offer.settle, body)
-        key = SessionKey(tenant, body.session_id or secrets.token_hex(16))
+        key = SessionKey(caller.tenant, body.session_id or secrets.token_hex(16))
         epoch = "".join(secrets.choice(_EPOCH_LETTERS) for _ in range(8))
         now = services.clock()
         reply = Reply(SessionCreated(session_id=key.session_id, status="created"), 201)
-        writes: list[Write] = [CreateSession(SessionRow(key, epoch, now, settings.encode()))]
+        stored = settings.encode()
+        made = trail_row(key, caller.key_id, now, "session_created", sha256(stored).hexdigest(), model=settings.model)
+        writes: list[Write] = [CreateSession(SessionRow(key, epoch, now, stored)), AddToTrail(made)]
         if settings.system_prompt is not None:
             writes.append(AppendMessages(key, (system(settings.system_prompt),)))
         if remember is not None:
@@ -112,14 +118,15 @@ class Registry:
             return log, None
         return session.log, session
 
-    async def delete(self, key: SessionKey) -> Reply:
+    async def delete(self, key: SessionKey, key_id: str) -> Reply:
         """Delete a session (§3.4)."""
         try:
             session = await self.find(key)
         except SessionDead:  # what cannot be loaded can still be removed
-            await self.services.store.commit([DeleteSession(key)])
+            deleted = trail_row(key, key_id, self.services.clock(), "session_deleted")
+            await self.services.store.commit([AddToTrail(deleted), DeleteSession(key)])
             return Reply(SessionDeleted(session_id=key.session_id, status="deleted"))
-        return await session.delete()
+        return await session.delete(key_id)
 
     async def drain(self, grace_seconds: float, *, hurry: Callable[[], bool] = lambda: False) -> None:
         """Begin no new run; return when those that do not wait for a person are over, or after the grace (DUR-3).

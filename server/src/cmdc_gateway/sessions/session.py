@@ -10,6 +10,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from hashlib import sha256
 
 import structlog
 from pydantic import JsonValue
@@ -36,6 +37,7 @@ from cmdc_gateway.protocol.decisions import DecisionTaken, ResponseTaken
 from cmdc_gateway.protocol.encoding import dumps
 from cmdc_gateway.protocol.frames import Cursor
 from cmdc_gateway.protocol.history import ToolCall
+from cmdc_gateway.protocol.service import TicketIssued
 from cmdc_gateway.protocol.sessions import AbortTaken, PromptAccepted, SessionDeleted
 from cmdc_gateway.protocol.tools import ToolRegistered, ToolRemoved
 from cmdc_gateway.sessions.commands import Remember, Reply
@@ -159,11 +161,12 @@ class Session(Life):
             )
             return Reply(body, 202)
 
-        return await self._do(decide, remember)
+        return await self._do(decide, key_id, remember)
 
     async def approve(
         self,
         approval_id: str,
+        key_id: str,
         args: dict[str, JsonValue] | None = None,
         digest: str | None = None,
         remember: Remember | None = None,
@@ -190,15 +193,17 @@ class Session(Life):
             return taken
 
         try:
-            return await self._do(decide, remember)
+            return await self._do(decide, key_id, remember)
         except NotWaiting:
             row = await self._decided(approval_id)
             same_args = args is None or canonical(args) == canonical(json.loads(row.decision).get("args"))
             if row.status == "approved" and same_args and digest in (None, row.digest):
-                return await self.keep(taken, remember)
+                return await self._keep(taken, key_id, remember)
             raise AlreadyResolved(f"approval {approval_id!r}", row.status) from None
 
-    async def reject(self, approval_id: str, reason: str | None = None, remember: Remember | None = None) -> Reply:
+    async def reject(
+        self, approval_id: str, key_id: str, reason: str | None = None, remember: Remember | None = None
+    ) -> Reply:
         """Keep a tool call from running (APP-1, APP-2). Raises ApprovalNotFound, AlreadyResolved."""
         taken = Reply(DecisionTaken(ok=True, action="reject", approval_id=approval_id))
 
@@ -210,14 +215,14 @@ class Session(Life):
             return taken
 
         try:
-            return await self._do(decide, remember)
+            return await self._do(decide, key_id, remember)
         except NotWaiting:
             row = await self._decided(approval_id)
             if row.status == "rejected" and reason in (None, json.loads(row.decision).get("reason")):
-                return await self.keep(taken, remember)
+                return await self._keep(taken, key_id, remember)
             raise AlreadyResolved(f"approval {approval_id!r}", row.status) from None
 
-    async def respond(self, ref: str, response: str, remember: Remember | None = None) -> Reply:
+    async def respond(self, ref: str, response: str, key_id: str, remember: Remember | None = None) -> Reply:
         """Answer a question (ASK-1). Raises QuestionNotFound, AlreadyResolved, BadRequest."""
         taken = Reply(ResponseTaken(ok=True, action="respond", ref=ref))
 
@@ -230,35 +235,39 @@ class Session(Life):
                 offered = ", ".join(repr(option) for option in row.options)
                 raise BadRequest(f"response must be one of the options: {offered}", [("response", "not an option")])
             self._present.questions[ref] = replace(row, status="answered", response=response)
+            answered = canonical([self.key.session_id, ref, response])
+            assert answered is not None, "strings can be written canonically"
+            draft.note("answered", ref, digest=sha256(answered).hexdigest())
             self._progress.receive(self._present, turn, Answered(ref, response), draft)
             return taken
 
         try:
-            return await self._do(decide, remember)
+            return await self._do(decide, key_id, remember)
         except NotWaiting:
             row = await self._services.store.question(self.key, ref)
             if row is None:
                 raise QuestionNotFound(ref) from None
             if row.status == "answered" and row.response == response:
-                return await self.keep(taken, remember)
+                return await self._keep(taken, key_id, remember)
             raise AlreadyResolved(f"question {ref!r}", row.status) from None
 
-    async def abort(self, reason: str | None = None, remember: Remember | None = None) -> Reply:
+    async def abort(self, key_id: str, reason: str | None = None, remember: Remember | None = None) -> Reply:
         """End the active run; the queue goes on (§3.11)."""
 
         def decide(draft: Draft) -> Reply:
             turn = self._present.turn
             if turn is None:
                 return Reply(AbortTaken(ok=False), 200)
+            draft.note("aborted", turn.request_id)
             self._progress.receive(
                 self._present, turn, Aborted(reason or "aborted", usage=self._work.used_so_far), draft
             )
             return Reply(AbortTaken(ok=True), 202)
 
-        return await self._do(decide, remember)
+        return await self._do(decide, key_id, remember)
 
     async def register(
-        self, definition: CallbackDefinition, answer: ToolRegistered, remember: Remember | None = None
+        self, definition: CallbackDefinition, answer: ToolRegistered, key_id: str, remember: Remember | None = None
     ) -> Reply:
         """Add a callback tool, or replace the one of its name (CB-1, APP-3). Raises RegistrationFailed."""
         fitting = callback_fitting(self.key, definition, self._services)
@@ -267,13 +276,14 @@ class Session(Life):
             replaced = self._present.toolbox.get(definition.name) is not None
             self._present.toolbox = self._present.toolbox.with_callback(fitting)
             draft.write(PutTool(self.key, ToolRow(definition.name, definition.to_json())))
+            draft.note("tool_registered", definition.name, digest=definition.digest, origin=definition.origin)
             if replaced:
                 self._progress.tool_replaced(self._present, definition.name, draft)
             return Reply(answer, 201)
 
-        return await self._do(decide, remember)
+        return await self._do(decide, key_id, remember)
 
-    async def remove_tool(self, name: str) -> Reply:
+    async def remove_tool(self, name: str, key_id: str) -> Reply:
         """Remove a callback tool. Raises ToolNotFound."""
 
         def decide(draft: Draft) -> Reply:
@@ -282,12 +292,22 @@ class Session(Life):
                 raise ToolNotFound(name)
             self._present.toolbox = self._present.toolbox.without(name)
             draft.write(RemoveTool(self.key, name))
+            draft.note("tool_removed", name, digest=fitting.definition.digest)
             self._progress.tool_replaced(self._present, name, draft)
             return Reply(ToolRemoved(name=name, status="removed"))
 
-        return await self._do(decide)
+        return await self._do(decide, key_id)
 
-    async def delete(self) -> Reply:
+    async def grant(self, ticket: TicketIssued, scope: str, key_id: str, remember: Remember | None = None) -> Reply:
+        """Give out a ticket (§3.11)."""
+
+        def decide(draft: Draft) -> Reply:
+            draft.note("ticket_issued", scope=scope, expiresAt=ticket.expires_at)
+            return Reply(ticket, 201)
+
+        return await self._do(decide, key_id, remember)
+
+    async def delete(self, key_id: str) -> Reply:
         """Stop any run and forget everything (§3.4)."""
 
         def decide(draft: Draft) -> Reply:
@@ -295,9 +315,10 @@ class Session(Life):
                 signal = Aborted("session_deleted", usage=self._work.used_so_far)
                 self._progress.receive(self._present, self._present.turn, signal, draft)
             draft.deletes = True
+            draft.note("session_deleted")
             return Reply(SessionDeleted(session_id=self.key.session_id, status="deleted"))
 
-        return await self._do(decide)
+        return await self._do(decide, key_id)
 
     async def stop(self) -> None:
         """Let go of the session. What runs is left to whoever takes it up next (DUR-2)."""
@@ -312,9 +333,9 @@ class Session(Life):
         except StoreDown:
             _log.warning("release_failed", session_id=self.key.session_id)
 
-    async def keep(self, reply: Reply, remember: Remember | None) -> Reply:
+    async def _keep(self, reply: Reply, key_id: str, remember: Remember | None) -> Reply:
         """An answer that changes nothing in the session; it is kept under its Idempotency-Key like any other."""
-        return reply if remember is None else await self._do(lambda _: reply, remember)
+        return reply if remember is None else await self._do(lambda _: reply, key_id, remember)
 
     def _undecided(self, approval_id: str) -> tuple[Turn, ToolCall]:
         turn = self._present.turn

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from cmdc_gateway.store.memory import MemoryStore
 from cmdc_gateway.store.sqlite import SqliteStore
-from cmdc_gateway.store.store import Store
+from cmdc_gateway.store.sqlite.trail import read_trail
+from cmdc_gateway.store.store import Store, TrailRow
 
 _FORMS = "memory:, sqlite:///relative.db or sqlite:////absolute.db, the latter two with ?durability=process or =disk"
 
@@ -27,6 +29,20 @@ def store_from_url(url: str) -> Store:
     if parts.scheme != "sqlite" or parts.netloc or parts.fragment or not path or not url.startswith("sqlite:///"):
         raise ValueError(f"{url!r} is no address of a store: write {_FORMS}")
     return SqliteStore(Path(path), durability=_durability(url, parts.query))
+
+
+def trail_from_url(url: str) -> Iterator[tuple[int, TrailRow]]:
+    """The audit trail of the store at an address, which a gateway may be using.
+
+    Raises:
+        ValueError: the address is none, or of a store that only its own process can read.
+        StoreDown: it cannot be read.
+    """
+    if url == "memory:":
+        raise ValueError(f"{url} keeps its audit trail in the memory of its gateway")
+    store = store_from_url(url)
+    assert isinstance(store, SqliteStore), "the other kind there is"
+    return read_trail(store.path)
 
 
 def _durability(url: str, query: str) -> Literal["process", "disk"]:

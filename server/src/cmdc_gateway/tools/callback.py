@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
+from hashlib import sha256
 from typing import Final
 
 import httpcore
@@ -67,6 +68,16 @@ class CallbackDefinition:
         except ValidationError:
             # Without its cause, which would show the secret.
             raise ValueError("the stored definition of a callback tool cannot be read") from None
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of what was registered, without the secret: names this definition in the audit trail."""
+        return sha256(_DEFINITION.dump_json(self, exclude={"secret"})).hexdigest()
+
+    @property
+    def origin(self) -> str:
+        """Where the callbacks go: of the URL no more than may be shown."""
+        return CallbackUrl.parse(self.url).origin
 
     @cached_property
     def spec(self) -> ToolSpec:

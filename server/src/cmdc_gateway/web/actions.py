@@ -40,7 +40,7 @@ class Actions:
             "POST /v1/sessions",
             once,
             _as_sent(body),
-            lambda remember: self.registry.create(caller.tenant, body, remember),
+            lambda remember: self.registry.create(caller, body, remember),
         )
 
     async def prompt(self, caller: Caller, key: SessionKey, body: PromptBody, once: str | None) -> Given:
@@ -48,42 +48,54 @@ class Actions:
             key, "prompt", body, once, lambda session, remember: session.submit(body.text, caller.key_id, remember)
         )
 
-    async def approve(self, key: SessionKey, body: ApproveBody, once: str | None) -> Given:
+    async def approve(self, caller: Caller, key: SessionKey, body: ApproveBody, once: str | None) -> Given:
         return await self._act(
             key,
             "approve",
             body,
             once,
-            lambda session, remember: session.approve(body.approval_id, body.args, body.digest, remember),
+            lambda session, remember: session.approve(
+                body.approval_id, caller.key_id, body.args, body.digest, remember
+            ),
         )
 
-    async def reject(self, key: SessionKey, body: RejectBody, once: str | None) -> Given:
+    async def reject(self, caller: Caller, key: SessionKey, body: RejectBody, once: str | None) -> Given:
         return await self._act(
-            key, "reject", body, once, lambda session, remember: session.reject(body.approval_id, body.reason, remember)
+            key,
+            "reject",
+            body,
+            once,
+            lambda session, remember: session.reject(body.approval_id, caller.key_id, body.reason, remember),
         )
 
-    async def respond(self, key: SessionKey, body: RespondBody, once: str | None) -> Given:
+    async def respond(self, caller: Caller, key: SessionKey, body: RespondBody, once: str | None) -> Given:
         return await self._act(
-            key, "respond", body, once, lambda session, remember: session.respond(body.ref, body.response, remember)
+            key,
+            "respond",
+            body,
+            once,
+            lambda session, remember: session.respond(body.ref, body.response, caller.key_id, remember),
         )
 
-    async def abort(self, key: SessionKey, body: AbortBody, once: str | None) -> Given:
-        return await self._act(key, "abort", body, once, lambda session, remember: session.abort(body.reason, remember))
+    async def abort(self, caller: Caller, key: SessionKey, body: AbortBody, once: str | None) -> Given:
+        return await self._act(
+            key, "abort", body, once, lambda session, remember: session.abort(caller.key_id, body.reason, remember)
+        )
 
-    async def register(self, key: SessionKey, body: RegisterToolBody, once: str | None) -> Given:
+    async def register(self, caller: Caller, key: SessionKey, body: RegisterToolBody, once: str | None) -> Given:
         async def register(session: Session, remember: Remember | None) -> Reply:
             definition = await asyncio.to_thread(define, body, self._addresses)
             made = definition.secret if body.secret is None else None
             answer = ToolRegistered(name=body.name, status="registered", secret=made)
-            return await session.register(definition, answer, remember)
+            return await session.register(definition, answer, caller.key_id, remember)
 
         return await self._act(key, "tools", body, once, register)
 
     async def ticket(self, caller: Caller, key: SessionKey, body: TicketBody, once: str | None) -> Given:
         async def issue(session: Session, remember: Remember | None) -> Reply:
             name, ticket = self._tickets.issue(caller, key.session_id, body.scope)
-            reply = Reply(TicketIssued(ticket=name, expires_at=ticket.expires_at), 201)
-            return await session.keep(reply, remember)
+            issued = TicketIssued(ticket=name, expires_at=ticket.expires_at)
+            return await session.grant(issued, body.scope, caller.key_id, remember)
 
         return await self._act(key, "tickets", body, once, issue)
 

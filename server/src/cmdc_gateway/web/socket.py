@@ -279,13 +279,13 @@ class _Conversation:
             case "prompt":
                 return await actions.prompt(caller, key, validated(PromptBody, data), once)
             case "approve":
-                return await actions.approve(key, validated(ApproveBody, data), once)
+                return await actions.approve(caller, key, validated(ApproveBody, data), once)
             case "reject":
-                return await actions.reject(key, validated(RejectBody, data), once)
+                return await actions.reject(caller, key, validated(RejectBody, data), once)
             case "respond":
-                return await actions.respond(key, validated(RespondBody, data), once)
+                return await actions.respond(caller, key, validated(RespondBody, data), once)
             case _:
-                return await actions.abort(key, validated(AbortBody, data), once)
+                return await actions.abort(caller, key, validated(AbortBody, data), once)
 
 
 def _action_id(data: dict[str, Any]) -> str | None:

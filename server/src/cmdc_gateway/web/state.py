@@ -12,6 +12,7 @@ from starlette.responses import Response
 from cmdc_gateway.protocol.service import Capabilities
 from cmdc_gateway.sessions.idempotency import Given
 from cmdc_gateway.sessions.registry import Registry
+from cmdc_gateway.sessions.trail import Trail
 from cmdc_gateway.store.store import Store
 from cmdc_gateway.web.actions import Actions
 from cmdc_gateway.web.connections import Connections
@@ -27,6 +28,7 @@ class Gateway:
     actions: Actions
     connections: Connections
     pulse: Pulse
+    trail: Trail
     capabilities: Capabilities
     ready: bool = False
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from cmdc_gateway.protocol.decisions import ApproveBody, DecisionTaken, RejectBody, RespondBody, ResponseTaken
-from cmdc_gateway.web.dependencies import IdempotencyKeyDep, KeyDep, body
+from cmdc_gateway.web.dependencies import CallerDep, IdempotencyKeyDep, KeyDep, body
 from cmdc_gateway.web.operation import operation
 from cmdc_gateway.web.routes.sessions import GONE
 from cmdc_gateway.web.state import GatewayDep, answer
@@ -28,10 +28,14 @@ router = APIRouter(prefix="/v1/sessions/{session_id}", tags=["decisions"])
     ),
 )
 async def approve(
-    gateway: GatewayDep, key: KeyDep, sent: Annotated[ApproveBody, body(ApproveBody)], once: IdempotencyKeyDep
+    gateway: GatewayDep,
+    caller: CallerDep,
+    key: KeyDep,
+    sent: Annotated[ApproveBody, body(ApproveBody)],
+    once: IdempotencyKeyDep,
 ) -> Response:
     """Let a tool call run, as it was shown or with edited arguments."""
-    return answer(await gateway.actions.approve(key, sent, once))
+    return answer(await gateway.actions.approve(caller, key, sent, once))
 
 
 @router.post(
@@ -46,10 +50,14 @@ async def approve(
     ),
 )
 async def reject(
-    gateway: GatewayDep, key: KeyDep, sent: Annotated[RejectBody, body(RejectBody)], once: IdempotencyKeyDep
+    gateway: GatewayDep,
+    caller: CallerDep,
+    key: KeyDep,
+    sent: Annotated[RejectBody, body(RejectBody)],
+    once: IdempotencyKeyDep,
 ) -> Response:
     """Keep a tool call from running; the model is told so and the run goes on."""
-    return answer(await gateway.actions.reject(key, sent, once))
+    return answer(await gateway.actions.reject(caller, key, sent, once))
 
 
 @router.post(
@@ -57,7 +65,11 @@ async def reject(
     **operation("Answer a question", ResponseTaken, body=RespondBody, posted=True, errors=(*GONE, "already_resolved")),
 )
 async def respond(
-    gateway: GatewayDep, key: KeyDep, sent: Annotated[RespondBody, body(RespondBody)], once: IdempotencyKeyDep
+    gateway: GatewayDep,
+    caller: CallerDep,
+    key: KeyDep,
+    sent: Annotated[RespondBody, body(RespondBody)],
+    once: IdempotencyKeyDep,
 ) -> Response:
     """Give the answer to a question the agent asked."""
-    return answer(await gateway.actions.respond(key, sent, once))
+    return answer(await gateway.actions.respond(caller, key, sent, once))

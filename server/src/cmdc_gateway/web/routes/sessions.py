@@ -74,9 +74,9 @@ async def get_session(gateway: GatewayDep, key: KeyDep) -> Response:
 
 
 @router.delete("/{session_id}", **operation("Delete a session", SessionDeleted, errors=GONE))
-async def delete_session(gateway: GatewayDep, key: KeyDep) -> Response:
+async def delete_session(gateway: GatewayDep, caller: CallerDep, key: KeyDep) -> Response:
     """Stop its run, end its streams, and forget its tools, log and history."""
-    return json_answer((await gateway.registry.delete(key)).body.encode())
+    return json_answer((await gateway.registry.delete(key, caller.key_id)).body.encode())
 
 
 @router.post(
@@ -116,10 +116,14 @@ async def post_prompt(
     ),
 )
 async def abort_run(
-    gateway: GatewayDep, key: KeyDep, sent: Annotated[AbortBody, body(AbortBody)], once: IdempotencyKeyDep
+    gateway: GatewayDep,
+    caller: CallerDep,
+    key: KeyDep,
+    sent: Annotated[AbortBody, body(AbortBody)],
+    once: IdempotencyKeyDep,
 ) -> Response:
     """End the active run; prompts that wait go on."""
-    return answer(await gateway.actions.abort(key, sent, once))
+    return answer(await gateway.actions.abort(caller, key, sent, once))
 
 
 @router.post(

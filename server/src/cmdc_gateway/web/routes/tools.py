@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from cmdc_gateway.protocol.tools import RegisterToolBody, ToolList, ToolRegistered, ToolRemoved
-from cmdc_gateway.web.dependencies import IdempotencyKeyDep, KeyDep, body
+from cmdc_gateway.web.dependencies import CallerDep, IdempotencyKeyDep, KeyDep, body
 from cmdc_gateway.web.described import CALLBACKS
 from cmdc_gateway.web.operation import operation
 from cmdc_gateway.web.routes.sessions import GONE
@@ -32,12 +32,13 @@ router = APIRouter(prefix="/v1/sessions/{session_id}/tools", tags=["tools"])
 )
 async def register_tool(
     gateway: GatewayDep,
+    caller: CallerDep,
     key: KeyDep,
     sent: Annotated[RegisterToolBody, body(RegisterToolBody)],
     once: IdempotencyKeyDep,
 ) -> Response:
     """Give the agent a tool of yours; it is called over HTTP, signed. The same name again replaces it."""
-    return answer(await gateway.actions.register(key, sent, once))
+    return answer(await gateway.actions.register(caller, key, sent, once))
 
 
 @router.get("", **operation("List tools", ToolList, errors=GONE))
@@ -47,7 +48,7 @@ async def list_tools(gateway: GatewayDep, key: KeyDep) -> Response:
 
 
 @router.delete("/{name}", **operation("Remove a callback tool", ToolRemoved, errors=GONE))
-async def remove_tool(gateway: GatewayDep, key: KeyDep, name: str) -> Response:
+async def remove_tool(gateway: GatewayDep, caller: CallerDep, key: KeyDep, name: str) -> Response:
     """Take a callback tool away from the agent."""
     session = await gateway.registry.find(key)
-    return json_answer((await session.remove_tool(name)).body.encode())
+    return json_answer((await session.remove_tool(name, caller.key_id)).body.encode())

@@ -1,0 +1,245 @@
+"""Who decided what, on which digest, and when: the audit trail that every decision leaves."""
+
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import rfc8785
+from cmdc_gateway.store.memory import MemoryStore
+from cmdc_gateway.store.store import AddToTrail, StoreDown, TrailRow
+from cmdc_gateway.testing.conversations import Conversation, calling, script
+from cmdc_gateway.testing.faults import faulty, once
+from cmdc_gateway.testing.gateways import KEY, OTHER_KEY, Served, serving
+from cmdc_gateway.testing.receivers import Receiver
+from cmdc_gateway.testing.watching import until
+from websockets.asyncio.client import connect
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+SERVER_STARTED = 1
+GUARDED = calling(("shell", {"command": "true"}))
+
+
+def mine(served: Served) -> str:
+    caller = served.keys.caller(KEY)
+    assert caller is not None
+    return caller.key_id
+
+
+async def trail(served: Served, *, of: str | None = None) -> list[TrailRow]:
+    """What the trail has, of one session or of all."""
+    return [row for _, row in await served.gateway.store.trail(0, 10_000) if of in (None, row.session_id)]
+
+
+def told(rows: list[TrailRow]) -> list[tuple[str, str, str]]:
+    return [(row.action, row.subject, row.key_id) for row in rows]
+
+
+def canonical_digest(*parts: Any) -> str:
+    return sha256(rfc8785.dumps(list(parts))).hexdigest()
+
+
+async def test_an_approval_leaves_who_gave_it_and_the_digest_it_was_given_on(
+    served: Served, client: httpx.AsyncClient
+) -> None:
+    talk = await Conversation.begin(client, tools=["shell"])
+    request_id = await talk.prompt(script(GUARDED))
+    required = await talk.first("approval_required")
+    await talk.post("approve", {"approvalId": required["approvalId"]})
+    await talk.post("approve", {"approvalId": required["approvalId"]})
+    await talk.events(request_id)
+
+    created, approved = await trail(served, of=talk.id)
+
+    assert (created.action, created.key_id, created.tenant) == ("session_created", mine(served), "default")
+    assert json.loads(created.detail) == {"model": "scripted:x"}
+    assert approved == TrailRow(
+        approved.at,
+        "default",
+        talk.id,
+        mine(served),
+        "approved",
+        required["approvalId"],
+        required["digest"],
+        b'{"tool":"shell"}',
+    )
+    assert required["requestedAt"] <= approved.at
+
+
+async def test_an_edited_approval_names_what_was_shown_and_what_was_approved(
+    served: Served, client: httpx.AsyncClient
+) -> None:
+    talk = await Conversation.begin(client, tools=["shell"])
+    await talk.prompt(script(GUARDED))
+    required = await talk.first("approval_required")
+    edited = {"command": "echo edited"}
+    await talk.post("approve", {"approvalId": required["approvalId"], "args": edited})
+
+    (row,) = (await trail(served, of=talk.id))[1:]
+
+    approved = canonical_digest(talk.id, required["callId"], "shell", edited)
+    assert (row.action, row.digest) == ("approved", required["digest"])
+    assert json.loads(row.detail) == {"tool": "shell", "approvedDigest": approved}
+
+
+async def test_a_rejection_and_an_answer_leave_who_gave_them_and_no_payload(
+    served: Served, client: httpx.AsyncClient
+) -> None:
+    talk = await Conversation.begin(client, tools=["shell", "ask_user"])
+    request_id = await talk.prompt(script(calling(("shell", {"command": "hush"}), ("ask_user", {"question": "Hush?"}))))
+    approval, question = await talk.first("approval_required"), await talk.first("ask_user")
+    await talk.post("reject", {"approvalId": approval["approvalId"], "reason": "hush"})
+    await talk.post("respond", {"ref": question["ref"], "response": "hush"})
+    await talk.events(request_id)
+
+    rows = (await trail(served, of=talk.id))[1:]
+
+    assert told(rows) == [
+        ("rejected", approval["approvalId"], mine(served)),
+        ("answered", question["ref"], mine(served)),
+    ]
+    assert [row.digest for row in rows] == [
+        approval["digest"],
+        canonical_digest(talk.id, question["ref"], "hush"),
+    ]
+    assert "hush" not in repr(rows)
+
+
+async def test_what_the_server_decides_by_itself_names_no_key(served: Served, client: httpx.AsyncClient) -> None:
+    """APP-2: an approval that nobody gave in time."""
+    talk = await Conversation.begin(client, tools=["shell"], approval={"tools": [], "timeoutMs": 20})
+    request_id = await talk.prompt(script(GUARDED))
+    await talk.events(request_id)
+    required = await talk.first("approval_required")
+
+    assert told((await trail(served, of=talk.id))[1:]) == [("expired", required["approvalId"], "")]
+
+
+async def test_an_abort_names_its_key_on_what_it_cancels_too(served: Served, client: httpx.AsyncClient) -> None:
+    """EVT-9."""
+    talk = await Conversation.begin(client, tools=["shell"])
+    request_id = await talk.prompt(script(GUARDED))
+    required = await talk.first("approval_required")
+    await talk.post("abort", {"reason": "hush"})
+    await talk.events(request_id)
+
+    rows = (await trail(served, of=talk.id))[1:]
+
+    assert told(rows) == [
+        ("aborted", request_id, mine(served)),
+        ("cancelled", required["approvalId"], mine(served)),
+    ]
+    assert "hush" not in repr(rows)
+
+
+async def test_tools_and_tickets_leave_who_gave_them_and_no_secret(
+    served: Served, client: httpx.AsyncClient, receiver: Receiver
+) -> None:
+    talk = await Conversation.begin(client)
+    url = f"{receiver.url}/hush?hush=hush"
+    definition = {"name": "t", "description": "hush", "parameters": {"type": "object"}, "callbackUrl": url}
+    secret = (await talk.post("tools", definition)).json()["secret"]
+    await talk.post("tools", {**definition, "description": "other"})
+    await client.delete(f"{talk.path}/tools/t")
+    ticket = (await talk.post("tickets", {"scope": "control"})).json()
+    await client.delete(talk.path)
+
+    registered, again, removed, issued, deleted = (await trail(served, of=talk.id))[1:]
+
+    assert told([registered, again, removed, issued, deleted]) == [
+        (action, subject, mine(served))
+        for action, subject in (
+            ("tool_registered", "t"),
+            ("tool_registered", "t"),
+            ("tool_removed", "t"),
+            ("ticket_issued", ""),
+            ("session_deleted", ""),
+        )
+    ]
+    assert registered.digest != again.digest == removed.digest
+    assert json.loads(registered.detail) == {
+        "origin": f"http://127.0.0.1:{receiver.url.rpartition(':')[2].split('/')[0]}"
+    }
+    assert json.loads(issued.detail) == {"scope": "control", "expiresAt": ticket["expiresAt"]}
+    for hushed in ("hush", secret, ticket["ticket"]):
+        assert hushed not in repr([registered, again, removed, issued, deleted])
+
+
+async def test_a_decision_over_a_websocket_names_its_key(served: Served, client: httpx.AsyncClient) -> None:
+    """WS-3: the same rules as over HTTP."""
+    talk = await Conversation.begin(client, tools=["shell"])
+    await talk.prompt(script(GUARDED))
+    required = await talk.first("approval_required")
+    address = f"{served.url.replace('http', 'ws')}{talk.path}/ws"
+    async with connect(address, additional_headers={"X-API-Key": KEY}, proxy=None) as socket:
+        await socket.send(json.dumps({"action": "reject", "approvalId": required["approvalId"]}))
+        await socket.recv()
+
+    assert told((await trail(served, of=talk.id))[1:]) == [("rejected", required["approvalId"], mine(served))]
+
+
+async def test_a_repeated_request_is_one_decision(served: Served, client: httpx.AsyncClient) -> None:
+    """HTTP-11, APP-2."""
+    talk = await Conversation.begin(client, tools=["shell"])
+    await talk.prompt(script(GUARDED))
+    required = await talk.first("approval_required")
+    for _ in range(3):
+        await talk.post("reject", {"approvalId": required["approvalId"]}, Idempotency_Key="once")
+    await talk.post("reject", {"approvalId": required["approvalId"]}, Idempotency_Key="twice")
+    refused = await talk.post("approve", {"approvalId": required["approvalId"]})
+
+    assert refused.status_code == 409
+    assert told((await trail(served, of=talk.id))[1:]) == [("rejected", required["approvalId"], mine(served))]
+
+
+async def test_a_decision_that_is_not_committed_leaves_no_trace(tmp_path: Path) -> None:
+    """DUR-5: they are one transaction."""
+    store, faults = faulty(MemoryStore())
+    async with serving(tmp_path, store=store) as served, served.client() as client:
+        talk = await Conversation.begin(client, tools=["shell"])
+        await talk.prompt(script(GUARDED))
+        required = await talk.first("approval_required")
+        faults.refuse = once(lambda write: isinstance(write, AddToTrail), StoreDown("the disk is full"))
+        refused = await talk.post("approve", {"approvalId": required["approvalId"]})
+        after_refusal = told((await trail(served, of=talk.id))[1:])
+        await until(lambda: faults.refused > 0)
+        while (answer := await talk.post("approve", {"approvalId": required["approvalId"]})).status_code == 503:
+            pass
+
+        assert refused.status_code == 503
+        assert after_refusal == []
+        assert answer.status_code == 200
+        assert told((await trail(served, of=talk.id))[1:]) == [("approved", required["approvalId"], mine(served))]
+
+
+async def test_the_trail_says_which_keys_there_are_from_the_start_on(served: Served) -> None:
+    ids = sorted(caller.key_id for caller in served.keys.callers())
+
+    (row,) = (await trail(served))[:SERVER_STARTED]
+
+    assert (row.action, row.tenant, row.session_id, row.key_id) == ("keys_loaded", "", "", "")
+    assert json.loads(row.detail) == {"keys": ids}
+
+
+async def test_a_store_that_is_down_keeps_no_key_from_being_revoked_and_is_told_later(tmp_path: Path) -> None:
+    """HTTP-7: taking a key away cannot wait."""
+    store, faults = faulty(MemoryStore())
+    async with serving(tmp_path, store=store) as served, served.client(OTHER_KEY) as other:
+        faults.down = True
+        served.gateway.trail.note("keys_reloaded", revoked=["key_1"])
+        served.gateway.trail.note("keys_reloaded", revoked=["key_2"])
+        served.keys.replace({})
+        assert (await other.get("/v1/usage")).status_code == 401
+        faults.down = False
+
+        await served.gateway.trail.close()
+
+        assert [json.loads(row.detail) for row in (await trail(served))[SERVER_STARTED:]] == [
+            {"revoked": ["key_1"]},
+            {"revoked": ["key_2"]},
+        ]

@@ -1,0 +1,189 @@
+"""What an operator asks of the command beside serving: `keys new`, `keys list`, `audit`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import sys
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from cmdc_gateway.__main__ import main
+from cmdc_gateway.store.sqlite import SqliteStore
+from cmdc_gateway.store.store import AddToTrail, TrailRow
+from cmdc_gateway.tenancy.keys import KeyRing
+
+NOON = 1_764_158_400_000  # 2025-11-26T12:00:00Z
+APPROVED = TrailRow(NOON, "acme", "s1", "key_1", "approved", "apr_1", "d" * 64, b'{"tool":"shell"}')
+ROWS = [
+    TrailRow(NOON - 1000, "", "", "", "keys_loaded", detail=b'{"keys":["key_1"]}'),
+    APPROVED,
+    replace(APPROVED, tenant="globex", key_id="key_2", at=NOON + 1, action="rejected"),
+    replace(APPROVED, session_id="s2", key_id="", at=NOON + 60_000, action="expired"),
+]
+
+
+@pytest.fixture(autouse=True)
+def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No setting of this machine's, and a folder of its own."""
+    for name in [name for name in os.environ if name.startswith("GATEWAY_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def store() -> str:
+    """The address of a store with these rows in its trail."""
+
+    async def fill() -> None:
+        store = SqliteStore(Path("gateway.db"))
+        await store.open()
+        await store.commit([AddToTrail(row) for row in ROWS])
+        await store.close()
+
+    asyncio.run(fill())
+    return "sqlite:///gateway.db"
+
+
+def test_a_new_key_is_for_the_tenant_that_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["keys", "new", "--tenant", 'Ünïted "Tenants"']) == 0
+
+    printed = capsys.readouterr().out
+    key = printed.splitlines()[0].removeprefix("key      ")
+    configured = tomllib.loads(printed[printed.index("[api_keys]") :])["api_keys"]
+    caller = KeyRing(configured).caller(key)
+    assert caller is not None
+    assert caller.tenant == 'Ünïted "Tenants"'
+    assert re.fullmatch(r"cmdc_[0-9a-f]{8}_[A-Za-z0-9_-]{43}", key)
+
+
+@pytest.mark.parametrize("tenant", ["", "a\nb", "\x1b[31m"])
+def test_a_tenant_that_could_not_be_written_down_gets_no_key(capsys: pytest.CaptureFixture[str], tenant: str) -> None:
+    assert main(["keys", "new", "--tenant", tenant]) == 2
+
+    assert capsys.readouterr() == ("", "cmdc-gateway: --tenant: a tenant's name must be printable, and not empty\n")
+
+
+def test_the_keys_are_listed_by_their_ids_alone(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """The trail and the usage name keys so; nothing of a key is shown, nor its hash."""
+    keys = {"hush-hush": "acme", f"sha256:{'a' * 64}": "acme", "third": "globex"}
+    (tmp_path / "gateway.toml").write_text("[api_keys]\n" + "\n".join(f'"{k}" = "{t}"' for k, t in keys.items()))
+
+    assert main(["keys", "list", "--config", "gateway.toml"]) == 0
+
+    printed, told = capsys.readouterr()
+    assert [line.split() for line in printed.splitlines()] == [
+        ["keyId", "tenant"],
+        *([caller.key_id, caller.tenant] for caller in KeyRing(keys).callers()),
+    ]
+    assert told == ""
+    assert "hush" not in printed
+
+
+def test_the_trail_is_shown_as_a_table(capsys: pytest.CaptureFixture[str], store: str) -> None:
+    assert main(["audit", "--store", store]) == 0
+
+    printed, told = capsys.readouterr()
+    assert told == ""
+    assert printed.splitlines() == [
+        "when                      tenant  session  who         what         on     digest        more",
+        "2025-11-26T11:59:59.000Z  -       -        the server  keys_loaded  -      -             keys=key_1",
+        "2025-11-26T12:00:00.000Z  acme    s1       key_1       approved     apr_1  dddddddddddd  tool=shell",
+        "2025-11-26T12:00:00.001Z  globex  s1       key_2       rejected     apr_1  dddddddddddd  tool=shell",
+        "2025-11-26T12:01:00.000Z  acme    s2       the server  expired      apr_1  dddddddddddd  tool=shell",
+    ]
+
+
+def test_the_trail_is_shown_as_json_with_everything_it_has(
+    capsys: pytest.CaptureFixture[str], store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GATEWAY_STORE", f"{store}?durability=disk")
+
+    assert main(["audit", "--json"]) == 0
+
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["n"] for line in lines] == [1, 2, 3, 4]
+    assert lines[1] == {
+        "n": 2,
+        "at": NOON,
+        "tenant": "acme",
+        "sessionId": "s1",
+        "keyId": "key_1",
+        "action": "approved",
+        "subject": "apr_1",
+        "digest": "d" * 64,
+        "detail": {"tool": "shell"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("conditions", "numbers"),
+    [
+        (["--tenant", "acme"], [2, 4]),
+        (["--session", "s1"], [2, 3]),
+        (["--key", "key_2"], [3]),
+        (["--since", "2025-11-26T12:00:00.001"], [3, 4]),
+        (["--since", "2025-11-26T13:01+01:00"], [4]),
+        (["--last", "2"], [3, 4]),
+        (["--last", "0"], []),
+        (["--tenant", "acme", "--last", "1"], [4]),
+        (["--tenant", "nobody"], []),
+    ],
+)
+def test_only_the_rows_that_were_asked_for_are_shown(
+    capsys: pytest.CaptureFixture[str], store: str, conditions: list[str], numbers: list[int]
+) -> None:
+    assert main(["audit", "--json", "--store", store, *conditions]) == 0
+
+    assert [json.loads(line)["n"] for line in capsys.readouterr().out.splitlines()] == numbers
+
+
+def test_what_a_terminal_would_obey_is_not_printed(capsys: pytest.CaptureFixture[str], store: str) -> None:
+    async def add() -> None:
+        opened = SqliteStore(Path("gateway.db"))
+        await opened.open()
+        await opened.commit([AddToTrail(replace(APPROVED, subject="\x1b[2J", detail=b'{"tool":"\\u009b0m"}'))])
+        await opened.close()
+
+    asyncio.run(add())
+    main(["audit", "--store", store])
+
+    assert all(line.isprintable() for line in capsys.readouterr().out.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("store", "sentence"),
+    [
+        ("memory:", "GATEWAY_STORE: memory: keeps its audit trail in the memory of its gateway"),
+        ("sqlite:///nowhere.db", "GATEWAY_STORE: there is no store at nowhere.db"),
+        ("postgres://db", "GATEWAY_STORE: 'postgres://db' is no address of a store: "),
+    ],
+)
+def test_a_store_without_a_trail_to_read_is_told(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, store: str, sentence: str
+) -> None:
+    assert main(["audit", "--store", store]) == 2
+
+    printed, told = capsys.readouterr()
+    assert printed == ""
+    assert told.startswith(f"cmdc-gateway: {sentence}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_whoever_has_read_enough_of_the_trail_may_go(store: str) -> None:
+    """`cmdc-gateway audit | head -1` ends without a complaint."""
+    command = f"{sys.executable} -m cmdc_gateway audit --store {store} | true; exit ${{PIPESTATUS[0]}}"
+    process = asyncio.run(_shell(command))
+
+    assert process == (0, b"")
+
+
+async def _shell(command: str) -> tuple[int | None, bytes]:
+    process = await asyncio.create_subprocess_exec("bash", "-c", command, stderr=asyncio.subprocess.PIPE)
+    async with asyncio.timeout(30):
+        _, told = await process.communicate()
+    return process.returncode, told
