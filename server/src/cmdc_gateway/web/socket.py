@@ -148,7 +148,11 @@ class _Conversation:
                     listening.cancel()
             for task in pending:
                 task.cancel()
-                await asyncio.wait({task})
+            await asyncio.wait({talking, listening})
+            # A client that leaves fails both at once: what is not raised below is to count as noticed.
+            for task in (talking, listening):
+                if not task.cancelled():
+                    task.exception()
             code = talking.result() if talking in done else None
             if listening in done:
                 listening.result()
