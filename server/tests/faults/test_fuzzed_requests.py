@@ -11,7 +11,7 @@ import random
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote
 
 import httpx
@@ -236,7 +236,7 @@ class Fuzzer:
     def _change(self, body: dict[str, Any]) -> None:
         """One field is left out, is another value, or is one too many; on any level."""
         chance = self._chance
-        inner = [value for value in body.values() if isinstance(value, dict)]
+        inner = [cast("dict[str, Any]", value) for value in body.values() if isinstance(value, dict)]
         if inner and chance.random() < 0.3:
             body = chance.choice(inner)
         if body and chance.random() < 0.3:

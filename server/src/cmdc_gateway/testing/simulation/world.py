@@ -289,7 +289,7 @@ class World:
         while key not in self.judge.deleted:
             gateway = self.gateway
             with suppress(Gone, StoreDown, GatewayError):
-                await gateway.ask(gateway.registry.delete(key))
+                await gateway.ask(gateway.registry.delete(key, _CALLER.key_id))
             await asyncio.sleep(0.1)
 
     async def _begin_gateway(self) -> None:
@@ -319,7 +319,7 @@ class World:
         key = SessionKey(_TENANT, name)
         await self.gateway.ask(self.gateway.actions.create(_CALLER, sent, None))
         for tool, guarded in (("count", False), ("guarded", True)):
-            await self.gateway.ask(self.gateway.actions.register(key, registration(tool, guarded), None))
+            await self.gateway.ask(self.gateway.actions.register(_CALLER, key, registration(tool, guarded), None))
         return key
 
     async def _settle(self, people: list[Person]) -> None:
@@ -380,10 +380,12 @@ class Person:
         chance = self._chance
         match chance.randrange(12):
             case 0:
-                await self._once("abort", lambda now, key: now.abort(self._key, AbortBody.model_validate({}), key))
+                await self._once(
+                    "abort", lambda now, key: now.abort(_CALLER, self._key, AbortBody.model_validate({}), key)
+                )
             case 1:
                 tool = registration(chance.choice(("count", "spare", "guarded")), chance.random() < 0.5)
-                await self._once("tools", lambda now, key: now.register(self._key, tool, key))
+                await self._once("tools", lambda now, key: now.register(_CALLER, self._key, tool, key))
             case 2:
                 gateway = self._world.gateway
                 await self._try(gateway, self._remove("spare", gateway))
@@ -400,7 +402,7 @@ class Person:
         wrong: dict[str, Any] = self._chance.choice(({"digest": "0" * 64}, {"args": {"n": "no number"}}))
         for approval_id in [*waiting, "apr_of_nothing"]:
             sent = ApproveBody.model_validate({"approvalId": approval_id, **wrong})
-            given = await self._once("approve", lambda now, key, sent=sent: now.approve(self._key, sent, key))
+            given = await self._once("approve", lambda now, key, sent=sent: now.approve(_CALLER, self._key, sent, key))
             if given is not None:
                 self._world.judge.found(f"APP-3: {approval_id} was approved with {wrong}")
 
@@ -414,11 +416,11 @@ class Person:
         if chance.random() < 0.5:
             edited = {"args": {"n": chance.randrange(9)}} if chance.random() < 0.3 else {}
             sent = ApproveBody.model_validate({"approvalId": approval_id, **edited})
-            given = await self._once("approve", lambda now, key: now.approve(self._key, sent, key))
+            given = await self._once("approve", lambda now, key: now.approve(_CALLER, self._key, sent, key))
             status = "approved"
         else:
             reject = RejectBody.model_validate({"approvalId": approval_id})
-            given = await self._once("reject", lambda now, key: now.reject(self._key, reject, key))
+            given = await self._once("reject", lambda now, key: now.reject(_CALLER, self._key, reject, key))
             status = "rejected"
         if given is not None:
             self._world.judge.decided(self._key.session_id, approval_id, status)
@@ -426,7 +428,7 @@ class Person:
     async def _respond(self, ref: str) -> None:
         response = self._chance.choice(("left", "right", "elsewhere"))
         sent = RespondBody(ref=ref, response=response)
-        given = await self._once("respond", lambda now, key: now.respond(self._key, sent, key))
+        given = await self._once("respond", lambda now, key: now.respond(_CALLER, self._key, sent, key))
         if given is not None:
             answers = self._world.judge.promises[self._key.session_id].answers
             if answers.setdefault(ref, response) != response:
@@ -453,7 +455,7 @@ class Person:
 
     async def _remove(self, name: str, gateway: Incarnation) -> None:
         session = await gateway.registry.find(self._key)
-        await session.remove_tool(name)
+        await session.remove_tool(name, _CALLER.key_id)
 
 
 class Reading:
