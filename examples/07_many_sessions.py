@@ -28,7 +28,7 @@ async def main() -> None:
     """`AsyncClient` has the same names as `Client`, to be awaited."""
     async with AsyncClient() as client:
         # Sessions do not wait for one another; the prompts of one session do. When the gateway says that this key asks
-        # too often (429), the client waits as long as it is told, and asks again.
+        # too often (429), the client waits as long as it is told, and asks again, up to `max_retries` times.
         async with asyncio.TaskGroup() as group:
             asking = [group.create_task(ask(client, number)) for number in range(10)]
             interrupting = group.create_task(interrupt(client))

@@ -50,14 +50,14 @@ async def page_of(url: str) -> AsyncGenerator[str]:
 
 @asynccontextmanager
 async def line(gateway: Served, *, limit: int, then: Callable[[], Awaitable[bool]]) -> AsyncGenerator[str]:
-    """A way to the gateway. After so many bytes of an event stream, it asks `then` whether to go on or to break."""
+    """A way to the gateway. After so many bytes of an event stream's body, it asks `then` whether to go on or to break."""
     serving: set[asyncio.Task[None]] = set()
 
     async def pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
         left = sys.maxsize
         while data := await source.read(4096):
             if b"text/event-stream" in data:
-                left = limit
+                left = max(data.find(b"\r\n\r\n"), 0) + limit
             target.write(data[:left])
             await target.drain()
             if len(data) >= left:
@@ -150,7 +150,7 @@ async def test_text_is_shown_while_it_is_written(tab: Tab, gateway: Served, how:
     async def when_shown() -> bool:
         return await shown.wait()
 
-    async with line(gateway, limit=1300, then=when_shown) as url, page_of(url) as address:
+    async with line(gateway, limit=900, then=when_shown) as url, page_of(url) as address:
         await tab.open(address)
         await say(tab, WORDS, how=how)
         begun = await tab.until("document.querySelector('.agent')?.textContent")
@@ -167,7 +167,7 @@ async def test_a_lost_stream_is_taken_up_where_it_was(tab: Tab, gateway: Served,
     async def never() -> bool:
         return False
 
-    async with line(gateway, limit=1300, then=never) as url, page_of(url) as address:
+    async with line(gateway, limit=900, then=never) as url, page_of(url) as address:
         await tab.open(address)
         await say(tab, WORDS, how=how)
         assert await answers(tab) == [f"You said: {WORDS}"]
