@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from cmdc_client import (
+    AgentAbort,
     AgentEnd,
     AlreadyResolved,
     ApprovalRequired,
@@ -32,6 +33,7 @@ from cmdc_client import (
 )
 from cmdc_gateway.testing.gateways import KEY, Served
 from cmdc_gateway.testing.streams import call, script
+from wayward import handle
 
 SHELL = script({"text": ["Let me."], "toolCalls": [call("shell", command="echo one")]}, {"text": ["Done."]})
 QUESTION = script({"toolCalls": [call("ask_user", question="Colour?", options=["red", "blue"])]}, {"text": ["Thanks."]})
@@ -344,3 +346,59 @@ async def test_the_sync_client_does_the_same(gateway: Served) -> None:
             return told
 
     assert await asyncio.to_thread(talk) == ["Let me.", "Done.", "Thanks.", "Done.", "agent_end", "ok"]
+
+
+async def test_every_door_of_the_sync_client_opens(gateway: Served) -> None:
+    def talk() -> None:
+        with Client(gateway.url, api_key=KEY) as client:
+            session = client.sessions.create(model="scripted:x", tools=["shell", "ask_user"])
+            assert session.id in repr(session)
+            assert client.base_url in repr(client)
+            assert client.capabilities().protocol == "0.1"
+            assert client.usage().tenant == "default"
+            accepted = session.prompt("hello")
+            with session.events(request_id=accepted.request_id) as events:
+                assert [event.seq for event in events] == [1, 2, 3, 4, 5, 6, 7]
+            assert [*session.events(request_id=accepted.request_id, after=session.info().cursor)] == []
+            assert not session.abort(reason="nothing runs").ok
+            assert session.stats().prompt_count == 1
+            assert [message.role for message in session.messages()] == ["user", "assistant"]
+            assert session.ticket("control").ticket
+            session.tools.register(
+                name="t", description="d", parameters={"type": "object"}, callback_url="http://127.0.0.1:9"
+            )
+            assert [entry.name for entry in session.tools.list() if entry.kind == "callback"] == ["t"]
+            assert session.tools.remove("t").status == "removed"
+            for refused in (session.approve, session.reject):
+                with pytest.raises(NotFound):
+                    refused("nothing")
+            with pytest.raises(NotFound):
+                session.respond("nothing", "x")
+            with session.connect() as socket, pytest.raises(NotFound):
+                socket.respond("nothing", "x")
+            reasons: list[str] = []
+            for event in session.run(SLOW):
+                if isinstance(event, MessageDelta):
+                    session.abort(reason="over")
+                if isinstance(event, AgentAbort):
+                    reasons.append(event.reason)
+            assert reasons == ["over"]
+            assert client.sessions.get(session.id).delete().status == "deleted"
+
+    await asyncio.to_thread(talk)
+
+
+async def test_what_went_wrong_in_a_session_is_told_and_not_that_it_could_not_be_deleted(gateway: Served) -> None:
+    async with AsyncClient(gateway.url, api_key=KEY) as client:
+        session = await client.sessions.create(model="scripted:x")
+        async with AsyncClient(gateway.url, api_key="wrong") as stranger:
+
+            async def use(divisor: int) -> None:
+                async with handle(stranger, session.id):
+                    _ = 1 / divisor
+
+            with pytest.raises(ZeroDivisionError):
+                await use(0)
+            with pytest.raises(Unauthorized):
+                await use(1)
+        assert (await session.info()).state == "idle"

@@ -151,9 +151,9 @@ def capabilities(*extended: str) -> bytes:
     return http(200, {**body, "limits": limits})
 
 
-def handle(client: AsyncClient) -> AsyncSession:
+def handle(client: AsyncClient, session_id: str = "s") -> AsyncSession:
     """A session of a server that has not been asked whether there is one."""
-    return AsyncSession(client.sessions._transport, "s")  # pyright: ignore[reportPrivateUsage]
+    return AsyncSession(client.sessions._transport, session_id)  # pyright: ignore[reportPrivateUsage]
 
 
 def sync_handle(client: Client) -> Session:

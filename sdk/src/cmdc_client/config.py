@@ -60,12 +60,16 @@ class Config:
 
 
 def _checked_url(url: str) -> str:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        raise ValueError("base_url must be an address") from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("base_url must begin with http:// or https:// and name a host")
     if parts.username is not None or parts.query or parts.fragment:
         raise ValueError("base_url must hold neither credentials nor a query nor a fragment")
-    return url.rstrip("/")
+    return parts.geturl().rstrip("/")  # with its scheme in lower case
 
 
 def _checked_key(key: str | None) -> str | None:
