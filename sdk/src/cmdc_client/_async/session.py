@@ -126,9 +126,9 @@ class AsyncSession:
     ) -> AsyncEvents:
         """Iterate over the session's events, to the next terminal event; with `follow`, without end.
 
-        They begin just after the cursor `after` (`start` is the beginning of the log, `latest` the present); without
-        it, with the run that is active, or that nobody has read yet, or else the next one. `request_id` gives exactly
-        the run of that prompt. `types` are the names of the events wanted.
+        They begin just after the cursor `after` (`start` is the beginning of the log, `latest` where it ends when the
+        first event is asked for); without it, with the run that is active, or that nobody has read yet, or else the
+        next one. `request_id` gives exactly the run of that prompt. `types` are the names of the events wanted.
         """
         place = None if after is None else str(after)
         if place not in (None, "start", "latest"):
