@@ -5,6 +5,7 @@ Nothing is installed that a constraints file does not pin with a hash: first the
 """
 
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -120,6 +121,14 @@ def types(session: nox.Session) -> None:
     install(session, packages=[*PACKAGES], groups=["tests", "types"])
     session.run("pyright", *session.posargs, env={"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"})
     session.run("mypy")
+    # What readers copy from the pages about the client is held to the same.
+    copied = Path(session.create_tmp()) / "copied.py"
+    pages = (Path(page).read_text(encoding="utf-8") for page in ("README.md", "sdk/README.md"))
+    blocks = [
+        block for page in pages for block in re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    ]
+    copied.write_text("\n".join(block for block in blocks if "from cmdc import" not in block), encoding="utf-8")
+    session.run("mypy", f"{copied}")
 
 
 @nox.session
