@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -167,6 +168,22 @@ async def test_the_sync_client_does_the_same_also_from_two_threads(gateway: Serv
         return told
 
     assert await asyncio.to_thread(talk) == ["agent_end", "agent_end"]
+
+
+async def test_a_key_is_in_no_log_however_closely_one_looks(gateway: Served, caplog: pytest.LogCaptureFixture) -> None:
+    def talk() -> None:
+        with Client(gateway.url, api_key=KEY) as client, client.sessions.create(model="scripted:x") as session:
+            session.ask("hello")
+            with session.connect() as socket:
+                socket.prompt("hello")
+
+    with caplog.at_level(logging.DEBUG):
+        async with session_of(gateway) as session, session.connect() as socket:
+            await socket.prompt("hello")
+        await asyncio.to_thread(talk)
+
+    assert caplog.text.count("> X-API-Key: (not shown)") == 2
+    assert KEY not in caplog.text
 
 
 # -- servers that lie --------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -22,6 +23,22 @@ if TYPE_CHECKING:  # imported when the first WebSocket is opened: many programs 
 
 AsyncCondition = asyncio.Condition
 Condition = threading.Condition
+
+
+class _KeepsKeys(logging.Filter):
+    """Takes keys out of what the library logs: to whoever debugs it tells the headers that it sends."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        match record.args:
+            case (str(name), _) if name.lower() == "x-api-key":
+                record.args = (name, "(not shown)")
+            case _:
+                pass
+        return True
+
+
+_log = logging.getLogger("cmdc_client.websockets")
+_log.addFilter(_KeepsKeys())
 
 _LARGEST_MESSAGE = 64 * 1024 * 1024
 _BROKEN = (1002, 1007, 1009)  # with these the library closes what it cannot read
@@ -75,6 +92,7 @@ class AsyncWire:
                 compression=None,
                 open_timeout=within,
                 max_size=_LARGEST_MESSAGE,
+                logger=_log,
             )
         except (WebSocketException, OSError, TimeoutError) as failure:
             _not_opened(failure, where)
@@ -134,6 +152,7 @@ class Wire:
                     compression=None,
                     open_timeout=within,
                     max_size=_LARGEST_MESSAGE,
+                    logger=_log,
                 )
             )
         except (WebSocketException, OSError, TimeoutError) as failure:
