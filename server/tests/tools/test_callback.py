@@ -350,6 +350,37 @@ async def test_endless_headers_are_an_error(endpoint: Endpoint) -> None:
     assert (await call(endpoint)).status == "error"
 
 
+@pytest.mark.parametrize(
+    ("first", "piece"),
+    [
+        (b"", b"HTTP/1.1 102 Processing\r\n\r\n" * 100),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n" * 1_000),
+    ],
+    ids=["interim answers", "tiny chunks"],
+)
+async def test_what_is_not_the_body_is_bounded_too(endpoint: Endpoint, first: bytes, piece: bytes) -> None:
+    """CB-3: it would be read until the time is up, and reading it takes more time than reading a body."""
+    written = 0
+
+    async def answer(writer: asyncio.StreamWriter) -> None:
+        nonlocal written
+        writer.write(first)
+        while not writer.is_closing():
+            writer.write(piece)
+            written += len(piece)
+            await writer.drain()
+
+    endpoint.answers.append(answer)
+
+    async with asyncio.timeout(20):
+        result = await call(endpoint, timeout_ms=300_000)
+
+    assert "sent more than 524288 bytes" in result.result
+    async with asyncio.timeout(5):
+        await endpoint.gone.wait()
+    assert written < 16 * 2**20  # what two systems buffer, and then some
+
+
 async def test_a_compressed_answer_is_refused_and_never_unpacked(endpoint: Endpoint) -> None:
     endpoint.will_say(gzip.compress(b'{"result": "' + b"x" * 10**8 + b'"}'), headers="Content-Encoding: gzip\r\n")
 

@@ -29,12 +29,15 @@ from cmdc_gateway.protocol.encoding import dumps
 from cmdc_gateway.protocol.history import ToolCall
 from cmdc_gateway.protocol.strict import NotStrictJson, parse_value
 from cmdc_gateway.tools.addresses import AddressPolicy
+from cmdc_gateway.tools.bounded import BoundedStream, TooMuchRead
 from cmdc_gateway.tools.dial import Connect, Dialler, NotConnected, Resolve, connect_tcp, resolve_by_system
 from cmdc_gateway.tools.schema import Parameters
 from cmdc_gateway.tools.tool import ToolResult
 from cmdc_gateway.tools.url import CallbackUrl, InvalidUrl
 
 MAX_ANSWER: Final = 256 * 1024
+# Of all that comes over the connection: the head, interim answers, and what the body's framing adds to it.
+MAX_READ: Final = 2 * MAX_ANSWER
 MAX_CONNECTIONS: Final = 100
 RETRY_DELAYS: Final = (0.25, 0.5)
 
@@ -189,7 +192,7 @@ class CallbackClient:
         except NotConnected as error:
             raise CallbackFailed(f"{url.origin}: {error}", sent=False, passing=not error.forbidden) from None
         origin = httpcore.Origin(url.scheme.encode(), url.host.encode(), url.port)
-        connection = httpcore.AsyncHTTP11Connection(origin, stream)
+        connection = httpcore.AsyncHTTP11Connection(origin, BoundedStream(stream, MAX_READ))
         try:
             headers = {"host": url.authority, **self._headers(definition.secret, call_id, body)}
             request = httpcore.Request(
@@ -199,6 +202,8 @@ class CallbackClient:
                 content=body,
             )
             return await _answer(await connection.handle_async_request(request), url)
+        except TooMuchRead:
+            raise CallbackFailed(f"{url.origin} sent more than {MAX_READ} bytes") from None
         except httpcore.LocalProtocolError:
             raise CallbackFailed("the call cannot be sent: its callId does not fit into a header", sent=False) from None
         except (httpcore.NetworkError, httpcore.ProtocolError, OSError, ssl.SSLError):
