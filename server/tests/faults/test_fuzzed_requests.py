@@ -292,6 +292,29 @@ async def test_bytes_that_are_nearly_http_are_refused_or_answered_and_smuggle_no
     assert grown <= 20 * 2**20
 
 
+async def test_requests_sent_in_a_row_are_answered_in_that_row(experiment: Experiment, tmp_path: Path) -> None:
+    """HTTP-2: pipelined, cut anywhere, and however oddly each of them is framed."""
+    rows, chance = experiment.trials(short=15, long=300), experiment.chance
+    staying = [
+        framed for framed in WELL_FRAMED if framed.statuses and len(framed.statuses) > 1 and framed.name != "HEAD"
+    ]
+    answered = 0
+    async with GatewayProcess(tmp_path) as gateway:
+        for _ in range(rows):
+            row = chance.choices(staying, k=chance.randint(2, 40))
+            raw = b"".join(framed.raw for framed in row) + SMUGGLED
+            async with peer(gateway.port, *_cut(raw, chance, most=10)) as one:
+                one.writer.write_eof()
+                answers, end = await _answers(one, to_head=False)
+            expected = [framed.statuses[0] for framed in row if framed.statuses]
+            assert [answer.status for answer in answers] == [*expected, 401], [framed.name for framed in row]
+            assert end == "closed"
+            answered += len(answers)
+        log = gateway.log()
+    experiment.figure("requests in rows", answered)
+    assert log.count("\n") <= 1
+
+
 def _framed(trials: int, chance: random.Random) -> Iterator[Framed]:
     """Every raw request there is, and then well-framed ones with bytes changed by chance."""
     known = [*WELL_FRAMED, *MALFORMED, *MALFORMED_BODIES, *TOO_LARGE]
@@ -314,12 +337,16 @@ def _framed(trials: int, chance: random.Random) -> Iterator[Framed]:
         yield Framed("changed by chance", bytes(base), None)
 
 
+def _cut(raw: bytes, chance: random.Random, *, most: int) -> list[bytes]:
+    """The bytes in pieces: as often as not in one."""
+    cuts = sorted(chance.sample(range(len(raw)), k=min(len(raw), chance.choice([0, chance.randint(0, most)]))))
+    return [raw[start:end] for start, end in zip([0, *cuts], [*cuts, len(raw)], strict=True)]
+
+
 async def _judge(port: int, framed: Framed, chance: random.Random) -> str:
     """Send it, whole or in pieces, with a smuggled request behind it; what came of it."""
     raw = framed.raw + SMUGGLED
-    cuts = sorted(chance.sample(range(len(raw)), k=min(len(raw) - 1, chance.choice([0, 0, 1, 3]))))
-    pieces = [raw[start:end] for start, end in zip([0, *cuts], [*cuts, len(raw)], strict=True)]
-    async with peer(port, *pieces) as one:
+    async with peer(port, *_cut(raw, chance, most=3)) as one:
         one.writer.write_eof()
         answers, end = await _answers(one, to_head=framed.name == "HEAD")
     statuses = [answer.status for answer in answers]
