@@ -158,6 +158,39 @@ class NastyRun:
         self.history.append({"role": "assistant", "content": whole(self.last)})
 
 
+async def test_every_character_arrives_as_it_was_sent(experiment: Experiment, served: Served) -> None:
+    """EVT-6: each of Unicode's, alone in a delta or cut in two, on a stream and a WebSocket."""
+    characters = [code for code in range(0x110000) if not 0xD800 <= code < 0xE000]
+    every = [characters[start : start + 4_096] for start in range(0, len(characters), 4_096)]
+    blocks = every[experiment.part.index - 1 :: experiment.part.of] if experiment.long else [*every[:3], every[-1]]
+    async with served.client() as client:
+        talk = await Talk.begin(client)
+        for block in blocks:
+            pieces = [half for code in block for half in _halves(code)]
+            request_id = await talk.prompt(script({"text": pieces}))
+            async with (
+                asyncio.timeout(60),
+                event_stream(served.port, talk.id, f"?requestId={request_id}", buffer=2**20) as stream,
+            ):
+                seen = await stream.rest()
+            async with asyncio.timeout(60), conversation(served.port, talk.id, f"?after={_before(seen)}") as socket:
+                assert await socket.until("agent_end") == seen
+            deltas = [one.data["delta"] for one in seen if one.event == "message_delta"]
+            assert deltas == [chr(code) for code in block]
+    experiment.figure("characters", sum(map(len, blocks)))
+
+
+def _halves(code: int) -> list[str]:
+    """A character as it stands, or as the two halves that JSON escapes make of it."""
+    if code < 0x10000:
+        return [chr(code)]
+    return [chr(0xD800 + ((code - 0x10000) >> 10)), chr(0xDC00 + ((code - 0x10000) & 0x3FF))]
+
+
+def _before(seen: list[SeenEvent]) -> str:
+    return f"{seen[0].epoch}.{seen[0].seq - 1}"
+
+
 async def test_nasty_text_of_clients_arrives_as_it_was_sent(experiment: Experiment, served: Served) -> None:
     """EVT-6, WS-4: prompts, answers to questions, reasons, metadata and actionIds; over HTTP and WebSockets."""
     chance = experiment.chance

@@ -864,6 +864,24 @@ async def test_a_bad_handshake_gets_an_error_body(patient: Server, headers: byte
     assert patient.app.asked == []
 
 
+async def test_a_handshake_of_http_1_0_is_not_heard(patient: Server) -> None:
+    """RFC 9110, 7.8: it is answered as a plain request."""
+    old = (UPGRADE % b"/early" + b"\r\n").replace(b"HTTP/1.1", b"HTTP/1.0")
+
+    assert (await patient.asks(old)).status == 401
+
+
+async def test_the_url_of_a_handshake_may_be_absolute(patient: Server) -> None:
+    """RFC 9112, 3.2.2: "a server MUST accept the absolute-form in requests"."""
+    async with patient.peer(UPGRADE % b"http://evil.example:9/echo?x=y" + b"\r\n") as peer:
+        assert (await peer.head()).status == 101
+    for broken in (b"http://[::1/echo", b"http://evil.example"):
+        async with patient.peer(UPGRADE % broken + b"\r\n") as peer:
+            await peer.is_refused_with(400, "bad_request")
+
+    assert patient.app.asked == ["/echo"]
+
+
 async def test_a_long_url_is_refused_before_the_upgrade(patient: Server) -> None:
     """HTTP-5."""
     async with patient.peer(UPGRADE % (b"/echo?" + b"u" * 8_192) + b"\r\n") as peer:

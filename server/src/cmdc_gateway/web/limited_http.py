@@ -12,6 +12,7 @@ import secrets
 import socket
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import httptools
 from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, Scope
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -167,6 +168,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if b"#" in self.url:
             # Whoever stands before this server and judges URLs may read it otherwise (RFC 9112, 3.2).
             self._stop(BadRequest("a URL is sent without its fragment (#…)"))
+        if upgrade and self._should_upgrade():
+            self.url = self._origin_form()
         super().on_headers_complete()
         self._disarm()
         self._phase = "body"
@@ -218,6 +221,17 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             if self._should_upgrade() and self._unanswered:
                 self._stop(BadRequest("a WebSocket handshake cannot be sent before the last answer has arrived"))
         return length
+
+    def _should_upgrade(self) -> bool:
+        # RFC 9110, 7.8: "A server MUST ignore an Upgrade header field that is received in an HTTP/1.0 request."
+        return self.parser is not None and self.parser.get_http_version() != "1.0" and super()._should_upgrade()
+
+    def _origin_form(self) -> bytes:
+        """The URL without the scheme and host that it may begin with: websockets takes them for its path."""
+        parsed = httptools.parse_url(self.url)
+        if not parsed.path:
+            self._stop(BadRequest("the URL has no path"))
+        return parsed.path + (b"?" + parsed.query if parsed.query else b"")
 
     def _unsupported_upgrade_warning(self) -> None:
         """Such a request is answered as if it had not asked (RFC 9110, 7.8), and needs no warning."""
