@@ -13,15 +13,14 @@ import zlib
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import pytest
 from cmdc_gateway.testing.conversations import Conversation as Talk
 from cmdc_gateway.testing.experiments import Experiment
 from cmdc_gateway.testing.gateways import KEY, GatewayProcess
+from cmdc_gateway.testing.neighbour import Neighbour
 from cmdc_gateway.testing.peers import Answer, Peer, peer
-from cmdc_gateway.testing.streams import conversation, names
 from cmdc_gateway.testing.weighing import Weight, mib, ms, p99
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="weighs a process by /proc")
@@ -146,44 +145,6 @@ REFUSED: dict[str, tuple[tuple[bytes, ...], int]] = {
 }
 
 
-class Neighbour:
-    """A client that keeps to the rules: it counts how long its actions take, and misses no event."""
-
-    def __init__(self, port: int, session_id: str) -> None:
-        self.took: list[float] = []
-        self.runs = 0
-        self._port = port
-        self._session_id = session_id
-        self._task: asyncio.Task[None] | None = None
-
-    async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._talk())
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._task is not None, "it was entered"
-        if self._task.done():
-            self._task.result()
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-
-    async def _talk(self) -> None:
-        async with conversation(self._port, self._session_id, origin=ORIGIN) as talk:
-            seq = 0
-            while True:
-                begun = time.perf_counter()
-                taken = await talk.act("prompt", text=f"run {self.runs}")
-                self.took.append(time.perf_counter() - begun)
-                assert "requestId" in taken, taken
-                events = await talk.until("agent_end")
-                assert [event.seq for event in events] == list(range(seq + 1, seq + 1 + len(events)))
-                assert names(events)[:2] == ["prompt_received", "agent_start"]
-                seq, self.runs = seq + len(events), self.runs + 1
-                await asyncio.sleep(0.06)  # below the rate that WS-7 allows
-
-
 async def test_hostile_websockets_get_their_code_and_nobody_else_notices(
     experiment: Experiment, tmp_path: Path
 ) -> None:
@@ -194,7 +155,7 @@ async def test_hostile_websockets_get_their_code_and_nobody_else_notices(
         assert gateway.process is not None
         victim, quiet = await Talk.begin(client), await Talk.begin(client)
         abuse = Abuse(gateway.port, victim, chance)
-        async with Neighbour(gateway.port, quiet.id) as neighbour:
+        async with Neighbour(gateway.port, quiet.id, ORIGIN) as neighbour:
             await abuse.everything(Counter())  # to warm up
             before = Weight.of(gateway.process.pid).memory
             for _ in range(rounds):
