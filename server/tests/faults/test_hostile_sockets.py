@@ -190,7 +190,10 @@ class Abuse:
         doing += [("refused", self._refused(*one)) for one in REFUSED.items()]
         doing += [("closed", self._closed(name, make(self._chance), code)) for name, (make, code) in CLOSED.items()]
         doing += [("told", self._told(name, make(self._chance))) for name, make in TOLD.items()]
-        doing += [("flooding was limited", self._flood()), ("pings were answered", self._pings())]
+        doing += [
+            ("flooding was limited", self._flood()),
+            ("pings were answered", self._pings()),
+        ]
         doing += [("deflate was not agreed on", self._deflate()), ("gone in the middle", self._leave())]
         await asyncio.gather(*(what for _, what in doing))
         outcomes.update(name for name, _ in doing)

@@ -359,6 +359,19 @@ async def test_at_most_20_messages_a_second_are_taken(served: Served, session: s
     assert stats["promptCount"] == sum("requestId" in answer for answer in answers)
 
 
+async def test_a_long_frame_over_the_limit_is_not_even_read(tmp_path: Path) -> None:
+    """WS-7, HTTP-9: reading it is what costs; a client that sends them all the time would have all of the server."""
+    async with serving(tmp_path, rate_limit_rpm=3) as served, served.client() as client:
+        await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": "s"})
+        async with asyncio.timeout(20), conversation(served.port, "s") as talk:
+            assert await talk.act("abort", actionId="1") == {"ok": False, "actionId": "1"}
+            long = await talk.act("abort", actionId="2", x=[1] * 300_000)
+            short = await talk.act("abort", actionId="3")
+
+    assert (long["error"], long.get("actionId")) == ("rate_limited", None)
+    assert (short["error"], short["actionId"]) == ("rate_limited", "3")
+
+
 async def test_fragments_and_control_frames_do_not_count(talk: Conversation) -> None:
     """WS-7."""
 

@@ -49,6 +49,9 @@ READER_TOO_SLOW = 4008
 
 _SLOW_SECONDS = 5.0
 _ACTION_ID_LENGTH = 64
+# A frame that is not carried out is still read for its actionId, unless reading it is what costs most: a client that
+# sends long frames all the time would have all of the server's (WS-7).
+_READ_OVER_LIMIT = 16 * 1024
 
 
 class SocketQuery(QueryModel):
@@ -233,6 +236,8 @@ class _Conversation:
         action_id: str | None = None
         limited = self._over_limit()
         try:
+            if limited is not None and len(message.get("text") or "") > _READ_OVER_LIMIT:
+                raise limited
             data = self._parsed(message)
             action_id = _action_id(data)
             if self._connection.ended == "revoked":  # in this moment; the connection is about to be closed
