@@ -1,6 +1,7 @@
 """DUR-3: SIGTERM, seen from outside the process."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ from cmdc_gateway.testing.conversations import Conversation, calling, script
 from cmdc_gateway.testing.gateways import KEY, GatewayProcess
 from cmdc_gateway.testing.receivers import Receiver
 from cmdc_gateway.testing.watching import Watcher, close_code, record_of, until
+from cmdc_gateway.web.errors import SafetyNet
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
@@ -296,3 +298,29 @@ async def test_many_sessions_and_streams_do_not_slow_the_exit(
         took = await stopping.exit()
     assert all(clean)
     assert took < 5
+
+
+async def test_a_request_that_the_exit_cuts_short_is_told_so() -> None:
+    """DUR-3, HTTP-2: 503 in JSON, where uvicorn would say 500 in plain text."""
+    entered = asyncio.Event()
+    sent: list[Any] = []
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        entered.set()
+        await asyncio.Event().wait()
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    request = asyncio.create_task(SafetyNet(slow)({"type": "http", "method": "POST", "headers": []}, receive, send))
+    await entered.wait()
+    request.cancel()
+    await request
+
+    start, body = sent
+    assert start["status"] == 503
+    assert dict(start["headers"])[b"retry-after"].isdigit()
+    assert json.loads(body["body"])["error"] == "unavailable"

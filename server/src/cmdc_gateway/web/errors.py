@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from typing import Final
 
@@ -143,6 +144,11 @@ class SafetyNet:
             await self.app(scope, receive, note)
         except ClientDisconnect:
             return
+        except asyncio.CancelledError:
+            if started:
+                raise
+            # At the exit, uvicorn waits for nobody any longer: without this it would answer 500, in plain text.
+            await error_response(Unavailable("the server is stopping", retry_after=5))(scope, receive, send)
         except Exception as failure:
             error = as_gateway_error(failure)
             if started:  # too late for an answer: the broken connection tells it
