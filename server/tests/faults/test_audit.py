@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from cmdc_gateway.testing.audit import Frame, Record, audit
+from cmdc_gateway.testing.audit import Frame, Record, audit, audit_so_far
 
 USAGE = {"promptTokens": 3, "completionTokens": 2, "totalTokens": 5}
 CALLS: list[dict[str, Any]] = [
@@ -150,5 +150,34 @@ def test_damage_is_found_under_its_rule(what: str) -> None:
     rule, damage = DAMAGE[what]
 
     flaws = audit(damage())
+
+    assert rule in {flaw.partition(":")[0] for flaw in flaws}, flaws
+
+
+@pytest.mark.parametrize("length", range(len(LOG) + 1))
+def test_a_good_log_has_no_flaw_at_any_moment(length: int) -> None:
+    assert audit_so_far(Record(log=LOG[:length], messages=[])) == []
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "a number is left out",
+        "a run was begun again",
+        "a run ended twice",
+        "a run was interrupted without a word",
+        "a call was started twice",
+        "a call ended that had not begun",
+        "a tool was run twice",
+        "a tool was run unseen",
+        "an approval was decided twice",
+        "a decision was lost",
+        "a reader was sent an event twice",
+    ],
+)
+def test_damage_is_found_before_all_is_over(what: str) -> None:
+    rule, damage = DAMAGE[what]
+
+    flaws = audit_so_far(replace(damage(), messages=[]))
 
     assert rule in {flaw.partition(":")[0] for flaw in flaws}, flaws
