@@ -38,7 +38,7 @@ WORLDS_TO_FIND_A_DEFECT = 30
 @pytest.mark.timeout(180)
 def test_no_promise_is_broken_in_any_world(experiment: Experiment) -> None:
     """DUR-1, DUR-2, DUR-5, EVT-1 … EVT-9, APP-1 … APP-4, ASK-1, HTTP-11, MTR-1, SSE-6."""
-    wanted = experiment.trials(short=60_000, long=1_000_000)
+    wanted = experiment.trials(short=40_000, long=1_000_000)
     first = experiment.seed * 1_000_000 + experiment.part.index * 10_000
     steps = commits = prompts = calls = deaths = 0
     for world in count():
