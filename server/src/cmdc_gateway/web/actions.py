@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
+from cmdc_gateway.errors import SessionDead, SessionNotFound
 from cmdc_gateway.protocol.decisions import ApproveBody, RejectBody, RespondBody
 from cmdc_gateway.protocol.service import TicketBody, TicketIssued
 from cmdc_gateway.protocol.sessions import AbortBody, CreateSessionBody, PromptBody
@@ -103,6 +105,10 @@ class Actions:
         async def found(remember: Remember | None) -> Reply:
             return await act(await self.registry.find(key), remember)
 
+        if once is not None:
+            # First of all become its owner: what its last one has answered under this key is in the store by then.
+            with suppress(SessionNotFound, SessionDead):  # an answer that was given before is given again all the same
+                await self.registry.find(key)
         route = f"POST /v1/sessions/{key.session_id}/{action}"
         return await self._idempotency.once(key.tenant, route, once, _as_sent(body), found)
 
