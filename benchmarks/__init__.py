@@ -1,0 +1,1 @@
+"""What the gateway costs, measured against servers that are run beside it."""

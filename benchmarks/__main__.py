@@ -1,0 +1,76 @@
+"""Measure.
+
+python -m benchmarks                   the quick form, about two minutes
+python -m benchmarks --full            all of it
+python -m benchmarks 1 5               only these workloads
+python -m benchmarks --check           exit 1 if a steady figure is worse than its bound by half
+python -m benchmarks --full --write    write the table into benchmarks/README.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+import time
+from pathlib import Path
+
+from benchmarks.figures import Figure, document, table
+from benchmarks.machine import describe
+from benchmarks.processes import pin_client
+
+WORKLOADS = {
+    1: "fan_out",
+    3: "requests",
+    4: "turns",
+    5: "model_turns",
+    7: "idle",
+    8: "start",
+}
+_FOLDER = Path(__file__).resolve().parent
+_BEGIN, _END = "<!-- results -->\n", "<!-- end of results -->"
+
+
+def main() -> int:
+    """Return the exit status."""
+    wanted = _arguments()
+    machine = describe()
+    pin_client()
+    figures: list[Figure] = []
+    for number in wanted.workloads or WORKLOADS:
+        module = importlib.import_module(f"benchmarks.workloads.{WORKLOADS[number]}")
+        began = time.monotonic()
+        for figure in module.run(full=wanted.full):
+            figures.append(figure)
+            print(table([figure]).splitlines()[-1], flush=True)
+        print(f"workload {number}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+    wanted.json.parent.mkdir(parents=True, exist_ok=True)
+    wanted.json.write_text(document(figures, machine, full=wanted.full), encoding="utf-8")
+    if wanted.write:
+        _write(figures, machine)
+    regressed = [figure for figure in figures if figure.regressed] if wanted.check else []
+    for figure in regressed:
+        print(f"worse than its bound by half: {figure.what}: {figure.value:.2f} {figure.unit}", file=sys.stderr)
+    return 1 if regressed else 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="benchmarks", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("workloads", nargs="*", type=int, choices=sorted(WORKLOADS), metavar="WORKLOAD")
+    parser.add_argument("--full", action="store_true", help="measure longer, and all of it")
+    parser.add_argument("--check", action="store_true", help="fail on a figure that is worse than its bound by half")
+    parser.add_argument("--write", action="store_true", help="write the table into the README")
+    parser.add_argument("--json", type=Path, default=_FOLDER / "results" / "latest.json", help="where the JSON goes")
+    return parser.parse_args()
+
+
+def _write(figures: list[Figure], machine: dict[str, str]) -> None:
+    readme = _FOLDER / "README.md"
+    before, _, rest = readme.read_text(encoding="utf-8").partition(_BEGIN)
+    _, _, after = rest.partition(_END)
+    described = "; ".join(f"{name} {value}" for name, value in machine.items())
+    readme.write_text(f"{before}{_BEGIN}\n{described}.\n\n{table(figures)}\n\n{_END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""Servers as processes of their own, each on a core of its own, with what they use.
+
+Linux only: cores are assigned with `sched_setaffinity`, and the kernel is asked for the CPU time of another process.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+SERVER_CORE, CLIENT_CORE = 0, 1
+KEY = "benchmark-key"
+
+_ADDRESS = "listening on http://127.0.0.1:"
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that runs."""
+
+    name: str
+    pid: int
+    port: int
+
+    @property
+    def cpu_seconds(self) -> float:
+        """What it has used so far, all of its threads together, those that have ended too."""
+        return time.clock_gettime((~self.pid << 3) | 2)  # clock_getcpuclockid(3), which Python has not
+
+    @property
+    def memory(self) -> int:
+        """Bytes that are its own."""
+        for line in Path(f"/proc/{self.pid}/smaps_rollup").read_text(encoding="ascii").splitlines():
+            if line.startswith("Rss:"):
+                return int(line.split()[1]) * 1024
+        raise AssertionError("a process has an Rss")
+
+    def maps(self, name: str) -> bool:
+        """Whether a file with this in its path is loaded."""
+        return name in Path(f"/proc/{self.pid}/maps").read_text(encoding="utf-8")
+
+
+@contextmanager
+def gateway(store: str = "sqlite", config: str = "", **settings: str) -> Generator[Server]:
+    """A gateway with its store in a new folder: `sqlite`, which survives `kill -9`, or `memory`."""
+    with tempfile.TemporaryDirectory(prefix="cmdc-bench-") as name:
+        folder = Path(name)
+        file = folder / "gateway.toml"
+        file.write_text(config, encoding="utf-8")
+        environ = {
+            "GATEWAY_API_KEYS": KEY,
+            "GATEWAY_STORE": f"sqlite:///{folder / 'store.db'}" if store == "sqlite" else "memory:",
+            "GATEWAY_CONFIG": str(file),
+            "GATEWAY_WORKSPACE": name,
+            "GATEWAY_RATE_LIMIT_RPM": "0",
+            "GATEWAY_PORT": "0",
+            "GATEWAY_LOG_LEVEL": "warning",
+            **{f"GATEWAY_{setting.upper()}": value for setting, value in settings.items()},
+        }
+        with _running("gateway", ["-m", "cmdc_gateway", "serve"], environ) as server:
+            yield server
+
+
+@contextmanager
+def reference() -> Generator[Server]:
+    """The sixty lines of FastAPI in `reference.py`."""
+    with _running("reference", ["-m", "benchmarks.reference"], {}) as server:
+        yield server
+
+
+@contextmanager
+def model() -> Generator[Server]:
+    """The model server in `model.py`, beside the client."""
+    with _running("model", ["-m", "benchmarks.model"], {}, core=CLIENT_CORE) as server:
+        yield server
+
+
+def pin_client() -> None:
+    """Keep this process away from the servers' core."""
+    os.sched_setaffinity(0, {CLIENT_CORE})
+
+
+@contextmanager
+def _running(name: str, arguments: list[str], environ: Mapping[str, str], core: int = SERVER_CORE) -> Generator[Server]:
+    process = subprocess.Popen(
+        [sys.executable, *arguments],
+        env={**os.environ, **environ},
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, {core}),  # noqa: PLW1509 - nothing here has threads
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if _ADDRESS not in line:
+            raise RuntimeError(f"{name} did not start: {line!r}")
+        yield Server(name, process.pid, int(line.partition(_ADDRESS)[2]))
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

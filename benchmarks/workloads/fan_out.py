@@ -1,0 +1,58 @@
+"""One session with many readers: what a delivery costs.
+
+A gentle pace first, at which every delta finds all readers waiting: one write for each reader and delta. Then as fast as
+the model can: what comes together may be written together, and stays separate events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from benchmarks.figures import Figure
+from benchmarks.processes import Server, gateway, reference
+from benchmarks.wire import Crowd, call, check_run, new_session, script
+
+_DELTA_BYTES = 120
+
+
+def run(*, full: bool) -> Iterator[Figure]:
+    """Yield the figures."""
+    rounds = 3 if full else 2
+    with gateway() as ours, reference() as theirs:
+        for readers, deltas, pace_ms in ((100, 500, 5), (1_000, 100, 50)):
+            gentle = {server.name: list[float]() for server in (ours, theirs)}
+            loaded = {server.name: list[float]() for server in (ours, theirs)}
+            for _ in range(rounds):
+                for server in (ours, theirs):
+                    gentle[server.name].append(cost(server, readers, deltas, pace_ms))
+                    loaded[server.name].append(cost(server, readers, deltas, 0))
+            for costs, what, bound in ((gentle, "one at a time", 0.6), (loaded, "under load", 0.2)):
+                mine, other = min(costs["gateway"]), min(costs["reference"])
+                yield Figure(
+                    1,
+                    f"fan-out to {readers:,} SSE readers, {what}",
+                    mine / other,
+                    bound,
+                    detail=f"{mine:.1f} µs of CPU a delivery, the reference {other:.1f}",
+                )
+
+
+def cost(server: Server, readers: int, deltas: int, pace_ms: int) -> float:
+    """µs of the server's CPU for each event that one of so many readers was sent."""
+    text = [f"{number:>{_DELTA_BYTES}}" for number in range(deltas)]
+    session_id = new_session(server)
+    crowd = Crowd(server, [f"/v1/sessions/{session_id}/events"] * readers)
+    try:
+        before = server.cpu_seconds
+        status, answer = call(
+            server, "POST", f"/v1/sessions/{session_id}/prompt", {"text": script(text, delay_ms=pace_ms)}
+        )
+        assert status == 202, answer
+        crowd.read_to_the_end()
+        used = server.cpu_seconds - before
+    finally:
+        crowd.close()
+    first, *others = (stream.body for stream in crowd.streams)
+    sent = check_run(first, text)
+    assert all(other == first for other in others), "readers of one session were sent different things"
+    return used / (sent * readers) * 1e6
