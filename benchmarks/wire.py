@@ -154,7 +154,7 @@ def check_run(body: bytes, text: list[str]) -> int:
     listed = events(body)
     names = [event.name for event in listed]
     assert names[0] == "prompt_received", names[:3]
-    assert names[-1] == "agent_end", names[-3:]
+    assert names[-1] == "agent_end", listed[-3:]
     assert [event.data["delta"] for event in listed if event.name == "message_delta"] == text
     assert listed[-1].data["lastMessage"]["content"] == "".join(text)
     numbers = [int(event.id.rpartition(".")[2]) for event in listed if event.id]

@@ -20,7 +20,7 @@ from cmdc_gateway import __version__, logs
 from cmdc_gateway.errors import GatewayError
 from cmdc_gateway.protocol.service import Capabilities, Limits
 from cmdc_gateway.providers.catalog import Catalog
-from cmdc_gateway.providers.litellm import LitellmProvider
+from cmdc_gateway.providers.reach import Reach
 from cmdc_gateway.providers.retry import Retrying
 from cmdc_gateway.sessions.idempotency import Idempotency
 from cmdc_gateway.sessions.registry import Registry
@@ -113,7 +113,7 @@ def create_app(
         aliases=settings.targets(environ),
         environ=environ,
         scripted=settings.scripted_model,
-        reach=partial(LitellmProvider, timeout=settings.model_timeout_ms / 1000),
+        reach=Reach(timeout=settings.model_timeout_ms / 1000),
         retry=partial(
             Retrying,
             delays=[delay / 1000 for delay in settings.model_retry_ms],

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import pytest
 from cmdc_gateway.errors import BadRequest, CreateFailed
 from cmdc_gateway.providers.catalog import Catalog, UnknownModel
-from cmdc_gateway.providers.hosted import HOSTED, target_from_config
-from cmdc_gateway.providers.litellm import ModelTarget
+from cmdc_gateway.providers.hosted import target_from_config
 from cmdc_gateway.providers.options import OPTIONS, UnknownOption, check_options
 from cmdc_gateway.providers.provider import ModelProvider
 from cmdc_gateway.providers.scripted import ScriptedProvider
+from cmdc_gateway.providers.target import ModelTarget
 from pydantic import JsonValue
 
 HOUSE = ModelTarget("openai/house", "http://127.0.0.1:1/v1", "none")
@@ -172,24 +171,6 @@ def test_an_alias_that_cannot_be_served_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=complaint):
         target_from_config(name, model=model, api_base=api_base, api_key_env=api_key_env, environ={"HOUSE_KEY": "hk"})
-
-
-async def test_litellm_knows_the_hosted_providers() -> None:
-    catalog = Catalog(aliases={}, environ={"OPENAI_API_KEY": "k"})
-    await catalog.prepare()
-
-    litellm: Any = sys.modules["litellm"]
-    known = {provider.value for provider in litellm.LlmProviders}
-    assert {provider.prefix for provider in HOSTED.values()} <= known
-    await catalog.close()
-
-
-async def test_without_real_models_nothing_is_prepared() -> None:
-    reached = Reached()
-
-    await Catalog(aliases={}, environ={}, reach=reached).prepare()
-
-    assert reached.targets == []
 
 
 # -- options ------------------------------------------------------------------------------------------------------------

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from cmdc_gateway.providers.failures import is_transient, refusal, scrubbed
-from cmdc_gateway.providers.litellm_failures import model_error, seconds_to_wait
+from cmdc_gateway.providers.failures import is_transient, refusal, scrubbed, seconds_to_wait
+from cmdc_gateway.providers.litellm_failures import model_error
 
 NOW = 1_000_000_000.0
 

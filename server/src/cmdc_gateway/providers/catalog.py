@@ -9,11 +9,12 @@ from pydantic import JsonValue
 
 from cmdc_gateway.errors import CreateFailed
 from cmdc_gateway.providers.hosted import HOSTED, is_model_name
-from cmdc_gateway.providers.litellm import LitellmProvider, ModelTarget, close_connections
 from cmdc_gateway.providers.options import check_options
 from cmdc_gateway.providers.provider import ModelProvider
+from cmdc_gateway.providers.reach import Reach
 from cmdc_gateway.providers.retry import Retrying
 from cmdc_gateway.providers.scripted import ScriptedProvider
+from cmdc_gateway.providers.target import ModelTarget
 
 SCRIPTED = "scripted"
 
@@ -43,12 +44,12 @@ class Catalog:
         aliases: Mapping[str, ModelTarget],
         environ: Mapping[str, str],
         scripted: bool = True,
-        reach: Callable[[ModelTarget], ModelProvider] = LitellmProvider,
+        reach: Callable[[ModelTarget], ModelProvider] | None = None,
         retry: Callable[[ModelProvider], ModelProvider] = Retrying,
     ) -> None:
         self._aliases = dict(aliases)
         self._environ = environ
-        self._reach = reach
+        self._reach = reach or Reach()
         self._retry = retry
         # One for all its names: it counts tries.
         self._scripted = retry(ScriptedProvider()) if scripted else None
@@ -79,14 +80,10 @@ class Catalog:
         """Refuse options for a model call that are not offered. Raises `UnknownOption`, `BadRequest`."""
         check_options(options)
 
-    async def prepare(self) -> None:
-        """Do what the first call of a model would wait for."""
-        if self.names() not in ([], [f"{SCRIPTED}:*"]):
-            await self._reach(ModelTarget("openai/none")).prepare()
-
     async def close(self) -> None:
         """Close the connections that are kept open for the next call."""
-        await close_connections()
+        if isinstance(self._reach, Reach):
+            await self._reach.close()
 
     def _target(self, name: str, provider: str, model: str) -> ModelTarget:
         if name in self._aliases:

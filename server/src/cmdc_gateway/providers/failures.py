@@ -7,8 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from email.utils import parsedate_to_datetime
+
+from cmdc_gateway.providers.provider import ModelError
 
 CUT_OFF = "the model's answer was cut off"
+UNREACHABLE = "the model's provider could not be reached"
+NO_ANSWER = "the model's provider did not answer in time"
+NOT_AN_ANSWER = "the model's provider sent something that is not an answer"
+LOST = "the connection to the model's provider was lost"
 
 _LONGEST = 500
 _HIDDEN = "[hidden]"
@@ -35,6 +42,24 @@ def is_transient(status: int) -> bool:
 def refusal(status: int, said: str = "") -> str:
     """The sentence for an HTTP status that a provider answered with. `said` has been through `scrubbed`."""
     return f"the model's provider answered with status {status}" + (f": {said}" if said else "")
+
+
+def refused(status: int, wait: float | None, said: str) -> ModelError:
+    """The failure that such an answer is. `wait` is how many seconds the provider asked for; `said` was `scrubbed`."""
+    if status == 401:
+        # What a provider says to this has parts of the key in it, and no reader can do anything about it.
+        said = "it does not accept the server's credentials"
+    return ModelError(refusal(status, said), transient=is_transient(status), retry_after=wait)
+
+
+def seconds_to_wait(retry_after: str, now: float) -> float | None:
+    """What a Retry-After header asks for: seconds, or a date. None if it is neither."""
+    if re.fullmatch(r"\d{1,9}(?:\.\d{1,9})?", retry_after.strip(), re.ASCII):
+        return float(retry_after)
+    try:
+        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - now)
+    except ValueError:
+        return None
 
 
 def scrubbed(text: str, secrets: Iterable[str] = ()) -> str:

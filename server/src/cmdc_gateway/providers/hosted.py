@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cmdc_gateway.providers.litellm import ModelTarget
+from cmdc_gateway.providers.target import ModelTarget
 
 # A model's name may become part of an address: nothing in it may lead elsewhere.
 _SEGMENT = r"[A-Za-z0-9][A-Za-z0-9._:@+-]*"

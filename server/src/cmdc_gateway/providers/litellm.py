@@ -13,7 +13,6 @@ import logging
 import os
 import sys
 from collections.abc import AsyncGenerator, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -24,21 +23,13 @@ from cmdc_gateway.providers.chat import ToolFragments, chat_messages, estimated_
 from cmdc_gateway.providers.failures import CUT_OFF
 from cmdc_gateway.providers.litellm_failures import model_error
 from cmdc_gateway.providers.provider import ModelError, ModelRequest, Price
+from cmdc_gateway.providers.target import ModelTarget
 
 _CONNECT_SECONDS = 10.0
 _WARM_UP = (
     b'data: {"id": "x", "object": "chat.completion.chunk", "created": 1, "model": "x", "choices": '
     b'[{"index": 0, "delta": {"content": "x"}, "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n'
 )
-
-
-@dataclass(frozen=True, slots=True)
-class ModelTarget:
-    """Where a model is: its name in litellm's syntax, and the operator's address and credential for it."""
-
-    model: str
-    api_base: str | None = None
-    api_key: str | None = field(default=None, repr=False)
 
 
 class LitellmProvider:

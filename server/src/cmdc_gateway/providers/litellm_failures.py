@@ -9,12 +9,19 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Sequence
-from email.utils import parsedate_to_datetime
 from json import JSONDecodeError
 
 import httpx
 
-from cmdc_gateway.providers.failures import is_transient, refusal, scrubbed
+from cmdc_gateway.providers.failures import (
+    LOST,
+    NO_ANSWER,
+    NOT_AN_ANSWER,
+    UNREACHABLE,
+    refused,
+    scrubbed,
+    seconds_to_wait,
+)
 from cmdc_gateway.providers.provider import ModelError
 
 # What litellm puts before a provider's own words.
@@ -28,45 +35,28 @@ def model_error(error: Exception, secrets: Sequence[str] = ()) -> ModelError:
     for cause in causes:
         match cause:
             case httpx.HTTPStatusError(response=response):
-                return _refused(response.status_code, response.headers.get("retry-after"), said)
+                return refused(response.status_code, _wait(response.headers.get("retry-after")), said)
             case httpx.ConnectError() | httpx.ConnectTimeout() | httpx.PoolTimeout():
-                return ModelError("the model's provider could not be reached", transient=True)
+                return ModelError(UNREACHABLE, transient=True)
             case httpx.TimeoutException():
-                return ModelError("the model's provider did not answer in time", transient=True)
+                return ModelError(NO_ANSWER, transient=True)
             case httpx.TransportError():
-                return ModelError("the connection to the model's provider was lost", transient=True)
+                return ModelError(LOST, transient=True)
             case JSONDecodeError() | UnicodeDecodeError():
-                return ModelError("the model's provider sent something that is not an answer")
+                return ModelError(NOT_AN_ANSWER)
             case _:
                 pass
     status = getattr(causes[0], "status_code", None)
     if isinstance(status, int) and 400 <= status < 500:
-        return _refused(status, None, said)
+        return refused(status, None, said)
     if isinstance(causes[-1], TypeError | AttributeError | LookupError | ImportError):
         # A defect on this side, which litellm reports as a lost connection. Another try would meet it again.
         return ModelError(f"the model could not be asked: {said}")
     return ModelError(f"the model's provider failed: {said}", transient=True)
 
 
-def _refused(status: int, retry_after: str | None, said: str) -> ModelError:
-    if status == 401:
-        # What a provider says to this has parts of the key in it, and no reader can do anything about it.
-        said = "it does not accept the server's credentials"
-    return ModelError(
-        refusal(status, said),
-        transient=is_transient(status),
-        retry_after=seconds_to_wait(retry_after, time.time()) if retry_after else None,
-    )
-
-
-def seconds_to_wait(retry_after: str, now: float) -> float | None:
-    """What a Retry-After header asks for: seconds, or a date. None if it is neither."""
-    if re.fullmatch(r"\d{1,9}(?:\.\d{1,9})?", retry_after.strip(), re.ASCII):
-        return float(retry_after)
-    try:
-        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - now)
-    except ValueError:
-        return None
+def _wait(retry_after: str | None) -> float | None:
+    return seconds_to_wait(retry_after, time.time()) if retry_after else None
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

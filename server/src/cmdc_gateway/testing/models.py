@@ -51,7 +51,8 @@ class ScriptedModelServer:
 
     `requests` is what came in. `fault`, where it is set, is done instead of obeying; `refuse_with` is an HTTP status and
     the provider's words for it; `retry_after` goes out with every refusal; `raw_chunks` are sent as they are, as the
-    data of one event each, in place of a reply; `usage` says whether the usage chunk is sent.
+    data of one event each, in place of a reply; `usage` says whether the usage chunk is sent. `connections` is how many
+    have been made.
     """
 
     def __init__(self) -> None:
@@ -62,10 +63,11 @@ class ScriptedModelServer:
         self.raw_chunks: list[dict[str, Any]] | None = None
         self.usage = True
         self.base_url = ""
+        self.connections = 0
         self._received = asyncio.Event()
         self._tries = Tries()
         self._server: asyncio.Server | None = None
-        self._connections: set[asyncio.Task[None]] = set()
+        self._open: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -78,9 +80,9 @@ class ScriptedModelServer:
     ) -> None:
         assert self._server is not None
         self._server.close()
-        for connection in self._connections:
+        for connection in self._open:
             connection.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
+        await asyncio.gather(*self._open, return_exceptions=True)
         await self._server.wait_closed()
 
     async def received(self) -> ReceivedRequest:
@@ -91,7 +93,8 @@ class ScriptedModelServer:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._connections.add(task)
+        self._open.add(task)
+        self.connections += 1
         try:
             while (request := await _read_request(reader)) is not None:
                 self.requests.append(request)
@@ -113,7 +116,7 @@ class ScriptedModelServer:
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
-            self._connections.discard(task)
+            self._open.discard(task)
             writer.transport.abort()
 
     async def _answer(self, request: ReceivedRequest, writer: asyncio.StreamWriter) -> bool:

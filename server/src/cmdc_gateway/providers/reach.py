@@ -1,0 +1,29 @@
+"""Which way a model is reached: directly where it speaks OpenAI's chat format, by way of litellm where it does not."""
+
+from __future__ import annotations
+
+from cmdc_gateway.providers.direct import DirectProvider
+from cmdc_gateway.providers.endpoints import endpoint
+from cmdc_gateway.providers.litellm import LitellmProvider, close_connections
+from cmdc_gateway.providers.pool import Pool
+from cmdc_gateway.providers.provider import ModelProvider
+from cmdc_gateway.providers.target import ModelTarget
+
+
+class Reach:
+    """Makes the provider for a target. `timeout` (seconds) is for a connection that sends nothing."""
+
+    def __init__(self, *, timeout: float = 600.0) -> None:
+        self._timeout = timeout
+        self._pool = Pool()
+
+    def __call__(self, target: ModelTarget) -> ModelProvider:
+        place = endpoint(target)
+        if place is None:
+            return LitellmProvider(target, timeout=self._timeout)
+        return DirectProvider(target, place, self._pool, timeout=self._timeout)
+
+    async def close(self) -> None:
+        """Close the connections that are kept open for the next call. They are made anew when one comes."""
+        await self._pool.close()
+        await close_connections()

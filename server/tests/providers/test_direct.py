@@ -1,0 +1,137 @@
+"""What only models that are reached directly meet."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from cmdc_gateway.kernel.signals import ModelFinished, TextArrived, ThoughtArrived, ToolRequested
+from cmdc_gateway.protocol.history import TokenUsage
+from cmdc_gateway.providers.direct import DirectProvider
+from cmdc_gateway.providers.endpoints import endpoint
+from cmdc_gateway.providers.pool import Pool
+from cmdc_gateway.providers.target import ModelTarget
+from cmdc_gateway.testing.models import ScriptedModelServer, text_chunk
+from cmdc_gateway.testing.providers import answer, request, until_failure
+
+KEY = "k3y-of-the-0perator"
+
+
+@pytest.fixture
+async def pool() -> AsyncIterator[Pool]:
+    pool = Pool()
+    yield pool
+    await pool.close()
+
+
+def provider(pool: Pool, api_base: str) -> DirectProvider:
+    target = ModelTarget("openai/m", api_base, KEY)
+    place = endpoint(target)
+    assert place is not None
+    return DirectProvider(target, place, pool)
+
+
+@asynccontextmanager
+async def answering(*pieces: bytes) -> AsyncGenerator[tuple[str, list[bytes]]]:
+    """A server that answers every request with these bytes: its address, and the heads of the requests."""
+    heads: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0)
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", heads
+
+
+STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+
+
+async def test_an_answer_that_is_not_streamed_is_an_answer(pool: Pool) -> None:
+    call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
+    message: dict[str, Any] = {"role": "assistant", "content": "Hello", "reasoning_content": "hm", "tool_calls": [call]}
+    body = json.dumps(
+        {
+            "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}],
+            "usage": {"prompt_tokens": 7, "completion_tokens": 3},
+        }
+    ).encode()
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+
+    async with answering(head + body[:40], body[40:]) as (url, _):
+        signals = await answer(provider(pool, url), request("Hi"))
+
+    assert signals == [
+        ThoughtArrived("hm"),
+        TextArrived("Hello"),
+        ToolRequested("f", {"x": 1}),
+        ModelFinished(TokenUsage(7, 3)),
+    ]
+
+
+async def test_a_stream_may_have_comments_other_fields_and_any_line_ends(pool: Pool) -> None:
+    stream = (
+        b": waiting\r\n\r\nevent: x\r\ndata:"
+        + json.dumps(text_chunk("a")).encode()
+        + b"\r\n\r\n\ndata: "
+        + json.dumps(text_chunk("b", finish="stop")).encode()
+        + b"\n\ndata: [DONE]"
+    )
+    async with answering(STREAM, *(stream[at : at + 7] for at in range(0, len(stream), 7))) as (url, _):
+        signals = await answer(provider(pool, url), request("Hi"))
+
+    assert signals[:-1] == [TextArrived("a"), TextArrived("b")]
+
+
+@pytest.mark.parametrize("data", [b"[]", b"7", b'{"choices": 7}', b'{"choices": [{"delta": "x"}]}', b'"x"', b"{"])
+async def test_what_has_not_the_shape_of_an_answer_is_a_failure(pool: Pool, data: bytes) -> None:
+    async with answering(STREAM + b"data: " + data + b"\n\n") as (url, _):
+        signals, failed = await until_failure(provider(pool, url), request("Hi"))
+
+    assert signals == []
+    assert failed.reason == "the model's provider sent something that is not an answer"
+
+
+async def test_an_error_instead_of_an_answer_is_told(pool: Pool) -> None:
+    async with answering(STREAM + b'data: {"error": {"message": "no such model", "code": 404}}\n\n') as (url, _):
+        _, failed = await until_failure(provider(pool, url), request("Hi"))
+
+    assert (failed.reason, failed.transient) == ("the model's provider answered with status 404: no such model", False)
+
+
+async def test_a_key_does_not_follow_a_redirect(pool: Pool, server: ScriptedModelServer) -> None:
+    head = f"HTTP/1.1 307 Moved\r\nLocation: {server.base_url}/chat/completions\r\nContent-Length: 0\r\n\r\n"
+
+    async with answering(head.encode()) as (url, heads):
+        _, failed = await until_failure(provider(pool, url), request("Hi"))
+
+    assert (failed.reason, failed.transient) == ("the model's provider answered with status 307", False)
+    assert len(heads) == 1
+    assert server.requests == []
+
+
+async def test_what_the_provider_says_it_cost_counts(pool: Pool) -> None:
+    usage = {"prompt_tokens": 7, "completion_tokens": 3, "cost": 0.25}
+    stream = b"data: " + json.dumps({**text_chunk("a", finish="stop"), "usage": usage}).encode() + b"\n\n"
+
+    async with answering(STREAM + stream) as (url, _):
+        *_, finished = await answer(provider(pool, url), request("Hi"))
+
+    assert finished == ModelFinished(TokenUsage(7, 3), 0.25)
+
+
+async def test_calls_one_after_another_use_one_connection(pool: Pool, server: ScriptedModelServer) -> None:
+    asked = provider(pool, server.base_url)
+    for _ in range(3):
+        await answer(asked, request("Hi"))
+
+    assert len(server.requests) == 3
+    assert server.connections == 1
