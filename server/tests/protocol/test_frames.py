@@ -6,9 +6,13 @@ import re
 import pytest
 from cmdc_gateway.protocol.encoding import whole_text
 from cmdc_gateway.protocol.events import EVENT_NAMES, MessageDelta, ToolExecutionStart, encode_data
-from cmdc_gateway.protocol.frames import HEARTBEAT, Cursor, LoggedEvent
+from cmdc_gateway.protocol.frames import HEARTBEAT, Cursor, LoggedEvent, Page
 from hypothesis import example, given
 from hypothesis import strategies as st
+from websockets.client import ClientProtocol
+from websockets.frames import Frame, Opcode
+from websockets.protocol import State
+from websockets.uri import parse_uri
 
 ANY_TEXT = st.text(
     st.characters() | st.characters(categories=["Cs"]) | st.sampled_from("\r\n\x0b\x0c\x1c\x85\u2028\u2029\0")
@@ -154,3 +158,34 @@ def test_a_cursor_has_one_spelling(text: str) -> None:
     cursor = Cursor.parse(text)
 
     assert cursor is None or str(cursor) == text
+
+
+@given(st.lists(ANY_TEXT, min_size=1, max_size=4))
+def test_a_page_is_one_http_chunk_of_its_frames(texts: list[str]) -> None:
+    """SSE-2."""
+    page = Page([logged(whole_text(text), seq) for seq, text in enumerate(texts, start=1)])
+
+    size, _, rest = page.chunk.partition(b"\r\n")
+
+    assert rest == b"".join(event.sse for event in page.events) + b"\r\n"
+    assert int(size, 16) == len(rest) - 2
+
+
+@pytest.mark.parametrize("size", [1, 20, 60_000, 70_000])
+def test_a_page_is_a_websocket_message_for_each_event(size: int) -> None:
+    """WS-2; read back by the library that clients use."""
+    page = Page([logged("x" * size, seq) for seq in (1, 2)])
+    client = ClientProtocol(parse_uri("ws://127.0.0.1/"), state=State.OPEN)
+
+    client.receive_data(page.messages)
+
+    frames = [frame for frame in client.events_received() if isinstance(frame, Frame)]
+    assert [(frame.opcode, frame.fin, bytes(frame.data).decode()) for frame in frames] == [
+        (Opcode.TEXT, True, event.text) for event in page.events
+    ]
+
+
+def test_a_page_says_whether_a_run_ends_in_it() -> None:
+    end = LoggedEvent("k3x9", 2, "agent_end", 1, b"{}")
+
+    assert (Page([logged("a")]).terminal, Page([logged("a"), end]).terminal) == (False, True)

@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 import pytest
 from cmdc_gateway.protocol.events import AgentStart, MessageDelta
-from cmdc_gateway.protocol.frames import LoggedEvent
+from cmdc_gateway.protocol.frames import LoggedEvent, Page
 from cmdc_gateway.sessions import log as log_module
 from cmdc_gateway.sessions.log import EventLog, Reader, Trimmed
 from cmdc_gateway.store.memory import MemoryStore
@@ -427,3 +427,106 @@ async def test_a_log_taken_up_again_is_read_from_the_store(kept: Kept) -> None:
 
     assert await drained(again.reader(1)) == [2, 3]
     assert str(again.end) == "k3x9.3"
+
+
+# -- being served on the spot ------------------------------------------------------------------------------------------
+
+
+class Served:
+    """A reader that is served on the spot, as long as it `takes` what it is offered."""
+
+    def __init__(self, kept: Kept, *, takes: bool = True) -> None:
+        self.takes = takes
+        self.pages: list[Page] = []
+        self.again = asyncio.Event()
+        self.reader = kept.log.reader(0)
+        self.reader.at_once = self._at_once
+        self.waiting = asyncio.create_task(self.reader.wait())
+
+    @property
+    def seqs(self) -> list[list[int]]:
+        return [[event.seq for event in page.events] for page in self.pages]
+
+    def _at_once(self, page: Page) -> bool:
+        if self.takes:
+            self.pages.append(page)
+        if len(self.pages) > 1:
+            self.again.set()
+        return self.takes
+
+
+async def test_a_reader_that_waits_is_served_before_publishing_returns_and_sleeps_on(kept: Kept) -> None:
+    served = Served(kept)
+    await asyncio.sleep(0)
+
+    await kept.add("a")
+    await kept.add("b", "c")
+
+    assert (served.seqs, served.reader.seq) == ([[1], [2, 3]], 3)
+    assert not served.waiting.done()
+    served.waiting.cancel()
+
+
+async def test_readers_at_one_place_are_served_the_same_page(kept: Kept) -> None:
+    both = Served(kept), Served(kept)
+    await asyncio.sleep(0)
+
+    await kept.add("a")
+
+    assert both[0].pages[0] is both[1].pages[0]
+    for served in both:
+        served.waiting.cancel()
+
+
+async def test_a_reader_that_cannot_be_served_on_the_spot_is_woken_and_misses_nothing(kept: Kept) -> None:
+    served = Served(kept, takes=False)
+    await asyncio.sleep(0)
+
+    await kept.add("a")
+
+    async with asyncio.timeout(5):
+        await served.waiting
+    assert (served.pages, await drained(served.reader)) == ([], [1])
+
+
+async def test_a_reader_that_is_at_work_is_not_served_between(kept: Kept) -> None:
+    """What it is at work with comes first."""
+    served = Served(kept)
+    await kept.add("a")  # it does not wait yet
+
+    async with asyncio.timeout(5):
+        await served.waiting
+    assert (served.pages, await drained(served.reader)) == ([], [1])
+
+
+@pytest.mark.usefixtures("tiny_ring")
+async def test_a_reader_far_behind_is_not_served_from_the_ring(kept: Kept) -> None:
+    served = Served(kept, takes=False)
+    await asyncio.sleep(0)
+    await kept.add(*"abcdefgh")
+    await served.waiting
+    served.takes, served.waiting = True, asyncio.create_task(served.reader.wait())
+    await asyncio.sleep(0)
+
+    await kept.add("i")
+
+    async with asyncio.timeout(5):
+        await served.waiting
+    assert (served.pages, await drained(served.reader)) == ([], [1, 2, 3, 4, 5, 6, 7, 8, 9])
+
+
+async def test_what_comes_while_a_crowd_is_served_it_gets_together(kept: Kept) -> None:
+    with patch.object(log_module, "CROWD", 2), patch.object(log_module, "SECONDS_EACH", 0.01):
+        crowd = Served(kept), Served(kept)
+        await asyncio.sleep(0)
+        await kept.add("a")
+        await kept.add("b")
+        await kept.add("c", "d")
+
+        assert [served.seqs for served in crowd] == [[[1]], [[1]]]
+        async with asyncio.timeout(5):
+            await asyncio.gather(*(served.again.wait() for served in crowd))
+
+    assert [served.seqs for served in crowd] == [[[1], [2, 3, 4]]] * 2
+    for served in crowd:
+        served.waiting.cancel()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cmdc_gateway.protocol.events import TERMINAL
@@ -57,6 +59,47 @@ class LoggedEvent:
         """The JSON object in a page of events (SSE-11)."""
         head = f'{{"id":"{self.epoch}.{self.seq}","event":"{self.name}","data":'.encode()
         return b'%b%b,"at":%d}' % (head, self.data, self.at)
+
+
+@dataclass(slots=True)
+class Page:
+    """Events in a row. What each transport sends for all of them is joined once, for every reader that takes this page."""
+
+    events: Sequence[LoggedEvent]
+    _terminal: bool | None = field(default=None, init=False, repr=False, compare=False)
+    _chunk: bytes | None = field(default=None, init=False, repr=False, compare=False)
+    _messages: bytes | None = field(default=None, init=False, repr=False, compare=False)
+
+    @property
+    def terminal(self) -> bool:
+        """Whether a run ends in it."""
+        if self._terminal is None:
+            self._terminal = any(event.terminal for event in self.events)
+        return self._terminal
+
+    @property
+    def chunk(self) -> bytes:
+        """Their SSE frames as one chunk of an HTTP/1.1 body."""
+        if self._chunk is None:
+            frames = b"".join([event.sse for event in self.events])
+            self._chunk = b"%x\r\n%b\r\n" % (len(frames), frames)
+        return self._chunk
+
+    @property
+    def messages(self) -> bytes:
+        """Their WebSocket messages as a server sends them: each in a frame of its own, unmasked (RFC 6455, 5.2)."""
+        if self._messages is None:
+            self._messages = b"".join([_text_frame(event.text.encode()) for event in self.events])
+        return self._messages
+
+
+def _text_frame(payload: bytes) -> bytes:
+    size = len(payload)
+    if size < 126:
+        return struct.pack("!BB", 0x81, size) + payload
+    if size < 1 << 16:
+        return struct.pack("!BBH", 0x81, 126, size) + payload
+    return struct.pack("!BBQ", 0x81, 127, size) + payload
 
 
 @dataclass(frozen=True, slots=True)

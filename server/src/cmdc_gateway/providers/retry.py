@@ -82,20 +82,63 @@ class Retrying:
 
     async def _without_silence(self, request: ModelRequest) -> AsyncGenerator[ModelSignal]:
         chunks = self._provider.stream(request)
+        silence = _Silence(self._stall_seconds)
         try:
             while True:
-                silence = asyncio.timeout(self._stall_seconds)
+                silence.begins()
                 try:
-                    async with silence:
-                        chunk = await anext(chunks)
+                    chunk = await anext(chunks)
                 except StopAsyncIteration:
                     return
-                except TimeoutError:
-                    if not silence.expired():
+                except asyncio.CancelledError:
+                    if not silence.was_too_long():
                         raise
                     raise ModelError(f"the model sent nothing for {self._stall_seconds:g} s", transient=True) from None
+                finally:
+                    silence.ends()
                 yield chunk
         finally:
+            silence.close()
             # What a provider gives back need only be an iterator; closing a generator frees its connection.
             if isinstance(chunks, AsyncGenerator):
                 await chunks.aclose()
+
+
+class _Silence:
+    """Cancels the task that waits for a chunk once it has waited too long.
+
+    As `asyncio.timeout`, but with one timer for all the waits: there is one for every piece of text, and nearly all of
+    them are short. An async generator may be run by another task each time, so a wait says whose it is.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._seconds = seconds
+        self._since = 0.0
+        self._waiting: asyncio.Task[object] | None = None
+        self._cancelling = 0
+        self._too_long = False
+        self._timer = self._loop.call_later(seconds, self._look)
+
+    def begins(self) -> None:
+        """A wait begins."""
+        self._since, self._waiting = self._loop.time(), asyncio.current_task()
+
+    def ends(self) -> None:
+        """It is over."""
+        self._waiting = None
+
+    def was_too_long(self) -> bool:
+        """Whether it was this, and nobody else, that cancelled the task; takes its cancellation back."""
+        return self._too_long and self._waiting is not None and self._waiting.uncancel() <= self._cancelling
+
+    def close(self) -> None:
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        waited = self._loop.time() - self._since if self._waiting is not None else 0.0
+        if self._waiting is not None and waited >= self._seconds:
+            self._cancelling, self._too_long = self._waiting.cancelling(), True
+            self._waiting.cancel()
+        else:
+            self._timer = self._loop.call_later(self._seconds - waited, self._look)

@@ -3,22 +3,30 @@
 A reader is a number: how far it has come. What it lacks it takes from the recent ring, or, further back, from the
 store; between two looks it waits to be woken. Nothing is queued for anybody, so a reader that does not read costs a
 number and delays nobody (SSE-9, SSE-10).
+
+A reader that waits may leave a way to be served on the spot: then what was published is on its way to all such readers
+before anything else happens, with one call for each. A crowd of readers is not served more often than it can be: what is
+published meanwhile they get together.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Literal, Protocol
 
 from cmdc_gateway.protocol.events import Event, encode_data
-from cmdc_gateway.protocol.frames import Cursor, LoggedEvent
+from cmdc_gateway.protocol.frames import Cursor, LoggedEvent, Page
 
 RING_BYTES = 256 * 1024
 PAGE_EVENTS = 1_000
 PAGE_BYTES = 256 * 1024
+AT_ONCE_BYTES = 64 * 1024
+CROWD = 32
+SECONDS_EACH = 20e-6
+"""A crowd is served again after this time for each of its readers: about twice what serving one takes."""
 
 CloseReason = Literal["deleted", "lost"]
 
@@ -49,6 +57,9 @@ class EventLog:
         self._ring: deque[LoggedEvent] = deque()
         self._ring_bytes = 0
         self._readers: dict[Reader, None] = {}  # woken in the order in which they came
+        self._newest: tuple[int, Page] | None = None
+        self._served_at = 0.0
+        self._serving: asyncio.TimerHandle | None = None
 
     @property
     def end(self) -> Cursor:
@@ -81,7 +92,8 @@ class EventLog:
         self.last_seq = events[-1].seq
         while self._ring_bytes > RING_BYTES and len(self._ring) > len(events):
             self._ring_bytes -= len(self._ring.popleft().data)
-        self.wake()
+        self._newest = None
+        self._serve()
 
     def trimmed(self, before: int) -> None:
         """Take note that events below `before` are kept no longer."""
@@ -92,6 +104,27 @@ class EventLog:
     def wake(self) -> None:
         for reader in self._readers:
             reader.wake()
+
+    def _serve(self) -> None:
+        """Let readers have what is new; a crowd, once it has had the time for what was new before."""
+        if len(self._readers) < CROWD:
+            self._serve_all()
+        elif self._serving is None:
+            loop = asyncio.get_running_loop()
+            wait = self._served_at + len(self._readers) * SECONDS_EACH - loop.time()
+            if wait > 0:
+                self._serving = loop.call_later(wait, self._serve_all)
+            else:
+                self._served_at = loop.time()
+                self._serve_all()
+
+    def _serve_all(self) -> None:
+        if self._serving is not None:
+            self._serving.cancel()
+            self._serving = None
+            self._served_at = asyncio.get_running_loop().time()
+        for reader in self._readers:
+            reader.serve()
 
     def close(self, reason: CloseReason) -> None:
         """No more events will come; readers end once they have read what there is."""
@@ -108,12 +141,22 @@ class EventLog:
         # A commit is stored before it is shown: what the store is ahead by will be shown in its time.
         return [event for event in page if event.seq <= self.last_seq]
 
-    def _page(self, index: int) -> list[LoggedEvent]:
+    def recent(self, after: int) -> Page | None:
+        """What comes after seq `after`, if it is at hand and little; the same page for all who ask the same."""
+        if self._newest is not None and self._newest[0] == after:
+            return self._newest[1]
+        if after >= self.last_seq or not self._ring or self._ring[0].seq > after + 1:
+            return None
+        page = Page(self._page(after + 1 - self._ring[0].seq, AT_ONCE_BYTES))
+        self._newest = after, page
+        return page
+
+    def _page(self, index: int, max_bytes: int = PAGE_BYTES) -> list[LoggedEvent]:
         page: list[LoggedEvent] = []
         size = 0
         for event in islice(self._ring, index, index + PAGE_EVENTS):
             size += len(event.data)
-            if page and size > PAGE_BYTES:
+            if page and size > max_bytes:
                 break
             page.append(event)
         return page
@@ -129,12 +172,17 @@ class EventLog:
 
 
 class Reader:
-    """Somebody reading a log: how far they have come, and a bell."""
+    """Somebody reading a log: how far they have come, and a bell.
 
-    __slots__ = ("_bell", "_log", "_rung", "seq")
+    `at_once` is called with a page while the reader waits: it either sends all of it without waiting, or sends nothing
+    and returns False; then the bell rings.
+    """
+
+    __slots__ = ("_bell", "_log", "_rung", "at_once", "seq")
 
     def __init__(self, log: EventLog, after: int) -> None:
         self.seq = after
+        self.at_once: Callable[[Page], bool] | None = None
         self._log = log
         self._bell: asyncio.Future[None] | None = None
         self._rung = False
@@ -147,6 +195,17 @@ class Reader:
                 raise Trimmed
             self.seq = page[-1].seq
         return page
+
+    def serve(self) -> None:
+        """There is something new."""
+        bell = self._bell
+        if bell is not None and self.at_once is not None and not bell.done():
+            page = self._log.recent(self.seq)
+            if page is not None and self.at_once(page):
+                self.seq = page.events[-1].seq
+                if self.seq == self._log.last_seq:
+                    return
+        self.wake()
 
     def wake(self) -> None:
         self._rung = True

@@ -17,6 +17,8 @@ from cmdc_gateway.kernel.ledger import Amount, Ledger
 from cmdc_gateway.protocol.history import TokenUsage
 from cmdc_gateway.tenancy.keys import Caller
 
+_DAY_MS = 86_400_000
+
 Period = Literal["day", "month", "total"]
 
 
@@ -78,6 +80,7 @@ class Meter:
         }
         self.recalled: set[str] = set()
         self._changed = asyncio.Condition()
+        self._day = -1, ""  # asked for with every piece of text
         self._settling: set[asyncio.Task[None]] = set()
 
     @property
@@ -133,7 +136,10 @@ class Meter:
 
     def day(self) -> str:
         """Today, in UTC, as `YYYY-MM-DD`."""
-        return datetime.fromtimestamp(self._clock() / 1000, UTC).strftime("%Y-%m-%d")
+        number = self._clock() // _DAY_MS
+        if number != self._day[0]:
+            self._day = number, datetime.fromtimestamp(number * _DAY_MS / 1000, UTC).strftime("%Y-%m-%d")
+        return self._day[1]
 
     async def _tell(self) -> None:
         async with self._changed:

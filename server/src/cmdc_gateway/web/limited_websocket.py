@@ -19,6 +19,7 @@ from uvicorn.server import ServerState
 from websockets.datastructures import Headers
 from websockets.frames import CloseCode, Frame
 from websockets.http11 import Request, Response
+from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.typing import StatusLike
 
@@ -95,8 +96,16 @@ class LimitedWebSocketProtocol(WebSocketsSansIOProtocol):
                     "abort": self._closing.abort,
                     "reset": self._closing.reset,
                     "buffered": self._closing.get_write_buffer_size,
+                    "push": self._push,
                 },
             }
+
+    def _push(self, frames: bytes) -> bool:
+        """Write whole frames without waiting; return False, and write nothing, where it would have to wait."""
+        if not self.writable.is_set() or self.close_sent or self.conn.state is not State.OPEN:
+            return False
+        self.transport.write(frames)
+        return True
 
     async def send(self, message: ASGISendEvent) -> None:
         await super().send(message)

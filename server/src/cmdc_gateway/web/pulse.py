@@ -30,7 +30,12 @@ class Beat:
 
     def end(self) -> None:
         """The write is done."""
-        self.writing_since, self.wrote_at, self.due = None, asyncio.get_running_loop().time(), False
+        self.writing_since = None
+        self.written()
+
+    def written(self) -> None:
+        """Something was written, without waiting."""
+        self.wrote_at, self.due = asyncio.get_running_loop().time(), False
 
 
 class Pulse:

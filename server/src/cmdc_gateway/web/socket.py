@@ -16,6 +16,7 @@ from cmdc_gateway.errors import BadRequest, Forbidden, RateLimited, Unauthorized
 from cmdc_gateway.kernel.bucket import Bucket
 from cmdc_gateway.protocol.decisions import ApproveBody, RejectBody, RespondBody
 from cmdc_gateway.protocol.encoding import dumps
+from cmdc_gateway.protocol.frames import Page
 from cmdc_gateway.protocol.sessions import AbortBody, PromptBody
 from cmdc_gateway.protocol.strict import NotStrictJson, parse_object
 from cmdc_gateway.sessions.commands import unattended
@@ -132,6 +133,7 @@ class _Conversation:
             wrote_at=loop.time(),
         )
         self._connection = Connection(admission.caller.key_id, reader.wake, session, self._abort)
+        self._push: Callable[[bytes], bool] = transport.get("push", _cannot)
         self._bucket = Bucket(MESSAGES_PER_SECOND, MESSAGES_PER_SECOND, MESSAGES_PER_SECOND, loop.time())
         self._dropped: asyncio.Task[None] | None = None
 
@@ -141,6 +143,7 @@ class _Conversation:
         loop = asyncio.get_running_loop()
         try:
             await self._socket.accept(subprotocol)
+            self._reader.at_once = self._at_once
             # A connection that breaks may fail both, and the first to say so is believed.
             talking = unattended(loop.create_task(self._talk()))
             listening = unattended(loop.create_task(self._listen()))
@@ -197,6 +200,10 @@ class _Conversation:
             if self._connection.released:
                 return RESTARTING
             await self._reader.wait()
+
+    def _at_once(self, page: Page) -> bool:
+        """Send a page with one call, unless an action waits for its acknowledgement."""
+        return not self._quiet.locked() and self._connection.ended is None and self._push(page.messages)
 
     async def _send(self, text: str) -> None:
         self._beat.begin()
@@ -295,6 +302,11 @@ class _Conversation:
                 return await actions.respond(caller, key, validated(RespondBody, data), once)
             case _:
                 return await actions.abort(caller, key, validated(AbortBody, data), once)
+
+
+def _cannot(frames: bytes) -> bool:
+    del frames
+    return False
 
 
 def _action_id(data: dict[str, Any]) -> str | None:

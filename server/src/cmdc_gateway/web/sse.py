@@ -10,7 +10,7 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from cmdc_gateway.protocol.frames import HEARTBEAT, LoggedEvent
+from cmdc_gateway.protocol.frames import HEARTBEAT, LoggedEvent, Page
 from cmdc_gateway.sessions.log import EventLog, Reader, Trimmed
 from cmdc_gateway.sessions.session import Session
 from cmdc_gateway.web.connections import Connection, Connections
@@ -76,6 +76,8 @@ class EventStream(Response):
         try:
             await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
             await _write(send, HEARTBEAT, beat)
+            if "pusher" in transport and self._selection.types is None:
+                reader.at_once = _at_once(transport["pusher"](), beat)
             await self._send_events(reader, send, beat, connection, transport.get("closing", lambda: False))
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
@@ -119,7 +121,9 @@ class EventStream(Response):
             if row is not None and row.first_seq:
                 reader.seq = max(self._selection.after, row.first_seq - 1)
                 return row.status != "done" or reader.seq < row.last_seq
+            at_once, reader.at_once = reader.at_once, None  # this reader is not in its place yet
             await self._wait(reader, send, beat)
+            reader.at_once = at_once
         return False
 
     async def _wait(self, reader: Reader, send: Send, beat: Beat) -> None:
@@ -142,6 +146,18 @@ class EventStream(Response):
 
     def _sends(self, event: LoggedEvent) -> bool:
         return self._selection.types is None or event.name in self._selection.types
+
+
+def _at_once(push: Callable[[bytes], bool], beat: Beat) -> Callable[[Page], bool]:
+    """Serve a reader that waits with one call. The end of a run is left to its stream, which has more to do then."""
+
+    def at_once(page: Page) -> bool:
+        if page.terminal or not push(page.chunk):
+            return False
+        beat.written()
+        return True
+
+    return at_once
 
 
 async def _write(send: Send, chunk: bytes, beat: Beat) -> None:
