@@ -46,6 +46,7 @@ from cmdc_gateway.web.limits import HttpLimits
 from cmdc_gateway.web.openapi import publish
 from cmdc_gateway.web.pulse import Pulse
 from cmdc_gateway.web.routes import decisions, events, history, service, sessions, tools
+from cmdc_gateway.web.shortcuts import Shortcuts
 from cmdc_gateway.web.socket import EventSocket
 from cmdc_gateway.web.state import Gateway
 
@@ -155,6 +156,7 @@ def create_app(
             Middleware(Cors, origins=settings.cors_origins),
             Middleware(SafetyNet),
             Middleware(Gate, keys=keys, tickets=tickets, rate=rate, key_in_socket_url=settings.ws_api_key),
+            Middleware(Shortcuts, gateway=gateway),
         ],
     )
     app.state.gateway = gateway

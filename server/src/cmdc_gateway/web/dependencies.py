@@ -99,13 +99,18 @@ def body(model: type[Body]) -> Any:
     """A dependency that gives the request's body as `model`, strictly (HTTP-1, HTTP-3, HTTP-4, HTTP-5)."""
 
     async def parse(request: Request) -> Body:
-        raw = await _raw_body(request)
-        if not raw and not _required(model):
-            return model.model_validate({})
-        _check_content_type(request)
-        return parsed(model, raw)
+        return await read_as(model, request)
 
     return Depends(parse)
+
+
+async def read_as(model: type[Body], request: Request) -> Body:
+    """The request's body as `model`."""
+    raw = await _raw_body(request)
+    if not raw and not _required(model):
+        return model.model_validate({})
+    _check_content_type(request)
+    return parsed(model, raw)
 
 
 def parsed(model: type[Body], raw: bytes) -> Body:
@@ -135,6 +140,8 @@ def query(model: type[Query]) -> Callable[[Request], Awaitable[Query]]:
 
 def parsed_query(model: type[Query], params: QueryParams) -> Query:
     """Parameters as `model`. Raises BadRequest."""
+    if not params:
+        return model()
     names = [name for name, _ in params.multi_items()]
     for name in names:
         if names.count(name) > 1:
@@ -147,7 +154,9 @@ def parsed_query(model: type[Query], params: QueryParams) -> Query:
 
 async def no_body(request: Request) -> None:
     """Read and drop a body that means nothing here, within the usual bounds."""
-    await _raw_body(request)
+    headers = request.headers
+    if "content-length" in headers or "transfer-encoding" in headers:  # else there is none (RFC 9112, 6.3)
+        await _raw_body(request)
 
 
 def _limits(request: Request) -> HttpLimits:
@@ -164,6 +173,8 @@ def _required(model: type[BaseModel]) -> bool:
 
 def _check_content_type(request: Request) -> None:
     values = request.headers.getlist("content-type")
+    if values == ["application/json"]:  # as nearly everybody writes it
+        return
     header = Header()
     header["Content-Type"] = values[0] if len(values) == 1 else "none/none"
     charset = header.get_content_charset("utf-8")

@@ -1,0 +1,76 @@
+"""A shorter way for the three requests that come most: a prompt, a look at a session, and a stream.
+
+FastAPI finds out anew for each request which route it is for and what that depends on, which costs more than what these
+routes do. Here their functions are called as FastAPI would call them, with what the same functions make of the request.
+They are routes like all others besides: of these are published, and they answer whatever is not one of the three.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from cmdc_gateway.errors import GatewayError
+from cmdc_gateway.protocol.sessions import PromptBody
+from cmdc_gateway.store.store import SessionKey, StoreDown
+from cmdc_gateway.web.dependencies import (
+    NoQuery,
+    admission,
+    idempotency_key,
+    no_body,
+    parsed_query,
+    read_as,
+)
+from cmdc_gateway.web.errors import as_gateway_error, error_response
+from cmdc_gateway.web.routes.events import EventsQuery, read_events
+from cmdc_gateway.web.routes.sessions import get_session, post_prompt
+from cmdc_gateway.web.state import Gateway
+
+_PATH = re.compile(r"/v1/sessions/([^/]+)(/prompt|/events|)")
+
+Answer = Callable[[Request, SessionKey], Awaitable[Response]]
+
+
+class Shortcuts:
+    """ASGI middleware, behind the gate."""
+
+    def __init__(self, app: ASGIApp, *, gateway: Gateway) -> None:
+        self.app = app
+        self._gateway = gateway
+        self._answers: dict[tuple[str, str], Answer] = {
+            ("POST", "/prompt"): self._prompt,
+            ("GET", ""): self._look,
+            ("GET", "/events"): self._read,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        found = _PATH.fullmatch(scope["path"]) if scope["type"] == "http" else None
+        answer = self._answers.get((scope["method"], found[2])) if found else None
+        if found is None or answer is None:
+            await self.app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        try:
+            response = await answer(request, SessionKey(admission(request).caller.tenant, found[1]))
+        except (GatewayError, StoreDown) as failure:
+            response = error_response(as_gateway_error(failure))
+        await response(scope, receive, send)
+
+    async def _prompt(self, request: Request, key: SessionKey) -> Response:
+        parsed_query(NoQuery, request.query_params)
+        sent = await read_as(PromptBody, request)
+        return await post_prompt(self._gateway, admission(request).caller, key, sent, await idempotency_key(request))
+
+    async def _look(self, request: Request, key: SessionKey) -> Response:
+        parsed_query(NoQuery, request.query_params)
+        await no_body(request)
+        return await get_session(self._gateway, key)
+
+    async def _read(self, request: Request, key: SessionKey) -> Response:
+        sent = parsed_query(EventsQuery, request.query_params)
+        await no_body(request)
+        return await read_events(request, self._gateway, admission(request).caller, key, sent)
