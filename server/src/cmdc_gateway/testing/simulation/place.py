@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cmdc_gateway.providers.catalog import Catalog
-from cmdc_gateway.providers.litellm import ModelTarget
+from cmdc_gateway.providers.target import ModelTarget
 from cmdc_gateway.sessions.idempotency import Idempotency
 from cmdc_gateway.sessions.registry import Registry
 from cmdc_gateway.sessions.services import Services
