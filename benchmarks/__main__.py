@@ -21,9 +21,11 @@ from benchmarks.processes import pin_client
 
 WORKLOADS = {
     1: "fan_out",
+    2: "many_sessions",
     3: "requests",
     4: "turns",
     5: "model_turns",
+    6: "sockets",
     7: "idle",
     8: "start",
 }

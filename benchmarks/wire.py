@@ -6,6 +6,7 @@ import json
 import select
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
@@ -17,10 +18,10 @@ _READ_BYTES = 256 * 1024
 _LAST_CHUNK = b"0\r\n\r\n"
 
 
-def call(server: Server, method: str, path: str, body: object = None) -> tuple[int, Any]:
+def call(server: Server, method: str, path: str, body: object = None, *, accept: str | None = None) -> tuple[int, Any]:
     """One request on a connection of its own: the status, and the JSON of the answer."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=_PATIENCE_SECONDS) as connection:
-        connection.sendall(request(method, path, body, close=True))
+        connection.sendall(request(method, path, body, close=True, accept=accept))
         raw = b""
         while piece := connection.recv(_READ_BYTES):
             raw += piece
@@ -28,11 +29,11 @@ def call(server: Server, method: str, path: str, body: object = None) -> tuple[i
     return int(head.split(b" ", 2)[1]), json.loads(content or b"null")
 
 
-def request(method: str, path: str, body: object = None, *, close: bool = False) -> bytes:
+def request(method: str, path: str, body: object = None, *, close: bool = False, accept: str | None = None) -> bytes:
     """The bytes of a request."""
     content = b"" if body is None else json.dumps(body).encode()
     described = f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n" if content else ""
-    ending = "Connection: close\r\n" if close else ""
+    ending = ("Connection: close\r\n" if close else "") + (f"Accept: {accept}\r\n" if accept else "")
     head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nX-API-Key: {KEY}\r\n{described}{ending}\r\n"
     return head.encode() + content
 
@@ -61,12 +62,13 @@ class Stream:
     pieces: list[bytes] = field(default_factory=list[bytes])
     ended: bool = False
 
-    def take(self) -> None:
-        """Read what has come."""
+    def take(self) -> int:
+        """Read what has come; return how many bytes that was."""
         piece = self.connection.recv(_READ_BYTES)
         self.pieces.append(piece)
         if piece.endswith(_LAST_CHUNK) or not piece:
             self.ended = True
+        return len(piece)
 
     @property
     def body(self) -> bytes:
@@ -110,8 +112,8 @@ class Crowd:
         if not self._poll.poll(_PATIENCE_SECONDS):
             raise TimeoutError("nothing comes")
 
-    def read_to_the_end(self) -> None:
-        """Return when every stream has ended."""
+    def read_to_the_end(self, came: Callable[[Stream, int], None] | None = None) -> None:
+        """Return when every stream has ended. `came` hears of every piece and its size."""
         left = sum(not stream.ended for stream in self.streams)
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while left:
@@ -119,7 +121,9 @@ class Crowd:
                 raise TimeoutError(f"{left} streams have not ended")
             for number, _ in self._poll.poll(1.0):
                 stream = self._by_number[number]
-                stream.take()
+                size = stream.take()
+                if came is not None:
+                    came(stream, size)
                 if stream.ended:
                     self._poll.unregister(number)
                     left -= 1
@@ -160,6 +164,64 @@ def check_run(body: bytes, text: list[str]) -> int:
     numbers = [int(event.id.rpartition(".")[2]) for event in listed if event.id]
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers))) if numbers else True
     return len(listed)
+
+
+_UPGRADE = (
+    "GET /v1/sessions/{session}/ws HTTP/1.1\r\nHost: 127.0.0.1\r\nX-API-Key: {key}\r\nConnection: Upgrade\r\n"
+    "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+
+
+def open_socket(server: Server, session_id: str) -> socket.socket:
+    """A WebSocket on a session."""
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=_PATIENCE_SECONDS)
+    connection.sendall(_UPGRADE.format(session=session_id, key=KEY).encode())
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):  # one byte at a time: what follows is a frame
+        head += connection.recv(1)
+    assert head.startswith(b"HTTP/1.1 101"), head
+    return connection
+
+
+def read_messages(sockets: list[socket.socket], last: bytes) -> list[bytes]:
+    """What each was sent, up to the message that has this in it."""
+    poll = select.epoll()
+    received = {connection.fileno(): list[bytes]() for connection in sockets}
+    by_number = {connection.fileno(): connection for connection in sockets}
+    for number in received:
+        poll.register(number, select.EPOLLIN)
+    left = len(sockets)
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while left:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{left} WebSockets have not been sent everything")
+        for number, _ in poll.poll(1.0):
+            received[number].append(by_number[number].recv(_READ_BYTES))
+            tail = b"".join(received[number][-2:])
+            if last in tail and tail.endswith(b"}"):
+                poll.unregister(number)
+                left -= 1
+    poll.close()
+    return [b"".join(pieces) for pieces in received.values()]
+
+
+def check_messages(raw: bytes, text: list[str]) -> int:
+    """See that frames are one whole run that says these pieces; return how many events it has."""
+    found: list[dict[str, Any]] = []
+    at = 0
+    while at < len(raw):
+        size, skip = raw[at + 1], 2
+        if size == 126:
+            size, skip = int.from_bytes(raw[at + 2 : at + 4], "big"), 4
+        elif size == 127:
+            size, skip = int.from_bytes(raw[at + 2 : at + 10], "big"), 10
+        assert raw[at] == 0x81, "a whole text message"
+        found.append(json.loads(raw[at + skip : at + skip + size]))
+        at += skip + size
+    assert [event["data"]["delta"] for event in found if event["event"] == "message_delta"] == text
+    numbers = [int(event["id"].rpartition(".")[2]) for event in found]
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    return len(found)
 
 
 class Callers:

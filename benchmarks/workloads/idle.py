@@ -1,20 +1,13 @@
-"""Streams on which nothing happens: what one keeps in memory, and what its heartbeats cost."""
+"""Streams on which nothing happens: what one keeps in memory."""
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Iterator
 
 from benchmarks.figures import Figure
-from benchmarks.processes import KEY, Server, gateway
-from benchmarks.wire import Crowd, new_session
-
-_UPGRADE = (
-    "GET /v1/sessions/{session}/ws HTTP/1.1\r\nHost: 127.0.0.1\r\nX-API-Key: {key}\r\nConnection: Upgrade\r\n"
-    "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-)
-_HEARTBEAT_MS = 1_000
+from benchmarks.processes import gateway
+from benchmarks.wire import Crowd, new_session, open_socket
 
 
 def run(*, full: bool) -> Iterator[Figure]:
@@ -30,11 +23,11 @@ def run(*, full: bool) -> Iterator[Figure]:
         crowd.close()
     with gateway() as server:
         session_id = new_session(server)
-        for connection in [_socket(server, session_id) for _ in range(100)]:
+        for connection in [open_socket(server, session_id) for _ in range(100)]:
             connection.close()
         time.sleep(0.5)
         before = server.memory
-        sockets = [_socket(server, session_id) for _ in range(readers)]
+        sockets = [open_socket(server, session_id) for _ in range(readers)]
         yield _memory(f"{readers:,} idle WebSockets", (server.memory - before) / readers, 28)
         for connection in sockets:
             connection.close()
@@ -42,10 +35,3 @@ def run(*, full: bool) -> Iterator[Figure]:
 
 def _memory(what: str, size: float, bound: float) -> Figure:
     return Figure(7, f"{what}, memory of each", size / 1024, bound, unit="KiB")
-
-
-def _socket(server: Server, session_id: str) -> socket.socket:
-    connection = socket.create_connection(("127.0.0.1", server.port), timeout=30)
-    connection.sendall(_UPGRADE.format(session=session_id, key=KEY).encode())
-    assert connection.recv(4_096).startswith(b"HTTP/1.1 101")
-    return connection
