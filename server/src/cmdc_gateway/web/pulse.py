@@ -13,7 +13,8 @@ STALLED_AFTER_SECONDS = 30.0
 class Beat:
     """One stream, as its timer sees it. Times are of the event loop's clock, in seconds.
 
-    `writing_since` is set while a write waits for the peer; `buffered` tells how many bytes it has yet to take.
+    `writing_since` is set while a write waits for the peer: when it began, or when the peer was last seen to take
+    something. `buffered` tells how many bytes it has yet to take.
     """
 
     wake: Callable[[], None]
@@ -83,10 +84,9 @@ class Pulse:
 
     def _check_progress(self, beat: Beat, now: float) -> None:
         assert beat.writing_since is not None, "asked about while it writes"
-        if now - beat.writing_since < self.stalled_after:
-            return
         left = beat.buffered()
         if left < beat.left_before:  # slow, but it reads
-            beat.writing_since, beat.left_before = now, left
-        else:
+            beat.writing_since = now
+        elif now - beat.writing_since >= self.stalled_after:
             beat.abort()
+        beat.left_before = left
