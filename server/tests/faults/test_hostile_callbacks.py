@@ -86,9 +86,10 @@ async def test_no_address_that_is_not_allowed_is_connected_to(
     experiment: Experiment, served: Served, network: Network
 ) -> None:
     """CB-5: written in the URL, resolved from a name, beside a public one, after a redirect, or on second thoughts."""
-    chance = experiment.chance
-    forms = chance.sample(FORBIDDEN, k=experiment.trials(short=12, long=len(FORBIDDEN)))
-    literals = chance.sample(_literals(), k=experiment.trials(short=40, long=len(_literals())))
+    chance, part = experiment.chance, experiment.part
+    forms, literals = chance.sample(FORBIDDEN, k=12), chance.sample(_literals(), k=40)
+    if experiment.long:
+        forms, literals = FORBIDDEN[part.index - 1 :: part.of], _literals()[part.index - 1 :: part.of]
     put_before(served, network)
     async with served.client() as client:
         talk = await Conversation.begin(client, maxTurns=1000)
@@ -120,7 +121,8 @@ async def test_no_address_that_is_not_allowed_is_connected_to(
             assert status == "error"
             assert "redirect" in result
             network.tool.headers = ""
-    experiment.figure("address forms", len(forms) + len(literals))
+    experiment.figure("addresses", len(forms))
+    experiment.figure("spellings in URLs", len(literals))
     experiment.figure("connections to witness sockets", len(network.witness.calls))
     assert network.witness.calls == []
     assert set(network.dialled) <= {PUBLIC}

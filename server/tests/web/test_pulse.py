@@ -23,7 +23,7 @@ class Reader:
         """Let as many seconds pass, with a look at each."""
         for _ in range(seconds):
             self.now += 1
-            self._pulse._look_after_all(self.now, 1)
+            self._pulse._look_after_all(self.now, 1)  # pyright: ignore[reportPrivateUsage]
 
 
 def test_a_reader_that_takes_nothing_is_closed_after_30_seconds() -> None:
