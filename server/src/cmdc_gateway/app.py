@@ -127,7 +127,7 @@ def create_app(
     tickets = Tickets(now_ms)
     actions = Actions(registry, Idempotency(store, now_ms), tickets, addresses)
     rate = RateLimit(settings.rpm, settings.file.rate_limit.burst, clock=time.monotonic)
-    connections = Connections()
+    connections = Connections(keys.knows)
     keys.on_revoked(connections.revoke)
     gateway = Gateway(
         store=store,

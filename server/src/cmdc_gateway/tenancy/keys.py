@@ -64,6 +64,10 @@ class KeyRing:
         entry = self._entries.get(key_id(digest), _NOBODY)
         return entry.caller if compare_digest(entry.digest, digest) else None
 
+    def knows(self, key_id: str) -> bool:
+        """Whether the key of this public name opens anything now."""
+        return key_id in self._entries
+
     def callers(self) -> list[Caller]:
         return [entry.caller for entry in self._entries.values()]
 

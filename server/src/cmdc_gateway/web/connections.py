@@ -39,8 +39,10 @@ class Connection:
 class Connections:
     """The streams of this server."""
 
-    def __init__(self) -> None:
+    def __init__(self, knows: Callable[[str], bool] = lambda _: True) -> None:
+        """`knows` tells whether a key is still good."""
         self.draining = False
+        self._knows = knows
         self._open: set[Connection] = set()
         self._empty = asyncio.Event()
         self._empty.set()
@@ -55,6 +57,8 @@ class Connections:
         connection.draining = self.draining
         self._open.add(connection)
         self._empty.clear()
+        if not self._knows(connection.key_id):  # it was taken away while the stream was being opened
+            connection.end("revoked")
 
     def discard(self, connection: Connection) -> None:
         self._open.discard(connection)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic.alias_generators import to_camel
 from starlette.datastructures import QueryParams
 
-from cmdc_gateway.errors import BadRequest, UnsupportedMediaType
+from cmdc_gateway.errors import BadRequest, Unauthorized, UnsupportedMediaType
 from cmdc_gateway.protocol.strict import NotStrictJson, parse_object
 from cmdc_gateway.protocol.wire import RequestBody
 from cmdc_gateway.store.store import SessionKey
@@ -54,9 +54,10 @@ class PageQuery(QueryModel):
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """A request that was let in. `ticket_scope` is set where a ticket let it in."""
+    """A request that was let in. `ticket_scope` is set where a ticket let it in; `lasts` says whether it still would be."""
 
     caller: Caller
+    lasts: Callable[[], bool]
     ticket_scope: str | None = None
 
 
@@ -107,6 +108,8 @@ def body(model: type[Body]) -> Any:
 async def read_as(model: type[Body], request: Request) -> Body:
     """The request's body as `model`."""
     raw = await _raw_body(request)
+    if not admission(request).lasts():  # the body took its time, and the key was taken away meanwhile
+        raise Unauthorized
     if not raw and not _required(model):
         return model.model_validate({})
     _check_content_type(request)

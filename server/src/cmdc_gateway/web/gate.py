@@ -71,12 +71,12 @@ class Gate:
     def _admit(self, scope: Scope) -> Admission:
         stream = _EVENTS.fullmatch(scope["path"])
         if stream is None:
-            return Admission(self._admit_key(scope))
+            return self._admitted(self._admit_key(scope))
         query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         if "api_key" in query:
             raise BadRequest("an API key does not belong in this URL; send it as a header, or use a ticket")
         if "ticket" not in query or _sent_key(Headers(scope=scope)) is not None:
-            return Admission(self._admit_key(scope))
+            return self._admitted(self._admit_key(scope))
         if scope["method"] != "GET":
             raise Unauthorized
         return self._redeem(query["ticket"][0], stream[1])
@@ -84,14 +84,14 @@ class Gate:
     def _admit_socket(self, scope: Scope) -> Admission:
         headers = Headers(scope=scope)
         if _sent_key(headers) is not None:
-            return Admission(self._admit_key(scope))
+            return self._admitted(self._admit_key(scope))
         place = _SOCKET.fullmatch(scope["path"])
         for protocol in scope.get("subprotocols", ()):
             if place and protocol.startswith(_TICKET_PROTOCOL):
                 return self._redeem(protocol.removeprefix(_TICKET_PROTOCOL), place[1])
         query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         if "api_key" in query and self._key_in_socket_url:
-            return Admission(self._known(query["api_key"][0]))
+            return self._admitted(self._known(query["api_key"][0]))
         raise Unauthorized
 
     def _admit_key(self, scope: Scope) -> Caller:
@@ -108,9 +108,12 @@ class Gate:
 
     def _redeem(self, name: str, session_id: str) -> Admission:
         ticket = self._tickets.redeem(name, session_id)
-        if ticket is None:
+        if ticket is None or not self._keys.knows(ticket.caller.key_id):
             raise Unauthorized
-        return Admission(ticket.caller, ticket.scope)
+        return self._admitted(ticket.caller, ticket.scope)
+
+    def _admitted(self, caller: Caller, ticket_scope: str | None = None) -> Admission:
+        return Admission(caller, lambda: self._keys.knows(caller.key_id), ticket_scope)
 
     def _with_quota(self, send: Send, quota: Quota | None) -> Send:
         if quota is None:
