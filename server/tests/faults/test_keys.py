@@ -26,6 +26,8 @@ from cmdc_gateway.testing.watching import close_code
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
+pytestmark = pytest.mark.timeout(240)  # on a machine that is busy with other things
+
 CLOSED_WITHIN = 5.0
 REVOKED = 4001
 

@@ -33,6 +33,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
+pytestmark = pytest.mark.timeout(240)  # on a machine that is busy with other things
+
 T = TypeVar("T")
 
 WAITING = script(calling(("shell", {"command": "true"}), ("ask_user", {"question": "?"})))

@@ -51,8 +51,8 @@ class ScriptedModelServer:
 
     `requests` is what came in. `fault`, where it is set, is done instead of obeying; `refuse_with` is an HTTP status and
     the provider's words for it; `retry_after` goes out with every refusal; `raw_chunks` are sent as they are, as the
-    data of one event each, in place of a reply; `usage` says whether the usage chunk is sent. `connections` is how many
-    have been made.
+    data of one event each, in place of a reply, or, one list after the other, `raw_replies`; `usage` says whether the usage
+    chunk is sent. `connections` is how many have been made.
     """
 
     def __init__(self) -> None:
@@ -61,6 +61,7 @@ class ScriptedModelServer:
         self.refuse_with: tuple[int, str] | None = None
         self.retry_after: str | None = None
         self.raw_chunks: list[dict[str, Any]] | None = None
+        self.raw_replies: list[list[dict[str, Any]]] | None = None
         self.usage = True
         self.base_url = ""
         self.connections = 0
@@ -129,6 +130,8 @@ class ScriptedModelServer:
             return await _misbehave(self.fault, writer)
         if self.raw_chunks is not None:
             return await _stream(writer, iter(self.raw_chunks), delay=0)
+        if self.raw_replies is not None:
+            return await _stream(writer, iter(self.raw_replies.pop(0)), delay=0)
         try:
             reply = reply_for([_message(message) for message in request.body["messages"]])
         except ModelError as error:
