@@ -172,6 +172,13 @@ def package(session: nox.Session) -> None:
 
 
 @nox.session
+def audit(session: nox.Session) -> None:
+    """Has a dependency a known vulnerability? What cannot be looked up is said; `-- --must` makes that a failure."""
+    session.install("--no-deps", "--require-hashes", "--requirements=constraints-audit.txt")
+    session.run("python", ".ci/audit_dependencies.py", *session.posargs)
+
+
+@nox.session
 def lock(session: nox.Session) -> None:
     """Write the constraints anew. Pins that still fit are kept; `-- --upgrade` takes the newest of everything."""
     compile_pins(
@@ -187,6 +194,7 @@ def lock(session: nox.Session) -> None:
         "--group=pyproject.toml:build",
         "--constraints=constraints.txt",
     )
+    compile_pins(session, "constraints-audit.txt", "--group=pyproject.toml:audit")
     compile_pins(session, "constraints-interop.txt", "--group=pyproject.toml:interop")
     compile_pins(session, "constraints-real-model.txt", "--no-deps", "--group=pyproject.toml:real-model")
 
