@@ -19,9 +19,6 @@ from typing import Any
 CONSTRAINTS = ("constraints.txt", "constraints-interop.txt", "constraints-real-model.txt", "constraints-audit.txt")
 # The package index's own service, which pip-audit asks by default; then the one that gathers them all.
 SERVICES: tuple[tuple[str, ...], ...] = ((), ("--vulnerability-service=osv",))
-    "pypi",
-    "osv",
-)  # the index's own, and the one that gathers them all; the first that answers for a pin counts
 
 
 @dataclass(slots=True)

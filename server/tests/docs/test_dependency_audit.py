@@ -13,6 +13,7 @@ import pytest
 SCRIPT = Path(__file__).parents[3] / ".ci" / "audit_dependencies.py"
 FINE: dict[str, Any] = {"name": "fine", "version": "1.0", "vulns": []}
 FLAWED: dict[str, Any] = {"name": "bad", "version": "2.0", "vulns": [{"id": "CVE-1", "fix_versions": ["2.1"]}]}
+NOTHING: list[dict[str, Any]] = []
 SKIPPED: dict[str, Any] = {"name": "odd", "skip_reason": "not found"}
 
 
@@ -42,7 +43,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         ([[FINE, SKIPPED]], 0, 2, ["NOT AUDITED: 1 dependencies are unknown to it: odd"]),
         ([[SKIPPED], [{**FLAWED, "name": "odd"}]], 1, 1, ["VULNERABLE: odd 2.0: CVE-1, mended in 2.1"]),
         ([[FINE], [{"name": "fine", "skip_reason": "no answer"}]], 0, 0, ["1 dependencies looked up"]),
-        ([[]], 0, 2, ["0 dependencies looked up"]),
+        ([NOTHING], 0, 2, ["0 dependencies looked up"]),
     ],
 )
 def test_a_flaw_fails_and_what_was_not_looked_up_is_said(

@@ -491,7 +491,18 @@ def test_every_link_leads_somewhere(path: Path) -> None:
             assert anchor in anchors(place.read_text(encoding="utf-8")), target
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "ARCHITECTURE.md"])
+def test_every_threat_is_tested_in_files_that_exist() -> None:
+    """SECURITY.md: a threat without a test is a wish."""
+    rows = table(read("SECURITY.md"), "Threat", "Defence").rows
+
+    assert rows
+    for threat, _, tested in rows:
+        assert code(tested), threat
+        for name in code(tested):
+            assert (ROOT / "server" / "tests" / name).is_file(), name
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "SECURITY.md"])
 def test_every_session_of_nox_that_is_named_exists(name: str) -> None:
     sessions = set(re.findall(r"^@nox\.session\ndef (\w+)", read("noxfile.py"), re.MULTILINE))
 

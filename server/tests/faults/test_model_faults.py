@@ -7,7 +7,7 @@ import json
 import math
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,14 +86,15 @@ def obeying(_: ScriptedModelServer) -> None:
 
 def broken_arguments(server: ScriptedModelServer) -> None:
     fragment = {"index": 0, "id": "c", "type": "function", "function": {"name": "list_dir", "arguments": '{"path": '}}
-    usage = {"choices": [], "usage": {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}}
+    usage: dict[str, Any] = {"choices": [], "usage": {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}}
     asked = [call_chunk(fragment), text_chunk("", "tool_calls"), {**text_chunk(""), **usage}]
     answered = [text_chunk("sorry"), text_chunk("", "stop"), {**text_chunk(""), **usage}]
     server.raw_replies = [asked, answered]
 
 
 SORRY = {"text": ["sorry"], "usage": SAID}
-MANY = calling(*[("list_dir", {})] * CALLS, usage=SAID)
+LOOK: tuple[str, dict[str, Any]] = ("list_dir", {})
+MANY = calling(*[LOOK] * CALLS, usage=SAID)
 CASES = (
     Case("400", refusing(400)),
     Case("401", refusing(401)),
@@ -180,7 +181,7 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(folder: Path, cases: Sequence[Case], *, stall_ms: int) -> AsyncIterator[Bench]:
+async def bench(folder: Path, cases: Sequence[Case], *, stall_ms: int) -> AsyncGenerator[Bench]:
     """A gateway that takes so long a silence for a failure."""
     await asyncio.to_thread(folder.mkdir)
     async with AsyncExitStack() as stack:
