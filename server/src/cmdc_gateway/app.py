@@ -42,6 +42,7 @@ from cmdc_gateway.web.connections import Connections
 from cmdc_gateway.web.cors import Cors
 from cmdc_gateway.web.errors import SafetyNet, on_gateway_error, on_http_exception
 from cmdc_gateway.web.gate import Gate
+from cmdc_gateway.web.journal import Journal
 from cmdc_gateway.web.limits import HttpLimits
 from cmdc_gateway.web.openapi import publish
 from cmdc_gateway.web.pulse import Pulse
@@ -153,6 +154,7 @@ def create_app(
             HTTPException: on_http_exception,
         },
         middleware=[
+            Middleware(Journal),
             Middleware(Cors, origins=settings.cors_origins),
             Middleware(SafetyNet),
             Middleware(Gate, keys=keys, tickets=tickets, rate=rate, key_in_socket_url=settings.ws_api_key),

@@ -43,6 +43,7 @@ class Draft:
     messages: list[Message] = field(default_factory=list[Message])
     effects: list[tuple[Turn, Effect]] = field(default_factory=list[tuple[Turn, Effect]])
     spent: list[tuple[str, Amount]] = field(default_factory=list[tuple[str, Amount]])
+    ended: list[tuple[RequestRow, str]] = field(default_factory=list[tuple[RequestRow, str]])
     model_calls_ended: bool = False
     trim_before: int = 0
     deletes: bool = False

@@ -15,6 +15,7 @@ from functools import partial
 from typing import Self
 
 import structlog
+from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from cmdc_gateway.errors import (
     SessionDead,
@@ -111,6 +112,9 @@ class Life:
             await self._room.wait()
 
     async def _live(self) -> None:
+        # Made on behalf of some request, whose id is none of what happens to the session from now on.
+        clear_contextvars()
+        bind_contextvars(tenant=self.key.tenant, session_id=self.key.session_id)
         while self._ended is None:
             batch = [await self._inbox.get()]
             while not self._inbox.empty() and len(batch) < _BATCH:
@@ -172,6 +176,9 @@ class Life:
             self._services.meter.count(Caller(self.key.tenant, key_id), now.account, spent)
         if draft.model_calls_ended:
             self._work.model_call_ended()
+        for run, event in draft.ended:
+            tokens = run.usage.total_tokens
+            _log.info(event, run_id=run.request_id, key_id=run.key_id, steps=run.steps, calls=run.calls, tokens=tokens)
 
     def _act(self, draft: Draft) -> None:
         now = self._present

@@ -95,6 +95,7 @@ class Progress:
             after = replace(after, status="done", last_seq=draft.last_seq)
             now.turn, now.active, now.newest_done = None, None, after
             now.bound.clear()
+            draft.ended.append((after, outcome.events[-1].name))
         else:
             now.active = after
         if after != active:
