@@ -28,6 +28,8 @@ WORKLOADS = {
     6: "sockets",
     7: "idle",
     8: "start",
+    9: "growth",
+    10: "client",
 }
 _FOLDER = Path(__file__).resolve().parent
 _BEGIN, _END = "<!-- results -->\n", "<!-- end of results -->"

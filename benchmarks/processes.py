@@ -48,16 +48,17 @@ class Server:
 
 
 @contextmanager
-def gateway(store: str = "sqlite", config: str = "", **settings: str) -> Generator[Server]:
-    """A gateway with its store in a new folder: `sqlite`, which survives `kill -9`, or `memory`."""
+def gateway(store: str = "sqlite", config: str = "", file: Path | None = None, **settings: str) -> Generator[Server]:
+    """A gateway with its store in `file`, or in a new folder: `sqlite`, which survives `kill -9`, or `memory`."""
     with tempfile.TemporaryDirectory(prefix="cmdc-bench-") as name:
         folder = Path(name)
-        file = folder / "gateway.toml"
-        file.write_text(config, encoding="utf-8")
+        toml = folder / "gateway.toml"
+        toml.write_text(config, encoding="utf-8")
+        kept = file or folder / "store.db"
         environ = {
             "GATEWAY_API_KEYS": KEY,
-            "GATEWAY_STORE": f"sqlite:///{folder / 'store.db'}" if store == "sqlite" else "memory:",
-            "GATEWAY_CONFIG": str(file),
+            "GATEWAY_STORE": f"sqlite:///{kept}" if store == "sqlite" else "memory:",
+            "GATEWAY_CONFIG": str(toml),
             "GATEWAY_WORKSPACE": name,
             "GATEWAY_RATE_LIMIT_RPM": "0",
             "GATEWAY_PORT": "0",

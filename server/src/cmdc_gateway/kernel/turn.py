@@ -128,6 +128,8 @@ class Turn:
 
     @property
     def state(self) -> RunState:
+        if not self._open:
+            return "working"
         stages = {item.stage for item in self._open.values()}
         if "waiting_approval" in stages:
             return "waiting_approval"

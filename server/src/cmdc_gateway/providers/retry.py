@@ -108,13 +108,14 @@ class _Silence:
     """Cancels the task that waits for a chunk once it has waited too long.
 
     As `asyncio.timeout`, but with one timer for all the waits: there is one for every piece of text, and nearly all of
-    them are short. An async generator may be run by another task each time, so a wait says whose it is.
+    them are short. All waits are of the task that made it.
     """
 
     def __init__(self, seconds: float) -> None:
         self._loop = asyncio.get_running_loop()
         self._seconds = seconds
         self._since = 0.0
+        self._task = asyncio.current_task()
         self._waiting: asyncio.Task[object] | None = None
         self._cancelling = 0
         self._too_long = False
@@ -122,7 +123,7 @@ class _Silence:
 
     def begins(self) -> None:
         """A wait begins."""
-        self._since, self._waiting = self._loop.time(), asyncio.current_task()
+        self._since, self._waiting = self._loop.time(), self._task
 
     def ends(self) -> None:
         """It is over."""

@@ -46,6 +46,7 @@ from cmdc_gateway.sessions.services import Services
 from cmdc_gateway.sessions.settings import NewerSettings
 from cmdc_gateway.sessions.work import Work
 from cmdc_gateway.store.store import (
+    AppendEvents,
     DeleteSession,
     Fence,
     FenceLost,
@@ -62,9 +63,9 @@ _RETRY_SECONDS = 0.25
 _log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Told:
-    """Something that happened to a run, told by work that was started for it."""
+    """Something that happened to a run, told by work that was started for it. Never changed."""
 
     turn: Turn
     signal: Signal
@@ -84,7 +85,7 @@ class Life:
         self._when_over = when_over
         self._inbox: asyncio.Queue[Command | Told] = asyncio.Queue()
         self._room = asyncio.Event()
-        self._work = Work(self._tell, services.meter)
+        self._work = Work(self._tell, self._tell_now, services.meter)
         self._deadlines = Deadlines()
         self._task: asyncio.Task[None] | None = None
         self._down = False
@@ -110,6 +111,12 @@ class Life:
         if self._inbox.qsize() > _CROWDED:
             self._room.clear()
             await self._room.wait()
+
+    def _tell_now(self, turn: Turn, signal: Signal) -> bool:
+        if self._inbox.qsize() >= _CROWDED:
+            return False
+        self._inbox.put_nowait(Told(turn, signal))
+        return True
 
     async def _live(self) -> None:
         # Made on behalf of some request, whose id is none of what happens to the session from now on.
@@ -152,6 +159,11 @@ class Life:
                 break
             self._progress.begin_next(now, draft)
         self._progress.settle_row(now, draft)
+        if not commands and draft.has_only_events(now.row):  # pieces of text, by far the commonest
+            if draft.events:
+                await self._services.store.commit((AppendEvents(self.key, tuple(draft.events)),), self._fence)
+                self.log.publish(draft.events)
+            return
         writes = draft.writes(now.row)
         if draft.deletes:
             writes.append(DeleteSession(self.key))

@@ -30,6 +30,7 @@ from cmdc_gateway.tenancy.meter import Account, Meter, Reservation
 from cmdc_gateway.tools.tool import Tool
 
 Tell = Callable[[Turn, Signal], Awaitable[None]]
+TellNow = Callable[[Turn, Signal], bool]
 
 # Held for an answer whose length nobody has bounded.
 _PRESUMED_ANSWER_TOKENS = 4_096
@@ -40,8 +41,10 @@ _log = structlog.get_logger(__name__)
 class Work:
     """Starts effects and tells the session what comes of them."""
 
-    def __init__(self, tell: Tell, meter: Meter) -> None:
+    def __init__(self, tell: Tell, tell_now: TellNow, meter: Meter) -> None:
+        """`tell_now` tells without waiting, or tells nothing and returns False where there is no room."""
         self._tell = tell
+        self._tell_now = tell_now
         self._meter = meter
         self._tasks: set[asyncio.Task[None]] = set()
         self._asides: set[asyncio.Task[None]] = set()
@@ -107,7 +110,9 @@ class Work:
             async with aclosing(stream):
                 async for signal in stream:
                     if isinstance(signal, TextArrived | ThoughtArrived):
-                        self._heard += len(signal.text.encode("utf-8", "replace"))
+                        self._heard += _bytes(signal.text)
+                        if self._tell_now(turn, signal):
+                            continue
                     await self._tell(turn, signal)
                     if isinstance(signal, ModelFinished):
                         return
@@ -132,6 +137,10 @@ class Work:
             await self._tell(turn, ToolFinished(call.id, "error", "the tool failed inside the server"))
         else:
             await self._tell(turn, ToolFinished(call.id, result.status, result.result))
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
 
 
 def _most(request: ModelRequest, provider: ModelProvider) -> Amount:

@@ -11,7 +11,7 @@ STALLED_AFTER_SECONDS = 30.0
 
 @dataclass(slots=True, eq=False)
 class Beat:
-    """One stream, as its timer sees it. Times are of the event loop's clock, in seconds.
+    """One stream, as its timer sees it. Times are of the event loop's `clock`, in seconds.
 
     `writing_since` is set while a write waits for the peer: when it began, or when the peer was last seen to take
     something. `buffered` tells how many bytes it has yet to take.
@@ -20,6 +20,7 @@ class Beat:
     wake: Callable[[], None]
     abort: Callable[[], None]
     buffered: Callable[[], int]
+    clock: Callable[[], float]
     wrote_at: float
     due: bool = False
     writing_since: float | None = None
@@ -27,7 +28,7 @@ class Beat:
 
     def begin(self) -> None:
         """A write begins."""
-        self.writing_since, self.left_before = asyncio.get_running_loop().time(), self.buffered()
+        self.writing_since, self.left_before = self.clock(), self.buffered()
 
     def end(self) -> None:
         """The write is done."""
@@ -36,7 +37,7 @@ class Beat:
 
     def written(self) -> None:
         """Something was written, without waiting."""
-        self.wrote_at, self.due = asyncio.get_running_loop().time(), False
+        self.wrote_at, self.due = self.clock(), False
 
 
 class Pulse:

@@ -130,6 +130,7 @@ class _Conversation:
             wake=lambda: None,
             abort=self._too_slow,
             buffered=transport.get("buffered", lambda: 0),
+            clock=loop.time,
             wrote_at=loop.time(),
         )
         self._connection = Connection(admission.caller.key_id, reader.wake, session, self._abort)

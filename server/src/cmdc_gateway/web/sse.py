@@ -67,6 +67,7 @@ class EventStream(Response):
             wake=reader.wake,
             abort=transport.get("reset", lambda: None),
             buffered=transport.get("buffered", lambda: 0),
+            clock=loop.time,
             wrote_at=loop.time(),
         )
         connection = Connection(self._key_id, reader.wake, self._session, beat.abort)

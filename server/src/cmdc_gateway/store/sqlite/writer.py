@@ -122,6 +122,8 @@ class Writer:
         try:
             connection = self._connected()
             connection.execute("BEGIN IMMEDIATE")
+            if len(batch) == 1:
+                return [self._attempt_alone(batch[0], connection)]
             outcomes = [self._attempt(job, connection) for job in batch]
             connection.execute("COMMIT")
         except sqlite3.Error as failure:
@@ -129,6 +131,18 @@ class Writer:
             self._disconnect()
             return [_Outcome(job, failure=self._database.down(failure)) for job in batch]
         return outcomes
+
+    def _attempt_alone(self, job: _Job, connection: sqlite3.Connection) -> _Outcome:
+        """With nothing to tell it from, a job is undone with its transaction."""
+        try:
+            outcome = _Outcome(job, job.work(connection))
+        except Exception as failure:
+            if isinstance(failure, sqlite3.Error) and self._database.is_down(failure):
+                raise
+            connection.execute("ROLLBACK")
+            return _Outcome(job, failure=failure)
+        connection.execute("COMMIT")
+        return outcome
 
     def _attempt(self, job: _Job, connection: sqlite3.Connection) -> _Outcome:
         connection.execute("SAVEPOINT job")
