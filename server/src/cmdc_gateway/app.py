@@ -139,6 +139,9 @@ def create_app(
         trail=Trail(store, now_ms),
         capabilities=_capabilities(settings, services, store),
     )
+    socket = EventSocket(
+        actions, rate=rate, pulse=gateway.pulse, connections=connections, origins=settings.cors_origins
+    )
     app = FastAPI(
         title="CMDC Gateway",
         version=__version__,
@@ -158,16 +161,13 @@ def create_app(
             Middleware(Cors, origins=settings.cors_origins),
             Middleware(SafetyNet),
             Middleware(Gate, keys=keys, tickets=tickets, rate=rate, key_in_socket_url=settings.ws_api_key),
-            Middleware(Shortcuts, gateway=gateway),
+            Middleware(Shortcuts, gateway=gateway, socket=socket),
         ],
     )
     app.state.gateway = gateway
     app.state.http_limits = http_limits(settings)
     for noun in (service, sessions, decisions, tools, history, events):
         app.include_router(noun.router)
-    socket = EventSocket(
-        actions, rate=rate, pulse=gateway.pulse, connections=connections, origins=settings.cors_origins
-    )
     app.router.routes.append(WebSocketRoute("/v1/sessions/{session_id}/ws", socket))
     publish(app)
     return app

@@ -27,6 +27,16 @@ from cmdc_gateway.store.store import (
     Write,
 )
 
+# `list[LoggedEvent]` would do, but calling that takes twenty times as long, and there is a draft for each piece of text.
+
+
+def _list() -> list[Any]:
+    return []
+
+
+def _dict() -> dict[str, Any]:
+    return {}
+
 
 @dataclass(slots=True)
 class Draft:
@@ -39,17 +49,17 @@ class Draft:
     last_seq: int
     now: int
     day: str
-    events: list[LoggedEvent] = field(default_factory=list[LoggedEvent])
-    messages: list[Message] = field(default_factory=list[Message])
-    effects: list[tuple[Turn, Effect]] = field(default_factory=list[tuple[Turn, Effect]])
-    spent: list[tuple[str, Amount]] = field(default_factory=list[tuple[str, Amount]])
-    ended: list[tuple[RequestRow, str]] = field(default_factory=list[tuple[RequestRow, str]])
+    events: list[LoggedEvent] = field(default_factory=_list)
+    messages: list[Message] = field(default_factory=_list)
+    effects: list[tuple[Turn, Effect]] = field(default_factory=_list)
+    spent: list[tuple[str, Amount]] = field(default_factory=_list)
+    ended: list[tuple[RequestRow, str]] = field(default_factory=_list)
     model_calls_ended: bool = False
     trim_before: int = 0
     deletes: bool = False
     key_id: str = ""
-    _writes: list[Write] = field(default_factory=list[Write])
-    _requests: dict[str, RequestRow] = field(default_factory=dict[str, RequestRow])
+    _writes: list[Write] = field(default_factory=_list)
+    _requests: dict[str, RequestRow] = field(default_factory=_dict)
 
     def write(self, write: Write) -> None:
         self._writes.append(write)

@@ -93,6 +93,8 @@ class Life:
         self._ended: Exception | None = None
         self.log: EventLog
         self.view: View
+        self.shown: tuple[View, int, bytes] | None = None
+        """A view and an end of the log as they were last shown to somebody, kept here by whoever shows them."""
         self._present: Present
         self._progress: Progress
 

@@ -105,7 +105,8 @@ class Work:
         self, turn: Turn, provider: ModelProvider, request: ModelRequest, caller: Caller, account: Account | None
     ) -> None:
         try:
-            self._reservation = await self._meter.reserve(caller, account, _most(request, provider))
+            most = _most(request, provider) if self._meter.bounds(caller, account) else Amount()
+            self._reservation = await self._meter.reserve(caller, account, most)
             stream = cast("AsyncGenerator[Signal]", provider.stream(request))
             async with aclosing(stream):
                 async for signal in stream:

@@ -104,6 +104,10 @@ class Meter:
             if account.ledger.exhausted:
                 raise BudgetExceeded(f"the budget of {account.name} is spent")
 
+    def bounds(self, caller: Caller, own: Account | None) -> bool:
+        """Whether there is a budget that this caller's calls count against."""
+        return own is not None or bool(self._paying(caller))
+
     async def reserve(self, caller: Caller, own: Account | None, amount: Amount) -> Reservation:
         """Hold what a model call may come to, waiting for calls that run where they may yet come to less (MTR-2).
 

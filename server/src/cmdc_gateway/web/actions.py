@@ -110,7 +110,7 @@ class Actions:
             with suppress(SessionNotFound, SessionDead):  # an answer that was given before is given again all the same
                 await self.registry.find(key)
         route = f"POST /v1/sessions/{key.session_id}/{action}"
-        return await self._idempotency.once(key.tenant, route, once, _as_sent(body), found)
+        return await self._idempotency.once(key.tenant, route, once, _as_sent(body) if once is not None else {}, found)
 
 
 def _as_sent(body: RequestBody) -> dict[str, object]:

@@ -1,8 +1,9 @@
-"""A shorter way for the three requests that come most: a prompt, a look at a session, and a stream.
+"""A shorter way for the requests that come most, a prompt and a look at a session, and for those that stay: streams.
 
 FastAPI finds out anew for each request which route it is for and what that depends on, which costs more than what these
-routes do. Here their functions are called as FastAPI would call them, with what the same functions make of the request.
-They are routes like all others besides: of these are published, and they answer whatever is not one of the three.
+routes do; and as long as a stream is open, all that stands between it and its connection is kept in memory. Here the
+routes' functions are called as FastAPI would call them, with what the same functions make of the request. They are routes
+like all others besides: so they are published, and found wherever somebody looks for routes.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ from cmdc_gateway.web.dependencies import (
 from cmdc_gateway.web.errors import as_gateway_error, error_response
 from cmdc_gateway.web.routes.events import EventsQuery, read_events
 from cmdc_gateway.web.routes.sessions import get_session, post_prompt
+from cmdc_gateway.web.socket import EventSocket
 from cmdc_gateway.web.state import Gateway
 
-_PATH = re.compile(r"/v1/sessions/([^/]+)(/prompt|/events|)")
+_PATH = re.compile(r"/v1/sessions/([^/]+)(/prompt|/events|/ws|)")
 
 Answer = Callable[[Request, SessionKey], Awaitable[Response]]
 
@@ -38,8 +40,9 @@ Answer = Callable[[Request, SessionKey], Awaitable[Response]]
 class Shortcuts:
     """ASGI middleware, behind the gate."""
 
-    def __init__(self, app: ASGIApp, *, gateway: Gateway) -> None:
+    def __init__(self, app: ASGIApp, *, gateway: Gateway, socket: EventSocket) -> None:
         self.app = app
+        self._socket = socket
         self._gateway = gateway
         self._answers: dict[tuple[str, str], Answer] = {
             ("POST", "/prompt"): self._prompt,
@@ -48,8 +51,12 @@ class Shortcuts:
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        found = _PATH.fullmatch(scope["path"]) if scope["type"] == "http" else None
-        answer = self._answers.get((scope["method"], found[2])) if found else None
+        found = _PATH.fullmatch(scope["path"]) if scope["type"] in ("http", "websocket") else None
+        if found is not None and scope["type"] == "websocket" and found[2] == "/ws":
+            scope["path_params"] = {"session_id": found[1]}
+            await self._socket(scope, receive, send)
+            return
+        answer = self._answers.get((scope.get("method", ""), found[2])) if found else None
         if found is None or answer is None:
             await self.app(scope, receive, send)
             return

@@ -27,25 +27,34 @@ from cmdc_gateway.protocol.sessions import (
 )
 from cmdc_gateway.protocol.tools import ToolEntry, ToolList
 from cmdc_gateway.sessions.log import EventLog
+from cmdc_gateway.sessions.present import View
 from cmdc_gateway.sessions.session import Session
 from cmdc_gateway.sessions.settings import NewerSettings, SessionSettings
 from cmdc_gateway.sessions.toolbox import Fitting
 from cmdc_gateway.store.store import ApprovalRow, QuestionRow, SessionKey, SessionRow, Store, UsageRow
 
 _DEFAULT_PAGE = 100
+_NO_UPTIME = b'"uptimeMs":0,'
 
 
 def session_info(session: Session, now: int) -> bytes:
     """A session as it stands (§3.3); `now` is ms since 1970."""
-    view, settings = session.view, session.settings
-    row = view.row
+    view, end, shown = session.view, session.log.last_seq, session.shown
+    if shown is None or shown[0] is not view or shown[1] != end:
+        shown = session.shown = view, end, _session_info(session, view)
+    # The first of its kind: what a client has named, other than the id, comes after it.
+    return shown[2].replace(_NO_UPTIME, b'"uptimeMs":%d,' % max(0, now - view.row.created_at), 1)
+
+
+def _session_info(session: Session, view: View) -> bytes:
+    settings, row = session.settings, view.row
     return SessionInfo(
         session_id=row.key.session_id,
         state=row.state,
         turns=row.turns,
         tool_calls=row.tool_calls,
         total_tokens=row.usage.total_tokens,
-        uptime_ms=max(0, now - row.created_at),
+        uptime_ms=0,
         model=settings.model,
         created_at=row.created_at,
         metadata=settings.metadata,
