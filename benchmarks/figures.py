@@ -31,6 +31,12 @@ class Figure:
     def reached(self) -> bool:
         return self.value >= self.bound if self.at_least else self.value <= self.bound
 
+    def better(self, other: Figure | None) -> Figure:
+        """The better of two measurements of the same."""
+        if other is None:
+            return self
+        return other if (other.value > self.value) == self.at_least else self
+
     @property
     def regressed(self) -> bool:
         """Worse than the bound by half."""

@@ -42,6 +42,7 @@ def run(*, full: bool) -> Iterator[Figure]:
             mine / DELTAS * 1e6,
             40,
             unit="µs",
+            steady=False,
             detail=f"{mine * 1e3:.2f} ms of CPU a turn, {rate:.0f} turns/s",
         )
         yield Figure(

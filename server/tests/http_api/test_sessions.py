@@ -618,3 +618,23 @@ async def test_durability_is_named(tmp_path: Path, address: str, durability: str
     """DUR-4."""
     async with serving(tmp_path, store=address.format(tmp_path)) as served, served.client() as client:
         assert (await client.get("/v1/capabilities")).json()["durability"] == durability
+
+
+async def test_a_session_is_shown_as_it_is_by_now_also_between_two_pieces_of_text(client: httpx.AsyncClient) -> None:
+    talk = await Conversation.begin(client, metadata={"uptimeMs": '"uptimeMs":0,'})
+    before = await talk.info()
+    await talk.prompt(script({"text": ["word "] * 20, "delayMs": 10}))
+
+    cursors: list[int] = []
+    async with asyncio.timeout(30):
+        async for seen in talk.stream():
+            if seen.event == "message_delta":
+                info = await talk.info()
+                cursors.append(int(info["cursor"].rpartition(".")[2]))
+                assert cursors[-1] >= int(seen.id.rpartition(".")[2])
+
+    after = await talk.info()
+    assert cursors == sorted(cursors)
+    assert len(cursors) == 20
+    assert after["metadata"] == before["metadata"] == {"uptimeMs": '"uptimeMs":0,'}
+    assert after["uptimeMs"] > before["uptimeMs"] >= 0
