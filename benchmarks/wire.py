@@ -92,6 +92,7 @@ class Crowd:
         self._poll = select.epoll()
         self.streams: list[Stream] = []
         self._by_number: dict[int, Stream] = {}
+        self._open = len(paths)
         for path in paths:
             connection = socket.create_connection(("127.0.0.1", server.port), timeout=_PATIENCE_SECONDS)
             connection.sendall(request("GET", path))
@@ -112,21 +113,24 @@ class Crowd:
         if not self._poll.poll(_PATIENCE_SECONDS):
             raise TimeoutError("nothing comes")
 
+    def read(self, seconds: float, came: Callable[[Stream, int], None] | None = None) -> None:
+        """Read what has come; wait for it so long at most. `came` hears of every piece and its size."""
+        for number, _ in self._poll.poll(seconds):
+            stream = self._by_number[number]
+            size = stream.take()
+            if came is not None:
+                came(stream, size)
+            if stream.ended:
+                self._poll.unregister(number)
+                self._open -= 1
+
     def read_to_the_end(self, came: Callable[[Stream, int], None] | None = None) -> None:
-        """Return when every stream has ended. `came` hears of every piece and its size."""
-        left = sum(not stream.ended for stream in self.streams)
+        """Return when every stream has ended."""
         deadline = time.monotonic() + _PATIENCE_SECONDS
-        while left:
+        while self._open:
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{left} streams have not ended")
-            for number, _ in self._poll.poll(1.0):
-                stream = self._by_number[number]
-                size = stream.take()
-                if came is not None:
-                    came(stream, size)
-                if stream.ended:
-                    self._poll.unregister(number)
-                    left -= 1
+                raise TimeoutError(f"{self._open} streams have not ended")
+            self.read(1.0, came)
 
     def close(self) -> None:
         """Leave."""
