@@ -18,8 +18,9 @@ _DELTA_BYTES = 120
 def run(*, full: bool) -> Iterator[Figure]:
     """Yield the figures."""
     rounds = 3 if full else 2
+    crowds = ((100, 500, 5), (1_000, 100, 50)) if full else ((100, 250, 5), (1_000, 40, 50))
     with gateway() as ours, reference() as theirs:
-        for readers, deltas, pace_ms in ((100, 500, 5), (1_000, 100, 50)):
+        for readers, deltas, pace_ms in crowds:
             gentle = {server.name: list[float]() for server in (ours, theirs)}
             loaded = {server.name: list[float]() for server in (ours, theirs)}
             for _ in range(rounds):
