@@ -11,8 +11,14 @@ class Reader:
         self.closed_at: float | None = None
         self.now = 0.0
         self._pulse = pulse
-        beat = Beat(wake=lambda: None, abort=self._close, buffered=lambda: self.left, wrote_at=0.0)
-        beat.writing_since, beat.left_before = 0.0, left
+        beat = Beat(
+            wake=lambda: None,
+            abort=self._close,
+            buffered=lambda: self.left,
+            clock=lambda: self.now,
+            wrote_at=self.now,
+        )
+        beat.begin()
         pulse.join(beat)
 
     def _close(self) -> None:
