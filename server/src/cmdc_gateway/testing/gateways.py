@@ -125,7 +125,7 @@ class GatewayProcess:
     def client(self, key: str = KEY) -> httpx.AsyncClient:
         return httpx.AsyncClient(base_url=self.url, headers={"X-API-Key": key}, trust_env=False, timeout=10)
 
-    async def start(self, *, within: float = 20) -> None:
+    async def start(self, *, within: float = 60) -> None:
         """Start, and return once `/readyz` answers 200."""
         await self._spawn()
         async with asyncio.timeout(within), self.client() as client:
