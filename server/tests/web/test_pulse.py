@@ -12,13 +12,9 @@ class Reader:
         self.now = 0.0
         self._pulse = pulse
         beat = Beat(
-            wake=lambda: None,
-            abort=self._close,
-            buffered=lambda: self.left,
-            clock=lambda: self.now,
-            wrote_at=self.now,
+            wake=lambda: None, abort=self._close, buffered=lambda: self.left, clock=lambda: self.now, wrote_at=0.0
         )
-        beat.begin()
+        beat.writing_since, beat.left_before = 0.0, left
         pulse.join(beat)
 
     def _close(self) -> None:
