@@ -1,0 +1,1 @@
+"""What answers for the model, so that every event can be provoked."""

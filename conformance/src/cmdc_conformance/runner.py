@@ -1,0 +1,393 @@
+"""Runs the checks of a profile against a server, and makes a report of what they say."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import traceback
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from secrets import token_hex
+from time import monotonic
+from typing import Any, Final, Literal, cast
+from urllib.parse import urlsplit
+
+from cmdc_conformance.callbacks import Callbacks
+from cmdc_conformance.case import Case, Server, Suite
+from cmdc_conformance.check import Check, checks
+from cmdc_conformance.drivers.model import ScriptedModel
+from cmdc_conformance.evidence import Evidence, Redactor
+from cmdc_conformance.findings import Blocked, Face, Failed, NotApplicable, NotExercised, Outcome
+from cmdc_conformance.monitors import MONITORED, Monitors, Violation
+from cmdc_conformance.reader import Watch
+from cmdc_conformance.report import Report
+from cmdc_conformance.requirements import Profile, Requirement, requirements
+from cmdc_conformance.serving import HttpServer
+from cmdc_conformance.target import Driver, Target, TargetError
+from cmdc_conformance.verdict import Result, verdict_on, with_baseline
+from cmdc_conformance.wire import Answer, Http, Patience, http_client
+
+Via = Literal["raw", "sdk", "both"]
+Through = Literal["sse", "ws", "both"]
+Progress = Callable[[int, int, Outcome], None]
+
+# One check may take so many deadlines.
+_LONGEST: Final = 12
+_PARALLEL: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What is judged, and how. `only` are requirements, or rules, that are judged alone."""
+
+    profile: Profile = "core"
+    via: Via | None = None
+    transport: Through = "both"
+    only: tuple[str, ...] = ()
+    seed: int = 0
+    examples: int = 10
+    baseline: dict[str, str] = field(default_factory=dict[str, str])
+    probe: bool = True
+
+
+def run(target: Target, options: Options | None = None, progress: Progress | None = None) -> Report:
+    """Judge a server. Raises TargetError if it cannot be judged at all."""
+    return asyncio.run(judge(target, options, progress))
+
+
+async def judge(target: Target, options: Options | None = None, progress: Progress | None = None) -> Report:
+    """As `run`, inside an event loop."""
+    return await _Run(target.checked(), options or Options(), progress or _silent).report()
+
+
+def _silent(done: int, total: int, outcome: Outcome) -> None:
+    pass
+
+
+def client_is_installed() -> bool:
+    """Whether scenarios can be driven through the Python client."""
+    return importlib.util.find_spec("cmdc_client") is not None
+
+
+class _Run:
+    def __init__(self, target: Target, options: Options, progress: Progress) -> None:
+        self._target = target
+        self._options = options
+        self._progress = progress
+        self._redactor = Redactor(target.keys.secrets)
+        self._patience = Patience()
+        self._client = http_client()
+        self._violations: list[Violation] = []
+        self._outcomes: list[Outcome] = []
+        self._via = _via(options.via)
+
+    async def report(self) -> Report:
+        """Judge all there is to judge."""
+        begun = monotonic()
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._client.aclose)
+            server = await self._server()
+            suite = await stack.enter_async_context(self._suite(server))
+            wanted = self._wanted()
+            jobs = [(each, face) for each in self._chosen(wanted, server) for face in self._faces(each)]
+            await self._refusals(server, suite, wanted)
+            await self._run_all(suite, jobs)
+            results = with_baseline([self._result(each, suite) for each in wanted], self._options.baseline)
+        return Report(
+            target=self._target,
+            server=server,
+            profile=self._options.profile,
+            via=self._via,
+            transport=self._options.transport,
+            only=self._options.only,
+            seed=self._options.seed,
+            results=results,
+            unobservable=[each for each in self._in_profile() if each.unobservable],
+            coverage={event: dict(faces) for event, faces in suite.monitors.coverage.items()},
+            waited=self._patience.waited,
+            seconds=monotonic() - begun,
+        )
+
+    # -- what is judged ------------------------------------------------------------------------------------------------
+
+    def _in_profile(self) -> list[Requirement]:
+        only = self._options.only
+        return [
+            each
+            for each in requirements().values()
+            if each.is_in(self._options.profile) and (not only or each.id in only or each.rule in only)
+        ]
+
+    def _wanted(self) -> list[Requirement]:
+        return [each for each in self._in_profile() if not each.unobservable]
+
+    def _chosen(self, wanted: Collection[Requirement], server: Server) -> list[Check]:
+        """The checks of what is wanted and declared; those that take long are the first."""
+        ids = {each.id for each in wanted if each.feature is None or each.feature in server.features}
+        if self._options.only and ids & set(MONITORED):
+            ids.add(_SHOWING)  # something has to happen for a monitor to see
+        chosen = [each for each in checks().values() if each.requirement in ids]
+        order = {"slow": 0, "any": 1, "alone": 2}
+        return sorted(chosen, key=lambda each: order[each.when])
+
+    def _faces(self, check: Check) -> list[Face]:
+        through = self._options.transport
+        return [
+            face
+            for face in check.faces
+            if self._via in ("both", face.via) and (face.transport == "-" or through in ("both", face.transport))
+        ] or [face for face in check.faces if face.via == "raw"][: 0 if self._via == "sdk" else 1]
+
+    # -- the server ----------------------------------------------------------------------------------------------------
+
+    async def _server(self) -> Server:
+        http = self._http(Evidence(self._redactor), "the first look", Monitors(self._redactor, extended=False))
+        if self._options.probe:
+            await _probe(http, self._target)
+        declared = await _declared(http)
+        features = frozenset[str]()
+        if self._options.profile != "base":
+            given = (declared or {}).get("extended", ())
+            features = frozenset(self._target.capabilities if self._target.capabilities is not None else given)
+        driver, model = _driver(self._target, declared)
+        return Server(
+            target=self._target,
+            driver=driver,
+            model=model,
+            features=features,
+            declared=declared,
+            extended="cursors" in features,
+        )
+
+    @asynccontextmanager
+    async def _suite(self, server: Server) -> AsyncIterator[Suite]:
+        callbacks = Callbacks(self._target.callback_host)
+        async with AsyncExitStack() as stack:
+            model = None
+            if server.driver == "model":
+                model = ScriptedModel()
+                host, _, port = self._target.model_listen.rpartition(":")
+                try:
+                    await stack.enter_async_context(HttpServer(model.answer, host, int(port)))
+                except (OSError, ValueError) as failure:
+                    raise TargetError(
+                        f"the suite's model cannot listen on {self._target.model_listen!r} (model_listen): {failure}"
+                    ) from None
+            local = self._target.callback_host in ("127.0.0.1", "localhost", "::1")
+            tools = await stack.enter_async_context(
+                HttpServer(callbacks.answer, "127.0.0.1" if local else "0.0.0.0")  # noqa: S104 - asked for by callback_host
+            )
+            callbacks.port = tools.port
+            yield Suite(
+                server=server,
+                monitors=Monitors(self._redactor, extended=server.extended),
+                callbacks=callbacks,
+                model=model,
+                seed=self._options.seed,
+                examples=self._options.examples,
+                mark=token_hex(4),
+            )
+
+    def _http(self, evidence: Evidence, name: str, monitors: Monitors) -> Http:
+        def report(requirement: str, message: str) -> None:
+            already = sum(each.requirement == requirement for each in self._violations)
+            if already < 20:
+                self._violations.append(Violation(requirement, self._redactor(message), name, evidence.lines))
+
+        watch = Watch(monitors, report, evidence)
+        return Http(
+            self._target.url, self._target.keys.first, watch, self._client, self._patience, self._target.timing.seconds
+        )
+
+    async def _refusals(self, server: Server, suite: Suite, wanted: Collection[Requirement]) -> None:
+        """What the server does not declare must truly be refused."""
+        if "EP-capabilities.refused" not in {each.id for each in wanted}:
+            return
+        missing = sorted(set(_PROBES) - server.features)
+        if missing and "capabilities" in server.features:
+            http = self._http(Evidence(self._redactor), "undeclared features", suite.monitors)
+            case = Case(suite, Face(), http, "undeclared features")
+            for feature in missing:
+                try:
+                    answer = await _PROBES[feature](case)
+                except (Blocked, NotExercised):
+                    continue
+                if answer.status < 400:
+                    http.watch.report("EP-capabilities.refused", f"{feature} is not declared, and {answer.request} works")
+
+    # -- running -------------------------------------------------------------------------------------------------------
+
+    async def _run_all(self, suite: Suite, jobs: Sequence[tuple[Check, Face]]) -> None:
+        total = len(jobs)
+        at_once = asyncio.Semaphore(_PARALLEL)
+
+        async def one(check: Check, face: Face) -> None:
+            outcome = await self._execute(suite, check, face)
+            self._outcomes.append(outcome)
+            self._progress(len(self._outcomes), total, outcome)
+
+        async def limited(check: Check, face: Face) -> None:
+            async with at_once:
+                await one(check, face)
+
+        together = [one(*job) if job[0].when == "slow" else limited(*job) for job in jobs if job[0].when != "alone"]
+        await asyncio.gather(*together)
+        for check, face in jobs:
+            if check.when == "alone":
+                await one(check, face)
+
+    async def _execute(self, suite: Suite, check: Check, face: Face) -> Outcome:
+        evidence = Evidence(self._redactor)
+        name = f"{check.requirement} {check.name}"
+        case = Case(suite, face, self._http(evidence, name, suite.monitors), name)
+        begun = monotonic()
+        requirement, status, message = check.requirement, "PASS", ""
+        try:
+            async with asyncio.timeout(case.deadline * _LONGEST):
+                await check.run(case)
+        except Failed as failed:
+            requirement, status, message = failed.requirement or requirement, "FAIL", failed.message
+        except (Blocked, NotExercised) as reason:
+            status, message = "NOT_EXERCISED", str(reason)
+        except NotApplicable as reason:
+            status, message = "NOT_APPLICABLE", str(reason)
+        except TimeoutError:
+            status, message = "NOT_EXERCISED", f"it was not done within {case.deadline * _LONGEST:g} s"
+        except Exception as error:  # noqa: BLE001 - a defect of the suite is told as such, and stops nothing else
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            status = "HARNESS_ERROR"
+            message = f"{type(error).__name__}: {error} ({where.name}, line {where.lineno})"
+        return Outcome(
+            requirement,
+            check.name,
+            str(face),
+            cast("Any", status),
+            self._redactor(message)[:1500],
+            monotonic() - begun,
+            () if status == "PASS" else evidence.lines,
+        )
+
+    def _result(self, requirement: Requirement, suite: Suite) -> Result:
+        declared = requirement.feature is None or requirement.feature in suite.server.features
+        return verdict_on(
+            requirement,
+            [each for each in self._outcomes if each.requirement == requirement.id],
+            [each for each in self._violations if each.requirement == requirement.id],
+            declared=declared,
+            observed=suite.monitors.observed[requirement.id] if requirement.id in MONITORED else None,
+        )
+
+
+# A check that provokes what most monitors look at.
+_SHOWING: Final = "EVT-3"
+
+
+def _via(wanted: Via | None) -> Via:
+    if wanted in ("sdk", "both") and not client_is_installed():
+        raise TargetError(f"--via {wanted} needs the Python client: install cmdc-client beside cmdc-conformance")
+    return wanted or ("both" if client_is_installed() else "raw")
+
+
+def _driver(target: Target, declared: Any) -> tuple[Driver, str]:
+    if target.driver != "auto":
+        return target.driver, target.model or "scripted:conformance"
+    models = [str(each) for each in (declared or {}).get("models", ())]
+    if any(each.startswith("scripted:") for each in models) and not target.model:
+        return "scripted", "scripted:conformance"
+    if target.model:
+        return ("scripted" if target.model.startswith("scripted:") else "model"), target.model
+    if declared is None:
+        return "scripted", "scripted:conformance"
+    raise TargetError(
+        "the server offers no scripted model: map a name to the suite's own (driver = \"model\", `model` and"
+        " `model_listen` in [target])"
+    )
+
+
+async def _probe(http: Http, target: Target) -> None:
+    """Find out whether there is a gateway that knows the key. Raises TargetError."""
+    where = f"{urlsplit(target.url).hostname}:{urlsplit(target.url).port or ''}".rstrip(":")
+    try:
+        health = await http.get("/healthz", judged=False)
+    except Blocked as failure:
+        raise TargetError(f"{where} does not answer GET /healthz: is the server started, and the URL right? ({failure})") from None
+    if health.status != 200 or health.body.get("status") != "ok":
+        raise TargetError(
+            f"what answers at {where} is no gateway: GET /healthz is {health.status}, without \"status\": \"ok\""
+        )
+    for number, key in enumerate((target.keys.first, target.keys.second)):
+        if key is None:
+            continue
+        which = "--key" if number == 0 else "--second-key"
+        try:
+            answer = await http.with_key(key).get(f"/v1/sessions/cmdc-{token_hex(8)}", judged=False)
+        except Blocked as failure:
+            raise TargetError(f"{where} does not answer under /v1/: {failure}") from None
+        if answer.status in (401, 403):
+            raise TargetError(f"{where} does not take the key of {which} ({answer.status}): give one that it knows")
+        if answer.status != 404:
+            raise TargetError(
+                f"what answers at {where} is no gateway: an unknown session is answered {answer.status}, not 404"
+            )
+
+
+async def _declared(http: Http) -> Any:
+    try:
+        answer = await http.get("/v1/capabilities", judged=False)
+    except Blocked:
+        return None
+    return answer.body if answer.status == 200 else None
+
+
+async def _abort(case: Case) -> Answer:
+    async with case.session() as session:
+        return await case.http.post(f"{session.path}/abort", {})
+
+
+async def _tickets(case: Case) -> Answer:
+    async with case.session() as session:
+        return await case.http.post(f"{session.path}/tickets", {"scope": "read"})
+
+
+async def _tool_list(case: Case) -> Answer:
+    async with case.session() as session:
+        return await case.http.get(f"{session.path}/tools")
+
+
+async def _pages(case: Case) -> Answer:
+    async with case.session() as session:
+        return await case.http.get(f"{session.path}/events?after=start", headers={"Accept": "application/json"})
+
+
+async def _list(case: Case) -> Answer:
+    return await case.http.get("/v1/sessions?limit=1")
+
+
+async def _usage(case: Case) -> Answer:
+    return await case.http.get("/v1/usage")
+
+
+async def _metadata(case: Case) -> Answer:
+    return await case.create(metadata={"a": "b"})
+
+
+async def _budget(case: Case) -> Answer:
+    return await case.create(budget={"maxTokens": 1000})
+
+
+async def _expiry(case: Case) -> Answer:
+    return await case.create(approval={"tools": [], "timeoutMs": 1000})
+
+
+_PROBES: Final = {
+    "abort": _abort,
+    "approval_timeout": _expiry,
+    "budgets": _budget,
+    "event_pages": _pages,
+    "list_sessions": _list,
+    "metadata": _metadata,
+    "tickets": _tickets,
+    "tool_list": _tool_list,
+    "usage": _usage,
+}

@@ -1,0 +1,183 @@
+"""The published contract, as validators. The JSON files in `contract/` are derived; this module only reads them.
+
+A base server gives base answers: what the extended layer adds is then not required, and anything more is not refused.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final
+
+import jsonschema_rs
+
+# What the extended layer adds to a base answer or event, by schema.
+EXTENDED_FIELDS: Final[Mapping[str, frozenset[str]]] = {
+    "SessionInfo": frozenset(
+        {"model", "createdAt", "metadata", "queue", "pendingApprovals", "pendingQuestions", "cursor"}
+    ),
+    "PromptAccepted": frozenset({"cursor"}),
+    "ApprovalRequired": frozenset({"callId", "digest", "expiresAt"}),
+    "AgentEnd": frozenset({"costUsd"}),
+}
+EVENTS: Final = (
+    "prompt_received",
+    "agent_start",
+    "thinking_start",
+    "thinking_delta",
+    "message_start",
+    "message_delta",
+    "tool_calls",
+    "approval_required",
+    "approval_resolved",
+    "tool_execution_start",
+    "ask_user",
+    "tool_execution_end",
+    "error",
+    "agent_end",
+    "agent_abort",
+)
+TERMINAL: Final = ("agent_end", "agent_abort")
+
+STATUS_OF: Final[Mapping[str, int]] = {
+    "bad_request": 400,
+    "invalid_cursor": 400,
+    "unauthorized": 401,
+    "budget_exceeded": 402,
+    "forbidden": 403,
+    "not_found": 404,
+    "session_dead": 404,
+    "method_not_allowed": 405,
+    "request_timeout": 408,
+    "already_resolved": 409,
+    "digest_mismatch": 409,
+    "session_exists": 409,
+    "idempotency_in_progress": 409,
+    "cursor_expired": 410,
+    "payload_too_large": 413,
+    "uri_too_long": 414,
+    "unsupported_media_type": 415,
+    "create_failed": 422,
+    "registration_failed": 422,
+    "idempotency_mismatch": 422,
+    "upgrade_required": 426,
+    "rate_limited": 429,
+    "queue_full": 429,
+    "headers_too_large": 431,
+    "internal": 500,
+    "unavailable": 503,
+}
+
+
+@cache
+def document(name: str) -> Mapping[str, Any]:
+    """One of the published documents: openapi, asyncapi or events.schema."""
+    return json.loads(files(__package__).joinpath("contract", f"{name}.json").read_text(encoding="utf-8"))
+
+
+Flaws = Callable[[Any], Iterator[str]]
+
+
+@cache
+def event_flaws(*, extended: bool) -> Flaws:
+    """Says what is wrong with an event, given as {"event", "data", "id"?}."""
+    schema = dict(document("events.schema"))
+    for name in ("$id", "oneOf"):
+        schema.pop(name, None)
+    if not extended:
+        schema = _relaxed(schema, schema["$defs"], drop_request_id=True)
+    by_name = {
+        definition["properties"]["event"]["const"]: _validator({**schema, "$ref": f"#/$defs/{title}"})
+        for title, definition in schema["$defs"].items()
+        if "event" in definition.get("properties", {})
+    }
+
+    def flaws(event: Any) -> Iterator[str]:
+        validator = by_name.get(event.get("event") if isinstance(event, dict) else None)  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType]
+        if validator is None:
+            yield "there is no such event"
+            return
+        yield from _said(validator, event)
+
+    return flaws
+
+
+@cache
+def answer_flaws(route: str, status: int, *, extended: bool) -> Flaws | None:
+    """Says what is wrong with the JSON of an answer; None where the contract describes no JSON for it.
+
+    `route` is a method and a path of the OpenAPI: `POST /v1/sessions/{sessionId}/prompt`.
+    """
+    method, path = route.split(" ", 1)
+    schema = dict(document("openapi"))
+    operation = schema["paths"].get(path, {}).get(method.lower())
+    answer = operation["responses"].get(str(status)) if operation else None
+    if answer is None:
+        return None
+    if "$ref" in answer:
+        answer = _resolved(schema, answer["$ref"])
+    content = answer.get("content", {}).get("application/json")
+    if content is None or "schema" not in content:
+        return None
+    components: Any = {"components": schema["components"]}
+    if not extended:
+        components = _relaxed(components, components["components"]["schemas"], drop_request_id=False)
+    validator = _validator({**content["schema"], **components})
+    return lambda body: _said(validator, body)
+
+
+@cache
+def routes() -> tuple[str, ...]:
+    """Every method and path that the contract describes."""
+    return tuple(f"{method.upper()} {path}" for path, each in document("openapi")["paths"].items() for method in each)
+
+
+def route_of(method: str, path: str) -> str | None:
+    """The route that a request goes to; None where the contract has no such route."""
+    return next((f"{method} {template}" for template, pattern in _patterns() if pattern.fullmatch(path)), None)
+
+
+@cache
+def _patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
+    def pattern(template: str) -> re.Pattern[str]:
+        return re.compile("/".join("[^/]+" if part.startswith("{") else re.escape(part) for part in template.split("/")))
+
+    return tuple((template, pattern(template)) for template in document("openapi")["paths"])
+
+
+def _resolved(schema: Mapping[str, Any], ref: str) -> Any:
+    found: Any = schema
+    for part in ref.removeprefix("#/").split("/"):
+        found = found[part]
+    return found
+
+
+def _relaxed(schema: Any, where: Mapping[str, Any], *, drop_request_id: bool) -> Any:
+    """A copy that does not require what the extended layer adds, and lets a server say more."""
+    relaxed = copy.deepcopy(schema)
+    definitions: Any = relaxed["$defs"] if "$defs" in relaxed else relaxed["components"]["schemas"]
+    for title in where:
+        extra = EXTENDED_FIELDS.get(title, frozenset[str]())
+        data = definitions[title].get("properties", {}).get("data") if drop_request_id else None
+        for part in (definitions[title], data):
+            if isinstance(part, dict) and "required" in part:
+                kept: list[str] = part["required"]
+                dropped = {*extra, "requestId", "id"} if drop_request_id else extra
+                part["required"] = [name for name in kept if name not in dropped]
+            if isinstance(part, dict):
+                part.pop("additionalProperties", None) if part.get("additionalProperties") is False else None
+    return relaxed
+
+
+def _validator(schema: Any) -> jsonschema_rs.Draft202012Validator:
+    return jsonschema_rs.Draft202012Validator(schema, validate_formats=False)
+
+
+def _said(validator: jsonschema_rs.Draft202012Validator, value: Any) -> Iterator[str]:
+    for error in validator.iter_errors(value):
+        where = ".".join(map(str, error.instance_path)) or "it"
+        yield f"{where}: {error.message[:300]}"

@@ -1,0 +1,220 @@
+"""The Python client behind the suite's own small interface: what a program sees that uses `cmdc_client`.
+
+This module alone knows the client, and is imported only where the client is installed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Final, Literal
+
+import cmdc_client
+from cmdc_client.models import ApprovalSettings, Budget
+
+from cmdc_conformance.findings import Blocked
+from cmdc_conformance.monitors import Event
+from cmdc_conformance.reader import Reader, Watch
+from cmdc_conformance.session import Run, Session
+from cmdc_conformance.wire import Answer, Http, JsonObject
+
+_OWN: Final = frozenset({"id", "seq", "request_id", "event"})
+
+
+def client(http: Http) -> cmdc_client.AsyncClient:
+    """A client of the server."""
+    return cmdc_client.AsyncClient(http.url, api_key=http.key, timeout=http.deadline, patience=http.deadline)
+
+
+async def create(connected: cmdc_client.AsyncClient, fields: Mapping[str, Any]) -> Answer:
+    """Make a session, as the client does."""
+    options: dict[str, Any] = {_snake(name): value for name, value in fields.items()}
+    if "approval" in options:
+        options["approval"] = ApprovalSettings.from_dict(options["approval"])
+    if "budget" in options:
+        options["budget"] = Budget.from_dict(options["budget"])
+
+    async def created() -> JsonObject:
+        session = await connected.sessions.create(**options)
+        return {"sessionId": session.id, "status": "created"}
+
+    return await answered("sessions.create", 201, created)
+
+
+async def answered(what: str, status: int, call: Callable[[], Awaitable[Any]]) -> Answer:
+    """A call of the client, as the answer it stands for. Raises Blocked where the client gives up."""
+    try:
+        result = await call()
+    except cmdc_client.ApiError as refused:
+        body = {"error": refused.code, "message": refused.message, **refused.refusal.members}
+        return Answer(f"the client's {what}", refused.http_status, body)
+    except cmdc_client.CmdcError as failure:
+        raise Blocked(f"the client's {what}: {type(failure).__name__}: {failure}") from None
+    return Answer(f"the client's {what}", status, result if isinstance(result, dict) else result.to_dict())  # pyright: ignore[reportUnknownArgumentType]
+
+
+def wire_event(event: Any) -> Event:
+    """An event of the client, with the names of the wire."""
+    data: JsonObject = {}
+    for each in dataclasses.fields(event):
+        if each.name not in _OWN and not each.name.startswith("_"):
+            data[_camel(each.name)] = _plain(getattr(event, each.name))
+    if event.request_id:
+        data["requestId"] = event.request_id
+    if isinstance(event, cmdc_client.UnknownEvent):
+        data = dict(event.data)
+    return Event(event.event, data, event.id or None)
+
+
+class SdkReader(Reader):
+    """What the client's iteration gives."""
+
+    via = "sdk"
+
+    def __init__(
+        self, events: Any, transport: Literal["sse", "ws"], watch: Watch, key: str, *, deadline: float
+    ) -> None:
+        super().__init__(watch, key, deadline=deadline)
+        self.transport = transport
+        self._iterated = events
+
+    async def _read(self) -> None:
+        async for event in self._iterated:
+            await self.take(wire_event(event))
+
+
+class _SdkSession(Session):
+    def __init__(self, id_: str, http: Http, key: str, session: cmdc_client.AsyncSession) -> None:
+        super().__init__(id_, http, key)
+        self.session = session
+
+    async def register(self, tool: Mapping[str, Any]) -> Answer:
+        """Register a callback tool, as the client does."""
+        options = {_snake(name): value for name, value in tool.items()}
+        answer = await answered("tools.register", 201, lambda: self.session.tools.register(**options))
+        if isinstance(secret := answer.body.get("secret"), str):
+            self.http.watch.evidence.add_secret(secret)
+        return answer
+
+    async def info(self) -> Answer:
+        return await answered("info", 200, self.session.info)
+
+    async def stats(self) -> Answer:
+        return await answered("stats", 200, self.session.stats)
+
+    async def messages(self) -> Answer:
+        async def listed() -> JsonObject:
+            return {"messages": [message.to_dict() for message in await self.session.messages()]}
+
+        return await answered("messages", 200, listed)
+
+
+class SdkSseSession(_SdkSession):
+    """The client's session: `run` and its methods."""
+
+    @asynccontextmanager
+    async def run(self, text: str) -> AsyncIterator[Run]:
+        """Prompt, and read the run, as `session.run` does."""
+        self.noted(text)
+        async with self.session.run(text) as events:
+            reader = SdkReader(events, "sse", self.http.watch, self.key, deadline=self.http.deadline)
+            async with reader.start():
+                await reader.count(1)
+                yield Run(reader, None, 0, text)
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[Reader]:
+        """Read from now on."""
+        async with self.session.events() as events:
+            async with SdkReader(events, "sse", self.http.watch, self.key, deadline=self.http.deadline).start() as reader:
+                yield reader
+
+    async def prompt(self, text: str) -> Answer:
+        return await answered("prompt", 202, lambda: self.session.prompt(text))
+
+    async def decide(self, action: Literal["approve", "reject"], approval: str, **members: Any) -> Answer:
+        if action == "approve":
+            return await answered("approve", 200, lambda: self.session.approve(approval, **members))
+        return await answered("reject", 200, lambda: self.session.reject(approval, **members))
+
+    async def respond(self, ref: str, response: str) -> Answer:
+        return await answered("respond", 200, lambda: self.session.respond(ref, response))
+
+    async def abort(self, **members: Any) -> Answer:
+        return _aborted(await answered("abort", 202, lambda: self.session.abort(**members)))
+
+
+class SdkWsSession(_SdkSession):
+    """The client's WebSocket."""
+
+    def __init__(self, id_: str, http: Http, key: str, session: cmdc_client.AsyncSession) -> None:
+        super().__init__(id_, http, key, session)
+        self._stack = AsyncExitStack()
+        self._socket: cmdc_client.AsyncSocket | None = None
+        self._reader: SdkReader | None = None
+
+    async def socket(self) -> cmdc_client.AsyncSocket:
+        """The open WebSocket. Raises Blocked."""
+        if self._socket is None:
+            try:
+                self._socket = await self._stack.enter_async_context(self.session.connect())
+            except cmdc_client.CmdcError as failure:
+                raise Blocked(f"the client's connect: {type(failure).__name__}: {failure}") from None
+            reader = SdkReader(self._socket, "ws", self.http.watch, self.key, deadline=self.http.deadline)
+            self._reader = await self._stack.enter_async_context(reader.start())
+        return self._socket
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[Reader]:
+        """Read from now on."""
+        await self.socket()
+        assert self._reader is not None
+        yield self._reader
+
+    async def prompt(self, text: str) -> Answer:
+        socket = await self.socket()
+        return await answered("socket.prompt", 202, lambda: socket.prompt(text))
+
+    async def decide(self, action: Literal["approve", "reject"], approval: str, **members: Any) -> Answer:
+        socket = await self.socket()
+        if action == "approve":
+            return await answered("socket.approve", 200, lambda: socket.approve(approval, **members))
+        return await answered("socket.reject", 200, lambda: socket.reject(approval, **members))
+
+    async def respond(self, ref: str, response: str) -> Answer:
+        socket = await self.socket()
+        return await answered("socket.respond", 200, lambda: socket.respond(ref, response))
+
+    async def abort(self, **members: Any) -> Answer:
+        socket = await self.socket()
+        return _aborted(await answered("socket.abort", 202, lambda: socket.abort(**members)))
+
+    async def close(self) -> None:
+        """Close the WebSocket, and forget the session."""
+        await self._stack.aclose()
+        await super().close()
+
+
+def _aborted(answer: Answer) -> Answer:
+    return dataclasses.replace(answer, status=200) if answer.body.get("ok") is False else answer
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {_camel(each.name): _plain(getattr(value, each.name)) for each in dataclasses.fields(value)}
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]  # pyright: ignore[reportUnknownVariableType]
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}  # pyright: ignore[reportUnknownVariableType]
+    return value
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(part.capitalize() for part in rest)
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<!^)([A-Z])", r"_\1", name).lower()

@@ -1,0 +1,122 @@
+"""The terminal: progress while checks are made, then a table of what came out."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from time import monotonic
+from types import TracebackType
+from typing import Final, Self, TextIO
+
+from cmdc_conformance import schemas
+from cmdc_conformance.findings import Outcome
+from cmdc_conformance.report import Report
+from cmdc_conformance.verdict import Result
+
+_COLOURS: Final = {
+    "PASS": "32",
+    "FAIL": "1;31",
+    "WARN": "33",
+    "KNOWN": "33",
+    "NOT_APPLICABLE": "2",
+    "NOT_EXERCISED": "35",
+    "HARNESS_ERROR": "1;31",
+}
+_SHORT: Final = {
+    "PASS": "pass",
+    "FAIL": "FAIL",
+    "WARN": "warn",
+    "KNOWN": "known",
+    "NOT_APPLICABLE": "n/a",
+    "NOT_EXERCISED": "not exercised",
+    "HARNESS_ERROR": "harness error",
+}
+_FACES: Final = ("raw/sse", "raw/ws", "sdk/sse", "sdk/ws")
+
+
+class LiveTable:
+    """Shows progress in one line of a terminal; where there is none, only what is not a pass."""
+
+    def __init__(self, out: TextIO, quiet: bool) -> None:
+        self._out = out
+        self._quiet = quiet
+        self._terminal = out.isatty() and not quiet
+        self._counts: Counter[str] = Counter()
+        self._shown = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._terminal:
+            self._out.write("\r\x1b[K")
+
+    def progress(self, done: int, total: int, outcome: Outcome) -> None:
+        """One more check was made."""
+        self._counts[outcome.status] += 1
+        if self._terminal and (monotonic() - self._shown > 0.1 or done == total):
+            self._shown = monotonic()
+            width = max(10, shutil.get_terminal_size().columns - 60)
+            bar = "█" * round(20 * done / total)
+            said = "  ".join(f"{_SHORT[name]} {number}" for name, number in sorted(self._counts.items()))
+            self._out.write(f"\r\x1b[K{bar:░<20} {done}/{total}  {said}  {outcome.requirement[:width]}")
+            self._out.flush()
+
+    def show(self, report: Report) -> None:
+        """Show the report."""
+        lines = [*_head(report), *([] if self._quiet else _table(report.results, self._colour)), *_wrong(report, self._colour)]
+        if not self._quiet:
+            lines += _events(report)
+        self._out.write("\n".join([*lines, *_verdict(report, self._colour)]) + "\n")
+
+    def _colour(self, text: str, status: str) -> str:
+        return f"\x1b[{_COLOURS[status]}m{text}\x1b[0m" if self._terminal else text
+
+
+def _head(report: Report) -> Iterator[str]:
+    yield (
+        f"{report.address}: profile {report.profile}, via {report.via}, transport {report.transport}, driver"
+        f" {report.server.driver}, seed {report.seed}"
+    )
+    yield ""
+
+
+def _table(results: Sequence[Result], colour: object) -> Iterator[str]:
+    paint = colour if callable(colour) else str
+    for rule, group in groupby(results, lambda result: result.requirement.rule):
+        parts = [
+            paint(f"{result.id.removeprefix(rule).lstrip('.') or '·'}: {_SHORT[result.status]}", result.status)
+            for result in group
+        ]
+        yield f"  {rule:16} " + "  ".join(map(str, parts))
+    yield ""
+
+
+def _wrong(report: Report, colour: object) -> Iterator[str]:
+    paint = colour if callable(colour) else str
+    for result in report.results:
+        if result.status not in ("PASS", "NOT_APPLICABLE"):
+            yield f"{paint(_SHORT[result.status], result.status)}  {result.id}  {result.requirement.sentence}"
+            yield f"    {result.message}"
+            yield f"    {result.requirement.link}"
+
+
+def _events(report: Report) -> Iterator[str]:
+    yield ""
+    yield f"  {'events seen':22}" + "".join(f"{face:>9}" for face in _FACES)
+    for event in schemas.EVENTS:
+        counts = report.coverage.get(event, {})
+        yield f"  {event:22}" + "".join(f"{counts.get(face, 0) or '–':>9}" for face in _FACES)
+
+
+def _verdict(report: Report, colour: object) -> Iterator[str]:
+    paint = colour if callable(colour) else str
+    yield ""
+    counts = ", ".join(f"{number} {_SHORT[name]}" for name, number in sorted(report.counts.items()))
+    waited = f"; waited {report.waited:.0f} s for the rate limit" if report.waited else ""
+    yield f"{counts}; {len(report.unobservable)} cannot be observed; {report.seconds:.0f} s{waited}"
+    yield str(paint(f"{report.address} {report.claim}", "PASS" if report.passed else "FAIL"))
