@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -63,6 +64,21 @@ class WaitingCall:
     @property
     def approval(self) -> str:
         return str(self.required.data.get("approvalId"))
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A run that stays where it is, until it is released."""
+
+    session: Session
+    run: Run
+    tool: HostedTool
+    text: str
+
+    def release(self) -> None:
+        """Let the run go on."""
+        assert self.tool.gate is not None
+        self.tool.gate.set()
 
 
 class Case:
@@ -189,6 +205,21 @@ class Case:
             raise NotExercised(f"the server refuses the suite's tools: its operator has to allow {hosted.url[:40]}…")
         answer.needed(201)
         return hosted
+
+    @asynccontextmanager
+    async def held(
+        self, session: Session, *, then: Sequence[script.Reply] = (), before: Sequence[str] = (), name: str = "wait_for_it"
+    ) -> AsyncIterator[Held]:
+        """A run that is held open, inside a call of a tool of the suite, until it is released or this context is left."""
+        hosted = await self.register(session, name)
+        hosted.gate = asyncio.Event()
+        text = self.script(script.reply(*before, calls=[(name, {"city": "Oslo"})]), *(then or [script.reply("Done.")]))
+        try:
+            async with session.run(text) as run:
+                await hosted.called(within=self.deadline)
+                yield Held(session, run, hosted, text)
+        finally:
+            hosted.gate.set()
 
     @asynccontextmanager
     async def waiting_call(
