@@ -2,3 +2,5 @@
 
 from cmdc_conformance.scenarios import endpoints as endpoints
 from cmdc_conformance.scenarios import runs as runs
+from cmdc_conformance.scenarios import hostile as hostile
+from cmdc_conformance.scenarios import strict as strict
