@@ -30,7 +30,7 @@ MONITORED: Final[Mapping[str, str]] = {
     "EVT-9.calls": "every run that was read whole",
     "EVT-5.schema": "every event against the contract",
     "EVT-5.same": "every event that came over both transports",
-    "EVT-5.request-id": "every event of a run whose acceptance was seen",
+    "EVT-5.request-id": "every run that was read whole",
     "EVT-7.gapless": "every connection that was not filtered",
     "EVT-7.identical": "every event that came more than once",
     "SSE-2": "every stream, byte for byte",
@@ -84,7 +84,6 @@ class SessionNotes:
     """What is known of one session from outside."""
 
     texts: set[str] = field(default_factory=set[str])
-    requests: set[str] = field(default_factory=set[str])
     known: dict[str, tuple[Transport, str | None, str]] = field(
         default_factory=dict[str, "tuple[Transport, str | None, str]"]
     )
@@ -185,10 +184,6 @@ class Monitors:
         notes = self.session(key)
         if event.id is not None:
             self._repeated(report, notes, event, transport)
-        if self.extended and notes.requests:
-            self.observed["EVT-5.request-id"] += 1
-            if event.data.get("requestId") not in notes.requests:
-                report("EVT-5.request-id", f"{event.name} has the requestId {event.data.get('requestId')!r}, of no prompt")
         if event.name == "prompt_received" and notes.texts:
             self.observed["SSE-9.own"] += 1
             if event.data.get("text") not in notes.texts:
@@ -229,6 +224,11 @@ class Monitors:
             self.observed["EVT-4.unique"] += 1
         for requirement, message in run_flaws(events):
             report(requirement, message)
+        if self.extended:
+            self.observed["EVT-5.request-id"] += 1
+            of = {event.data.get("requestId") for event in events}
+            if len(of) != 1 or not all(isinstance(each, str) and each for each in of):
+                report("EVT-5.request-id", f"the events of one run have the requestIds {of}")
         calls = self.session(key).calls
         run = str(events[0].data.get("requestId") or events[0].id or id(events)) if events else ""
         for event in events:

@@ -13,14 +13,17 @@ from urllib.parse import urlsplit
 
 from cmdc_conformance import schemas
 from cmdc_conformance.case import Server
-from cmdc_conformance.requirements import Profile, Requirement
+from cmdc_conformance.requirements import Profile
 from cmdc_conformance.target import Target
 from cmdc_conformance.verdict import Result, is_honest_pass
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All that is known after a run. `coverage` says how often each event came on each face."""
+    """All that is known after a run.
+
+    `hidden` says of the requirements that could not be observed why; `coverage` how often each event came on each face.
+    """
 
     target: Target
     server: Server
@@ -30,7 +33,7 @@ class Report:
     only: tuple[str, ...]
     seed: int
     results: Sequence[Result]
-    unobservable: Sequence[Requirement]
+    hidden: Mapping[str, str]
     coverage: Mapping[str, Mapping[str, int]]
     waited: float
     seconds: float
@@ -83,7 +86,7 @@ class Report:
             "claim": self.claim,
             "counts": dict(sorted(self.counts.items())),
             "results": [_result(result) for result in self.results],
-            "unobservable": [{"id": each.id, "reason": each.unobservable or ""} for each in self.unobservable],
+            "unobservable": [{"id": id_, "reason": reason} for id_, reason in self.hidden.items()],
             "events": {name: sorted(self.coverage.get(name, {})) for name in schemas.EVENTS},
         }
 

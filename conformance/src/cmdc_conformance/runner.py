@@ -89,7 +89,7 @@ class _Run:
             stack.push_async_callback(self._client.aclose)
             server = await self._server()
             suite = await stack.enter_async_context(self._suite(server))
-            wanted = self._wanted()
+            wanted = [each for each in self._in_profile() if each.hidden_from(server.driver) is None]
             jobs = [(each, face) for each in self._chosen(wanted, server) for face in self._faces(each)]
             await self._refusals(server, suite, wanted)
             await self._run_all(suite, jobs)
@@ -103,7 +103,7 @@ class _Run:
             only=self._options.only,
             seed=self._options.seed,
             results=results,
-            unobservable=[each for each in self._in_profile() if each.unobservable],
+            hidden={each.id: why for each in self._in_profile() if (why := each.hidden_from(server.driver))},
             coverage={event: dict(faces) for event, faces in suite.monitors.coverage.items()},
             waited=self._patience.waited,
             seconds=monotonic() - begun,
@@ -118,9 +118,6 @@ class _Run:
             for each in requirements().values()
             if each.is_in(self._options.profile) and (not only or each.id in only or each.rule in only)
         ]
-
-    def _wanted(self) -> list[Requirement]:
-        return [each for each in self._in_profile() if not each.unobservable]
 
     def _chosen(self, wanted: Collection[Requirement], server: Server) -> list[Check]:
         """The checks of what is wanted and declared; those that take long are the first."""

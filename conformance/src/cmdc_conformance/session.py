@@ -58,7 +58,6 @@ class Session(ABC):
             begins = len(reader.events)
             accepted = await self.prompt(text)
             accepted.needed(202)
-            self.accepted(accepted)
             yield Run(reader, accepted, begins, text)
 
     async def ran(self, text: str) -> list[Event]:
@@ -69,12 +68,6 @@ class Session(ABC):
     def noted(self, text: str) -> None:
         """Let the monitors know of a prompt."""
         self.http.watch.monitors.session(self.key).texts.add(text)
-
-    def accepted(self, answer: Answer) -> None:
-        """Let the monitors know of a run."""
-        request = answer.body.get("requestId")
-        if isinstance(request, str):
-            self.http.watch.monitors.session(self.key).requests.add(request)
 
     @abstractmethod
     def reading(self) -> Any:

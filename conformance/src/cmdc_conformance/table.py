@@ -118,5 +118,5 @@ def _verdict(report: Report, colour: object) -> Iterator[str]:
     yield ""
     counts = ", ".join(f"{number} {_SHORT[name]}" for name, number in sorted(report.counts.items()))
     waited = f"; waited {report.waited:.0f} s for the rate limit" if report.waited else ""
-    yield f"{counts}; {len(report.unobservable)} cannot be observed; {report.seconds:.0f} s{waited}"
+    yield f"{counts}; {len(report.hidden)} cannot be observed; {report.seconds:.0f} s{waited}"
     yield str(paint(f"{report.address} {report.claim}", "PASS" if report.passed else "FAIL"))

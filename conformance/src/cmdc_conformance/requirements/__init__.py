@@ -35,7 +35,10 @@ _AREAS: Final[Mapping[Profile, frozenset[Area]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """One demand. `feature` has to be declared by the server; `unobservable` says why nothing can be checked."""
+    """One demand. `feature` has to be declared by the server; `unobservable` says why nothing can be checked.
+
+    `driver` is the one driver with which it can be seen, where there is only one.
+    """
 
     id: str
     rule: str
@@ -45,7 +48,14 @@ class Requirement:
     sentence: str
     link: str
     feature: str | None = None
+    driver: str | None = None
     unobservable: str | None = None
+
+    def hidden_from(self, driver: str) -> str | None:
+        """Why it cannot be seen with this driver; None if it can."""
+        if self.unobservable is None and self.driver not in (None, driver):
+            return f"can only be seen with the driver {self.driver!r}"
+        return self.unobservable
 
     def is_in(self, profile: Profile) -> bool:
         """Whether this profile judges it."""
@@ -75,5 +85,6 @@ def _requirement(entry: Mapping[str, Any], rule: str, part: str) -> Requirement:
         sentence=entry["sentence"],
         link=f"API.md#{entry['link']}",
         feature=entry.get("feature"),
+        driver=entry.get("driver"),
         unobservable=entry.get("unobservable"),
     )

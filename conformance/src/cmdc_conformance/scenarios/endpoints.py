@@ -462,7 +462,6 @@ async def a_prompt_is_accepted(case: Case) -> None:
         session.noted(text)
         answer = await session.prompt(text)
         body = answer.must_be(202)
-        session.accepted(answer)
         expect(isinstance(body.get("requestId"), str) and body["requestId"], f"requestId is {body.get('requestId')!r}")
         expect(body.get("sessionId") == session.id, f"sessionId is {body.get('sessionId')!r}")
         expect(body.get("queued") is False, f"queued is {body.get('queued')!r}, and nothing else runs")
@@ -502,7 +501,6 @@ async def prompts_are_taken_up_in_order(case: Case) -> None:
             session.noted(text)
             answer = await session.prompt(text)
             answer.needed(202)
-            session.accepted(answer)
         held.release()
         with owed("after the queue was let go"):
             if case.face.transport == "ws":
@@ -555,7 +553,6 @@ async def the_cursor_of_a_prompt(case: Case) -> None:
         text = case.plain()
         session.noted(text)
         answer = await session.prompt(text)
-        session.accepted(answer)
         cursor = answer.must_be(202).get("cursor")
         expect(isinstance(cursor, str), f"cursor is {cursor!r}")
         async with case.http.events(session.id, session.key, after=str(cursor)) as reader:
