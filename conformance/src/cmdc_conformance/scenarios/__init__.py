@@ -7,3 +7,5 @@ from cmdc_conformance.scenarios import strict as strict
 from cmdc_conformance.scenarios import people as people
 from cmdc_conformance.scenarios import sockets as sockets
 from cmdc_conformance.scenarios import streams as streams
+from cmdc_conformance.scenarios import durable as durable
+from cmdc_conformance.scenarios import tools as tools
