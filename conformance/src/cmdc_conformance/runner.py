@@ -6,7 +6,7 @@ import asyncio
 import importlib.util
 import traceback
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from secrets import token_hex
 from time import monotonic
@@ -34,6 +34,7 @@ Progress = Callable[[int, int, Outcome], None]
 
 # One check may take so many deadlines.
 _LONGEST: Final = 12
+_WARM_UP: Final = 6
 _PARALLEL: Final = 8
 
 
@@ -91,6 +92,7 @@ class _Run:
             suite = await stack.enter_async_context(self._suite(server))
             wanted = [each for each in self._in_profile() if each.hidden_from(server.driver) is None]
             jobs = [(each, face) for each in self._chosen(wanted, server) for face in self._faces(each)]
+            await self._warm_up(suite)
             await self._refusals(server, suite, wanted)
             await self._run_all(suite, jobs)
             results = with_baseline([self._result(each, suite) for each in wanted], self._options.baseline)
@@ -139,7 +141,7 @@ class _Run:
     # -- the server ----------------------------------------------------------------------------------------------------
 
     async def _server(self) -> Server:
-        http = self._http(Evidence(self._redactor), "the first look", Monitors(self._redactor, extended=False))
+        http = self._http(Evidence(self._redactor), "the first look", Monitors(self._redactor, extended=False), judged=False)
         if self._options.probe:
             await _probe(http, self._target)
         declared = await _declared(http)
@@ -186,8 +188,10 @@ class _Run:
                 mark=token_hex(4),
             )
 
-    def _http(self, evidence: Evidence, name: str, monitors: Monitors) -> Http:
+    def _http(self, evidence: Evidence, name: str, monitors: Monitors, *, judged: bool = True) -> Http:
         def report(requirement: str, message: str) -> None:
+            if not judged:
+                return
             already = sum(each.requirement == requirement for each in self._violations)
             if already < 20:
                 self._violations.append(Violation(requirement, self._redactor(message), name, evidence.lines))
@@ -196,6 +200,17 @@ class _Run:
         return Http(
             self._target.url, self._target.keys.first, watch, self._client, self._patience, self._target.timing.seconds
         )
+
+    async def _warm_up(self, suite: Suite) -> None:
+        """Let the server load what it loads at the first call of a model. Whether it works is for the checks to say."""
+        monitors = Monitors(self._redactor, extended=False)
+        case = Case(suite, Face(), self._http(Evidence(self._redactor), "the warm-up", monitors, judged=False), "the warm-up")
+        with suppress(Blocked, NotExercised, TimeoutError):
+            async with asyncio.timeout(_WARM_UP * case.deadline), case.session() as session:
+                text = case.plain()
+                (await session.prompt(text)).needed(202)
+                while len(await session.history()) < 2:
+                    await asyncio.sleep(0.1)
 
     async def _refusals(self, server: Server, suite: Suite, wanted: Collection[Requirement]) -> None:
         """What the server does not declare must truly be refused."""
