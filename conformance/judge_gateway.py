@@ -19,15 +19,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import httpx
-
 from cmdc_conformance.__main__ import main as judge
 
-KEYS = {"first": "first-key-of-the-gateway", "second": "second-key-of-the-gateway", "revoked": "revoked-key-of-the-gateway"}
+KEYS = {
+    "first": "first-key-of-the-gateway",
+    "second": "second-key-of-the-gateway",
+    "revoked": "revoked-key-of-the-gateway",
+}
 ORIGIN = "https://app.example"
 TOOLS = ["read_file", "list_dir", "glob", "grep", "write_file", "shell", "ask_user"]
 
@@ -170,10 +173,8 @@ def start(place: Place) -> None:
 
 def end(place: Place, number: signal.Signals) -> None:
     """Send the gateway a signal, if it still runs."""
-    try:
+    with suppress(ProcessLookupError):
         os.kill(int((place.folder / "pid").read_text()), number)
-    except ProcessLookupError:
-        pass
 
 
 def wait_until_ready(place: Place, *, within: float = 60) -> None:

@@ -74,7 +74,7 @@ def _baseline(path: Path) -> dict[str, str]:
         raise TargetError(f"the baseline {path} cannot be read: {flaw}") from None
     known = table.get("known")
     if not isinstance(known, dict):
-        raise TargetError(f"the baseline {path} has no section [known] of requirement = \"reason\"")
+        raise TargetError(f'the baseline {path} has no section [known] of requirement = "reason"')
     entries = cast("dict[str, Any]", known)
     for name, reason in entries.items():
         if name not in requirements() or not isinstance(reason, str):

@@ -24,7 +24,7 @@ SCHEMA: dict[str, Any] = {
 def giving(result: Any) -> Behaviour:
     """Answers with this result."""
 
-    async def behave(request: Request) -> Response:
+    async def behave(_: Request) -> Response:
         return Response.json({"result": result})
 
     return behave
@@ -33,7 +33,7 @@ def giving(result: Any) -> Behaviour:
 def answering(response: Response) -> Behaviour:
     """Answers with just this."""
 
-    async def behave(request: Request) -> Response:
+    async def behave(_: Request) -> Response:
         return response
 
     return behave

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -136,7 +136,7 @@ class Case:
     def told(self, nonce: str) -> list[Told]:
         """What the model was told. Raises NotExercised where that cannot be seen."""
         if self.suite.model is None or self.server.driver != "model":
-            raise NotExercised("what a model is told is seen by the suite's own model alone: driver = \"model\"")
+            raise NotExercised('what a model is told is seen by the suite\'s own model alone: driver = "model"')
         return self.suite.model.told_for(nonce)
 
     # -- sessions ------------------------------------------------------------------------------------------------------
@@ -145,14 +145,14 @@ class Case:
         """The body that makes a session."""
         return {"model": self.server.model, **fields}
 
-    async def create(self, http: Http | None = None, **fields: Any) -> Answer:
+    async def create(self, by: Http | None = None, /, **fields: Any) -> Answer:
         """POST /v1/sessions."""
-        return await (http or self.http).post("/v1/sessions", self.fields(**fields))
+        return await (by or self.http).post("/v1/sessions", self.fields(**fields))
 
     @asynccontextmanager
-    async def session(self, http: Http | None = None, **fields: Any) -> AsyncIterator[Session]:
+    async def session(self, by: Http | None = None, /, **fields: Any) -> AsyncGenerator[Session]:
         """A session, driven by this check's face, and gone at the end. Raises Blocked if it cannot be made."""
-        http = http or self.http
+        http = by or self.http
         if self.face.via == "sdk":
             async with self._by_client(http, fields) as session:
                 yield session
@@ -169,7 +169,7 @@ class Case:
             await session.close()
 
     @asynccontextmanager
-    async def _by_client(self, http: Http, fields: Mapping[str, Any]) -> AsyncIterator[Session]:
+    async def _by_client(self, http: Http, fields: Mapping[str, Any]) -> AsyncGenerator[Session]:
         from cmdc_conformance import sdk  # noqa: PLC0415 - only where the client is installed
 
         async with sdk.client(http) as client:
@@ -193,7 +193,13 @@ class Case:
     def tool(self, name: str, hosted: HostedTool | str, **members: Any) -> JsonObject:
         """The registration of a hosted tool."""
         url = hosted if isinstance(hosted, str) else hosted.url
-        return {"name": name, "description": "The weather in a city.", "parameters": SCHEMA, "callbackUrl": url, **members}
+        return {
+            "name": name,
+            "description": "The weather in a city.",
+            "parameters": SCHEMA,
+            "callbackUrl": url,
+            **members,
+        }
 
     async def register(
         self, session: Session, name: str = "get_weather", behave: Behaviour | None = None, **members: Any
@@ -208,8 +214,13 @@ class Case:
 
     @asynccontextmanager
     async def held(
-        self, session: Session, *, then: Sequence[script.Reply] = (), before: Sequence[str] = (), name: str = "wait_for_it"
-    ) -> AsyncIterator[Held]:
+        self,
+        session: Session,
+        *,
+        then: Sequence[script.Reply] = (),
+        before: Sequence[str] = (),
+        name: str = "wait_for_it",
+    ) -> AsyncGenerator[Held]:
         """A run that is held open, inside a call of a tool of the suite, until it is released or this context is left."""
         hosted = await self.register(session, name)
         hosted.gate = asyncio.Event()
@@ -224,7 +235,7 @@ class Case:
     @asynccontextmanager
     async def waiting_call(
         self, *, args: Mapping[str, Any] | None = None, then: Sequence[script.Reply] = (), **fields: Any
-    ) -> AsyncIterator[WaitingCall]:
+    ) -> AsyncGenerator[WaitingCall]:
         """A run whose call waits for a person. Raises NotExercised if the target does not say how to come to one."""
         own = self.target.approval
         hosted_one = own.tool is None and self.has("approval_timeout")
@@ -246,13 +257,15 @@ class Case:
         """Find out whether a session for approvals can be made at all."""
         answer = await self.create(**settings)
         if answer.status == 422:
-            raise NotExercised(f"no session whose calls need approval: {answer.message} ([approval] in the target file)")
+            raise NotExercised(
+                f"no session whose calls need approval: {answer.message} ([approval] in the target file)"
+            )
         await self.http.delete(f"/v1/sessions/{answer.needed(201).get('sessionId')}")
 
     @asynccontextmanager
     async def question(
         self, question: str = "Which colour?", options: Sequence[str] | None = ("red", "blue"), **fields: Any
-    ) -> AsyncIterator[tuple[Session, Run, Event]]:
+    ) -> AsyncGenerator[tuple[Session, Run, Event]]:
         """A run that asks a person."""
         async with self.session(**{"tools": ["ask_user"], **fields}) as session:
             args = {"question": question, **({"options": [*options]} if options else {})}

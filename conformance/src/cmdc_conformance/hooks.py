@@ -23,7 +23,7 @@ class Hooks:
                 raise NotExercised(f"needs a command: `{name}` in the [hooks] of the target file")
 
     async def kill(self) -> None:
-        """kill -9, and wait until nothing answers."""
+        """By kill -9, and wait until nothing answers."""
         await self._run("kill")
         await self.gone(within=self._case.deadline)
 
@@ -37,7 +37,7 @@ class Hooks:
         await self.serves()
 
     async def again(self) -> None:
-        """kill -9, and start."""
+        """By kill -9, and start."""
         self.need("kill", "start")
         await self.kill()
         await self.start()
@@ -46,10 +46,10 @@ class Hooks:
         """Wait until the server serves. Raises Blocked."""
         try:
             async with asyncio.timeout(3 * self._case.deadline):
-                while not await self._status("/healthz") == 200:
+                while await self._status("/healthz") != 200:
                     await asyncio.sleep(0.1)
                 if self._case.has("capabilities"):
-                    while not await self._status("/readyz") == 200:
+                    while await self._status("/readyz") != 200:
                         await asyncio.sleep(0.05)
         except TimeoutError:
             raise Blocked(f"the server does not serve {3 * self._case.deadline:g} s after `start`") from None
@@ -65,7 +65,7 @@ class Hooks:
 
     async def _status(self, path: str) -> int | None:
         with suppress(Blocked):
-            return (await self._case.nobody.get(path, timeout=2, judged=False)).status
+            return (await self._case.nobody.get(path, within=2, judged=False)).status
         return None
 
     async def _run(self, name: str) -> None:

@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
-from xml.etree import ElementTree as Xml
+from xml.etree import ElementTree as ET
 
 from cmdc_conformance.report import Report
 
 
 def xml(report: Report) -> str:
     """One test case for each requirement."""
-    suite = Xml.Element("testsuite", name=f"cmdc-conformance {report.profile}", tests=str(len(report.results)))
-    counted = {"failures": ("FAIL", "NOT_EXERCISED"), "errors": ("HARNESS_ERROR",), "skipped": ("NOT_APPLICABLE", "KNOWN")}
+    suite = ET.Element("testsuite", name=f"cmdc-conformance {report.profile}", tests=str(len(report.results)))
+    counted = {
+        "failures": ("FAIL", "NOT_EXERCISED"),
+        "errors": ("HARNESS_ERROR",),
+        "skipped": ("NOT_APPLICABLE", "KNOWN"),
+    }
     for name, statuses in counted.items():
         suite.set(name, str(sum(report.counts[status] for status in statuses)))
     for result in report.results:
-        case = Xml.SubElement(suite, "testcase", classname=result.requirement.rule, name=result.id)
+        case = ET.SubElement(suite, "testcase", classname=result.requirement.rule, name=result.id)
         said = f"{result.status}: {result.requirement.sentence}"
         match result.status:
             case "FAIL" | "NOT_EXERCISED":
-                node = Xml.SubElement(case, "failure", message=_clean(said), type=result.status)
+                node = ET.SubElement(case, "failure", message=_clean(said), type=result.status)
                 node.text = _clean("\n".join([result.message, *result.evidence]))
             case "HARNESS_ERROR":
-                Xml.SubElement(case, "error", message=_clean(said)).text = _clean(result.message)
+                ET.SubElement(case, "error", message=_clean(said)).text = _clean(result.message)
             case "NOT_APPLICABLE" | "KNOWN":
-                Xml.SubElement(case, "skipped", message=_clean(result.message))
+                ET.SubElement(case, "skipped", message=_clean(result.message))
             case "WARN":
-                Xml.SubElement(case, "system-out").text = _clean(f"WARN: {result.message}")
+                ET.SubElement(case, "system-out").text = _clean(f"WARN: {result.message}")
             case "PASS":
                 pass
-    return Xml.tostring(suite, encoding="unicode", xml_declaration=True)
+    return ET.tostring(suite, encoding="unicode", xml_declaration=True)
 
 
 def _clean(text: str) -> str:
     """Without the characters that XML cannot hold."""
-    return "".join(each if each in "\t\n\r" or each >= " " and each not in "\ufffe\uffff" else "�" for each in text)
+    return "".join(each if each in "\t\n\r" or (each >= " " and each not in "\ufffe\uffff") else "�" for each in text)

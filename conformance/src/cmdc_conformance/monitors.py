@@ -248,7 +248,9 @@ def run_flaws(events: Sequence[Event]) -> list[tuple[str, str]]:
         flaws.append(("EVT-1.grammar", "a run begins twice"))
     ends = [index for index, event in enumerate(events) if event.is_terminal]
     if ends != [len(events) - 1]:
-        flaws.append(("EVT-2.terminal", f"a run has {len(ends)} terminal events, and {names[-1:] or 'nothing'} is last"))
+        flaws.append(
+            ("EVT-2.terminal", f"a run has {len(ends)} terminal events, and {names[-1:] or 'nothing'} is last")
+        )
     return [*flaws, *_blocks(names), *_calls(events)]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -26,12 +26,16 @@ class Closed:
 def head(http: Http, method: str, path: str, headers: Iterable[tuple[str, str]] = ()) -> bytes:
     """The head of a request, with the key, without its last empty line."""
     host = urlsplit(http.url).netloc
-    lines = [f"{method} {path} HTTP/1.1", f"Host: {host}", *(f"{name}: {value}" for name, value in http.credentials.items())]
+    lines = [
+        f"{method} {path} HTTP/1.1",
+        f"Host: {host}",
+        *(f"{name}: {value}" for name, value in http.credentials.items()),
+    ]
     return "\r\n".join([*lines, *(f"{name}: {value}" for name, value in headers), ""]).encode("latin-1")
 
 
 @asynccontextmanager
-async def connected(http: Http, **options: Any) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+async def connected(http: Http, **options: Any) -> AsyncGenerator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     """A connection to the server. Raises Blocked."""
     parts = urlsplit(http.url)
     secure = ssl.create_default_context() if parts.scheme == "https" else None

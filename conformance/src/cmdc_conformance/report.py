@@ -104,7 +104,7 @@ class Report:
 
 def schema() -> dict[str, Any]:
     """The schema of report.json."""
-    return json.loads(files(__package__).joinpath("report.schema.json").read_text(encoding="utf-8"))
+    return json.loads(files("cmdc_conformance").joinpath("report.schema.json").read_text(encoding="utf-8"))
 
 
 def _result(result: Result) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import traceback
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from secrets import token_hex
@@ -141,7 +141,9 @@ class _Run:
     # -- the server ----------------------------------------------------------------------------------------------------
 
     async def _server(self) -> Server:
-        http = self._http(Evidence(self._redactor), "the first look", Monitors(self._redactor, extended=False), judged=False)
+        http = self._http(
+            Evidence(self._redactor), "the first look", Monitors(self._redactor, extended=False), judged=False
+        )
         if self._options.probe:
             await _probe(http, self._target)
         declared = await _declared(http)
@@ -160,7 +162,7 @@ class _Run:
         )
 
     @asynccontextmanager
-    async def _suite(self, server: Server) -> AsyncIterator[Suite]:
+    async def _suite(self, server: Server) -> AsyncGenerator[Suite]:
         callbacks = Callbacks(self._target.callback_host)
         async with AsyncExitStack() as stack:
             model = None
@@ -198,13 +200,20 @@ class _Run:
 
         watch = Watch(monitors, report, evidence)
         return Http(
-            self._target.url, self._target.keys.first, watch, self._client, self._patience, self._target.timing.seconds
+            self._target.url,
+            self._target.keys.first,
+            watch=watch,
+            client=self._client,
+            patience=self._patience,
+            deadline=self._target.timing.seconds,
         )
 
     async def _warm_up(self, suite: Suite) -> None:
         """Let the server load what it loads at the first call of a model. Whether it works is for the checks to say."""
         monitors = Monitors(self._redactor, extended=False)
-        case = Case(suite, Face(), self._http(Evidence(self._redactor), "the warm-up", monitors, judged=False), "the warm-up")
+        case = Case(
+            suite, Face(), self._http(Evidence(self._redactor), "the warm-up", monitors, judged=False), "the warm-up"
+        )
         with suppress(Blocked, NotExercised, TimeoutError):
             async with asyncio.timeout(_WARM_UP * case.deadline), case.session() as session:
                 text = case.plain()
@@ -226,7 +235,9 @@ class _Run:
                 except (Blocked, NotExercised):
                     continue
                 if answer.status < 400:
-                    http.watch.report("EP-capabilities.refused", f"{feature} is not declared, and {answer.request} works")
+                    http.watch.report(
+                        "EP-capabilities.refused", f"{feature} is not declared, and {answer.request} works"
+                    )
 
     # -- running -------------------------------------------------------------------------------------------------------
 
@@ -312,7 +323,7 @@ def _driver(target: Target, declared: Any) -> tuple[Driver, str]:
     if declared is None:
         return "scripted", "scripted:conformance"
     raise TargetError(
-        "the server offers no scripted model: map a name to the suite's own (driver = \"model\", `model` and"
+        'the server offers no scripted model: map a name to the suite\'s own (driver = "model", `model` and'
         " `model_listen` in [target])"
     )
 
@@ -323,10 +334,12 @@ async def _probe(http: Http, target: Target) -> None:
     try:
         health = await http.get("/healthz", judged=False)
     except Blocked as failure:
-        raise TargetError(f"{where} does not answer GET /healthz: is the server started, and the URL right? ({failure})") from None
+        raise TargetError(
+            f"{where} does not answer GET /healthz: is the server started, and the URL right? ({failure})"
+        ) from None
     if health.status != 200 or health.body.get("status") != "ok":
         raise TargetError(
-            f"what answers at {where} is no gateway: GET /healthz is {health.status}, without \"status\": \"ok\""
+            f'what answers at {where} is no gateway: GET /healthz is {health.status}, without "status": "ok"'
         )
     for number, key in enumerate((target.keys.first, target.keys.second)):
         if key is None:

@@ -76,7 +76,7 @@ STATUS_OF: Final[Mapping[str, int]] = {
 @cache
 def document(name: str) -> Mapping[str, Any]:
     """One of the published documents: openapi, asyncapi or events.schema."""
-    return json.loads(files(__package__).joinpath("contract", f"{name}.json").read_text(encoding="utf-8"))
+    return json.loads(files("cmdc_conformance").joinpath("contract", f"{name}.json").read_text(encoding="utf-8"))
 
 
 Flaws = Callable[[Any], Iterator[str]]
@@ -144,7 +144,9 @@ def route_of(method: str, path: str) -> str | None:
 @cache
 def _patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
     def pattern(template: str) -> re.Pattern[str]:
-        return re.compile("/".join("[^/]+" if part.startswith("{") else re.escape(part) for part in template.split("/")))
+        return re.compile(
+            "/".join("[^/]+" if part.startswith("{") else re.escape(part) for part in template.split("/"))
+        )
 
     return tuple((template, pattern(template)) for template in document("openapi")["paths"])
 

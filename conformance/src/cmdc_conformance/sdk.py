@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Final, Literal
 
@@ -115,7 +115,7 @@ class SdkSseSession(_SdkSession):
     """The client's session: `run` and its methods."""
 
     @asynccontextmanager
-    async def run(self, text: str) -> AsyncIterator[Run]:
+    async def run(self, text: str) -> AsyncGenerator[Run]:
         """Prompt, and read the run, as `session.run` does."""
         self.noted(text)
         async with self.session.run(text) as events:
@@ -125,11 +125,13 @@ class SdkSseSession(_SdkSession):
                 yield Run(reader, None, 0, text)
 
     @asynccontextmanager
-    async def reading(self) -> AsyncIterator[Reader]:
+    async def reading(self) -> AsyncGenerator[Reader]:
         """Read from now on."""
-        async with self.session.events() as events:
-            async with SdkReader(events, "sse", self.http.watch, self.key, deadline=self.http.deadline).start() as reader:
-                yield reader
+        async with (
+            self.session.events() as events,
+            SdkReader(events, "sse", self.http.watch, self.key, deadline=self.http.deadline).start() as reader,
+        ):
+            yield reader
 
     async def prompt(self, text: str) -> Answer:
         return await answered("prompt", 202, lambda: self.session.prompt(text))
@@ -167,7 +169,7 @@ class SdkWsSession(_SdkSession):
         return self._socket
 
     @asynccontextmanager
-    async def reading(self) -> AsyncIterator[Reader]:
+    async def reading(self) -> AsyncGenerator[Reader]:
         """Read from now on."""
         await self.socket()
         assert self._reader is not None

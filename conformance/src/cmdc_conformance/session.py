@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Literal
 
 from cmdc_conformance.findings import Blocked
@@ -51,7 +51,7 @@ class Session(ABC):
         return f"/v1/sessions/{self.id}"
 
     @asynccontextmanager
-    async def run(self, text: str) -> AsyncIterator[Run]:
+    async def run(self, text: str) -> AsyncGenerator[Run]:
         """Prompt, and read the run. Raises Blocked if the prompt is not accepted."""
         self.noted(text)
         async with self.reading() as reader:
@@ -114,10 +114,8 @@ class Session(ABC):
 
     async def close(self) -> None:
         """Forget the session on the server; whether that works is another check's affair."""
-        try:
-            await self.http.delete(self.path, timeout=self.http.deadline)
-        except Blocked:
-            pass
+        with suppress(Blocked):
+            await self.http.delete(self.path, within=self.http.deadline)
 
 
 async def until_state(http: Http, path: str, wanted: str) -> JsonObject:
@@ -139,7 +137,7 @@ class SseSession(Session):
     """Actions over HTTP, events over SSE."""
 
     @asynccontextmanager
-    async def reading(self) -> AsyncIterator[Reader]:
+    async def reading(self) -> AsyncGenerator[Reader]:
         """Read from now on; the stream is opened first, and waits for the run."""
         async with self.http.events(self.id, self.key) as reader:
             yield reader
@@ -176,7 +174,7 @@ class WsSession(Session):
         return self._socket
 
     @asynccontextmanager
-    async def reading(self) -> AsyncIterator[Reader]:
+    async def reading(self) -> AsyncGenerator[Reader]:
         """Read from now on."""
         yield await self.socket()
 

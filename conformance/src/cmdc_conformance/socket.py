@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Literal, cast
 from urllib.parse import urlencode
@@ -138,7 +138,7 @@ async def opened(
     subprotocols: Sequence[str] = (),
     origin: str | None = None,
     **params: str,
-) -> AsyncIterator[WsReader]:
+) -> AsyncGenerator[WsReader]:
     """Open the WebSocket of a session. Raises Refused, or Blocked when there is no answer."""
     path = f"/v1/sessions/{session}/ws{f'?{urlencode(params)}' if params else ''}"
     http.watch.evidence.note(f"→ GET {path} (upgrade)")

@@ -7,7 +7,6 @@ has to send no more than `id`, `event`, one `data` line and a blank line, and co
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-
 from typing import Literal
 
 

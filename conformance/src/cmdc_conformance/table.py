@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from time import monotonic
 from types import TracebackType
@@ -33,6 +33,8 @@ _SHORT: Final = {
     "NOT_EXERCISED": "not exercised",
     "HARNESS_ERROR": "harness error",
 }
+Paint = Callable[[str, str], str]
+
 _FACES: Final = ("raw/sse", "raw/ws", "sdk/sse", "sdk/ws")
 
 
@@ -68,7 +70,11 @@ class LiveTable:
 
     def show(self, report: Report) -> None:
         """Show the report."""
-        lines = [*_head(report), *([] if self._quiet else _table(report.results, self._colour)), *_wrong(report, self._colour)]
+        lines = [
+            *_head(report),
+            *([] if self._quiet else _table(report.results, self._colour)),
+            *_wrong(report, self._colour),
+        ]
         if not self._quiet:
             lines += _events(report)
         self._out.write("\n".join([*lines, *_verdict(report, self._colour)]) + "\n")
@@ -85,22 +91,20 @@ def _head(report: Report) -> Iterator[str]:
     yield ""
 
 
-def _table(results: Sequence[Result], colour: object) -> Iterator[str]:
-    paint = colour if callable(colour) else str
+def _table(results: Sequence[Result], colour: Paint) -> Iterator[str]:
     for rule, group in groupby(results, lambda result: result.requirement.rule):
         parts = [
-            paint(f"{result.id.removeprefix(rule).lstrip('.') or '·'}: {_SHORT[result.status]}", result.status)
+            colour(f"{result.id.removeprefix(rule).lstrip('.') or '·'}: {_SHORT[result.status]}", result.status)
             for result in group
         ]
-        yield f"  {rule:16} " + "  ".join(map(str, parts))
+        yield f"  {rule:16} " + "  ".join(parts)
     yield ""
 
 
-def _wrong(report: Report, colour: object) -> Iterator[str]:
-    paint = colour if callable(colour) else str
+def _wrong(report: Report, colour: Paint) -> Iterator[str]:
     for result in report.results:
         if result.status not in ("PASS", "NOT_APPLICABLE"):
-            yield f"{paint(_SHORT[result.status], result.status)}  {result.id}  {result.requirement.sentence}"
+            yield f"{colour(_SHORT[result.status], result.status)}  {result.id}  {result.requirement.sentence}"
             yield f"    {result.message}"
             yield f"    {result.requirement.link}"
 
@@ -113,10 +117,9 @@ def _events(report: Report) -> Iterator[str]:
         yield f"  {event:22}" + "".join(f"{counts.get(face, 0) or '–':>9}" for face in _FACES)
 
 
-def _verdict(report: Report, colour: object) -> Iterator[str]:
-    paint = colour if callable(colour) else str
+def _verdict(report: Report, colour: Paint) -> Iterator[str]:
     yield ""
     counts = ", ".join(f"{number} {_SHORT[name]}" for name, number in sorted(report.counts.items()))
     waited = f"; waited {report.waited:.0f} s for the rate limit" if report.waited else ""
     yield f"{counts}; {len(report.hidden)} cannot be observed; {report.seconds:.0f} s{waited}"
-    yield str(paint(f"{report.address} {report.claim}", "PASS" if report.passed else "FAIL"))
+    yield (colour(f"{report.address} {report.claim}", "PASS" if report.passed else "FAIL"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from time import monotonic
@@ -79,7 +79,7 @@ class Http:
     """Requests to one server with one key."""
 
     def __init__(
-        self, url: str, key: str | None, watch: Watch, client: httpx.AsyncClient, patience: Patience, deadline: float
+        self, url: str, key: str | None, *, watch: Watch, client: httpx.AsyncClient, patience: Patience, deadline: float
     ) -> None:
         self.url = url
         self.key = key
@@ -90,11 +90,11 @@ class Http:
 
     def with_key(self, key: str | None) -> Http:
         """The same server with another key, or without one."""
-        return Http(self.url, key, self.watch, self._client, self._patience, self.deadline)
+        return self.at(self.url, key)
 
     def at(self, url: str, key: str | None) -> Http:
         """Another address."""
-        return Http(url, key, self.watch, self._client, self._patience, self.deadline)
+        return Http(url, key, watch=self.watch, client=self._client, patience=self._patience, deadline=self.deadline)
 
     @property
     def credentials(self) -> dict[str, str]:
@@ -119,7 +119,7 @@ class Http:
         headers: Mapping[str, str] | None = None,
         patient: bool = True,
         secret: bool = False,
-        timeout: float | None = None,
+        within: float | None = None,
         judged: bool = True,
     ) -> Answer:
         """Send one request; a 429 for the rate is waited out, unless told otherwise. Raises Blocked without an answer.
@@ -132,7 +132,7 @@ class Http:
             sent = {"Content-Type": "application/json", **sent}
         while True:
             answer = await self._once(
-                method, path, content, sent, timeout=timeout or self.deadline, secret=secret, judged=judged
+                method, path, content, sent, within=within or self.deadline, secret=secret, judged=judged
             )
             wait = answer.body.get("retryAfter")
             if patient and answer.code == "rate_limited" and isinstance(wait, int | float) and 0 <= wait <= 120:
@@ -147,19 +147,21 @@ class Http:
         content: bytes | None,
         headers: Mapping[str, str],
         *,
-        timeout: float,
+        within: float,
         secret: bool,
         judged: bool,
     ) -> Answer:
         shown = (content or b"").decode("utf-8", "replace")
         self.watch.evidence.note(f"→ {method} {path}{_shown(headers)} {shown}")
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(within):
                 response = await self._client.request(method, self.url + path, content=content, headers=dict(headers))
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as failure:
             self.watch.evidence.note(f"← no answer: {type(failure).__name__} {failure}")
             raise Blocked(f"{method} {path[:200]} was not answered: {type(failure).__name__} {failure}") from None
-        return self.answer(method, path, response.status_code, response.headers, response.content, secret, judged)
+        return self.answer(
+            method, path, response.status_code, response.headers, response.content, secret=secret, judged=judged
+        )
 
     def answer(
         self,
@@ -168,6 +170,7 @@ class Http:
         status: int,
         headers: Mapping[str, str],
         raw: bytes,
+        *,
         secret: bool = False,
         judged: bool = True,
     ) -> Answer:
@@ -188,7 +191,7 @@ class Http:
     @asynccontextmanager
     async def opened(
         self, path: str, *, headers: Mapping[str, str] | None = None, within: float | None = None
-    ) -> AsyncIterator[httpx.Response]:
+    ) -> AsyncGenerator[httpx.Response]:
         """An answer whose body is read by whoever asks for it. Raises Blocked when no headers come in time."""
         sent = {**self.credentials, "Accept": "text/event-stream", **(headers or {})}
         self.watch.evidence.note(f"→ GET {path}{_shown(sent)}")
@@ -226,12 +229,14 @@ class Http:
         key: str,
         *,
         headers: Mapping[str, str] | None = None,
+        params: Mapping[str, str] | None = None,
         filtered: bool = False,
         whole: bool = True,
-        **params: str,
-    ) -> AsyncIterator[SseReader]:
+        **more: str,
+    ) -> AsyncGenerator[SseReader]:
         """Read a session's stream. Raises Blocked if there is none."""
-        path = f"/v1/sessions/{session}/events{f'?{urlencode(params)}' if params else ''}"
+        query = {**(params or {}), **more}
+        path = f"/v1/sessions/{session}/events{f'?{urlencode(query)}' if query else ''}"
         async with self.opened(path, headers=headers) as response:
             kind = response.headers.get("content-type", "")
             if response.status_code != 200 or not kind.startswith("text/event-stream"):

@@ -121,7 +121,9 @@ def _usage(reply: Reply, text: str) -> dict[str, int]:
 
 def _chunk(model: str, delta: dict[str, Any], finish: str | None = None) -> bytes:
     choice = {"index": 0, "delta": delta, "finish_reason": finish}
-    return _frame({"id": "chatcmpl-0", "object": "chat.completion.chunk", "created": 0, "model": model, "choices": [choice]})
+    return _frame(
+        {"id": "chatcmpl-0", "object": "chat.completion.chunk", "created": 0, "model": model, "choices": [choice]}
+    )
 
 
 def _frame(value: Any) -> bytes:
@@ -150,7 +152,14 @@ def _whole(reply: Reply, text: str, model: str) -> dict[str, Any]:
         message["tool_calls"] = calls
     choice = {"index": 0, "message": message, "finish_reason": "tool_calls" if calls else "stop"}
     usage = _usage(reply, text)
-    return {"id": "chatcmpl-0", "object": "chat.completion", "created": 0, "model": model, "choices": [choice], "usage": usage}
+    return {
+        "id": "chatcmpl-0",
+        "object": "chat.completion",
+        "created": 0,
+        "model": model,
+        "choices": [choice],
+        "usage": usage,
+    }
 
 
 def _failure(status: int, message: str) -> Response:

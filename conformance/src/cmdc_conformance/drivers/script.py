@@ -9,7 +9,9 @@ from typing import Any, Final, cast
 
 Reply = dict[str, Any]
 
-_BLOCK: Final = re.compile(r"^ {0,3}(`{3,}|~{3,}) *script *\n(.*?)(?:\n {0,3}\1[`~]* *(?:\n|$)|\Z)", re.DOTALL | re.MULTILINE)
+_BLOCK: Final = re.compile(
+    r"^ {0,3}(`{3,}|~{3,}) *script *\n(.*?)(?:\n {0,3}\1[`~]* *(?:\n|$)|\Z)", re.DOTALL | re.MULTILINE
+)
 
 
 def reply(

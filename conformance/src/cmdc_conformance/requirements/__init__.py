@@ -66,7 +66,7 @@ class Requirement:
 def requirements(protocol: str = "0.1") -> Mapping[str, Requirement]:
     """The requirements of this version, by their ids, in the order of the file."""
     name = f"v{protocol.replace('.', '_')}.toml"
-    text = files(__package__).joinpath(name).read_text(encoding="utf-8")
+    text = files("cmdc_conformance.requirements").joinpath(name).read_text(encoding="utf-8")
     return {each.id: each for rule in tomllib.loads(text)["rules"] for each in _parts(rule)}
 
 

@@ -23,7 +23,9 @@ async def _log(case: Case, session: Session) -> list[Event]:
     await session.state("idle")
     async with case.http.events(session.id, session.key, follow="true", after="start") as reader:
         cursor = (await session.info()).needed(200)["cursor"]
-        await reader.wait(lambda: bool(reader.events) and reader.events[-1].id == cursor, "the log did not come to its end")
+        await reader.wait(
+            lambda: bool(reader.events) and reader.events[-1].id == cursor, "the log did not come to its end"
+        )
         return [*reader.events]
 
 
@@ -228,14 +230,18 @@ async def it_exits_in_time(case: Case) -> None:
     hooks = Hooks(case)
     hooks.need("stop", "start")
     try:
-        async with case.session() as idle, case.session() as session, case.held(session):
-            async with case.http.events(idle.id, idle.key) as reader:
-                stopping = await hooks.stop()
-                with owed("after SIGTERM, the stream of an idle session"):
-                    await reader.closed()
-                with owed("after SIGTERM, with an active run"):
-                    await hooks.gone(within=_grace(case))
-                await stopping
+        async with (
+            case.session() as idle,
+            case.session() as session,
+            case.held(session),
+            case.http.events(idle.id, idle.key) as reader,
+        ):
+            stopping = await hooks.stop()
+            with owed("after SIGTERM, the stream of an idle session"):
+                await reader.closed()
+            with owed("after SIGTERM, with an active run"):
+                await hooks.gone(within=_grace(case))
+            await stopping
     finally:
         await hooks.start()
 
@@ -255,5 +261,3 @@ async def websockets_are_told(case: Case) -> None:
             await hooks.gone(within=_grace(case))
     finally:
         await hooks.start()
-
-

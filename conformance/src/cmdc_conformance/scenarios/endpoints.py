@@ -73,7 +73,11 @@ async def documents(case: Case) -> None:
     events = (await case.nobody.get("/events.schema.json")).must_be(200)
     paths: Any = openapi.get("paths", {})
     described = {f"{method.upper()} {path}" for path, each in paths.items() for method in each}
-    missing = [each for each in schemas.routes() if re.sub(r"\{\w+\}", "{}", each) not in {re.sub(r"\{\w+\}", "{}", one) for one in described}]
+    missing = [
+        each
+        for each in schemas.routes()
+        if re.sub(r"\{\w+\}", "{}", each) not in {re.sub(r"\{\w+\}", "{}", one) for one in described}
+    ]
     expect(not missing, f"/openapi.json does not describe {', '.join(missing)}")
     text = str(events)
     missing = [each for each in schemas.EVENTS if f"'{each}'" not in text]
@@ -86,7 +90,9 @@ async def reference(case: Case) -> None:
     answer = await case.nobody.get("/docs", judged=False)
     answer.must_be(200)
     page = answer.raw.decode("utf-8", "replace")
-    foreign = re.search(r"<(?:script|link|img|iframe)[^>]+(?:src|href)=[\"']?(?:https?:)?//|@import|url\([\"']?https?:", page)
+    foreign = re.search(
+        r"<(?:script|link|img|iframe)[^>]+(?:src|href)=[\"']?(?:https?:)?//|@import|url\([\"']?https?:", page
+    )
     expect(foreign is None, f"it loads something from elsewhere: {foreign and foreign.group()}")
 
 
@@ -208,14 +214,16 @@ async def the_system_prompt_comes_first(case: Case) -> None:
     """A systemPrompt is the history's first message."""
     async with case.session(systemPrompt="You are brief.") as session:
         history = await session.history()
-        expect(history[:1] == [{"role": "system", "content": "You are brief."}], f"the history begins with {history[:1]}")
+        expect(
+            history[:1] == [{"role": "system", "content": "You are brief."}], f"the history begins with {history[:1]}"
+        )
     async with case.session() as session:
         expect(await session.history() == [], "without one, the history of a new session is not empty")
 
 
 @check("EP-create.metadata")
 async def metadata_comes_back(case: Case) -> None:
-    """metadata is given back as it was."""
+    """What metadata says is given back as it was."""
     metadata = {"user": "42", "note": "ä €"}
     async with case.session(metadata=metadata) as session:
         info = (await session.info()).needed(200)
@@ -256,7 +264,7 @@ def session_routes(case: Case, session: str) -> list[tuple[str, str, Any]]:
         ("GET", f"{path}/stats", None),
         ("GET", f"{path}/events", None),
     ]
-    more = {
+    more: dict[str, list[tuple[str, str, Any]]] = {
         "abort": [("POST", f"{path}/abort", {})],
         "tickets": [("POST", f"{path}/tickets", {"scope": "read"})],
         "tool_list": [("GET", f"{path}/tools", None), ("DELETE", f"{path}/tools/get_weather", None)],
@@ -321,7 +329,7 @@ async def the_queue_is_told(case: Case) -> None:
 
 @check("EP-session.cursor")
 async def the_end_of_the_log_is_told(case: Case) -> None:
-    """cursor is the id of the last event."""
+    """The cursor is the id of the last event."""
     async with case.session() as session:
         events = await session.ran(case.plain())
         cursor = (await session.info()).needed(200).get("cursor")
@@ -330,11 +338,14 @@ async def the_end_of_the_log_is_told(case: Case) -> None:
 
 @check("EP-session.pending", faces=RAW)
 async def what_waits_is_told(case: Case) -> None:
-    """pendingApprovals and pendingQuestions have the data of the events."""
+    """Both pendingApprovals and pendingQuestions have the data of the events."""
     async with case.waiting_call() as waiting:
         info = (await waiting.session.info()).needed(200)
         pending = info.get("pendingApprovals")
-        expect(pending == [waiting.required.data], f"pendingApprovals is {pending}, and the event was {waiting.required.data}")
+        expect(
+            pending == [waiting.required.data],
+            f"pendingApprovals is {pending}, and the event was {waiting.required.data}",
+        )
     async with case.question() as (session, _, asked):
         pending = (await session.info()).needed(200).get("pendingQuestions")
         expect(pending == [asked.data], f"pendingQuestions is {pending}, and the event was {asked.data}")
@@ -357,7 +368,9 @@ async def _listed(case: Case, *, limit: int, until: set[str]) -> list[str]:
     seen: list[str] = []
     cursor: str | None = None
     for _ in range(500):
-        page = (await case.http.get(f"/v1/sessions?limit={limit}{f'&cursor={quote(cursor)}' if cursor else ''}")).must_be(200)
+        page = (
+            await case.http.get(f"/v1/sessions?limit={limit}{f'&cursor={quote(cursor)}' if cursor else ''}")
+        ).must_be(200)
         ids = [each["sessionId"] for each in page["sessions"]]
         expect(len(ids) <= limit, f"a page of {limit} has {len(ids)}")
         seen += ids
@@ -622,7 +635,10 @@ async def the_history(case: Case) -> None:
         wanted = [(texts[0], "Hello."), (texts[1], "Again.")]
         history = await session.history()
         said = [(each["role"], each["content"]) for each in history]
-        expect(said == [pair for ask, answer in wanted for pair in (("user", ask), ("assistant", answer))], f"the history is {said}")
+        expect(
+            said == [pair for ask, answer in wanted for pair in (("user", ask), ("assistant", answer))],
+            f"the history is {said}",
+        )
 
 
 @check("EP-messages.tools")
@@ -632,12 +648,21 @@ async def calls_in_the_history(case: Case) -> None:
         await case.register(session)
         await session.ran(case.script(reply("Wait. ", calls=[("get_weather", {"city": "Oslo"})]), reply("Sunny.")))
         history = await session.history()
-        expect([each["role"] for each in history] == ["user", "assistant", "tool_result", "assistant"], f"the history is {history}")
+        expect(
+            [each["role"] for each in history] == ["user", "assistant", "tool_result", "assistant"],
+            f"the history is {history}",
+        )
         asked, result = history[1], history[2]
         calls: Any = asked.get("toolCalls")
         expect(isinstance(calls, list) and len(calls) == 1, f"toolCalls is {calls}")  # pyright: ignore[reportUnknownArgumentType]
-        expect(calls[0].get("name") == "get_weather" and calls[0].get("arguments") == {"city": "Oslo"}, f"the call is {calls[0]}")
-        expect(result.get("callId") == calls[0].get("callId"), f"the result is of {result.get('callId')}, the call is {calls[0].get('callId')}")
+        expect(
+            calls[0].get("name") == "get_weather" and calls[0].get("arguments") == {"city": "Oslo"},
+            f"the call is {calls[0]}",
+        )
+        expect(
+            result.get("callId") == calls[0].get("callId"),
+            f"the result is of {result.get('callId')}, the call is {calls[0].get('callId')}",
+        )
         expect(result.get("content") == "sunny" and result.get("isError") is False, f"the result is {result}")
         expect(result.get("name") == "get_weather", f"the result's name is {result.get('name')!r}")
 
@@ -653,7 +678,10 @@ async def text_that_was_seen_stays(case: Case) -> None:
         need(events[-1].name == "agent_abort", f"the run ended with {events[-1].name} before it could be stopped")
         seen = "".join(event.data["delta"] for event in events if event.name == "message_delta")
         last = (await session.history())[-1]
-        expect(last.get("role") == "assistant" and last.get("content") == seen, f"readers saw {seen!r}, and the history ends with {last}")
+        expect(
+            last.get("role") == "assistant" and last.get("content") == seen,
+            f"readers saw {seen!r}, and the history ends with {last}",
+        )
 
 
 @check("EP-messages.pages")
@@ -734,12 +762,17 @@ async def tickets(case: Case) -> None:
     import time  # noqa: PLC0415 - the one place that needs the time of day
 
     async with case.session() as session:
-        issued = [(await case.http.post(f"{session.path}/tickets", {"scope": "read"}, secret=True)).must_be(201) for _ in range(2)]
+        issued = [
+            (await case.http.post(f"{session.path}/tickets", {"scope": "read"}, secret=True)).must_be(201)
+            for _ in range(2)
+        ]
         expect(issued[0]["ticket"] != issued[1]["ticket"], "two tickets are the same")
         expect(len(str(issued[0]["ticket"])) >= 22, "a ticket is too short to be random")
         left = issued[0]["expiresAt"] - time.time() * 1000
         expect(5_000 < left < 60_000, f"expiresAt is {left / 1000:.0f} s from now")
-        (await case.http.post(f"{session.path}/tickets", {"scope": "everything"})).must_be(400, why="there is no such scope")
+        (await case.http.post(f"{session.path}/tickets", {"scope": "everything"})).must_be(
+            400, why="there is no such scope"
+        )
 
 
 async def ticket_of(case: Case, path: str, scope: str = "read") -> str:
@@ -762,7 +795,9 @@ async def a_ticket_is_of_one_session(case: Case) -> None:
     """A ticket of one session does not open another."""
     async with case.session() as one, case.session() as other:
         ticket = await ticket_of(case, one.path)
-        (await case.nobody.refused(f"{other.path}/events?ticket={ticket}")).must_be(401, 404, why="it is of another session")
+        (await case.nobody.refused(f"{other.path}/events?ticket={ticket}")).must_be(
+            401, 404, why="it is of another session"
+        )
         ticket = await ticket_of(case, one.path)
         async with case.nobody.opened(f"{one.path}/events?ticket={ticket}") as response:
             expect(response.status_code == 200, f"its own session answers {response.status_code}")

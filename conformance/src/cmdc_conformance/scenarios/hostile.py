@@ -36,7 +36,9 @@ async def _refused(case: Case, what: str, content: bytes | str, path: str = "/v1
 
 
 async def _taken(case: Case, content: str, path: str = "/v1/sessions") -> None:
-    answer = await case.http.post(path, content=content.encode(), headers={"Content-Type": "application/json"}, secret=True)
+    answer = await case.http.post(
+        path, content=content.encode(), headers={"Content-Type": "application/json"}, secret=True
+    )
     answer.must_be(201, why="the twin of what is refused")
 
 
@@ -168,7 +170,9 @@ def _body_of(case: Case, size: int) -> bytes:
 async def the_longest_body(case: Case) -> None:
     """One byte over the limit is 413, the limit itself is read."""
     most = int(case.server.limit("bodyBytes", case.target.limits.body_bytes))
-    _must(await exchange(case.http, _post(case, _body_of(case, most + 1))), 413, "payload_too_large", f"{most + 1} bytes")
+    _must(
+        await exchange(case.http, _post(case, _body_of(case, most + 1))), 413, "payload_too_large", f"{most + 1} bytes"
+    )
     chunked = [("Content-Type", "application/json"), ("Transfer-Encoding", "chunked")]
     body = _body_of(case, most + 1)
     sent = head(case.http, "POST", "/v1/sessions", chunked) + b"\r\n%x\r\n" % len(body) + body + b"\r\n0\r\n\r\n"
@@ -228,7 +232,9 @@ async def _given_up(case: Case, begun: bytes, ms: int, what: str) -> None:
 @check("HTTP-5.slow-headers", when="slow")
 async def slow_headers(case: Case) -> None:
     """Headers that never become complete are given up."""
-    await _given_up(case, head(case.http, "GET", "/v1/sessions/x"), case.target.limits.header_timeout_ms, "a header block")
+    await _given_up(
+        case, head(case.http, "GET", "/v1/sessions/x"), case.target.limits.header_timeout_ms, "a header block"
+    )
 
 
 @check("HTTP-5.slow-body", when="slow")
@@ -237,5 +243,3 @@ async def slow_body(case: Case) -> None:
     headers = [("Content-Type", "application/json"), ("Content-Length", "1000")]
     begun = head(case.http, "POST", "/v1/sessions", headers) + b"\r\n" + b'{"model":'
     await _given_up(case, begun, case.target.limits.body_timeout_ms, "a body")
-
-

@@ -30,12 +30,15 @@ async def a_call_waits(case: Case) -> None:
         # A fence: what was answered after the state was reached would come after a call that had been made.
         (await waiting.session.info()).needed(200)
         expect(waiting.hosted is None or not waiting.hosted.calls, "the tool was called before the decision")
-        expect(names(waiting.run.so_far)[-1] == "approval_required", f"after approval_required came {names(waiting.run.so_far)[-1]}")
+        expect(
+            names(waiting.run.so_far)[-1] == "approval_required",
+            f"after approval_required came {names(waiting.run.so_far)[-1]}",
+        )
 
 
 @check("APP-1.approve", faces=EVERY)
 async def an_approved_call_runs(case: Case) -> None:
-    """approve is answered, told as an event, and the call runs."""
+    """It is answered, told as an event, and the call runs."""
     async with case.waiting_call() as waiting:
         body = (await waiting.session.decide("approve", waiting.approval)).must_be(200)
         wanted = {"ok": True, "action": "approve", "approvalId": waiting.approval}
@@ -116,7 +119,9 @@ async def decisions_at_the_same_time(case: Case) -> None:
     async with case.waiting_call() as waiting:
         body = {"approvalId": waiting.approval}
         actions = ["approve", "reject"] * 5
-        answers = await asyncio.gather(*(case.http.post(f"{waiting.session.path}/{action}", body) for action in actions))
+        answers = await asyncio.gather(
+            *(case.http.post(f"{waiting.session.path}/{action}", body) for action in actions)
+        )
         winners = {answer.body.get("action") for answer in answers if answer.status == 200}
         expect(len(winners) == 1, f"the decisions {winners} were both taken")
         for answer in answers:
@@ -130,8 +135,7 @@ async def decisions_at_the_same_time(case: Case) -> None:
 @check("APP-2.expired", faces=RAW)
 async def an_approval_expires(case: Case) -> None:
     """At its time limit it expires, and cannot be decided any more."""
-    settings = {"approval": {"tools": ["*"], "timeoutMs": 300}}
-    async with case.waiting_call(**settings) as waiting:
+    async with case.waiting_call(approval={"tools": ["*"], "timeoutMs": 300}) as waiting:
         data = waiting.required.data
         expect(isinstance(data.get("expiresAt"), int), f"expiresAt is {data.get('expiresAt')!r}")
         with owed("after its time limit"):
@@ -179,7 +183,9 @@ async def the_digest(case: Case) -> None:
         expect(data.get("args") == args, f"the call shown is {data.get('args')}, and the model asked for {args}")
         call = [waiting.session.id, data.get("callId"), data.get("toolName"), data.get("args")]
         wanted = hashlib.sha256(canonical(call).encode()).hexdigest()
-        expect(data.get("digest") == wanted, f"digest is {data.get('digest')}, and that of {canonical(call)} is {wanted}")
+        expect(
+            data.get("digest") == wanted, f"digest is {data.get('digest')}, and that of {canonical(call)} is {wanted}"
+        )
 
 
 @check("APP-3.mismatch", faces=EVERY)
@@ -209,7 +215,9 @@ async def edited_arguments(case: Case) -> None:
         edited = {"city": "Bergen", "days": 2}
         (await waiting.session.decide("approve", waiting.approval, args=edited)).must_be(200)
         events = await waiting.run.end()
-        expect(_result(events, "tool_execution_start").get("args") == edited, "tool_execution_start shows other arguments")
+        expect(
+            _result(events, "tool_execution_start").get("args") == edited, "tool_execution_start shows other arguments"
+        )
         came = hosted.calls[0].json["args"]
         expect(came == edited, f"the tool got {came}, and {edited} was approved")
 
@@ -223,7 +231,9 @@ async def edited_arguments_that_do_not_fit(case: Case) -> None:
         answer.must_be(400, code="bad_request", why="the schema refuses it")
         state = (await waiting.session.info()).needed(200).get("state")
         expect(state == "waiting_approval", f"after arguments that were refused the session is {state}")
-        (await waiting.session.decide("approve", waiting.approval, args={"city": "Bergen"})).must_be(200, why="these fit")
+        (await waiting.session.decide("approve", waiting.approval, args={"city": "Bergen"})).must_be(
+            200, why="these fit"
+        )
         await waiting.run.end()
 
 
@@ -345,5 +355,3 @@ async def an_unknown_question(case: Case) -> None:
         (await session.respond(f"{ref}x", "blue")).must_be(404, code="not_found")
         (await session.respond(ref, "blue")).must_be(200, why="this one waits")
         await run.end()
-
-

@@ -48,10 +48,15 @@ async def a_rich_run_keeps_to_the_grammar(case: Case) -> None:
     ]
     # Pieces of text may be put together, and calls of one step may interleave.
     seen = names(events)
-    condensed = [name for index, name in enumerate(seen) if index == 0 or not name.endswith("_delta") or seen[index - 1] != name]
+    condensed = [
+        name for index, name in enumerate(seen) if index == 0 or not name.endswith("_delta") or seen[index - 1] != name
+    ]
     expect(sorted(condensed) == sorted(wanted), f"the events are {', '.join(condensed)}")
     order = [name for name in condensed if not name.startswith("tool_execution")]
-    expect(order == [name for name in wanted if not name.startswith("tool_execution")], f"the events are {', '.join(condensed)}")
+    expect(
+        order == [name for name in wanted if not name.startswith("tool_execution")],
+        f"the events are {', '.join(condensed)}",
+    )
     counts = [event.data["count"] for event in events if event.name == "tool_calls"]
     expect(counts == [2], f"tool_calls counts {counts}, and the step asked for 2")
     grammar(events, "EVT-1.grammar")
@@ -62,9 +67,7 @@ async def blocks_open_and_alternate(case: Case) -> None:
     """A block opens before its first piece, and again in the next step."""
     async with case.session() as session:
         await case.register(session)
-        text = case.script(
-            reply("a", "b", thinking=["x", "y"], calls=[_CALL]), reply("c", thinking=["z"]), nonce=None
-        )
+        text = case.script(reply("a", "b", thinking=["x", "y"], calls=[_CALL]), reply("c", thinking=["z"]), nonce=None)
         events = await session.ran(text)
     grammar(events, "EVT-1.blocks")
     seen = [name.removesuffix("_start") for name in names(events) if name in ("thinking_start", "message_start")]
@@ -118,7 +121,9 @@ async def how_a_run_fails(case: Case) -> None:
         with owed():
             events = await session.ran(case.script(reply(fail=(400, 0))))
         seen = names(events)
-        expect(seen[-1] == "agent_abort" and events[-1].data.get("reason") == "error", f"the run ended with {events[-1]}")
+        expect(
+            seen[-1] == "agent_abort" and events[-1].data.get("reason") == "error", f"the run ended with {events[-1]}"
+        )
         expect(seen[-2] == "error", f"before agent_abort came {seen[-2]}, not error")
         again = await session.ran(case.plain())
         expect(again[-1].name == "agent_end", "the session does not go on after a failed run")
@@ -138,8 +143,14 @@ async def the_last_step_is_the_last_message(case: Case) -> None:
         last = {"role": "assistant", "content": said}
         expect(end["lastMessage"] == last, f"lastMessage is {end['lastMessage']}, and the text was {said!r}")
         history = await session.history()
-        expect(history and history[-1].get("content") == said, f"the history ends with {history[-1:]}, and the text was {said!r}")
-        expect(end["messageCount"] == len(history), f"messageCount is {end['messageCount']}, and the history has {len(history)}")
+        expect(
+            history and history[-1].get("content") == said,
+            f"the history ends with {history[-1:]}, and the text was {said!r}",
+        )
+        expect(
+            end["messageCount"] == len(history),
+            f"messageCount is {end['messageCount']}, and the history has {len(history)}",
+        )
 
 
 @check("EVT-4.pairs", faces=EVERY)
@@ -201,7 +212,10 @@ async def two_transports_one_log(case: Case) -> None:
         here = [(event.name, event.data, event.id) for event in events]
         there = [(event.name, event.data, event.id) for event in others]
         different = next((pair for pair in zip(here, there, strict=False) if pair[0] != pair[1]), None)
-        expect(here == there, f"{len(here)} events over SSE, {len(there)} over WebSocket; the first that differs: {different}")
+        expect(
+            here == there,
+            f"{len(here)} events over SSE, {len(there)} over WebSocket; the first that differs: {different}",
+        )
 
 
 @check("EVT-5.request-id", faces=RAW)
@@ -263,7 +277,10 @@ async def an_event_is_always_the_same(case: Case) -> None:
             async with case.http.events(session.id, session.key, after="start") as reader:
                 again = await reader.end()
             for before, after in zip(events, again, strict=True):
-                expect((before.id, before.name, before.raw) == (after.id, after.name, after.raw), f"it was {before}, and is {after}")
+                expect(
+                    (before.id, before.name, before.raw) == (after.id, after.name, after.raw),
+                    f"it was {before}, and is {after}",
+                )
 
 
 # -- what is left open ---------------------------------------------------------------------------------------------------
@@ -322,7 +339,10 @@ async def a_run_is_counted_once(case: Case) -> None:
         await case.register(session)
         first = await session.ran(case.script(reply(calls=[_CALL], usage=(10, 5)), reply("Hi.", usage=(20, 7))))
         usage = {"promptTokens": 30, "completionTokens": 12, "totalTokens": 42}
-        expect(first[-1].data.get("tokenUsage") == usage, f"agent_end tells {first[-1].data.get('tokenUsage')}, not {usage}")
+        expect(
+            first[-1].data.get("tokenUsage") == usage,
+            f"agent_end tells {first[-1].data.get('tokenUsage')}, not {usage}",
+        )
         await _counted(session, 1, 42)
         second = await session.ran(case.script(reply("Hi.", usage=(4, 1))))
         told = second[-1].data.get("tokenUsage", {}).get("totalTokens")
@@ -464,5 +484,3 @@ def _content(content: Any) -> str:
     if not isinstance(content, list):
         return ""
     return "".join(str(part.get("text", "")) for part in content)  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType, reportUnknownArgumentType]
-
-

@@ -99,7 +99,9 @@ async def everything_comes(case: Case) -> None:
                 session.noted(text)
                 (await case.http.post(f"{session.path}/prompt", {"text": text})).needed(202)
             with owed("two runs on the WebSocket"):
-                await socket.wait(lambda: sum(event.is_terminal for event in socket.events) >= 2, "two runs did not end")
+                await socket.wait(
+                    lambda: sum(event.is_terminal for event in socket.events) >= 2, "two runs did not end"
+                )
             received = [event.data["text"] for event in socket.events if event.name == "prompt_received"]
             expect(received == texts, f"the runs that came are {received}")
             expect(not socket.ended, "the connection ended after a run")
@@ -244,7 +246,9 @@ async def acknowledged_before(case: Case) -> None:
             session.noted(text)
             (await socket.act("prompt", text=text)).needed(202)
             await socket.end()
-            expect(socket.order[0][0] == "ack", f"the first that came was {socket.order[0][1]}, before the acknowledgement")
+            expect(
+                socket.order[0][0] == "ack", f"the first that came was {socket.order[0][1]}, before the acknowledgement"
+            )
     async with case.question() as (session, run, asked):
         socket = run.reader
         (await session.respond(str(asked.data["ref"]), "blue")).needed(200)
@@ -257,14 +261,21 @@ async def acknowledged_before(case: Case) -> None:
 
 @check("WS-4.action-id", faces=WS)
 async def actions_have_names(case: Case) -> None:
-    """actionId comes back, in errors too."""
+    """An actionId comes back, in errors too."""
     async with case.session() as session, opened(case.http, session.id, session.key) as socket:
         text = case.plain()
         session.noted(text)
-        for action, members in (("prompt", {"text": text}), ("prompt", {"text": ""}), ("approve", {"approvalId": "x"}), ("fly", {})):
+        for action, members in (
+            ("prompt", {"text": text}),
+            ("prompt", {"text": ""}),
+            ("approve", {"approvalId": "x"}),
+            ("fly", {}),
+        ):
             body = (await socket.act(action, actionId="a-1", **members)).body
             expect(body.get("actionId") == "a-1", f"{action} is acknowledged with {body}")
-        (await socket.act("prompt", text=text, actionId="x" * 65)).must_be(400, code="bad_request", why="over 64 characters")
+        (await socket.act("prompt", text=text, actionId="x" * 65)).must_be(
+            400, code="bad_request", why="over 64 characters"
+        )
         body = (await socket.act("prompt", text=text)).needed(202)
         expect("actionId" not in body, f"without an actionId the acknowledgement is {body}")
 
@@ -298,7 +309,9 @@ async def a_message_that_is_too_big(case: Case) -> None:
                 await socket.closed()
             expect(socket.close_code == 1009, f"the close code is {socket.close_code}")
         async with opened(case.http, session.id, session.key) as socket:
-            (await socket.act("fly", padding="x" * (most // 2))).must_be(400, code="bad_request", why="it is half as big")
+            (await socket.act("fly", padding="x" * (most // 2))).must_be(
+                400, code="bad_request", why="it is half as big"
+            )
 
 
 @check("WS-6.ping", faces=WS, when="slow")
@@ -342,21 +355,23 @@ async def the_session_goes(case: Case) -> None:
 @check("WS-7", faces=WS)
 async def too_many_messages(case: Case) -> None:
     """Of eighty at once some are rate_limited; later ones are not, and another connection is not."""
-    async with case.session() as session, case.session() as other:
-        async with opened(case.http, session.id, session.key) as socket, opened(case.http, other.id, other.key) as beside:
-            for _ in range(80):
-                await socket.raw('{"action": "fly"}')
-            with owed("eighty frames"):
-                await socket.wait(lambda: len(socket.acks) >= 80, "not every frame was acknowledged")
-            codes = [ack.get("error") for ack in socket.acks]
-            expect("rate_limited" in codes, f"80 frames at once were answered {set(codes)}")
-            expect(codes.count("bad_request") >= 10, f"only {codes.count('bad_request')} of 80 frames were taken")
-            answer = await beside.send('{"action": "fly"}')
-            answer.must_be(400, code="bad_request", why="another connection has a rate of its own")
-            expect(not socket.ended, "the connection was closed")
-            await asyncio.sleep(1.2)
+    async with (
+        case.session() as session,
+        case.session() as other,
+        opened(case.http, session.id, session.key) as socket,
+        opened(case.http, other.id, other.key) as beside,
+    ):
+        for _ in range(80):
             await socket.raw('{"action": "fly"}')
-            await socket.wait(lambda: len(socket.acks) >= 81, "the frame after a pause was not acknowledged")
-            expect(socket.acks[80].get("error") == "bad_request", f"after a pause a frame is answered {socket.acks[80]}")
-
-
+        with owed("eighty frames"):
+            await socket.wait(lambda: len(socket.acks) >= 80, "not every frame was acknowledged")
+        codes = [ack.get("error") for ack in socket.acks]
+        expect("rate_limited" in codes, f"80 frames at once were answered {set(codes)}")
+        expect(codes.count("bad_request") >= 10, f"only {codes.count('bad_request')} of 80 frames were taken")
+        answer = await beside.send('{"action": "fly"}')
+        answer.must_be(400, code="bad_request", why="another connection has a rate of its own")
+        expect(not socket.ended, "the connection was closed")
+        await asyncio.sleep(1.2)
+        await socket.raw('{"action": "fly"}')
+        await socket.wait(lambda: len(socket.acks) >= 81, "the frame after a pause was not acknowledged")
+        expect(socket.acks[80].get("error") == "bad_request", f"after a pause a frame is answered {socket.acks[80]}")

@@ -102,7 +102,9 @@ async def heartbeats(case: Case) -> None:
         await reader.wait(lambda: len(reader.comments) > 0, "no comment line came")
         for number in range(2, 4):
             with owed(f"heartbeat {number}, which is due every {every:g} s"):
-                await reader.wait(lambda number=number: len(reader.comments) >= number, "no comment line came", within=within)
+                await reader.wait(
+                    lambda number=number: len(reader.comments) >= number, "no comment line came", within=within
+                )
 
 
 # -- the end -------------------------------------------------------------------------------------------------------------
@@ -128,7 +130,8 @@ async def a_stream_that_follows(case: Case) -> None:
             (await session.prompt(text)).needed(202)
             with owed(f"run {number} on a stream that follows"):
                 await reader.wait(
-                    lambda number=number: sum(event.is_terminal for event in reader.events) == number, "no terminal event came"
+                    lambda number=number: sum(event.is_terminal for event in reader.events) == number,
+                    "no terminal event came",
                 )
         expect(not reader.ended, "the stream ended")
 
@@ -145,7 +148,9 @@ async def the_prompt_was_first(case: Case) -> None:
         async with case.http.events(session.id, session.key) as reader:
             with owed("a stream opened after the run"):
                 events = await reader.end()
-        expect(names(events)[:2] == ["prompt_received", "agent_start"], f"it begins with {', '.join(names(events)[:2])}")
+        expect(
+            names(events)[:2] == ["prompt_received", "agent_start"], f"it begins with {', '.join(names(events)[:2])}"
+        )
         expect(events[0].data["text"] == text, f"it begins with another run: {events[0]}")
 
 
@@ -203,7 +208,7 @@ async def _two_runs(case: Case, session: Session) -> list[Event]:
 async def _read(case: Case, session: Session, *, last: str | None = None, **params: str) -> list[Event]:
     """What a stream brings up to its next terminal event."""
     headers = {"Last-Event-ID": last} if last is not None else None
-    async with case.http.events(session.id, session.key, headers=headers, whole=False, **params) as reader:
+    async with case.http.events(session.id, session.key, headers=headers, whole=False, params=params) as reader:
         return await reader.end()
 
 
@@ -222,7 +227,9 @@ async def _continued(case: Case, how: str) -> None:
         for place in sorted(places):
             cursor = str(events[place - 1].id)
             with owed(f"after {cursor} of {len(events)} events"):
-                came = await (_read(case, session, last=cursor) if how == "header" else _read(case, session, after=cursor))
+                came = await (
+                    _read(case, session, last=cursor) if how == "header" else _read(case, session, after=cursor)
+                )
             wanted = _rest(events, place)
             expect(_ids(came) == _ids(wanted), f"after {cursor} came {_ids(came)}, and should come {_ids(wanted)}")
             expect([each.raw for each in came] == [each.raw for each in wanted], f"after {cursor} the events differ")
@@ -286,10 +293,12 @@ async def taken_up_in_the_midst(case: Case) -> None:
             last = str(had[-1].id) if had else None
             headers = {"Last-Event-ID": last} if last else None
             start = {} if last else {"after": "start"}
-            async with case.http.events(session.id, session.key, headers=headers, whole=False, **start) as reader:
+            async with case.http.events(session.id, session.key, headers=headers, whole=False, params=start) as reader:
                 with owed(f"after {last}"):
                     await reader.wait(
-                        lambda reader=reader: len(reader.events) >= 4 or any(event.is_terminal for event in reader.events),
+                        lambda reader=reader: (
+                            len(reader.events) >= 4 or any(event.is_terminal for event in reader.events)
+                        ),
                         "no further events came",
                     )
                 had += reader.events
@@ -311,7 +320,9 @@ async def a_foreign_cursor(case: Case) -> None:
         ]
         for answer in answers:
             body = answer.must_be(410, code="cursor_expired", why="it is of another log")
-            expect(body.get("latest") == own[-1].id, f"latest is {body.get('latest')!r}, and the last event {own[-1].id}")
+            expect(
+                body.get("latest") == own[-1].id, f"latest is {body.get('latest')!r}, and the last event {own[-1].id}"
+            )
             earliest = body.get("earliest")
             expect(isinstance(earliest, str), f"earliest is {earliest!r}")
             came = await _read(case, other, after=str(earliest))
@@ -324,7 +335,17 @@ async def malformed_cursors(case: Case) -> None:
     async with case.session() as session:
         events = await session.ran(case.plain())
         good = str(events[0].id)
-        for bad in ("x", "7", ".7", f"{good}.1", good.replace(".", ":"), f"{good}x", f"{good.split('.')[0]}.-1", "A.1", "%20"):
+        for bad in (
+            "x",
+            "7",
+            ".7",
+            f"{good}.1",
+            good.replace(".", ":"),
+            f"{good}x",
+            f"{good.split('.', maxsplit=1)[0]}.-1",
+            "A.1",
+            "%20",
+        ):
             answer = await case.http.refused(f"{session.path}/events?after={bad}")
             answer.must_be(400, code="invalid_cursor", why=f"after={bad}")
         answer = await case.http.refused(f"{session.path}/events", headers={"Last-Event-ID": "x"})
@@ -369,6 +390,7 @@ async def a_trimmed_cursor(case: Case) -> None:
     if not isinstance(kept, int) or kept > 500:
         raise NotExercised(f"{kept} events are kept: too many to exceed")
     async with case.session(http) as session:
+        last = ""
         first = str((await session.ran(case.plain()))[0].id)
         for _ in range(kept // 5 + 3):
             last = str((await session.ran(case.plain("a", "b", "c")))[-1].id)
@@ -525,7 +547,10 @@ async def a_reader_that_never_reads(case: Case) -> None:
             raise NotExercised("needs plain HTTP")
         try:
             await asyncio.get_running_loop().sock_connect(small, (parts.hostname, parts.port or 80))
-            asked = head(case.http, "GET", f"{session.path}/events?follow=true", [("Accept", "text/event-stream")]) + b"\r\n"
+            asked = (
+                head(case.http, "GET", f"{session.path}/events?follow=true", [("Accept", "text/event-stream")])
+                + b"\r\n"
+            )
             await asyncio.get_running_loop().sock_sendall(small, asked)
             begun = monotonic()
             sent = 0
@@ -564,7 +589,10 @@ async def a_page_of_the_log(case: Case) -> None:
         expect(paged == [(event.id, event.name, dict(event.data)) for event in events], f"the page has {paged}")
         times = [each["at"] for each in body["events"]]
         expect(all(isinstance(at, int) for at in times) and times == sorted(times), f"the times are {times}")
-        expect(body["latest"] == events[-1].id and body["next"] == events[-1].id, f"latest is {body['latest']}, next {body['next']}")
+        expect(
+            body["latest"] == events[-1].id and body["next"] == events[-1].id,
+            f"latest is {body['latest']}, next {body['next']}",
+        )
         expect(body["earliest"] == f"{str(events[0].id).partition('.')[0]}.0", f"earliest is {body['earliest']}")
 
 
@@ -590,7 +618,9 @@ async def pages_of_the_log(case: Case) -> None:
                 cursor = body["next"]
             expect(came == _ids(events[begin:]), f"the pages are {came}")
         for limit in ("0", "5001", "x"):
-            (await case.http.get(f"{session.path}/events?limit={limit}", headers=_PAGE)).must_be(400, why=f"limit={limit}")
+            (await case.http.get(f"{session.path}/events?limit={limit}", headers=_PAGE)).must_be(
+                400, why=f"limit={limit}"
+            )
 
 
 @check("SSE-12.ticket", faces=SSE)

@@ -19,7 +19,10 @@ from cmdc_conformance.wire import Answer, Http
 
 def _names(answer: Answer, field: str) -> None:
     """The refusal says which field it is about."""
-    expect(field in answer.message or field in str(answer.body.get("details")), f"the message does not name {field}: {answer.message!r}")
+    expect(
+        field in answer.message or field in str(answer.body.get("details")),
+        f"the message does not name {field}: {answer.message!r}",
+    )
 
 
 @check("HTTP-2.body")
@@ -34,7 +37,10 @@ async def errors_have_a_body(case: Case) -> None:
         }
     for status, answer in answers.items():
         if answer.status == status:
-            expect(answer.code and answer.message, f"{answer.request} ({status}) has no error and message: {answer.raw[:200]!r}")
+            expect(
+                answer.code and answer.message,
+                f"{answer.request} ({status}) has no error and message: {answer.raw[:200]!r}",
+            )
 
 
 @check("HTTP-3.unknown-field")
@@ -50,7 +56,11 @@ async def unknown_fields(case: Case) -> None:
             answer.must_be(400, code="bad_request", why="colour is no field")
             _names(answer, "colour")
         expect(await session.history() == [], "a refused prompt is in the history")
-    for nested in ({"approval": {"tools": [], "colour": 1}}, {"budget": {"maxTokens": 10, "colour": 1}}):
+    inner: tuple[dict[str, Any], ...] = (
+        {"approval": {"tools": [], "colour": 1}},
+        {"budget": {"maxTokens": 10, "colour": 1}},
+    )
+    for nested in inner:
         if case.has("approval_timeout", "budgets"):
             (await case.create(**nested)).must_be(400, code="bad_request", why="colour is no field in there")
 
@@ -74,7 +84,9 @@ async def wrong_types(case: Case) -> None:
             answer = await case.create(**{field: value})
             answer.must_be(400, code="bad_request", why=f"{field} is {value!r}")
             _names(answer, field)
-    (await case.create(maxTurns=1, tools=[], maxTokens=10, providerOpts={})).must_be(201, why="these are of the right types")
+    (await case.create(maxTurns=1, tools=[], maxTokens=10, providerOpts={})).must_be(
+        201, why="these are of the right types"
+    )
     async with case.session() as session:
         for value in (1, True, ["Hi"], {"a": "b"}):
             answer = await case.http.post(f"{session.path}/prompt", {"text": value})
@@ -94,7 +106,13 @@ async def values_out_of_range(case: Case) -> None:
             answer = await case.create(**{field: value})
             answer.must_be(400, code="bad_request", why=f"{field} is {value!r:.40}")
             _names(answer, field)
-    for right in ({"maxTurns": 1}, {"maxTurns": 1000}, {"maxTokens": 1}, {"sessionId": case.fresh()}):
+    inside: tuple[dict[str, Any], ...] = (
+        {"maxTurns": 1},
+        {"maxTurns": 1000},
+        {"maxTokens": 1},
+        {"sessionId": case.fresh()},
+    )
+    for right in inside:
         (await case.create(**right)).must_be(201, why=f"{right} is in range")
 
 
@@ -102,7 +120,7 @@ async def values_out_of_range(case: Case) -> None:
 async def missing_fields(case: Case) -> None:
     """What is required and missing is 400 naming the field."""
     async with case.session() as session:
-        wrong = (
+        wrong: tuple[tuple[str, dict[str, str], str], ...] = (
             ("prompt", {}, "text"),
             ("approve", {}, "approvalId"),
             ("reject", {}, "approvalId"),
@@ -132,7 +150,9 @@ async def unknown_members(case: Case) -> None:
     async with case.session() as session, opened(case.http, session.id, session.key) as socket:
         text = case.plain()
         session.noted(text)
-        (await socket.act("prompt", text=text, colour="red")).must_be(400, code="bad_request", why="colour is no member")
+        (await socket.act("prompt", text=text, colour="red")).must_be(
+            400, code="bad_request", why="colour is no member"
+        )
         expect(await session.history() == [], "a refused prompt is in the history")
         (await socket.act("prompt", text=text)).must_be(202, why="only the member is missing")
 
@@ -156,7 +176,9 @@ async def media_types(case: Case) -> None:
         for kind in ("text/plain", "application/x-www-form-urlencoded", "application/json; charset=latin-1"):
             answer = await case.http.post(f"{session.path}/prompt", content=body, headers={"Content-Type": kind})
             answer.must_be(415, code="unsupported_media_type", why=kind)
-            expect("application/json" in answer.message, f"the message does not name application/json: {answer.message!r}")
+            expect(
+                "application/json" in answer.message, f"the message does not name application/json: {answer.message!r}"
+            )
         expect(await session.history() == [], "a refused prompt is in the history")
         for kind in ("application/json", "application/json; charset=utf-8"):
             answer = await case.http.post(f"{session.path}/prompt", content=body, headers={"Content-Type": kind})
@@ -169,22 +191,36 @@ async def media_types(case: Case) -> None:
 @check("HTTP-6.unknown-path")
 async def unknown_paths(case: Case) -> None:
     """An unknown path is 404, and the message names method and path."""
-    for method, path in (("GET", "/v1/no-such-route"), ("POST", "/v1/sessions/a/no-such-route"), ("GET", "/no-such-route")):
+    for method, path in (
+        ("GET", "/v1/no-such-route"),
+        ("POST", "/v1/sessions/a/no-such-route"),
+        ("GET", "/no-such-route"),
+    ):
         answer = await case.http.request(method, path, {} if method == "POST" else None)
         answer.must_be(404, code="not_found")
-        expect(method in answer.message and path in answer.message, f"the message does not name {method} {path}: {answer.message!r}")
+        expect(
+            method in answer.message and path in answer.message,
+            f"the message does not name {method} {path}: {answer.message!r}",
+        )
 
 
 @check("HTTP-6.wrong-method")
 async def wrong_methods(case: Case) -> None:
     """A known path with another method is 405, with the methods that it has."""
     async with case.session() as session:
-        wrong = (("PUT", "/v1/sessions", "POST"), ("GET", f"{session.path}/prompt", "POST"), ("POST", session.path, "GET"), ("PATCH", f"{session.path}/stats", "GET"))
+        wrong = (
+            ("PUT", "/v1/sessions", "POST"),
+            ("GET", f"{session.path}/prompt", "POST"),
+            ("POST", session.path, "GET"),
+            ("PATCH", f"{session.path}/stats", "GET"),
+        )
         for method, path, right in wrong:
             answer = await case.http.request(method, path, {} if method != "GET" else None)
             answer.must_be(405, code="method_not_allowed")
             allowed = [each.strip() for each in answer.headers.get("allow", "").split(",")]
-            expect(right in allowed and method not in allowed, f"{method} {path}: Allow is {answer.headers.get('allow')!r}")
+            expect(
+                right in allowed and method not in allowed, f"{method} {path}: Allow is {answer.headers.get('allow')!r}"
+            )
 
 
 @check("HTTP-6.key-first")
@@ -200,7 +236,11 @@ async def the_key_comes_first(case: Case) -> None:
 
 def _every_route(case: Case, session: str) -> list[tuple[str, str, Any]]:
     routes = [("POST", "/v1/sessions", case.fields()), *session_routes(case, session)]
-    for feature, path in (("list_sessions", "/v1/sessions"), ("usage", "/v1/usage"), ("capabilities", "/v1/capabilities")):
+    for feature, path in (
+        ("list_sessions", "/v1/sessions"),
+        ("usage", "/v1/usage"),
+        ("capabilities", "/v1/capabilities"),
+    ):
         if case.has(feature):
             routes.append(("GET", path, None))
     return routes
@@ -230,7 +270,9 @@ async def a_wrong_key(case: Case) -> None:
     key = case.target.keys.first
     for near in (key[:-1], key + "x", key.swapcase()):
         if near != key and near:
-            (await case.http.with_key(near).get("/v1/sessions/x")).must_be(401, code="unauthorized", why="a key that is almost right")
+            (await case.http.with_key(near).get("/v1/sessions/x")).must_be(
+                401, code="unauthorized", why="a key that is almost right"
+            )
 
 
 @check("HTTP-7.bearer")
@@ -238,8 +280,12 @@ async def both_headers(case: Case) -> None:
     """X-API-Key and Authorization: Bearer are both taken."""
     async with case.session() as session:
         (await case.nobody.get(session.path, headers={"X-API-Key": case.target.keys.first})).must_be(200)
-        (await case.nobody.get(session.path, headers={"Authorization": f"Bearer {case.target.keys.first}"})).must_be(200)
-        (await case.nobody.get(session.path, headers={"Authorization": "Bearer wrong"})).must_be(401, code="unauthorized")
+        (await case.nobody.get(session.path, headers={"Authorization": f"Bearer {case.target.keys.first}"})).must_be(
+            200
+        )
+        (await case.nobody.get(session.path, headers={"Authorization": "Bearer wrong"})).must_be(
+            401, code="unauthorized"
+        )
 
 
 @check("HTTP-7.precedence")
@@ -316,7 +362,10 @@ async def nothing_happens_to_it(case: Case) -> None:
         held.release()
         events = await held.run.end()
         expect(events[-1].name == "agent_end", f"the run ended with {events[-1]}")
-        expect(len([each for each in await session.history() if each["role"] == "user"]) == 1, "another tenant's prompt was taken")
+        expect(
+            len([each for each in await session.history() if each["role"] == "user"]) == 1,
+            "another tenant's prompt was taken",
+        )
 
 
 @check("HTTP-8.same-id")
@@ -400,6 +449,7 @@ async def how_long_to_wait(case: Case) -> None:
     need(int(header) <= 120, f"Retry-After is {header} s: too long to wait")
     await asyncio.sleep(int(header) + 0.05)
     # Other checks may use this key up at the same time, so that it is tried a few times.
+    again = answer
     for _ in range(5):
         again = await http.get("/v1/sessions/x", patient=False)
         if again.status != 429:
@@ -435,7 +485,9 @@ async def streams_count(case: Case) -> None:
 async def the_rate_is_told(case: Case) -> None:
     """Where there is a limit, answers say where one stands."""
     target = case.target
-    http = case.http.at(target.limited_url, target.keys.limited or target.keys.first) if target.limited_url else case.http
+    http = (
+        case.http.at(target.limited_url, target.keys.limited or target.keys.first) if target.limited_url else case.http
+    )
     if target.limited_url is None and case.server.limit("rpm", target.limits.rpm) in (0, None):
         raise NotApplicable("the server declares no limit")
     answer = await http.get("/v1/sessions/x")
@@ -455,11 +507,18 @@ async def preflights(case: Case) -> None:
     """OPTIONS without a key allows the methods and the headers."""
     for method in ("GET", "POST", "DELETE"):
         for header in ("content-type", "x-api-key", "authorization", "last-event-id", "idempotency-key"):
-            headers = {"Origin": _origin(case), "Access-Control-Request-Method": method, "Access-Control-Request-Headers": header}
+            headers = {
+                "Origin": _origin(case),
+                "Access-Control-Request-Method": method,
+                "Access-Control-Request-Headers": header,
+            }
             answer = await case.nobody.request("OPTIONS", "/v1/sessions", headers=headers, judged=False)
             expect(answer.status in (200, 204), f"a preflight of {method} with {header} is answered {answer.status}")
             given = {name.lower(): value.lower() for name, value in answer.headers.items()}
-            expect(given.get("access-control-allow-origin") in ("*", _origin(case)), "Access-Control-Allow-Origin is missing")
+            expect(
+                given.get("access-control-allow-origin") in ("*", _origin(case)),
+                "Access-Control-Allow-Origin is missing",
+            )
             expect(_allows(given.get("access-control-allow-methods"), method), f"{method} is not allowed")
             expect(_allows(given.get("access-control-allow-headers"), header), f"the header {header} is not allowed")
 
@@ -523,7 +582,9 @@ async def another_body(case: Case) -> None:
     (await case.http.post("/v1/sessions", case.fields(), headers=headers)).needed(201)
     other = await case.http.post("/v1/sessions", case.fields(systemPrompt="other"), headers=headers)
     other.must_be(422, code="idempotency_mismatch")
-    (await case.http.post("/v1/sessions", case.fields(systemPrompt="other"), headers=_key(case))).must_be(201, why="another key")
+    (await case.http.post("/v1/sessions", case.fields(systemPrompt="other"), headers=_key(case))).must_be(
+        201, why="another key"
+    )
 
 
 @check("HTTP-11.concurrent")
@@ -532,7 +593,9 @@ async def at_the_same_time(case: Case) -> None:
     async with case.session() as session, case.held(session) as held:
         body, headers = {"text": case.plain()}, _key(case)
         session.noted(body["text"])
-        answers = await asyncio.gather(*(case.http.post(f"{session.path}/prompt", body, headers=headers) for _ in range(8)))
+        answers = await asyncio.gather(
+            *(case.http.post(f"{session.path}/prompt", body, headers=headers) for _ in range(8))
+        )
         for answer in answers:
             if answer.status != 202:
                 answer.must_be(409, code="idempotency_in_progress")
@@ -551,7 +614,10 @@ async def one_route_and_one_tenant(case: Case) -> None:
         body = {"text": case.plain()}
         one.noted(body["text"])
         other.noted(body["text"])
-        ids = [(await case.http.post(f"{each.path}/prompt", body, headers=headers)).must_be(202)["requestId"] for each in (one, other)]
+        ids = [
+            (await case.http.post(f"{each.path}/prompt", body, headers=headers)).must_be(202)["requestId"]
+            for each in (one, other)
+        ]
         expect(ids[0] != ids[1], "the key of one session's prompt replays it for another session")
     mine = (await case.http.post("/v1/sessions", case.fields(), headers=headers)).must_be(201)
     theirs = await case.second.post("/v1/sessions", case.fields(), headers=headers)
@@ -565,7 +631,9 @@ async def what_a_key_is(case: Case) -> None:
         answer = await case.http.post("/v1/sessions", case.fields(), headers={"Idempotency-Key": wrong})
         answer.must_be(400, code="bad_request", why=f"Idempotency-Key {wrong!r:.20}")
     right = case.fresh().ljust(255, "~")
-    (await case.http.post("/v1/sessions", case.fields(), headers={"Idempotency-Key": right})).must_be(201, why="255 are allowed")
+    (await case.http.post("/v1/sessions", case.fields(), headers={"Idempotency-Key": right})).must_be(
+        201, why="255 are allowed"
+    )
 
 
 @check("HTTP-11.refusal")
@@ -575,5 +643,3 @@ async def refusals_are_forgotten(case: Case) -> None:
     wrong = await case.http.post("/v1/sessions", case.fields(tools=["no_such_tool"]), headers=headers)
     wrong.needed(422)
     (await case.http.post("/v1/sessions", case.fields(), headers=headers)).must_be(201, why="the first had no effect")
-
-

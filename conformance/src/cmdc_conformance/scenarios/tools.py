@@ -58,7 +58,12 @@ async def fields_of_a_registration(case: Case) -> None:
         hosted = case.suite.callbacks.host()
         right = case.tool("get_weather", hosted)
         wrong = [{name: value for name, value in right.items() if name != missing} for missing in right]
-        wrong += [{**right, "colour": 1}, {**right, "name": 1}, {**right, "parameters": "{}"}, {**right, "timeoutMs": "1"}]
+        wrong += [
+            {**right, "colour": 1},
+            {**right, "name": 1},
+            {**right, "parameters": "{}"},
+            {**right, "timeoutMs": "1"},
+        ]
         for body in wrong:
             (await case.http.post(f"{session.path}/tools", body)).must_be(400, code="bad_request", why=f"{body}"[:200])
         (await session.register(right)).must_be(201, why="this one is right")
@@ -71,14 +76,25 @@ async def values_of_a_registration(case: Case) -> None:
         right = case.tool("get_weather", case.suite.callbacks.host())
         wrong: list[dict[str, Any]] = [
             *({"name": name} for name in ("", "bad name", "a/b", "ä", "x" * 65)),
-            *({"parameters": schema} for schema in ({"type": "string"}, {"type": "object", "properties": 5}, {"type": "nonsense"})),
-            *({"callbackUrl": url} for url in ("not a url", "ftp://127.0.0.1/x", "file:///etc/passwd", "http://", "//127.0.0.1/x")),
+            *(
+                {"parameters": schema}
+                for schema in ({"type": "string"}, {"type": "object", "properties": 5}, {"type": "nonsense"})
+            ),
+            *(
+                {"callbackUrl": url}
+                for url in ("not a url", "ftp://127.0.0.1/x", "file:///etc/passwd", "http://", "//127.0.0.1/x")
+            ),
             *({"timeoutMs": ms} for ms in (0, -1, 300_001)),
         ]
         for members in wrong:
             answer = await case.http.post(f"{session.path}/tools", {**right, **members}, secret=True)
             answer.must_be(422, code="registration_failed", why=f"{members}")
-        for members in ({"name": "x" * 64}, {"timeoutMs": 1}, {"timeoutMs": 300_000}, {"parameters": {"type": "object"}}):
+        for members in (
+            {"name": "x" * 64},
+            {"timeoutMs": 1},
+            {"timeoutMs": 300_000},
+            {"parameters": {"type": "object"}},
+        ):
             (await session.register({**right, **members})).must_be(201, why=f"{members}")
 
 
@@ -132,9 +148,16 @@ async def a_tool_is_called(case: Case) -> None:
         with owed():
             request = (await hosted.called(within=case.deadline))[0]
         expect(request.method == "POST", f"the call was a {request.method}")
-        expect(request.headers.get("content-type", "").startswith("application/json"), "the call is not declared as JSON")
+        expect(
+            request.headers.get("content-type", "").startswith("application/json"), "the call is not declared as JSON"
+        )
         started = next(event.data for event in events if event.name == "tool_execution_start")
-        wanted = {"callId": started["callId"], "toolName": "get_weather", "args": {"city": "Oslo"}, "sessionId": session.id}
+        wanted = {
+            "callId": started["callId"],
+            "toolName": "get_weather",
+            "args": {"city": "Oslo"},
+            "sessionId": session.id,
+        }
         expect(request.json == wanted, f"the call was {request.json}, and should be {wanted}")
         ended = _ended(events)
         expect(ended.get("status") == "ok" and ended.get("result") == "ä €", f"the call ended with {ended}")
@@ -252,7 +275,13 @@ async def answers_that_are_no_json(case: Case) -> None:
     """What is no JSON, no object, or neither result nor error is a failed call."""
     html = Response(200, b"<h1>sunny</h1>", {"Content-Type": "text/html"})
     plain = Response(200, b"sunny")
-    for response in (html, plain, Response(200, b""), Response(200, b'["sunny"]'), Response(200, b'{"weather": "sunny"}')):
+    for response in (
+        html,
+        plain,
+        Response(200, b""),
+        Response(200, b'["sunny"]'),
+        Response(200, b'{"weather": "sunny"}'),
+    ):
         async with case.session() as session:
             _, events = await _called(case, session, answering(response))
             _failed(events, f"the answer {response.body!r}")
@@ -301,7 +330,10 @@ async def calls_are_signed(case: Case) -> None:
         started = next(event.data for event in events if event.name == "tool_execution_start")
         expect(request.headers["webhook-id"] == started["callId"], "webhook-id is not the callId")
         stamp = request.headers["webhook-timestamp"]
-        expect(stamp.isdigit() and abs(int(stamp) - time.time()) < 300, f"webhook-timestamp is {stamp!r}, not seconds of now")
+        expect(
+            stamp.isdigit() and abs(int(stamp) - time.time()) < 300,
+            f"webhook-timestamp is {stamp!r}, not seconds of now",
+        )
 
 
 @check("CB-4.made-secret", faces=VIAS)
@@ -310,7 +342,10 @@ async def a_secret_is_made(case: Case) -> None:
     async with case.session() as session:
         hosted = case.suite.callbacks.host()
         secret = (await session.register(case.tool("get_weather", hosted))).needed(201).get("secret")
-        expect(isinstance(secret, str) and str(secret).startswith("whsec_"), "the answer has no secret that begins with whsec_")
+        expect(
+            isinstance(secret, str) and str(secret).startswith("whsec_"),
+            "the answer has no secret that begins with whsec_",
+        )
         size = len(base64.b64decode(str(secret).removeprefix("whsec_")))
         expect(24 <= size <= 64, f"the secret has {size} bytes")
         if case.face.via == "raw":
@@ -330,7 +365,9 @@ async def secrets_that_are_none(case: Case) -> None:
         hosted = case.suite.callbacks.host()
         short, long = (f"whsec_{base64.b64encode(b'x' * size).decode()}" for size in (23, 65))
         for wrong in ("", "secret-without-prefix", "whsec_", "whsec_!!!!not-base64!!!!", short, long):
-            answer = await case.http.post(f"{session.path}/tools", case.tool("get_weather", hosted, secret=wrong), secret=True)
+            answer = await case.http.post(
+                f"{session.path}/tools", case.tool("get_weather", hosted, secret=wrong), secret=True
+            )
             answer.must_be(422, code="registration_failed", why=f"the secret {wrong[:20]!r}…")
         (await session.register(case.tool("get_weather", hosted, secret=_secret()))).must_be(201, why="this is one")
 
@@ -339,7 +376,7 @@ def _failing_first(times: int) -> Behaviour:
     """Answers 503 so often, then `sunny`."""
     left = [times]
 
-    async def behave(request: Request) -> Response:
+    async def behave(_: Request) -> Response:
         left[0] -= 1
         return Response.json({"error": "busy"}, 503) if left[0] >= 0 else Response.json({"result": "sunny"})
 
@@ -374,8 +411,27 @@ async def a_tool_that_is_not_idempotent(case: Case) -> None:
 
 # Nothing is ever sent to these: they are registered, and never called. Loopback is not among them, for there the suite is.
 _INSIDE = (
-    *("10.0.0.1", "10.255.255.254", "172.16.0.1", "192.168.1.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "224.0.0.1"),
-    *("255.255.255.255", "10.1", "0x0a000001", "167772161", "012.0.0.1", "[fe80::1]", "[fc00::1]", "[fd00::1]", "[ff02::1]"),
+    *(
+        "10.0.0.1",
+        "10.255.255.254",
+        "172.16.0.1",
+        "192.168.1.1",
+        "169.254.169.254",
+        "100.64.0.1",
+        "0.0.0.0",  # noqa: S104 - nothing is bound to it
+        "224.0.0.1",
+    ),
+    *(
+        "255.255.255.255",
+        "10.1",
+        "0x0a000001",
+        "167772161",
+        "012.0.0.1",
+        "[fe80::1]",
+        "[fc00::1]",
+        "[fd00::1]",
+        "[ff02::1]",
+    ),
     *("[::ffff:10.0.0.1]", "[::ffff:0a00:0001]", "[64:ff9b::a00:1]", "[2002:a00:1::1]", "[::]", "[::10.0.0.1]"),
 )
 
@@ -399,7 +455,7 @@ async def names_in_addresses(case: Case) -> None:
         hosted = case.suite.callbacks.host()
         for who in ("user:password@", "user@", ":password@"):
             url = hosted.url.replace("http://", f"http://{who}")
-            (await session.register(case.tool("get_weather", url))).must_be(422, code="registration_failed", why=f"{who} in the address")
+            (await session.register(case.tool("get_weather", url))).must_be(
+                422, code="registration_failed", why=f"{who} in the address"
+            )
         (await session.register(case.tool("get_weather", hosted))).must_be(201, why="without it")
-
-
