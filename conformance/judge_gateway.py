@@ -1,6 +1,7 @@
 """Judge the gateway of this repository, as an implementer would judge theirs: started as a process, by a target file.
 
-    python conformance/judge_gateway.py                     profile full, with each of the two scripted drivers
+    python conformance/judge_gateway.py                     profile full with the model inside the server, then all but
+                                                            its crashes with the suite's own model
     python conformance/judge_gateway.py --driver model      with one of them
     python conformance/judge_gateway.py --examples 2000     long: arguments go to cmdc-conformance
 
@@ -31,6 +32,8 @@ KEYS = {
     "second": "second-key-of-the-gateway",
     "revoked": "revoked-key-of-the-gateway",
 }
+# What survives a crash does not depend on who answers for the model, and is judged once.
+PROFILE = {"scripted": "full", "model": "interactive,tools,ws,resume,hardening"}
 ORIGIN = "https://app.example"
 TOOLS = ["read_file", "list_dir", "glob", "grep", "write_file", "shell", "ask_user"]
 
@@ -71,7 +74,7 @@ def judged(driver: str, rest: list[str]) -> int:
         ):
             target = folder / "target.toml"
             target.write_text(target_of(place, limited, trimmed, driver, model_port), encoding="utf-8")
-            profile = [] if "--profile" in rest else ["--profile", "full"]
+            profile = [] if "--profile" in rest else ["--profile", PROFILE[driver]]
             return judge(["--target", f"{target}", *profile, *rest])
 
 

@@ -94,7 +94,12 @@ def add_options(parser: Any) -> None:
     parser("--key", help="the API key of the first tenant")
     parser("--second-key", help="the key of another tenant")
     parser("--target", type=Path, metavar="FILE", help="a TOML file that describes the server; see SERVERS.md")
-    parser("--profile", choices=PROFILES, default="core", help="what is judged (default: core)")
+    parser(
+        "--profile",
+        default="core",
+        metavar="P",
+        help=f"{', '.join(PROFILES)}, or several of them by commas (default: core)",
+    )
     parser("--via", choices=("raw", "sdk", "both"), help="how (default: both, where the Python client is installed)")
     parser("--transport", choices=("sse", "ws", "both"), default="both", help="over what (default: both)")
     parser("--only", action="append", default=[], metavar="ID", help="judge this requirement or rule alone; repeatable")

@@ -36,6 +36,7 @@ class Evidence:
 
     def __init__(self, redactor: Redactor) -> None:
         self._lines: deque[str] = deque(maxlen=_MOST)
+        self._kept: list[str] = []
         self._redactor = redactor
 
     def add_secret(self, secret: str) -> None:
@@ -48,6 +49,10 @@ class Evidence:
         left_out = len(line) - _LONGEST
         self._lines.append(line if left_out <= 0 else f"{line[:_LONGEST]}… [{left_out} more characters]")
 
+    def keep(self, line: str) -> None:
+        """Keep a line whole, whatever comes after it."""
+        self._kept.append(self._redactor(line))
+
     @property
     def lines(self) -> tuple[str, ...]:
-        return tuple(self._lines)
+        return (*self._kept, *self._lines)

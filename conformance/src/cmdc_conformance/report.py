@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 
 from cmdc_conformance import schemas
 from cmdc_conformance.case import Server
-from cmdc_conformance.requirements import Profile
 from cmdc_conformance.target import Target
 from cmdc_conformance.verdict import Result, is_honest_pass
 
@@ -27,7 +26,7 @@ class Report:
 
     target: Target
     server: Server
-    profile: Profile
+    profile: str
     via: str
     transport: str
     only: tuple[str, ...]

@@ -22,7 +22,7 @@ from cmdc_conformance.findings import Blocked, Face, Failed, NotApplicable, NotE
 from cmdc_conformance.monitors import MONITORED, Monitors, Violation
 from cmdc_conformance.reader import Watch
 from cmdc_conformance.report import Report
-from cmdc_conformance.requirements import Profile, Requirement, requirements
+from cmdc_conformance.requirements import PROFILES, Profile, Requirement, requirements
 from cmdc_conformance.serving import HttpServer
 from cmdc_conformance.target import Driver, Target, TargetError
 from cmdc_conformance.verdict import Result, verdict_on, with_baseline
@@ -40,9 +40,12 @@ _PARALLEL: Final = 8
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What is judged, and how. `only` are requirements, or rules, that are judged alone."""
+    """What is judged, and how. `only` are requirements, or rules, that are judged alone.
 
-    profile: Profile = "core"
+    `profile` is one of the profiles, or several, divided by commas.
+    """
+
+    profile: str = "core"
     via: Via | None = None
     transport: Through = "both"
     only: tuple[str, ...] = ()
@@ -50,6 +53,15 @@ class Options:
     examples: int = 10
     baseline: dict[str, str] = field(default_factory=dict[str, str])
     probe: bool = True
+
+    @property
+    def profiles(self) -> tuple[Profile, ...]:
+        """The profiles. Raises TargetError for one that there is not."""
+        names = self.profile.split(",")
+        for name in names:
+            if name not in PROFILES:
+                raise TargetError(f"there is no profile {name!r}: there are {', '.join(PROFILES)}")
+        return cast("tuple[Profile, ...]", tuple(names))
 
 
 def run(target: Target, options: Options | None = None, progress: Progress | None = None) -> Report:
@@ -118,7 +130,7 @@ class _Run:
         return [
             each
             for each in requirements().values()
-            if each.is_in(self._options.profile) and (not only or each.id in only or each.rule in only)
+            if each.is_in(*self._options.profiles) and (not only or each.id in only or each.rule in only)
         ]
 
     def _chosen(self, wanted: Collection[Requirement], server: Server) -> list[Check]:
@@ -148,7 +160,7 @@ class _Run:
             await _probe(http, self._target)
         declared = await _declared(http)
         features = frozenset[str]()
-        if self._options.profile != "base":
+        if self._options.profiles != ("base",):
             given = (declared or {}).get("extended", ())
             features = frozenset(self._target.capabilities if self._target.capabilities is not None else given)
         driver, model = _driver(self._target, declared)
@@ -265,9 +277,10 @@ class _Run:
         name = f"{check.requirement} {check.name}"
         case = Case(suite, face, self._http(evidence, name, suite.monitors), name)
         begun = monotonic()
+        longest = case.deadline * (_LONGEST + self._options.examples)
         requirement, status, message = check.requirement, "PASS", ""
         try:
-            async with asyncio.timeout(case.deadline * _LONGEST):
+            async with asyncio.timeout(longest):
                 await check.run(case)
         except Failed as failed:
             requirement, status, message = failed.requirement or requirement, "FAIL", failed.message
@@ -276,7 +289,7 @@ class _Run:
         except NotApplicable as reason:
             status, message = "NOT_APPLICABLE", str(reason)
         except TimeoutError:
-            status, message = "NOT_EXERCISED", f"it was not done within {case.deadline * _LONGEST:g} s"
+            status, message = "NOT_EXERCISED", f"it was not done within {longest:g} s"
         except Exception as error:  # noqa: BLE001 - a defect of the suite is told as such, and stops nothing else
             where = traceback.extract_tb(error.__traceback__)[-1]
             status = "HARNESS_ERROR"

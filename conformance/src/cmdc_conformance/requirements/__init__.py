@@ -57,9 +57,9 @@ class Requirement:
             return f"can only be seen with the driver {self.driver!r}"
         return self.unobservable
 
-    def is_in(self, profile: Profile) -> bool:
-        """Whether this profile judges it."""
-        return self.area in _AREAS[profile] and (profile != "base" or self.layer == "base")
+    def is_in(self, *profiles: Profile) -> bool:
+        """Whether one of these profiles judges it."""
+        return any(self.area in _AREAS[each] and (each != "base" or self.layer == "base") for each in profiles)
 
 
 @cache
