@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -113,7 +113,7 @@ scale = {2 if driver == "model" else 1}
 
 
 @contextmanager
-def gateway(folder: Path, model_port: int, **environ: str) -> Iterator[Place]:
+def gateway(folder: Path, model_port: int, **environ: str) -> Generator[Place]:
     """A gateway that serves while this lasts; one key of its file is taken away once it does."""
     folder.mkdir()
     place = Place(folder, free_port())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -65,6 +66,6 @@ def add(requirement: str, name: str, run: Run, *, faces: Iterable[Face] = ONCE, 
 
 def checks() -> Mapping[tuple[str, str], Check]:
     """Every check, once all scenarios are loaded."""
-    import cmdc_conformance.scenarios  # noqa: F401, PLC0415 - they register themselves, and import this module
+    importlib.import_module("cmdc_conformance.scenarios")  # they register themselves, and import this module
 
     return _CHECKS

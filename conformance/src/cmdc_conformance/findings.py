@@ -7,7 +7,7 @@ one place.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
@@ -73,7 +73,7 @@ def need(condition: object, message: str) -> None:
 
 
 @contextmanager
-def owed(promise: str = "") -> Iterator[None]:
+def owed(promise: str = "") -> Generator[None]:
     """What does not work in here is what the requirement promises."""
     try:
         yield

@@ -39,7 +39,7 @@ def _settings(case: Case, **more: Any) -> settings:
         deadline=None,
         database=None,
         phases=(Phase.generate, Phase.shrink),
-        suppress_health_check=[*HealthCheck],
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
         print_blob=False,
         report_multiple_bugs=False,
         **more,
@@ -80,6 +80,13 @@ class Sessions(RuleBasedStateMachine):
     @rule(step=st.one_of(*(_STEPS[name] for name in ("prompt", "prompt", "decide", "respond", "abort", "register"))))
     def act(self, step: Step) -> None:
         self._play(step)
+
+    @precondition(lambda self: self.player.waiting() is not None)
+    @rule(answer=st.sampled_from(["red", "blue"]), action=st.sampled_from(["approve", "reject"]))
+    def settle(self, answer: str, action: str) -> None:
+        index, kind = self.player.waiting() or (0, "")
+        member = {"op": "decide", "action": action} if kind == "approval" else {"op": "respond", "answer": answer}
+        self._play({"session": index, **member})
 
     @precondition(lambda self: self.player.sessions)
     @rule(step=st.one_of(_STEPS["read"], _STEPS["foreign"]))

@@ -6,6 +6,7 @@ A step is a small table of JSON, so that a sequence can be kept and played again
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -58,7 +59,8 @@ class Player:
             return
         if not self.sessions:
             return
-        played = self.sessions[step["session"] % len(self.sessions)]
+        index: int = step["session"]
+        played = self.sessions[index % len(self.sessions)]
         match step["op"]:
             case "prompt":
                 await self._prompt(played, step["kind"])
@@ -81,6 +83,10 @@ class Player:
                 raise Blocked(f"there is no step {other!r}")
         await self._rest(played)
 
+    def waiting(self) -> tuple[int, str] | None:
+        """A session that waits for a person, and for what."""
+        return next(((at, each.should.waiting) for at, each in enumerate(self.sessions) if each.should.waiting), None)
+
     async def finish(self) -> None:
         """Compare each session with what it should be."""
         for played in self.sessions:
@@ -99,8 +105,8 @@ class Player:
         http = self._tenants[tenant]
         fields = self._case.fields(tools=["ask_user"], approval={"tools": ["guarded"]})
         id_ = str((await http.post("/v1/sessions", fields)).needed(201)["sessionId"])
-        tools = [self._case.suite.callbacks.host() for _ in range(2)]
-        played = Played(id_, http, self._case.key_of(http, id_), *tools)
+        host = self._case.suite.callbacks.host
+        played = Played(id_, http, self._case.key_of(http, id_), host(), host())
         self.sessions.append(played)
         for name, hosted in (("free", played.free), ("guarded", played.guarded)):
             answer = await http.post(f"{played.path}/tools", self._case.tool(name, hosted), secret=True)
@@ -199,6 +205,9 @@ class Player:
                 came += [Frame(event.name, event.raw or "", event.id) for event in reader.events[:rest]]
         wanted = [str(event.id) for event in log[begin:]]
         got = [str(frame.id) for frame in came]
+        for frame, event in zip(came, log[begin:], strict=False):
+            if (frame.event, json.loads(frame.data)) != (event.name, event.data):
+                raise Failed(f"the stream has {frame}, and the page {event}", "SSE-11.page")
         if got != wanted:
             raise Failed(
                 f"read from {cursor}, cut after {cut} bytes, there came {got}, and the log is {wanted}", "SSE-6.live"

@@ -161,7 +161,7 @@ class _Run:
         declared = await _declared(http)
         features = frozenset[str]()
         if self._options.profiles != ("base",):
-            given = (declared or {}).get("extended", ())
+            given: list[str] = declared["extended"] if declared else []
             features = frozenset(self._target.capabilities if self._target.capabilities is not None else given)
         driver, model = _driver(self._target, declared)
         return Server(
@@ -221,17 +221,12 @@ class _Run:
         )
 
     async def _warm_up(self, suite: Suite) -> None:
-        """Let the server load what it loads at the first call of a model. Whether it works is for the checks to say."""
+        """Let each server load what it loads at the first call of a model. Whether it works is for the checks to say."""
         monitors = Monitors(self._redactor, extended=False)
-        case = Case(
-            suite, Face(), self._http(Evidence(self._redactor), "the warm-up", monitors, judged=False), "the warm-up"
-        )
-        with suppress(Blocked, NotExercised, TimeoutError):
-            async with asyncio.timeout(_WARM_UP * case.deadline), case.session() as session:
-                text = case.plain()
-                (await session.prompt(text)).needed(202)
-                while len(await session.history()) < 2:
-                    await asyncio.sleep(0.1)
+        http = self._http(Evidence(self._redactor), "the warm-up", monitors, judged=False)
+        case = Case(suite, Face(), http, "the warm-up")
+        others = [each for each in (self._target.limited_url, self._target.trimmed_url) if each]
+        await asyncio.gather(*(_warmed_up(case, http.at(url, http.key)) for url in (self._target.url, *others)))
 
     async def _refusals(self, server: Server, suite: Suite, wanted: Collection[Requirement]) -> None:
         """What the server does not declare must truly be refused."""
@@ -319,6 +314,15 @@ class _Run:
 _SHOWING: Final = "EVT-3"
 
 
+async def _warmed_up(case: Case, http: Http) -> None:
+    """Have one prompt answered."""
+    with suppress(Blocked, NotExercised, TimeoutError):
+        async with asyncio.timeout(_WARM_UP * case.deadline), case.session(http) as session:
+            (await session.prompt(case.plain())).needed(202)
+            while len(await session.history()) < 2:
+                await asyncio.sleep(0.2)
+
+
 def _via(wanted: Via | None) -> Via:
     if wanted in ("sdk", "both") and not client_is_installed():
         raise TargetError(f"--via {wanted} needs the Python client: install cmdc-client beside cmdc-conformance")
@@ -328,7 +332,8 @@ def _via(wanted: Via | None) -> Via:
 def _driver(target: Target, declared: Any) -> tuple[Driver, str]:
     if target.driver != "auto":
         return target.driver, target.model or "scripted:conformance"
-    models = [str(each) for each in (declared or {}).get("models", ())]
+    offered: list[str] = declared["models"] if declared else []
+    models = [str(each) for each in offered]
     if any(each.startswith("scripted:") for each in models) and not target.model:
         return "scripted", "scripted:conformance"
     if target.model:
@@ -371,11 +376,13 @@ async def _probe(http: Http, target: Target) -> None:
 
 
 async def _declared(http: Http) -> Any:
+    """What the server declares, as far as it can be used; None where it declares nothing."""
     try:
         answer = await http.get("/v1/capabilities", judged=False)
     except Blocked:
         return None
-    return answer.body if answer.status == 200 else None
+    lists = all(isinstance(answer.body.get(name), list) for name in ("extended", "models"))
+    return answer.body if answer.status == 200 and lists else None
 
 
 async def _abort(case: Case) -> Answer:

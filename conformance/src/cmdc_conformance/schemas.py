@@ -97,7 +97,7 @@ def event_flaws(*, extended: bool) -> Flaws:
     }
 
     def flaws(event: Any) -> Iterator[str]:
-        validator = by_name.get(event.get("event") if isinstance(event, dict) else None)  # pyright: ignore[reportUnknownArgumentType, reportUnknownMemberType]
+        validator = by_name.get(event.get("event") if isinstance(event, dict) else None)  # pyright: ignore[reportUnknownMemberType]
         if validator is None:
             yield "there is no such event"
             return
@@ -165,13 +165,15 @@ def _relaxed(schema: Any, where: Mapping[str, Any], *, drop_request_id: bool) ->
     for title in where:
         extra = EXTENDED_FIELDS.get(title, frozenset[str]())
         data = definitions[title].get("properties", {}).get("data") if drop_request_id else None
-        for part in (definitions[title], data):
-            if isinstance(part, dict) and "required" in part:
-                kept: list[str] = part["required"]
+        parts: tuple[Any, ...] = (definitions[title], data)
+        for part in parts:
+            if part is None:
+                continue
+            if "required" in part:
                 dropped = {*extra, "requestId", "id"} if drop_request_id else extra
-                part["required"] = [name for name in kept if name not in dropped]
-            if isinstance(part, dict):
-                part.pop("additionalProperties", None) if part.get("additionalProperties") is False else None
+                part["required"] = [name for name in part["required"] if name not in dropped]
+            if part.get("additionalProperties") is False:
+                del part["additionalProperties"]
     return relaxed
 
 

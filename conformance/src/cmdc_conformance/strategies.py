@@ -50,8 +50,9 @@ def _replies(draw: st.DrawFn, *, calls: bool) -> Reply:
         args = st.fixed_dictionaries({"city": st.sampled_from(["Oslo", "東京"])}, optional={"days": st.integers(0, 9)})
         wanted = st.fixed_dictionaries({"name": name, "args": args})
         made["toolCalls"] = draw(st.lists(wanted, min_size=1, max_size=3))
+    # Not 0: many providers leave out what they do not count, and a server may then make an estimate.
     made["usage"] = draw(
-        st.fixed_dictionaries({"promptTokens": st.integers(0, 1000), "completionTokens": st.integers(0, 1000)})
+        st.fixed_dictionaries({"promptTokens": st.integers(1, 1000), "completionTokens": st.integers(1, 1000)})
     )
     return made
 
@@ -78,12 +79,14 @@ def steps() -> Mapping[str, st.SearchStrategy[dict[str, Any]]]:
 
 # -- one mutation --------------------------------------------------------------------------------------------------------
 
-_OTHERS: Mapping[str, Any] = {
-    "string": st.one_of(st.integers(-5, 5), st.booleans(), st.none(), st.just([]), st.just({})),
-    "integer": st.one_of(st.just("1"), st.booleans(), st.none(), st.just(1.5), st.just([]), st.just({})),
+_EMPTY_LIST: st.SearchStrategy[Any] = st.builds(list[Any])
+_EMPTY_OBJECT: st.SearchStrategy[Any] = st.builds(dict[str, Any])
+_OTHERS: Mapping[str, st.SearchStrategy[Any]] = {
+    "string": st.one_of(st.integers(-5, 5), st.booleans(), st.none(), _EMPTY_LIST, _EMPTY_OBJECT),
+    "integer": st.one_of(st.just("1"), st.booleans(), st.none(), st.just(1.5), _EMPTY_LIST, _EMPTY_OBJECT),
     "boolean": st.one_of(st.just("true"), st.just(0), st.just(1), st.none()),
-    "array": st.one_of(st.just("x"), st.just({}), st.just(1), st.none()),
-    "object": st.one_of(st.just([]), st.just("x"), st.just(1), st.none()),
+    "array": st.one_of(st.just("x"), _EMPTY_OBJECT, st.just(1), st.none()),
+    "object": st.one_of(_EMPTY_LIST, st.just("x"), st.just(1), st.none()),
 }
 
 

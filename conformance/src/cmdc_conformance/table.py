@@ -70,11 +70,10 @@ class LiveTable:
 
     def show(self, report: Report) -> None:
         """Show the report."""
-        lines = [
-            *_head(report),
-            *([] if self._quiet else _table(report.results, self._colour)),
-            *_wrong(report, self._colour),
-        ]
+        lines: list[str] = [*_head(report)]
+        if not self._quiet:
+            lines += _table(report.results, self._colour)
+        lines += _wrong(report, self._colour)
         if not self._quiet:
             lines += _events(report)
         self._out.write("\n".join([*lines, *_verdict(report, self._colour)]) + "\n")

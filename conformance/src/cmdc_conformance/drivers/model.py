@@ -140,7 +140,8 @@ async def _stream(reply: Reply, text: str, model: str) -> AsyncIterator[bytes]:
     if reply.get("cut"):
         return
     yield _chunk(model, {}, "tool_calls" if reply.get("toolCalls") else "stop")
-    usage = {"id": "chatcmpl-0", "object": "chat.completion.chunk", "created": 0, "model": model, "choices": []}
+    usage: dict[str, Any] = {"id": "chatcmpl-0", "object": "chat.completion.chunk", "created": 0, "model": model}
+    usage["choices"] = []
     yield _frame({**usage, "usage": _usage(reply, text)})
     yield b"data: [DONE]\n\n"
 

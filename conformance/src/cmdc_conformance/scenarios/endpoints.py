@@ -25,8 +25,8 @@ async def health(case: Case) -> None:
     stamp = str(body.get("timestamp"))
     expect(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", stamp), f"timestamp is {stamp!r}")
     for name, member in (("sessions", "active"), ("meter", "tracked_keys")):
-        value = body.get(name)
-        expect(isinstance(value, dict) and isinstance(value.get(member), int), f"{name}.{member} is no integer")  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+        value: Any = body.get(name)
+        expect(isinstance(value, dict) and isinstance(value.get(member), int), f"{name}.{member} is no integer")  # pyright: ignore[reportUnknownMemberType]
     expect(isinstance(body.get("version"), str), "version is no string")
 
 
@@ -654,7 +654,8 @@ async def calls_in_the_history(case: Case) -> None:
         )
         asked, result = history[1], history[2]
         calls: Any = asked.get("toolCalls")
-        expect(isinstance(calls, list) and len(calls) == 1, f"toolCalls is {calls}")  # pyright: ignore[reportUnknownArgumentType]
+        need(isinstance(calls, list), f"toolCalls is {calls}")
+        expect(len(calls) == 1, f"toolCalls is {calls}")
         expect(
             calls[0].get("name") == "get_weather" and calls[0].get("arguments") == {"city": "Oslo"},
             f"the call is {calls[0]}",
@@ -814,9 +815,10 @@ async def tools_are_listed(case: Case) -> None:
         secret = "whsec_" + "QUJDREVGR0hJSktMTU5PUFFSU1RVVldY"
         case.watch.evidence.add_secret(secret)
         (await session.register(case.tool("get_weather", hosted, secret=secret))).needed(201)
-        tools = (await case.http.get(f"{session.path}/tools")).must_be(200).get("tools")
-        expect(isinstance(tools, list) and len(tools) == 1, f"the tools are {tools}")  # pyright: ignore[reportUnknownArgumentType]
-        tool: Any = tools[0]  # pyright: ignore[reportOptionalSubscript]
+        tools: Any = (await case.http.get(f"{session.path}/tools")).must_be(200).get("tools")
+        need(isinstance(tools, list), f"the tools are {tools}")
+        expect(len(tools) == 1, f"the tools are {tools}")
+        tool: Any = tools[0]
         expect(tool.get("name") == "get_weather" and tool.get("kind") == "callback", f"the tool is {tool}")
         expect(tool.get("callbackUrl") == hosted.url, f"callbackUrl is {tool.get('callbackUrl')!r}")
         expect("secret" not in tool and secret not in str(tool), "a secret is listed")

@@ -48,8 +48,9 @@ async def scripts_at_random(case: Case) -> None:
                 if came != said:
                     raise Failed(f"the model said {said!r}, and as {name} there came {came!r}")
             if ends == "agent_end":
-                said, last = text_of_last_step(events), events[-1].data["lastMessage"]
-                if (last or {}).get("content") != said:
+                said = text_of_last_step(events)
+                last: Any = events[-1].data["lastMessage"]
+                if last is None or last.get("content") != said:
                     raise Failed(f"the last step was {said!r}, and lastMessage is {last}", "EVT-3")
                 total = sum(sum(reply["usage"].values()) for reply in replies)
                 told = events[-1].data["tokenUsage"]["totalTokens"]
