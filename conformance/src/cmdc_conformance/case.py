@@ -91,6 +91,7 @@ class Case:
         self.face = face
         self.http = http
         self.name = name
+        self.requirement = name.partition(" ")[0]
         self.deadline = self.target.timing.seconds
         self.random = random.Random(f"{suite.seed} {name} {face}")  # noqa: S311 - it is to come again
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from typing import Final
 
 _LONGEST = 2000
 _MOST = 60
@@ -29,6 +30,9 @@ class Redactor:
     def found_in(self, text: str) -> str | None:
         """A secret that the text holds."""
         return next((secret for secret in self._secrets if secret in text), None)
+
+
+REPLAY: Final = "replay "
 
 
 class Evidence:

@@ -99,12 +99,8 @@ def _head(report: Report) -> Iterator[str]:
     )
     yield '<div class="bar" role="img" aria-label="how many requirements have which verdict">'
     counts = [(status, report.counts[status]) for status in _SAID if report.counts[status]]
-    yield "".join(
-        f'<span {_colour(status)} title="{_SAID[status]}" role="none" data-n="{n}"></span>'.replace(
-            'style="', f'style="flex:{n};'
-        )
-        for status, n in counts
-    )
+    for status, number in counts:
+        yield f'<span style="--colour: var(--{status}); flex: {number}" title="{number} {_SAID[status]}"></span>'
     yield '</div><ul class="legend">'
     yield from (f"<li {_colour(status)}>{number} {_SAID[status]}</li>" for status, number in counts)
     yield f"</ul><p>{len(report.hidden)} requirements cannot be observed from outside; they are listed at the end.</p>"

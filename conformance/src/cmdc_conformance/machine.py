@@ -8,29 +8,76 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from contextlib import suppress
+from time import monotonic
+from typing import Any, Final
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
-from hypothesis.errors import Flaky, FlakyFailure
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from cmdc_conformance import strategies
 from cmdc_conformance.case import Case
+from cmdc_conformance.evidence import REPLAY
 from cmdc_conformance.findings import Failed
 from cmdc_conformance.player import Player, Step
 
 _STEPS = strategies.steps()
 
+# So many deadlines are spent on making a failure smaller.
+_SHRINKING: Final = 4
 
-class InLoop:
-    """Runs coroutines in the event loop of the run, from Hypothesis's thread."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+class Enough(BaseException):
+    """No more time is spent on making a failure smaller. Not an Exception, so that Hypothesis lets it through."""
 
-    def __call__(self, work: Coroutine[Any, Any, Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+class Trial:
+    """What is tried, from Hypothesis's thread, in the event loop of the run; and what of it has failed, made small."""
+
+    def __init__(self, case: Case) -> None:
+        self._case = case
+        self._loop = asyncio.get_running_loop()
+        self._until = 0.0
+        self._failure: Failed | None = None
+        self._steps: list[Any] = []
+
+    def play(self, work: Coroutine[Any, Any, None], steps: Sequence[Any]) -> None:
+        """Run a coroutine; `steps` are what has led to it, and itself. Raises what it raises."""
+        if self._failure is not None and monotonic() > self._until:
+            work.close()
+            raise Enough
+        try:
+            self.do(work)
+        except Failed as failed:
+            if self._failure is None:
+                self._until = monotonic() + _SHRINKING * self._case.deadline
+            if self._failure is None or len(str(steps)) <= len(str(self._steps)):
+                self._failure, self._steps = failed, [*steps]
+            raise
+
+    def do(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine."""
+        asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    async def run(self, test: Callable[[], None]) -> None:
+        """Let Hypothesis draw. Raises Failed, with the smallest that shows it, kept so that it can be played again."""
+        try:
+            await asyncio.to_thread(_without_enough, test)
+        except Exception:
+            if self._failure is None:
+                raise
+        if self._failure is None:
+            return
+        requirement = self._failure.requirement or self._case.requirement
+        transcript = {"requirement": requirement, "seed": self._case.suite.seed, "steps": self._steps}
+        self._case.watch.evidence.keep(f"{REPLAY}{json.dumps(transcript, ensure_ascii=False)}")
+        raise Failed(self._failure.message, requirement)
+
+
+def _without_enough(test: Callable[[], None]) -> None:
+    with suppress(Enough):
+        test()
 
 
 def _settings(case: Case, **more: Any) -> settings:
@@ -47,25 +94,17 @@ def _settings(case: Case, **more: Any) -> settings:
 
 
 class Sessions(RuleBasedStateMachine):
-    """Steps of a few sessions. Subclasses say in which case, and keep the steps that failed."""
+    """Steps of a few sessions. Subclasses say in which case, and who tries them."""
 
     case: Case
-    do: InLoop
-    kept: list[Step]
+    trial: Trial
 
     def __init__(self) -> None:
         super().__init__()
         self.player = Player(self.case)
 
     def _play(self, step: Step) -> None:
-        self._held(self.player.play(step))
-
-    def _held(self, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            self.do(work)
-        except Failed:
-            self.kept[:] = self.player.steps
-            raise
+        self.trial.play(self.player.play(step), [*self.player.steps, step])
 
     @initialize(step=_STEPS["create"])
     def begin(self, step: Step) -> None:
@@ -100,50 +139,30 @@ class Sessions(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         try:
-            self._held(self.player.finish())
+            self.trial.play(self.player.finish(), self.player.steps)
         finally:
-            self.do(self.player.close())
+            self.trial.do(self.player.close())
 
 
 async def random_sessions(case: Case) -> None:
     """Play random sessions of two tenants. Raises Failed, with the smallest sequence of steps that shows it."""
-    kept: list[Step] = []
-    here = {"case": case, "do": InLoop(asyncio.get_running_loop()), "kept": kept}
+    trial = Trial(case)
+    here = {"case": case, "trial": trial}
     machine = seed(case.random.randrange(2**32))(type("SessionsOfThisRun", (Sessions,), here))
-
-    def run() -> None:
-        run_state_machine_as_test(machine, settings=_settings(case, stateful_step_count=14))
-
-    await in_thread(case, run, lambda: kept)
+    chosen = _settings(case, stateful_step_count=14)
+    await trial.run(lambda: run_state_machine_as_test(machine, settings=chosen))
 
 
 async def random_examples(
     case: Case, strategy: Any, play: Callable[[Any], Coroutine[Any, Any, None]], shown: Callable[[Any], Any]
 ) -> None:
     """Play what the strategy draws. Raises Failed, with the smallest that shows it."""
-    do = InLoop(asyncio.get_running_loop())
-    kept: list[Any] = []
+    trial = Trial(case)
 
     @seed(case.random.randrange(2**32))
     @_settings(case)
     @given(strategy)
-    def run(drawn: Any) -> None:
-        try:
-            do(play(drawn))
-        except Failed:
-            kept[:] = [shown(drawn)]
-            raise
+    def test(drawn: Any) -> None:
+        trial.play(play(drawn), [shown(drawn)])
 
-    await in_thread(case, run, lambda: kept)
-
-
-async def in_thread(case: Case, run: Callable[[], None], kept: Callable[[], Sequence[Any]]) -> None:
-    """Run Hypothesis; tell of what failed by the steps that show it, so that they can be played again."""
-    try:
-        await asyncio.to_thread(run)
-    except Failed as failed:
-        transcript = json.dumps({"seed": case.suite.seed, "check": case.name, "steps": [*kept()]}, ensure_ascii=False)
-        case.watch.evidence.keep(f"replay {transcript}")
-        raise Failed(failed.message, failed.requirement) from None
-    except (Flaky, FlakyFailure) as flaky:
-        raise Failed(f"the same steps fail once and pass once: {str(flaky)[:500]}; {[*kept()]}") from None
+    await trial.run(test)

@@ -7,20 +7,25 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from cmdc_conformance.callbacks import HostedTool
 from cmdc_conformance.case import Case
-from cmdc_conformance.findings import Blocked, Failed, need
+from cmdc_conformance.drivers.script import Reply
+from cmdc_conformance.findings import Blocked, Failed, need, owed
 from cmdc_conformance.model import OPTIONS, Kind, ModelSession, replies, told
-from cmdc_conformance.monitors import Event
+from cmdc_conformance.monitors import Event, run_flaws
 from cmdc_conformance.session import until_state
 from cmdc_conformance.sse import Frame, StrictParser
 from cmdc_conformance.wire import Http, JsonObject
 
 Step = dict[str, Any]
+
+# Stands for a session's id in a path that was kept.
+ANY_SESSION = "{sessionId}"
 
 
 @dataclass(slots=True)
@@ -54,9 +59,20 @@ class Player:
         """Play one step, and let everything come to rest."""
         self.steps.append(step)
         self._case.watch.evidence.note(f"· {step}")
-        if step["op"] == "create":
-            await self._create(step["tenant"])
-            return
+        match step["op"]:
+            case "create":
+                await self._create(step["tenant"])
+                return
+            case "script":
+                await script_keeps(self._case, step["replies"])
+                return
+            case "request":
+                async with self._case.session() as session:
+                    path = str(step["path"]).replace(ANY_SESSION, session.id)
+                    await request_is_refused(self._case, path, step["body"], step["part"], step["field"])
+                return
+            case _:
+                pass
         if not self.sessions:
             return
         index: int = step["session"]
@@ -285,7 +301,7 @@ class Player:
 
 
 async def replay(case: Case, steps: list[Step]) -> None:
-    """Play steps that were kept."""
+    """Play steps that were kept. Raises Failed, if what they showed is still so."""
     player = Player(case)
     try:
         for step in steps:
@@ -293,3 +309,42 @@ async def replay(case: Case, steps: list[Step]) -> None:
         await player.finish()
     finally:
         await player.close()
+
+
+async def script_keeps(case: Case, replies: Sequence[Reply]) -> None:
+    """Run a script, and hold its events to what it says. Raises Failed."""
+    async with case.session() as session:
+        await case.register(session)
+        with owed("a random script"):
+            events = await session.ran(case.script(*replies))
+    for requirement, message in run_flaws(events):
+        raise Failed(message, requirement)
+    fails = replies[-1].get("fail", {}).get("attempts") == 0
+    ends = "agent_abort" if fails or replies[-1].get("cut") else "agent_end"
+    if events[-1].name != ends:
+        raise Failed(f"the run ended with {events[-1]}, and should with {ends}", "EVT-2.failure")
+    shown = [reply for reply in replies if not fails or reply is not replies[-1]]
+    for name, member in (("message_delta", "text"), ("thinking_delta", "thinking")):
+        came = "".join(event.data["delta"] for event in events if event.name == name)
+        said = "".join(piece for reply in shown for piece in reply.get(member, ()))
+        if came != said:
+            raise Failed(f"the model said {said!r}, and as {name} there came {came!r}")
+    if ends == "agent_end":
+        said = "".join(replies[-1]["text"])
+        last: Any = events[-1].data["lastMessage"]
+        if last is None or last.get("content") != said:
+            raise Failed(f"the last step was {said!r}, and lastMessage is {last}", "EVT-3")
+        total = sum(sum(reply["usage"].values()) for reply in replies)
+        told = events[-1].data["tokenUsage"]["totalTokens"]
+        if told != total:
+            raise Failed(f"{total} tokens were used, and agent_end tells {told}", "MTR-1.counted")
+
+
+async def request_is_refused(case: Case, path: str, body: JsonObject, part: str, field: str) -> None:
+    """Send a body with one thing wrong: 400 naming the field. Raises Failed."""
+    answer = await case.http.post(path, body, secret=True)
+    if answer.status != 400 or answer.code != "bad_request":
+        said = f"{path} with {body}: {part} {field} is answered {answer.status} {answer.code}"
+        raise Failed(said, f"HTTP-3.{part}")
+    if field not in answer.message and field not in str(answer.body.get("details")):
+        raise Failed(f"{path}: the message does not name {field}: {answer.message!r}", f"HTTP-3.{part}")

@@ -29,6 +29,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     add_options(add)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Know the mark of pytest-timeout, where that is not installed: a run takes as long as it takes."""
+    config.addinivalue_line("markers", "timeout(seconds): of pytest-timeout")
+
+
 @pytest.fixture(scope="session", name=_ADDED)
 def report(request: pytest.FixtureRequest) -> Any:
     """What a run against the server has come to."""
@@ -64,6 +69,7 @@ def _wanted(config: pytest.Config) -> argparse.Namespace:
         "seed",
         "examples",
         "baseline",
+        "replay",
         "report",
     )
     return argparse.Namespace(**{name: config.getoption(f"cmdc_{name}") for name in names})

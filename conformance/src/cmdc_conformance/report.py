@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from cmdc_conformance import schemas
 from cmdc_conformance.case import Server
+from cmdc_conformance.evidence import REPLAY
 from cmdc_conformance.target import Target
 from cmdc_conformance.verdict import Result, is_honest_pass
 
@@ -90,7 +91,7 @@ class Report:
         }
 
     def write(self, folder: Path) -> None:
-        """Write report.json, junit.xml, report.html and badge.svg."""
+        """Write report.json, junit.xml, report.html, badge.svg, and a file to be played again for what was found at random."""
         from cmdc_conformance import html, junit  # noqa: PLC0415 - they draw what this module holds
 
         folder.mkdir(parents=True, exist_ok=True)
@@ -99,6 +100,10 @@ class Report:
         (folder / "junit.xml").write_text(junit.xml(self), encoding="utf-8")
         (folder / "report.html").write_text(html.page(self), encoding="utf-8")
         (folder / "badge.svg").write_text(html.badge(self), encoding="utf-8")
+        for result in self.results:
+            for line in result.evidence:
+                if line.startswith(REPLAY):
+                    (folder / f"replay-{result.id}.json").write_text(line.removeprefix(REPLAY) + "\n", encoding="utf-8")
 
 
 def schema() -> dict[str, Any]:

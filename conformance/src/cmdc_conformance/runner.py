@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import traceback
-from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from secrets import token_hex
@@ -15,11 +15,12 @@ from urllib.parse import urlsplit
 
 from cmdc_conformance.callbacks import Callbacks
 from cmdc_conformance.case import Case, Server, Suite
-from cmdc_conformance.check import Check, checks
+from cmdc_conformance.check import SSE, Check, checks
 from cmdc_conformance.drivers.model import ScriptedModel
 from cmdc_conformance.evidence import Evidence, Redactor
 from cmdc_conformance.findings import Blocked, Face, Failed, NotApplicable, NotExercised, Outcome
 from cmdc_conformance.monitors import MONITORED, Monitors, Violation
+from cmdc_conformance.player import replay
 from cmdc_conformance.reader import Watch
 from cmdc_conformance.report import Report
 from cmdc_conformance.requirements import PROFILES, Profile, Requirement, requirements
@@ -42,7 +43,8 @@ _PARALLEL: Final = 8
 class Options:
     """What is judged, and how. `only` are requirements, or rules, that are judged alone.
 
-    `profile` is one of the profiles, or several, divided by commas.
+    `profile` is one of the profiles, or several, divided by commas. `replay` are steps that were kept, to be played
+    again in place of all checks; `probe` is whether it is first looked whether there is a gateway at all.
     """
 
     profile: str = "core"
@@ -52,6 +54,7 @@ class Options:
     seed: int = 0
     examples: int = 10
     baseline: dict[str, str] = field(default_factory=dict[str, str])
+    replay: Mapping[str, Any] | None = None
     probe: bool = True
 
     @property
@@ -133,8 +136,12 @@ class _Run:
             if each.is_in(*self._options.profiles) and (not only or each.id in only or each.rule in only)
         ]
 
-    def _chosen(self, wanted: Collection[Requirement], server: Server) -> list[Check]:
+    def _chosen(self, wanted: Sequence[Requirement], server: Server) -> list[Check]:
         """The checks of what is wanted and declared; those that take long are the first."""
+        if (kept := self._options.replay) is not None:
+            return (
+                [Check(wanted[0].id, "replay", lambda case: replay(case, kept["steps"]), SSE, "any")] if wanted else []
+            )
         ids = {each.id for each in wanted if each.feature is None or each.feature in server.features}
         if self._options.only and ids & set(MONITORED):
             ids.add(_SHOWING)  # something has to happen for a monitor to see
