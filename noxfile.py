@@ -156,7 +156,7 @@ def real_model(session: nox.Session) -> None:
 
 @nox.session
 def package(session: nox.Session) -> None:
-    """Can each package be built, and does its wheel work alone in an empty environment? Client and gateway talk."""
+    """Can each package be built, and does its wheel work alone in an empty environment? They talk to one another."""
     work = Path(session.create_tmp())
     constraints = ("--constraints", "constraints.txt")
     for folder, module in PACKAGES.items():
@@ -177,6 +177,9 @@ def package(session: nox.Session) -> None:
         if folder == "sdk":  # which talks to the gateway of the wheel before it
             gateway = f"{work}/server-venv/bin/cmdc-gateway"
             session.run(f"{venv}/bin/python", "-I", "-W", "error", ".ci/try_wheels.py", gateway, external=True)
+        if folder == "conformance":
+            gateway = f"{work}/server-venv/bin/cmdc-gateway"
+            session.run(f"{venv}/bin/python", "-I", ".ci/try_suite.py", gateway, external=True)
 
 
 @nox.session
