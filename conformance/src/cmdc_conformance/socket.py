@@ -24,11 +24,11 @@ from cmdc_conformance.wire import Answer, Http, JsonObject
 _SUCCESS = {"prompt": 202, "approve": 200, "reject": 200, "respond": 200, "abort": 202}
 
 
-class Refused(Exception):
+class Refused(Blocked):
     """The server did not upgrade; this is what it answered."""
 
     def __init__(self, answer: Answer) -> None:
-        super().__init__(answer.status)
+        super().__init__(f"{answer.request} was answered {answer.status}, and not upgraded")
         self.answer = answer
 
 

@@ -260,6 +260,7 @@ class SseReader(Reader):
         super().__init__(watch, key, deadline=deadline, filtered=filtered, whole=whole)
         self.response = response
         self.comments: list[float] = []
+        self.comes_first = "nothing"
         self.read = 0
 
     async def _read(self) -> None:
@@ -273,6 +274,8 @@ class SseReader(Reader):
 
     async def _item(self, item: Frame | Comment | Flaw) -> None:
         monitors, report = self._watch.monitors, self._watch.report
+        if self.comes_first == "nothing":
+            self.comes_first = type(item).__name__.lower()
         match item:
             case Comment():
                 self.comments.append(monotonic())

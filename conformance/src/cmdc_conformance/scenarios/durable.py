@@ -104,6 +104,14 @@ async def waiting_goes_on(case: Case) -> None:
         with owed("after the restart"):
             await waiting.session.state("waiting_approval")
         expect(waiting.hosted is None or not waiting.hosted.calls, "the call was made without a decision")
+        # A run that is ended after all may say so only now: the decision shows that nothing came in between.
+        (await waiting.session.decide("approve", waiting.approval)).must_be(200, why="it still waits")
+        with owed("after the decision"):
+            log = await _log(case, waiting.session)
+        came = [event for event in log if event.seq > waiting.required.seq]
+        approved = {"approvalId": waiting.approval, "status": "approved"}
+        first = {name: came[0].data.get(name) for name in approved} if came else None
+        expect(first == approved, f"after the approval was asked for came {', '.join(names(came)) or 'nothing'}")
 
 
 @check("APP-4", faces=SSE, when="alone")

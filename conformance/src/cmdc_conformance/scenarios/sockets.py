@@ -41,11 +41,13 @@ async def by_ticket(case: Case) -> None:
     async with case.session() as session:
         ticket = await ticket_of(case, session.path, "control")
         protocols = ("cmdc.v1", f"cmdc.ticket.{ticket}")
-        async with opened(case.nobody, session.id, session.key, subprotocols=protocols) as socket:
-            expect(socket.connection.subprotocol == "cmdc.v1", f"the subprotocol is {socket.connection.subprotocol!r}")
-            text = case.plain()
-            session.noted(text)
-            (await socket.act("prompt", text=text)).must_be(202, why="the ticket's scope is control")
+        with owed("with a ticket"):
+            async with opened(case.nobody, session.id, session.key, subprotocols=protocols) as socket:
+                spoken = socket.connection.subprotocol
+                expect(spoken == "cmdc.v1", f"the subprotocol is {spoken!r}")
+                text = case.plain()
+                session.noted(text)
+                (await socket.act("prompt", text=text)).must_be(202, why="the ticket's scope is control")
         again = await refusal(case.nobody, session.id, subprotocols=protocols)
         again.must_be(401, code="unauthorized", why="the ticket was used")
 

@@ -87,10 +87,14 @@ async def frames(case: Case) -> None:
 
 @check("SSE-3.first", faces=SSE)
 async def a_first_heartbeat(case: Case) -> None:
-    """A comment line comes with the start of the answer."""
-    async with case.session() as session, case.http.events(session.id, session.key) as reader:
-        with owed():
-            await reader.wait(lambda: len(reader.comments) > 0, "no comment line came")
+    """A comment line comes with the start of the answer, before anything else: not only when the first is due."""
+    async with case.session() as session:
+        text = case.plain()
+        session.noted(text)
+        (await session.prompt(text)).needed(202)
+        async with case.http.events(session.id, session.key) as reader:
+            await reader.end()
+            expect(reader.comes_first == "comment", f"the stream begins with a {reader.comes_first}")
 
 
 @check("SSE-3.heartbeat", faces=SSE, when="slow")
@@ -192,6 +196,7 @@ async def the_newest_run(case: Case) -> None:
         text = case.plain("The second.")
         session.noted(text)
         (await session.prompt(text)).needed(202)
+        await session.state("idle")  # an active run is another case
         async with case.http.events(session.id, session.key) as reader:
             with owed("the run that was accepted after one that was read"):
                 events = await reader.end()
@@ -628,11 +633,11 @@ async def a_stream_by_ticket(case: Case) -> None:
     """?ticket= opens a stream without a key; another string does not."""
     async with case.session() as session:
         ticket = await ticket_of(case, session.path)
-        async with case.nobody.events(session.id, session.key, ticket=ticket) as reader:
-            text = case.plain()
-            session.noted(text)
-            (await session.prompt(text)).needed(202)
-            with owed("a stream by ticket"):
+        with owed("a stream by ticket"):
+            async with case.nobody.events(session.id, session.key, ticket=ticket) as reader:
+                text = case.plain()
+                session.noted(text)
+                (await session.prompt(text)).needed(202)
                 await reader.end()
         (await case.nobody.refused(f"{session.path}/events?ticket=wrong")).must_be(401, code="unauthorized")
 
