@@ -230,7 +230,8 @@ class Monitors:
             if len(of) != 1 or not all(isinstance(each, str) and each for each in of):
                 report("EVT-5.request-id", f"the events of one run have the requestIds {of}")
         calls = self.session(key).calls
-        run = str(events[0].data.get("requestId") or events[0].id or id(events)) if events else ""
+        # A base server names no run; read over both transports, one of the same text is the same.
+        run = str(events[0].data.get("requestId") or events[0].id or events[0].data.get("text")) if events else ""
         for event in events:
             if event.name == "tool_execution_start":
                 call = str(event.data.get("callId"))
