@@ -307,13 +307,15 @@ class _Run:
         )
 
     def _result(self, requirement: Requirement, suite: Suite) -> Result:
+        # Where nothing that was asked for worked, monitors have seen no gateway, whatever they have seen.
+        alive = any(each.status == "PASS" for each in self._outcomes)
         declared = requirement.feature is None or requirement.feature in suite.server.features
         return verdict_on(
             requirement,
             [each for each in self._outcomes if each.requirement == requirement.id],
             [each for each in self._violations if each.requirement == requirement.id],
             declared=declared,
-            observed=suite.monitors.observed[requirement.id] if requirement.id in MONITORED else None,
+            observed=suite.monitors.observed[requirement.id] * alive if requirement.id in MONITORED else None,
         )
 
 

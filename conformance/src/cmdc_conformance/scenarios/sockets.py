@@ -66,6 +66,8 @@ async def no_such_session(case: Case) -> None:
     """An unknown session is 404 before the upgrade."""
     answer = await refusal(case.http, case.fresh("never"))
     answer.must_be(404, code="not_found")
+    async with case.session() as session:
+        (await refusal(case.http, session.id)).needed(101)
 
 
 @check("WS-1.plain", faces=WS)

@@ -304,6 +304,8 @@ async def open_routes(case: Case) -> None:
     """/healthz needs no key, and what needs none takes a wrong one."""
     (await case.nobody.get("/healthz")).must_be(200)
     (await case.http.with_key("wrong").get("/healthz")).must_be(200)
+    # Else it would say nothing that this is open.
+    (await case.nobody.get("/v1/sessions/x")).needed(401)
 
 
 @check("HTTP-7.revoked")
