@@ -59,12 +59,13 @@ def main(arguments: list[str]) -> int:
         case _:
             parser = argparse.ArgumentParser(description=__doc__, add_help=False)
             parser.add_argument("--driver", choices=("scripted", "model"), action="append")
+            parser.add_argument("--report", type=Path)
             wanted, rest = parser.parse_known_args(arguments)
-            return max(judged(driver, rest) for driver in wanted.driver or ("scripted", "model"))
+            return max(judged(driver, rest, wanted.report) for driver in wanted.driver or ("scripted", "model"))
 
 
-def judged(driver: str, rest: list[str]) -> int:
-    """Judge a gateway with this driver."""
+def judged(driver: str, rest: list[str], report: Path | None) -> int:
+    """Judge a gateway with this driver; its report goes into a folder of its own."""
     with tempfile.TemporaryDirectory(prefix="cmdc-conformance-") as name:
         folder, model_port = Path(name), free_port()
         with (
@@ -74,8 +75,10 @@ def judged(driver: str, rest: list[str]) -> int:
         ):
             target = folder / "target.toml"
             target.write_text(target_of(place, limited, trimmed, driver, model_port), encoding="utf-8")
-            profile = [] if "--profile" in rest else ["--profile", PROFILE[driver]]
-            return judge(["--target", f"{target}", *profile, *rest])
+            options = [] if "--profile" in rest else ["--profile", PROFILE[driver]]
+            if report is not None:
+                options += ["--report", f"{report / driver}"]
+            return judge(["--target", f"{target}", *options, *rest])
 
 
 def target_of(place: Place, limited: Place, trimmed: Place, driver: str, model_port: int) -> str:

@@ -511,7 +511,18 @@ def test_every_session_of_nox_that_is_named_exists(name: str) -> None:
 
 def test_every_file_that_the_architecture_names_exists() -> None:
     architecture = prose(read("ARCHITECTURE.md"))
-    places = (ROOT, *(ROOT / place for place in ("server/src/cmdc_gateway", "server/tests", "sdk/src/cmdc_client")))
+    places = (
+        ROOT,
+        *(
+            ROOT / place
+            for place in (
+                "server/src/cmdc_gateway",
+                "server/tests",
+                "sdk/src/cmdc_client",
+                "conformance/src/cmdc_conformance",
+            )
+        ),
+    )
     named = [name for name in code(architecture) if re.fullmatch(r"[\w./-]+(\.py|\.md|/)", name)]
 
     assert named

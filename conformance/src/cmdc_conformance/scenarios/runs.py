@@ -196,7 +196,10 @@ async def what_was_rejected_does_not_run(case: Case) -> None:
             events = await run.end()
         came = [each.json.get("callId") for each in waiting.hosted.calls]
         allowed = [event.data["callId"] for event in events if event.name == "tool_execution_end"]
-        expect(came == [each for each in came if each in allowed], f"the calls {came} have reached the tool, and only {allowed} may run")
+        expect(
+            came == [each for each in came if each in allowed],
+            f"the calls {came} have reached the tool, and only {allowed} may run",
+        )
 
 
 @check("EVT-5.schema", faces=EVERY)
