@@ -12,6 +12,7 @@ its logs. All are gone at the end.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
 import socket
@@ -34,6 +35,7 @@ KEYS = {
 }
 # What survives a crash does not depend on who answers for the model, and is judged once.
 PROFILE = {"scripted": "full", "model": "interactive,tools,ws,resume,hardening"}
+FACES = ("raw/sse", "raw/ws", "sdk/sse", "sdk/ws")
 ORIGIN = "https://app.example"
 TOOLS = ["read_file", "list_dir", "glob", "grep", "write_file", "shell", "ask_user"]
 
@@ -76,9 +78,19 @@ def judged(driver: str, rest: list[str], report: Path | None) -> int:
             target = folder / "target.toml"
             target.write_text(target_of(place, limited, trimmed, driver, model_port), encoding="utf-8")
             options = [] if "--profile" in rest else ["--profile", PROFILE[driver]]
-            if report is not None:
-                options += ["--report", f"{report / driver}"]
-            return judge(["--target", f"{target}", *options, *rest])
+            written = (report or folder / "report") / driver
+            status = judge(["--target", f"{target}", *options, "--report", f"{written}", *rest])
+            whole = not {"--profile", "--only", "--via", "--transport", "--replay"} & {*rest}
+            return status or (whole and unseen(written))
+
+
+def unseen(report: Path) -> int:
+    """Say which of the fifteen events was not seen on which face; 1 if there is one."""
+    events = json.loads((report / "report.json").read_text(encoding="utf-8"))["events"]
+    missing = [f"{name} ({face})" for name, faces in events.items() for face in FACES if face not in faces]
+    if missing:
+        print(f"not seen: {', '.join(missing)}")
+    return 1 if missing else 0
 
 
 def target_of(place: Place, limited: Place, trimmed: Place, driver: str, model_port: int) -> str:

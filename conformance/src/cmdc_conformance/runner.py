@@ -151,11 +151,13 @@ class _Run:
 
     def _faces(self, check: Check) -> list[Face]:
         through = self._options.transport
-        return [
+        wanted = [
             face
             for face in check.faces
             if self._via in ("both", face.via) and (face.transport == "-" or through in ("both", face.transport))
-        ] or [face for face in check.faces if face.via == "raw"][: 0 if self._via == "sdk" else 1]
+        ]
+        # What only raw HTTP or one transport can show is shown so, whatever was asked for.
+        return wanted or [*check.faces[:1]]
 
     # -- the server ----------------------------------------------------------------------------------------------------
 
@@ -312,7 +314,10 @@ class _Run:
         declared = requirement.feature is None or requirement.feature in suite.server.features
         return verdict_on(
             requirement,
-            [each for each in self._outcomes if each.requirement == requirement.id],
+            sorted(
+                (each for each in self._outcomes if each.requirement == requirement.id),
+                key=lambda each: (each.check, each.face),
+            ),
             [each for each in self._violations if each.requirement == requirement.id],
             declared=declared,
             observed=suite.monitors.observed[requirement.id] * alive if requirement.id in MONITORED else None,

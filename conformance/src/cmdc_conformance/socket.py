@@ -18,7 +18,7 @@ from cmdc_conformance import schemas
 from cmdc_conformance.findings import Blocked
 from cmdc_conformance.monitors import Event
 from cmdc_conformance.reader import Reader, Watch
-from cmdc_conformance.wire import Answer, Http, JsonObject
+from cmdc_conformance.wire import Answer, Http, JsonObject, Patience
 
 # What the HTTP route of an action answers.
 _SUCCESS = {"prompt": 202, "approve": 200, "reject": 200, "respond": 200, "abort": 202}
@@ -37,8 +37,11 @@ class WsReader(Reader):
 
     transport = "ws"
 
-    def __init__(self, connection: ClientConnection, watch: Watch, key: str, *, deadline: float) -> None:
+    def __init__(
+        self, connection: ClientConnection, watch: Watch, key: str, *, deadline: float, patience: Patience
+    ) -> None:
         super().__init__(watch, key, deadline=deadline, whole=False)
+        self._patience = patience
         self.connection = connection
         self.acks: list[JsonObject] = []
         self.order: list[tuple[Literal["ack", "event"], str]] = []
@@ -84,8 +87,14 @@ class WsReader(Reader):
     # -- acting --------------------------------------------------------------------------------------------------------
 
     async def act(self, action: str, **members: Any) -> Answer:
-        """Send an action, and wait for its acknowledgement. Raises Blocked when none comes."""
-        return await self.send(json.dumps({"action": action, **members}, ensure_ascii=False), what=action)
+        """Send an action, and wait for its acknowledgement; a limit of the rate is waited out. Raises Blocked."""
+        frame = json.dumps({"action": action, **members}, ensure_ascii=False)
+        while True:
+            answer = await self.send(frame, what=action)
+            wait = answer.body.get("retryAfter")
+            if answer.code != "rate_limited" or not isinstance(wait, int | float) or not 0 <= wait <= 120:
+                return answer
+            await self._patience.sleep(wait)
 
     async def send(self, message: str | bytes, *, what: str = "a frame") -> Answer:
         """Send any frame, and wait for its acknowledgement."""
@@ -161,14 +170,14 @@ async def opened(
             given = {name.lower(): value for name, value in response.headers.raw_items()}
             answer = http.answer("GET", path, response.status_code, given, bytes(response.body or b""))
             if answer.code == "rate_limited" and given.get("retry-after", "").isdigit():
-                await asyncio.sleep(int(given["retry-after"]))
+                await http.patience.sleep(int(given["retry-after"]))
                 continue
             raise Refused(answer) from None
         except (OSError, TimeoutError, WebSocketException) as failure:
             raise Blocked(f"GET {path[:200]} was not upgraded: {type(failure).__name__} {failure}") from None
         break
     http.watch.evidence.note("← 101")
-    reader = WsReader(connection, http.watch, key, deadline=http.deadline)
+    reader = WsReader(connection, http.watch, key, deadline=http.deadline, patience=http.patience)
     async with reader.start():
         yield reader
 

@@ -92,9 +92,9 @@ def is_honest_pass(results: Collection[Result]) -> bool:
 
 def _said(outcomes: Sequence[Outcome]) -> str:
     """The messages, each once, with the faces they came from."""
-    faces: dict[str, list[str]] = {}
+    faces: dict[str, set[str]] = {}
     for outcome in outcomes:
-        faces.setdefault(outcome.message, []).append(outcome.face)
+        faces.setdefault(outcome.message, set()).add(outcome.face)
     first, *more = faces.items()
-    said = f"{first[0]} [{', '.join(first[1])}]"
+    said = f"{first[0]} [{', '.join(sorted(first[1]))}]"
     return f"{said} (and {len(more)} more)" if more else said

@@ -86,7 +86,7 @@ class Http:
         self.watch = watch
         self.deadline = deadline
         self._client = client
-        self._patience = patience
+        self.patience = patience
 
     def with_key(self, key: str | None) -> Http:
         """The same server with another key, or without one."""
@@ -94,7 +94,7 @@ class Http:
 
     def at(self, url: str, key: str | None) -> Http:
         """Another address."""
-        return Http(url, key, watch=self.watch, client=self._client, patience=self._patience, deadline=self.deadline)
+        return Http(url, key, watch=self.watch, client=self._client, patience=self.patience, deadline=self.deadline)
 
     @property
     def credentials(self) -> dict[str, str]:
@@ -136,7 +136,7 @@ class Http:
             )
             wait = answer.body.get("retryAfter")
             if patient and answer.code == "rate_limited" and isinstance(wait, int | float) and 0 <= wait <= 120:
-                await self._patience.sleep(wait)
+                await self.patience.sleep(wait)
                 continue
             return answer
 
@@ -204,7 +204,7 @@ class Http:
                 raise Blocked(f"GET {path[:200]} was not answered: {type(failure).__name__} {failure}") from None
             if response.status_code == 429 and (wait := response.headers.get("retry-after", "")).isdigit():
                 await response.aclose()
-                await self._patience.sleep(int(wait))
+                await self.patience.sleep(int(wait))
                 continue
             break
         self.watch.evidence.note(f"← {response.status_code} {response.headers.get('content-type', '')}")
