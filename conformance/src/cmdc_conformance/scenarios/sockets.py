@@ -15,7 +15,7 @@ from cmdc_conformance.case import Case
 from cmdc_conformance.check import WS, check
 from cmdc_conformance.findings import Blocked, Failed, NotExercised, expect, owed
 from cmdc_conformance.raw import connected
-from cmdc_conformance.scenarios.endpoints import ticket_of
+from cmdc_conformance.scenarios.tickets import ticket_of
 from cmdc_conformance.socket import opened, refusal
 
 

@@ -137,6 +137,39 @@ async def a_tool_that_needs_approval(case: Case) -> None:
         expect(len(bound.calls) == 1, "the call was not made after its approval")
 
 
+# -- listing and removing ---------------------------------------------------------------------------------------------------------------
+
+
+@check("EP-tools.list")
+async def tools_are_listed(case: Case) -> None:
+    """A registered tool is listed as it was registered, without its secret."""
+    async with case.session() as session:
+        hosted = case.suite.callbacks.host()
+        secret = "whsec_" + "QUJDREVGR0hJSktMTU5PUFFSU1RVVldY"
+        case.watch.evidence.add_secret(secret)
+        (await session.register(case.tool("get_weather", hosted, secret=secret))).needed(201)
+        tools: Any = (await case.http.get(f"{session.path}/tools")).must_be(200).get("tools")
+        need(isinstance(tools, list), f"the tools are {tools}")
+        expect(len(tools) == 1, f"the tools are {tools}")
+        tool: Any = tools[0]
+        expect(tool.get("name") == "get_weather" and tool.get("kind") == "callback", f"the tool is {tool}")
+        expect(tool.get("callbackUrl") == hosted.url, f"callbackUrl is {tool.get('callbackUrl')!r}")
+        expect("secret" not in tool and secret not in str(tool), "a secret is listed")
+
+
+@check("EP-tools.remove")
+async def a_tool_is_removed(case: Case) -> None:
+    """A tool that was removed is not called any more."""
+    async with case.session() as session:
+        hosted = await case.register(session)
+        path = f"{session.path}/tools/get_weather"
+        body = (await case.http.delete(path)).must_be(200)
+        expect(body == {"name": "get_weather", "status": "removed"}, f"the answer is {body}")
+        (await case.http.delete(path)).must_be(404, code="not_found")
+        await session.ran(case.script(reply(calls=[("get_weather", {"city": "Oslo"})])))
+        expect(not hosted.calls, "a tool that was removed is called")
+
+
 # -- calling -------------------------------------------------------------------------------------------------------------
 
 
