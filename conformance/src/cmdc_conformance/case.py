@@ -223,7 +223,7 @@ class Case:
         name: str = "wait_for_it",
     ) -> AsyncGenerator[Held]:
         """A run that is held open, inside a call of a tool of the suite, until it is released or this context is left."""
-        hosted = await self.register(session, name)
+        hosted = await self.register(session, name, timeoutMs=300_000)  # it is released, and never given up
         hosted.gate = asyncio.Event()
         text = self.script(script.reply(*before, calls=[(name, {"city": "Oslo"})]), *(then or [script.reply("Done.")]))
         try:

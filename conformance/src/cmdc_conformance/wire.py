@@ -21,7 +21,8 @@ from cmdc_conformance.sse import Comment, Flaw, Frame, StrictParser
 
 JsonObject = dict[str, Any]
 
-_NO_LIMITS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=50)
+# Idle connections are given up before a server may give them up, in the moment in which they are used.
+_NO_LIMITS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=50, keepalive_expiry=1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,13 +156,23 @@ class Http:
         self.watch.evidence.note(f"→ {method} {path}{_shown(headers)} {shown}")
         try:
             async with asyncio.timeout(within):
-                response = await self._client.request(method, self.url + path, content=content, headers=dict(headers))
+                response = await self._sent(method, self.url + path, content=content, headers=dict(headers))
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as failure:
             self.watch.evidence.note(f"← no answer: {type(failure).__name__} {failure}")
             raise Blocked(f"{method} {path[:200]} was not answered: {type(failure).__name__} {failure}") from None
         return self.answer(
             method, path, response.status_code, response.headers, response.content, secret=secret, judged=judged
         )
+
+    async def _sent(self, method: str, url: str, *, stream: bool = False, **options: Any) -> httpx.Response:
+        """Send a request; what only looks is sent again if its connection was closed by the server meanwhile."""
+        request = self._client.build_request(method, url, timeout=None, **options)
+        try:
+            return await self._client.send(request, stream=stream)
+        except httpx.RemoteProtocolError:
+            if method != "GET":
+                raise
+            return await self._client.send(request, stream=stream)
 
     def answer(
         self,
@@ -196,10 +207,9 @@ class Http:
         sent = {**self.credentials, "Accept": "text/event-stream", **(headers or {})}
         self.watch.evidence.note(f"→ GET {path}{_shown(sent)}")
         while True:
-            request = self._client.build_request("GET", self.url + path, headers=sent, timeout=None)
             try:
                 async with asyncio.timeout(within or self.deadline):
-                    response = await self._client.send(request, stream=True)
+                    response = await self._sent("GET", self.url + path, headers=sent, stream=True)
             except (httpx.HTTPError, TimeoutError) as failure:
                 raise Blocked(f"GET {path[:200]} was not answered: {type(failure).__name__} {failure}") from None
             if response.status_code == 429 and (wait := response.headers.get("retry-after", "")).isdigit():

@@ -109,7 +109,7 @@ async def calls_in_the_history(case: Case) -> None:
 async def text_that_was_seen_stays(case: Case) -> None:
     """The text of a stopped run is in the history."""
     async with case.session() as session:
-        async with session.run(case.script(reply("One ", "two ", "three", delay_ms=400))) as run:
+        async with session.run(case.script(reply(*(f"{number} " for number in range(60)), delay_ms=100))) as run:
             await run.until("message_delta")
             (await session.abort()).needed(202)
             events = await run.end()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from cmdc_conformance.check import EVERY, RAW, check
 from cmdc_conformance.drivers.script import reply
 from cmdc_conformance.findings import expect, need, owed
 from cmdc_conformance.monitors import Event, run_flaws
+from cmdc_conformance.socket import opened
 
 _CALL = ("get_weather", {"city": "Oslo"})
 
@@ -214,8 +216,6 @@ async def events_are_as_described(case: Case) -> None:
 @check("EVT-5.same")
 async def two_transports_one_log(case: Case) -> None:
     """SSE and WebSocket bring the same events of the same run."""
-    from cmdc_conformance.socket import opened  # noqa: PLC0415 - the one check here that needs it
-
     async with case.session() as session, opened(case.http, session.id, session.key) as socket:
         await case.register(session)
         text = case.script(reply("Ä €", "\n\u2028x", thinking=["Hm."], calls=[_CALL]), reply("End."))
@@ -378,8 +378,6 @@ async def a_stopped_run_is_counted(case: Case) -> None:
     """What a run used before it was stopped is counted."""
     async with case.session() as session:
         hosted = await case.register(session, "slow_tool")
-        import asyncio  # noqa: PLC0415
-
         hosted.gate = asyncio.Event()
         text = case.script(reply(calls=[("slow_tool", {"city": "Oslo"})], usage=(10, 5)))
         async with session.run(text) as run:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from contextlib import AsyncExitStack
 from time import monotonic
+from urllib.parse import urlsplit
 
 from cmdc_conformance.case import Case
 from cmdc_conformance.check import SSE, check
@@ -201,8 +204,6 @@ async def the_newest_run(case: Case) -> None:
 @check("SSE-9.readers", faces=SSE)
 async def many_readers(case: Case) -> None:
     """Six readers of one run get the same events."""
-    from contextlib import AsyncExitStack  # noqa: PLC0415
-
     async with case.session() as session, AsyncExitStack() as stack:
         readers = [await stack.enter_async_context(case.http.events(session.id, session.key)) for _ in range(6)]
         text = case.script(reply(*(f"{number} " for number in range(20))))
@@ -256,8 +257,6 @@ async def a_reader_that_does_not_read(case: Case) -> None:
 @check("SSE-10.closed", faces=SSE, when="slow")
 async def a_reader_that_never_reads(case: Case) -> None:
     """It is disconnected after 30 seconds."""
-    import socket  # noqa: PLC0415
-
     if not case.has("follow"):
         raise NotExercised("needs a stream that follows: one run does not fill the buffers between")
     within = 30 + 15 * case.target.timing.scale
@@ -266,8 +265,6 @@ async def a_reader_that_never_reads(case: Case) -> None:
     small.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     small.setblocking(False)
     async with case.session() as session:
-        from urllib.parse import urlsplit  # noqa: PLC0415
-
         parts = urlsplit(case.http.url)
         if parts.scheme != "http" or parts.hostname is None:
             small.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from cmdc_conformance.case import Case
 from cmdc_conformance.check import ONCE, check
 from cmdc_conformance.findings import expect, need
@@ -10,8 +12,6 @@ from cmdc_conformance.findings import expect, need
 @check("EP-tickets.issued", faces=ONCE)
 async def tickets(case: Case) -> None:
     """A ticket is random, and good for 30 seconds."""
-    import time  # noqa: PLC0415 - the one place that needs the time of day
-
     async with case.session() as session:
         issued = [
             (await case.http.post(f"{session.path}/tickets", {"scope": "read"}, secret=True)).must_be(201)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
 import json
+import socket
+import time
 from collections.abc import Sequence
 from secrets import token_bytes
 from typing import Any
@@ -249,8 +252,6 @@ def _failed(events: Sequence[Event], what: str) -> None:
 @check("CB-3.timeout", faces=RAW)
 async def no_answer_in_time(case: Case) -> None:
     """A tool that does not answer within timeoutMs has failed."""
-    import asyncio  # noqa: PLC0415
-
     async with case.session() as session:
         hosted = case.suite.callbacks.host()
         hosted.gate = asyncio.Event()
@@ -266,8 +267,6 @@ async def no_answer_in_time(case: Case) -> None:
 @check("CB-3.refused", faces=RAW)
 async def nobody_listens(case: Case) -> None:
     """A connection that is refused is a failed call."""
-    import socket  # noqa: PLC0415
-
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     async with case.session() as session:
@@ -350,8 +349,6 @@ def _secret() -> str:
 @check("CB-4.signature", faces=RAW)
 async def calls_are_signed(case: Case) -> None:
     """With the tool's secret, over id, time and body."""
-    import time  # noqa: PLC0415
-
     async with case.session() as session:
         secret = _secret()
         case.watch.evidence.add_secret(secret)
