@@ -174,7 +174,7 @@ class Case:
         from cmdc_conformance import sdk  # noqa: PLC0415 - only where the client is installed
 
         async with sdk.client(http) as client:
-            created = await sdk.create(client, self.fields(**fields))
+            created = await sdk.create(client, http.patience, self.fields(**fields))
             id_ = str(created.needed(201)["sessionId"])
             kind = sdk.SdkWsSession if self.face.transport == "ws" else sdk.SdkSseSession
             key = self.key_of(http, id_)

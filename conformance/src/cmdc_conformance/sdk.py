@@ -9,7 +9,7 @@ import dataclasses
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import cmdc_client
 from cmdc_client.models import ApprovalSettings, Budget
@@ -18,8 +18,11 @@ from cmdc_conformance.findings import Blocked
 from cmdc_conformance.monitors import Event
 from cmdc_conformance.reader import Reader, Watch
 from cmdc_conformance.session import Run, Session
-from cmdc_conformance.wire import Answer, Http, JsonObject
+from cmdc_conformance.wire import Answer, Http, JsonObject, Patience
 
+T = TypeVar("T")
+
+_LONGEST_WAIT: Final = 120.0
 _OWN: Final = frozenset({"id", "seq", "request_id", "event"})
 
 
@@ -28,7 +31,7 @@ def client(http: Http) -> cmdc_client.AsyncClient:
     return cmdc_client.AsyncClient(http.url, api_key=http.key, timeout=http.deadline, patience=http.deadline)
 
 
-async def create(connected: cmdc_client.AsyncClient, fields: Mapping[str, Any]) -> Answer:
+async def create(connected: cmdc_client.AsyncClient, patience: Patience, fields: Mapping[str, Any]) -> Answer:
     """Make a session, as the client does."""
     options: dict[str, Any] = {_snake(name): value for name, value in fields.items()}
     if "approval" in options:
@@ -40,13 +43,24 @@ async def create(connected: cmdc_client.AsyncClient, fields: Mapping[str, Any]) 
         session = await connected.sessions.create(**options)
         return {"sessionId": session.id, "status": "created"}
 
-    return await answered("sessions.create", 201, created)
+    return await answered(patience, "sessions.create", 201, created)
 
 
-async def answered(what: str, status: int, call: Callable[[], Awaitable[Any]]) -> Answer:
+async def waited_out(patience: Patience, call: Callable[[], Awaitable[T]]) -> T:
+    """A call of the client, again when it was too early for the rate limit. Raises what the call raises."""
+    while True:
+        try:
+            return await call()
+        except cmdc_client.RateLimited as limited:
+            if not limited.retry_after or limited.retry_after > _LONGEST_WAIT:
+                raise
+            await patience.sleep(limited.retry_after)
+
+
+async def answered(patience: Patience, what: str, status: int, call: Callable[[], Awaitable[Any]]) -> Answer:
     """A call of the client, as the answer it stands for. Raises Blocked where the client gives up."""
     try:
-        result = await call()
+        result = await waited_out(patience, call)
     except cmdc_client.ApiError as refused:
         body = {"error": refused.code, "message": refused.message, **refused.refusal.members}
         return Answer(f"the client's {what}", refused.http_status, body)
@@ -93,22 +107,24 @@ class _SdkSession(Session):
     async def register(self, tool: Mapping[str, Any]) -> Answer:
         """Register a callback tool, as the client does."""
         options = {_snake(name): value for name, value in tool.items()}
-        answer = await answered("tools.register", 201, lambda: self.session.tools.register(**options))
+        answer = await answered(
+            self.http.patience, "tools.register", 201, lambda: self.session.tools.register(**options)
+        )
         if isinstance(secret := answer.body.get("secret"), str):
             self.http.watch.evidence.add_secret(secret)
         return answer
 
     async def info(self) -> Answer:
-        return await answered("info", 200, self.session.info)
+        return await answered(self.http.patience, "info", 200, self.session.info)
 
     async def stats(self) -> Answer:
-        return await answered("stats", 200, self.session.stats)
+        return await answered(self.http.patience, "stats", 200, self.session.stats)
 
     async def messages(self) -> Answer:
         async def listed() -> JsonObject:
             return {"messages": [message.to_dict() for message in await self.session.messages()]}
 
-        return await answered("messages", 200, listed)
+        return await answered(self.http.patience, "messages", 200, listed)
 
 
 class SdkSseSession(_SdkSession):
@@ -134,18 +150,18 @@ class SdkSseSession(_SdkSession):
             yield reader
 
     async def prompt(self, text: str) -> Answer:
-        return await answered("prompt", 202, lambda: self.session.prompt(text))
+        return await answered(self.http.patience, "prompt", 202, lambda: self.session.prompt(text))
 
     async def decide(self, action: Literal["approve", "reject"], approval: str, **members: Any) -> Answer:
         if action == "approve":
-            return await answered("approve", 200, lambda: self.session.approve(approval, **members))
-        return await answered("reject", 200, lambda: self.session.reject(approval, **members))
+            return await answered(self.http.patience, "approve", 200, lambda: self.session.approve(approval, **members))
+        return await answered(self.http.patience, "reject", 200, lambda: self.session.reject(approval, **members))
 
     async def respond(self, ref: str, response: str) -> Answer:
-        return await answered("respond", 200, lambda: self.session.respond(ref, response))
+        return await answered(self.http.patience, "respond", 200, lambda: self.session.respond(ref, response))
 
     async def abort(self, **members: Any) -> Answer:
-        return _aborted(await answered("abort", 202, lambda: self.session.abort(**members)))
+        return _aborted(await answered(self.http.patience, "abort", 202, lambda: self.session.abort(**members)))
 
 
 class SdkWsSession(_SdkSession):
@@ -161,7 +177,9 @@ class SdkWsSession(_SdkSession):
         """The open WebSocket. Raises Blocked."""
         if self._socket is None:
             try:
-                self._socket = await self._stack.enter_async_context(self.session.connect())
+                self._socket = await waited_out(
+                    self.http.patience, lambda: self._stack.enter_async_context(self.session.connect())
+                )
             except cmdc_client.CmdcError as failure:
                 raise Blocked(f"the client's connect: {type(failure).__name__}: {failure}") from None
             reader = SdkReader(self._socket, "ws", self.http.watch, self.key, deadline=self.http.deadline)
@@ -177,21 +195,23 @@ class SdkWsSession(_SdkSession):
 
     async def prompt(self, text: str) -> Answer:
         socket = await self.socket()
-        return await answered("socket.prompt", 202, lambda: socket.prompt(text))
+        return await answered(self.http.patience, "socket.prompt", 202, lambda: socket.prompt(text))
 
     async def decide(self, action: Literal["approve", "reject"], approval: str, **members: Any) -> Answer:
         socket = await self.socket()
         if action == "approve":
-            return await answered("socket.approve", 200, lambda: socket.approve(approval, **members))
-        return await answered("socket.reject", 200, lambda: socket.reject(approval, **members))
+            return await answered(
+                self.http.patience, "socket.approve", 200, lambda: socket.approve(approval, **members)
+            )
+        return await answered(self.http.patience, "socket.reject", 200, lambda: socket.reject(approval, **members))
 
     async def respond(self, ref: str, response: str) -> Answer:
         socket = await self.socket()
-        return await answered("socket.respond", 200, lambda: socket.respond(ref, response))
+        return await answered(self.http.patience, "socket.respond", 200, lambda: socket.respond(ref, response))
 
     async def abort(self, **members: Any) -> Answer:
         socket = await self.socket()
-        return _aborted(await answered("socket.abort", 202, lambda: socket.abort(**members)))
+        return _aborted(await answered(self.http.patience, "socket.abort", 202, lambda: socket.abort(**members)))
 
     async def close(self) -> None:
         """Close the WebSocket, and forget the session."""
