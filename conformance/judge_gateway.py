@@ -12,7 +12,6 @@ its logs. All are gone at the end.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import socket
@@ -26,7 +25,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import httpx
-from cmdc_conformance.__main__ import main as judge
+from cmdc_conformance.__main__ import judged as judge
+from cmdc_conformance.report import Report
+from cmdc_conformance.schemas import EVENTS
 
 KEYS = {
     "first": "first-key-of-the-gateway",
@@ -78,16 +79,16 @@ def judged(driver: str, rest: list[str], report: Path | None) -> int:
             target = folder / "target.toml"
             target.write_text(target_of(place, limited, trimmed, driver, model_port), encoding="utf-8")
             options = [] if "--profile" in rest else ["--profile", PROFILE[driver]]
-            written = (report or folder / "report") / driver
-            status = judge(["--target", f"{target}", *options, "--report", f"{written}", *rest])
-            whole = not {"--profile", "--only", "--via", "--transport", "--replay"} & {*rest}
-            return status or (whole and unseen(written))
+            if report is not None:
+                options += ["--report", f"{report / driver}"]
+            status, told = judge(["--target", f"{target}", *options, *rest])
+            part = {"--profile", "--only", "--via", "--transport", "--replay"} & {*rest}
+            return status if part or told is None else status or unseen(told)
 
 
-def unseen(report: Path) -> int:
+def unseen(report: Report) -> int:
     """Say which of the fifteen events was not seen on which face; 1 if there is one."""
-    events = json.loads((report / "report.json").read_text(encoding="utf-8"))["events"]
-    missing = [f"{name} ({face})" for name, faces in events.items() for face in FACES if face not in faces]
+    missing = [f"{name} ({face})" for name in EVENTS for face in FACES if not report.coverage.get(name, {}).get(face)]
     if missing:
         print(f"not seen: {', '.join(missing)}")
     return 1 if missing else 0

@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, cast
 
+from cmdc_conformance.report import Report
 from cmdc_conformance.requirements import PROFILES, requirements
 from cmdc_conformance.runner import Options, run
 from cmdc_conformance.table import LiveTable
@@ -19,6 +20,11 @@ _EPILOG = """exit status: 0 every MUST of the profile passed and was exercised; 
 
 def main(arguments: list[str] | None = None) -> int:
     """Judge a server; return the exit status."""
+    return judged(arguments)[0]
+
+
+def judged(arguments: list[str] | None = None) -> tuple[int, Report | None]:
+    """Judge a server; return the exit status, and the report if there is one."""
     wanted = _parser().parse_args(arguments)
     try:
         target, options = target_of(wanted), options_of(wanted)
@@ -29,14 +35,14 @@ def main(arguments: list[str] | None = None) -> int:
             _write(report, wanted.report)
     except TargetError as flaw:
         sys.stderr.write(f"cmdc-conformance: {flaw}\n")
-        return 2
+        return 2, None
     except KeyboardInterrupt:
         sys.stderr.write("cmdc-conformance: stopped\n")
-        return 2
-    return 0 if report.passed else 1
+        return 2, None
+    return (0 if report.passed else 1), report
 
 
-def _write(report: Any, folder: Path) -> None:
+def _write(report: Report, folder: Path) -> None:
     try:
         report.write(folder)
     except OSError as failure:
