@@ -16,7 +16,7 @@ from cmdc_conformance.findings import Blocked, Face, NotExercised
 from cmdc_conformance.monitors import Event, Monitors
 from cmdc_conformance.reader import Watch
 from cmdc_conformance.session import Run, Session, SseSession, WsSession
-from cmdc_conformance.target import Driver, Target
+from cmdc_conformance.target import Approval, Driver, Target
 from cmdc_conformance.wire import Answer, Http, JsonObject
 
 
@@ -241,27 +241,30 @@ class Case:
         own = self.target.approval
         hosted_one = own.tool is None and self.has("approval_timeout")
         if hosted_one:
-            settings, tool, args = {"approval": {"tools": ["*"]}}, "get_weather", dict(args or {"city": "Oslo"})
-        elif own.tool is not None:
-            settings, tool, args = dict(own.session), own.tool, dict(own.args)
+            approval = Approval({"approval": {"tools": ["*"]}}, "get_weather", args or {"city": "Oslo"})
         else:
-            settings = {"tools": ["shell"], "plugins": ["human_approval"], **own.session}
-            tool, args = "shell", {"command": "echo conformance"}
-        await self._offers(settings)
-        async with self.session(**{**settings, **fields}) as session:
+            approval = own if own.tool is not None else await self._guarded_builtin(own.session)
+        tool = str(approval.tool)
+        async with self.session(**{**approval.session, **fields}) as session:
             hosted = await self.register(session, tool) if hosted_one else None
-            text = self.script(script.reply(calls=[(tool, args)]), *then)
+            text = self.script(script.reply(calls=[(tool, approval.args)]), *then)
             async with session.run(text) as run:
                 yield WaitingCall(session, run, await run.until("approval_required"), hosted)
 
-    async def _offers(self, settings: Mapping[str, Any]) -> None:
-        """Find out whether a session for approvals can be made at all."""
-        answer = await self.create(**settings)
-        if answer.status == 422:
-            raise NotExercised(
-                f"no session whose calls need approval: {answer.message} ([approval] in the target file)"
-            )
-        await self.http.delete(f"/v1/sessions/{answer.needed(201).get('sessionId')}")
+    async def _guarded_builtin(self, more: Mapping[str, Any]) -> Approval:
+        """A built-in tool that the server offers, and that waits under the plugin human_approval."""
+        said = ""
+        for tool, args in (
+            ("shell", {"command": "echo conformance"}),
+            ("write_file", {"path": "conformance.txt", "content": ""}),
+        ):
+            settings = {"tools": [tool], "plugins": ["human_approval"], **more}
+            answer = await self.create(**settings)
+            if answer.status == 201:
+                await self.http.delete(f"/v1/sessions/{answer.body.get('sessionId')}")
+                return Approval(settings, tool, args)
+            said = answer.message
+        raise NotExercised(f"no session whose calls need approval: {said} ([approval] in the target file)")
 
     @asynccontextmanager
     async def question(

@@ -35,8 +35,8 @@ class Keys:
 class Approval:
     """How to make a session in which a call waits for a person: fields of its creation, and a call that then waits.
 
-    Left out, a callback tool of the suite is called where the server declares approvals of its own choosing, and
-    otherwise `shell` under the plugin `human_approval`.
+    Left out, a callback tool of the suite is called where the server declares approvals of the session's own choosing,
+    and otherwise `shell` or `write_file` under the plugin `human_approval`.
     """
 
     session: Mapping[str, Any] = field(default_factory=dict[str, Any])
