@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from secrets import token_hex
 from time import monotonic
 from typing import Any, Final, Literal, cast
-from urllib.parse import urlsplit
 
 from cmdc_conformance.callbacks import Callbacks
 from cmdc_conformance.case import Case, Server, Suite
@@ -19,15 +18,16 @@ from cmdc_conformance.check import SSE, Check, checks
 from cmdc_conformance.drivers.model import ScriptedModel
 from cmdc_conformance.evidence import Evidence, Redactor
 from cmdc_conformance.findings import Blocked, Face, Failed, NotApplicable, NotExercised, Outcome
+from cmdc_conformance.first_look import UNDECLARED, declared_by, driver_of, probe
 from cmdc_conformance.monitors import MONITORED, Monitors, Violation
 from cmdc_conformance.player import replay
 from cmdc_conformance.reader import Watch
 from cmdc_conformance.report import Report
 from cmdc_conformance.requirements import PROFILES, Profile, Requirement, requirements
 from cmdc_conformance.serving import HttpServer
-from cmdc_conformance.target import Driver, Target, TargetError
+from cmdc_conformance.target import Target, TargetError
 from cmdc_conformance.verdict import Result, verdict_on, with_baseline
-from cmdc_conformance.wire import Answer, Http, Patience, http_client
+from cmdc_conformance.wire import Http, Patience, http_client
 
 Via = Literal["raw", "sdk", "both"]
 Through = Literal["sse", "ws", "both"]
@@ -167,13 +167,13 @@ class _Run:
             Evidence(self._redactor), "the first look", Monitors(self._redactor, extended=False), judged=False
         )
         if self._options.probe:
-            await _probe(http, self._target)
-        declared = await _declared(http)
+            await probe(http, self._target)
+        declared = await declared_by(http)
         features = frozenset[str]()
         if self._options.profiles != ("base",):
             given: list[str] = declared["extended"] if declared else []
             features = frozenset(self._target.capabilities if self._target.capabilities is not None else given)
-        driver, model = _driver(self._target, declared)
+        driver, model = driver_of(self._target, declared)
         return Server(
             target=self._target,
             driver=driver,
@@ -242,13 +242,13 @@ class _Run:
         """What the server does not declare must truly be refused."""
         if "EP-capabilities.refused" not in {each.id for each in wanted}:
             return
-        missing = sorted(set(_PROBES) - server.features)
+        missing = sorted(set(UNDECLARED) - server.features)
         if missing and "capabilities" in server.features:
             http = self._http(Evidence(self._redactor), "undeclared features", suite.monitors)
             case = Case(suite, Face(), http, "undeclared features")
             for feature in missing:
                 try:
-                    answer = await _PROBES[feature](case)
+                    answer = await UNDECLARED[feature](case)
                 except (Blocked, NotExercised):
                     continue
                 if answer.status < 400:
@@ -352,112 +352,3 @@ def _via(wanted: Via | None) -> Via:
     if wanted in ("sdk", "both") and not client_is_installed():
         raise TargetError(f"--via {wanted} needs the Python client: install cmdc-client beside cmdc-conformance")
     return wanted or ("both" if client_is_installed() else "raw")
-
-
-def _driver(target: Target, declared: Any) -> tuple[Driver, str]:
-    if target.driver != "auto":
-        return target.driver, target.model or "scripted:conformance"
-    offered: list[str] = declared["models"] if declared else []
-    models = [str(each) for each in offered]
-    if any(each.startswith("scripted:") for each in models) and not target.model:
-        return "scripted", "scripted:conformance"
-    if target.model:
-        return ("scripted" if target.model.startswith("scripted:") else "model"), target.model
-    if declared is None:
-        return "scripted", "scripted:conformance"
-    raise TargetError(
-        'the server offers no scripted model: map a name to the suite\'s own (driver = "model", `model` and'
-        " `model_listen` in [target])"
-    )
-
-
-async def _probe(http: Http, target: Target) -> None:
-    """Find out whether there is a gateway that knows the key. Raises TargetError."""
-    where = f"{urlsplit(target.url).hostname}:{urlsplit(target.url).port or ''}".rstrip(":")
-    try:
-        health = await http.get("/healthz", judged=False)
-    except Blocked as failure:
-        raise TargetError(
-            f"{where} does not answer GET /healthz: is the server started, and the URL right? ({failure})"
-        ) from None
-    if health.status != 200 or health.body.get("status") != "ok":
-        raise TargetError(
-            f'what answers at {where} is no gateway: GET /healthz is {health.status}, without "status": "ok"'
-        )
-    for number, key in enumerate((target.keys.first, target.keys.second)):
-        if key is None:
-            continue
-        which = "--key" if number == 0 else "--second-key"
-        try:
-            answer = await http.with_key(key).get(f"/v1/sessions/cmdc-{token_hex(8)}", judged=False)
-        except Blocked as failure:
-            raise TargetError(f"{where} does not answer under /v1/: {failure}") from None
-        if answer.status in (401, 403):
-            raise TargetError(f"{where} does not take the key of {which} ({answer.status}): give one that it knows")
-        if answer.status != 404:
-            raise TargetError(
-                f"what answers at {where} is no gateway: an unknown session is answered {answer.status}, not 404"
-            )
-
-
-async def _declared(http: Http) -> Any:
-    """What the server declares, as far as it can be used; None where it declares nothing."""
-    try:
-        answer = await http.get("/v1/capabilities", judged=False)
-    except Blocked:
-        return None
-    lists = all(isinstance(answer.body.get(name), list) for name in ("extended", "models"))
-    return answer.body if answer.status == 200 and lists else None
-
-
-async def _abort(case: Case) -> Answer:
-    async with case.session() as session:
-        return await case.http.post(f"{session.path}/abort", {})
-
-
-async def _tickets(case: Case) -> Answer:
-    async with case.session() as session:
-        return await case.http.post(f"{session.path}/tickets", {"scope": "read"})
-
-
-async def _tool_list(case: Case) -> Answer:
-    async with case.session() as session:
-        return await case.http.get(f"{session.path}/tools")
-
-
-async def _pages(case: Case) -> Answer:
-    async with case.session() as session:
-        return await case.http.get(f"{session.path}/events?after=start", headers={"Accept": "application/json"})
-
-
-async def _list(case: Case) -> Answer:
-    return await case.http.get("/v1/sessions?limit=1")
-
-
-async def _usage(case: Case) -> Answer:
-    return await case.http.get("/v1/usage")
-
-
-async def _metadata(case: Case) -> Answer:
-    return await case.create(metadata={"a": "b"})
-
-
-async def _budget(case: Case) -> Answer:
-    return await case.create(budget={"maxTokens": 1000})
-
-
-async def _expiry(case: Case) -> Answer:
-    return await case.create(approval={"tools": [], "timeoutMs": 1000})
-
-
-_PROBES: Final = {
-    "abort": _abort,
-    "approval_timeout": _expiry,
-    "budgets": _budget,
-    "event_pages": _pages,
-    "list_sessions": _list,
-    "metadata": _metadata,
-    "tickets": _tickets,
-    "tool_list": _tool_list,
-    "usage": _usage,
-}
