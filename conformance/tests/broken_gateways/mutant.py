@@ -1,0 +1,39 @@
+"""What a mutant is, and the list of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+Operation = Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """A gateway with one fault.
+
+    `requirement` must fail because of it. `entails` are others that cannot hold either, because they say the same thing
+    in other words.
+    """
+
+    name: str
+    requirement: str
+    entails: frozenset[str]
+    fault: str
+    operate: Operation
+
+
+MUTANTS: dict[str, Mutant] = {}
+
+
+def breaks(requirement: str, *entails: str) -> Callable[[Operation], Operation]:
+    """A mutant; the function's docstring is its fault."""
+
+    def enlist(operation: Operation) -> Operation:
+        name = operation.__name__
+        assert name not in MUTANTS, f"there are two mutants {name}"
+        assert operation.__doc__, f"the mutant {name} does not say what is wrong with it"
+        MUTANTS[name] = Mutant(name, requirement, frozenset(entails), operation.__doc__, operation)
+        return operation
+
+    return enlist

@@ -1,0 +1,102 @@
+"""Gateways that miscount (MTR)."""
+
+# pyright: reportUnknownLambdaType=false, reportUnknownArgumentType=false, reportPrivateUsage=false
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from cmdc_gateway.protocol.history import TokenUsage
+from cmdc_gateway.sessions.draft import Draft
+from cmdc_gateway.sessions.session import Session
+from cmdc_gateway.tenancy.meter import Meter
+
+from broken_gateways.mutant import breaks
+from broken_gateways.surgery import wrap
+
+
+@breaks("MTR-1.counted")
+def counted_twice() -> None:
+    """The tokens of a model call are counted twice."""
+
+    def around(original: Any) -> Any:
+        return lambda self, key_id, usage, cost_usd: original(self, key_id, usage + usage, cost_usd)
+
+    wrap(Draft, "count", around)
+
+
+def _receive(change: Any) -> None:
+    """Change what the kernel is told."""
+
+    def around(original: Any) -> Any:
+        return lambda self, turn, signal, draft: original(self, turn, change(signal), draft)
+
+    wrap(Session, "_receive", around)
+
+
+@breaks("MTR-1.failed")
+def failures_for_free() -> None:
+    """What a run that fails has used in its last call is not counted."""
+    _receive(lambda signal: replace(signal, usage=TokenUsage()) if type(signal).__name__ == "ModelFailed" else signal)
+
+
+@breaks("MTR-1.aborted")
+def aborted_for_free() -> None:
+    """What a run that is stopped has used in its last call is not counted."""
+    _receive(lambda signal: replace(signal, usage=TokenUsage()) if type(signal).__name__ == "Aborted" else signal)
+
+
+@breaks("MTR-1.restart")
+def counted_anew() -> None:
+    """A session's figures begin anew with the process."""
+
+    def around(original: Any) -> Any:
+        def restored(self: Any, stored: Any) -> Any:
+            row = replace(stored.row, usage=TokenUsage(), prompts=0)
+            return original(self, replace(stored, row=row))
+
+        return restored
+
+    wrap(Session, "_restored", around)
+
+
+@breaks("MTR-2.spent")
+def budget_of_good_will() -> None:
+    """A budget that is spent stops prompts, and not the run that spends it."""
+
+    def around(original: Any) -> Any:
+        async def reserve(self: Any, caller: Any, own: Any, amount: Any) -> Any:
+            return await original(self, caller, None, amount)
+
+        return reserve
+
+    wrap(Meter, "reserve", around)
+
+
+@breaks("MTR-2.refused")
+def prompts_on_credit() -> None:
+    """With its budget spent a session still takes prompts."""
+
+    def around(original: Any) -> Any:
+        def submit(self: Any, text: str, key_id: str, remember: Any = None) -> Any:
+            meter = self._services.meter
+            kind = type(meter)
+            checks = kind.check
+            kind.check = lambda *_: None
+            try:
+                return _then(original(self, text, key_id, remember), lambda: setattr(kind, "check", checks))
+            except BaseException:
+                kind.check = checks
+                raise
+
+        return submit
+
+    wrap(Session, "submit", around)
+
+
+async def _then(waiting: Any, finish: Any) -> Any:
+    try:
+        return await waiting
+    finally:
+        finish()

@@ -1,0 +1,162 @@
+"""Gateways that do not survive (DUR, APP-4)."""
+
+# pyright: reportUnknownLambdaType=false, reportUnknownArgumentType=false, reportPrivateUsage=false
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+from cmdc_gateway import server
+from cmdc_gateway.kernel import recovery
+from cmdc_gateway.kernel.turn import Turn
+from cmdc_gateway.sessions.draft import Draft
+from cmdc_gateway.sessions.session import Session
+from cmdc_gateway.store.store import AppendEvents, PutApproval, PutQuestion, PutRequest, PutTool
+from cmdc_gateway.web import socket
+
+from broken_gateways.mutant import breaks
+from broken_gateways.surgery import Answer, change_answers, wrap
+
+
+def _lose(lost: Any) -> None:
+    """Leave writes out of transactions."""
+
+    def around(original: Any) -> Any:
+        def writes(self: Any, before: Any) -> list[Any]:
+            return [write for write in original(self, before) if not lost(write)]
+
+        return writes
+
+    wrap(Draft, "writes", around)
+
+
+@breaks("DUR-1.prompts")
+def prompts_in_memory() -> None:
+    """A prompt that waits is not stored before it is taken up."""
+    _lose(lambda write: isinstance(write, PutRequest) and write.row.status == "queued")
+
+
+@breaks("DUR-1.events")
+def text_rewritten() -> None:
+    """The text that is stored is not the text that readers have seen."""
+
+    def around(original: Any) -> Any:
+        def writes(self: Any, before: Any) -> list[Any]:
+            return [_rewritten(write) if isinstance(write, AppendEvents) else write for write in original(self, before)]
+
+        return writes
+
+    wrap(Draft, "writes", around)
+
+
+def _rewritten(write: AppendEvents) -> AppendEvents:
+    events = [
+        replace(event, data=event.data.replace(b'"delta":"', b'"delta":"~')) if event.name == "message_delta" else event
+        for event in write.events
+    ]
+    return AppendEvents(write.key, tuple(events))
+
+
+@breaks("DUR-1.decisions")
+def decisions_in_memory() -> None:
+    """What was decided is not stored."""
+    _lose(lambda write: isinstance(write, PutApproval) and write.row.status != "pending")
+
+
+@breaks("DUR-1.tools")
+def tools_in_memory() -> None:
+    """A tool that is registered is not stored."""
+    _lose(lambda write: isinstance(write, PutTool))
+
+
+@breaks("APP-4")
+def questions_in_memory() -> None:
+    """A question that waits cannot be answered after a restart."""
+    _lose(lambda write: isinstance(write, PutQuestion) and write.row.status == "pending")
+
+
+@breaks("DUR-2.waiting")
+def nothing_waits() -> None:
+    """After a restart a run that waited for a person is ended."""
+    wrap(recovery.Remains, "only_waits", lambda _: property(lambda _: False))
+
+
+@breaks("DUR-2.interrupted")
+def lost_in_silence() -> None:
+    """After a restart a run that was interrupted is stopped without closing what it left open."""
+    from cmdc_gateway.kernel.effects import Outcome
+
+    def around(original: Any) -> Any:
+        def left_open(self: Any, sentence: str) -> Any:
+            if "interrupted" in sentence:
+                self._open.clear()
+                self._ready.clear()
+                return Outcome()
+            return original(self, sentence)
+
+        return left_open
+
+    wrap(Turn, "_left_open", around)
+
+
+@breaks("DUR-2.queue")
+def queue_forgotten() -> None:
+    """After a restart the prompts that waited are forgotten."""
+
+    def around(original: Any) -> Any:
+        def restored(self: Any, stored: Any) -> Any:
+            present = original(self, stored)
+            if present.active is not None:
+                present.queue.clear()
+            return present
+
+        return restored
+
+    wrap(Session, "_restored", around)
+
+
+@breaks("DUR-3.refuses")
+def deaf_to_the_signal() -> None:
+    """After SIGTERM the server still takes prompts, until its grace period is over."""
+
+    def around(original: Any) -> Any:
+        async def shutdown(self: Any, *args: Any) -> None:
+            await asyncio.sleep(self._grace_seconds / 2)
+            await original(self, *args)
+
+        return shutdown
+
+    wrap(server.GatewayServer, "shutdown", around)
+
+
+@breaks("DUR-3.exit")
+def never_ends() -> None:
+    """After SIGTERM the server waits for its streams long beyond its grace period."""
+
+    def around(original: Any) -> Any:
+        async def shutdown(self: Any, *args: Any) -> None:
+            await original(self, *args)
+            await asyncio.sleep(3600)
+
+        return shutdown
+
+    wrap(server.GatewayServer, "shutdown", around)
+
+
+@breaks("DUR-3.websocket")
+def going_away() -> None:
+    """When the server stops it closes its WebSockets with 1001."""
+    wrap(socket, "RESTARTING", lambda _: 1001)
+
+
+@breaks("DUR-4")
+def indestructible() -> None:
+    """The durability that is named is none that the protocol knows."""
+
+    def change(answer: Answer) -> None:
+        if answer.status == 200:
+            answer.body["durability"] = "forever"
+
+    change_answers("/v1/capabilities", change)

@@ -1,0 +1,353 @@
+"""Gateways that do not ask people, or do not listen to them (APP, ASK)."""
+
+# pyright: reportUnknownLambdaType=false, reportUnknownArgumentType=false, reportPrivateUsage=false
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from cmdc_gateway.errors import AlreadyResolved, ApprovalNotFound, QuestionNotFound
+from cmdc_gateway.kernel.effects import Outcome, RunTool
+from cmdc_gateway.kernel.turn import Turn
+from cmdc_gateway.protocol.decisions import DecisionTaken, ResponseTaken
+from cmdc_gateway.sessions import session as session_module
+from cmdc_gateway.sessions import toolbox
+from cmdc_gateway.sessions.commands import Reply
+from cmdc_gateway.sessions.session import Session
+
+from broken_gateways.mutant import breaks
+from broken_gateways.surgery import after, wrap
+
+# -- APP-1, APP-2 ------------------------------------------------------------------------------------------------------
+
+
+@breaks("APP-1.waits")
+def runs_meanwhile() -> None:
+    """A call that needs approval is carried out while it waits for it."""
+
+    def around(original: Any) -> Any:
+        def open_call(self: Any, call: Any, flaw: str | None, now: int) -> Outcome:
+            outcome = original(self, call, flaw, now)
+            waits = call.id in self._open and self._open[call.id].stage == "waiting_approval"
+            return replace(outcome, effects=(*outcome.effects, RunTool(call))) if waits else outcome
+
+        return open_call
+
+    wrap(Turn, "_open_call", around)
+
+
+@breaks("APP-1.approve")
+def approved_in_vain() -> None:
+    """A call that was approved does not run: it fails."""
+
+    def around(original: Any) -> Any:
+        def decided(self: Any, decision: Any) -> Outcome:
+            if type(decision).__name__ != "Approved":
+                return original(self, decision)
+            call = self.waiting_approval(decision.approval_id)
+            if call is None:
+                return original(self, decision)
+            return self._refused(call, "approved", "This call was forgotten.") + self._go_on()
+
+        return decided
+
+    wrap(Turn, "_decided", around)
+
+
+@breaks("APP-1.reject")
+def rejected_without_a_word() -> None:
+    """The model is not told why a call was rejected."""
+
+    def around(original: Any) -> Any:
+        def refused(self: Any, call: Any, status: str, sentence: str) -> Outcome:
+            return original(self, call, status, "" if status == "rejected" else sentence)
+
+        return refused
+
+    wrap(Turn, "_refused", around)
+
+
+def _decide(change: Any) -> None:
+    """Change what comes of approve and reject."""
+    for action in ("approve", "reject"):
+
+        def around(original: Any, action: str = action) -> Any:
+            async def decide(self: Any, approval_id: str, *args: Any) -> Any:
+                return await change(action, self, approval_id, original(self, approval_id, *args))
+
+            return decide
+
+        wrap(Session, action, around)
+
+
+@breaks("APP-2.same")
+def decided_once_and_for_all() -> None:
+    """The same decision again is refused."""
+    decided: set[tuple[str, str]] = set()
+
+    async def change(action: str, _: Any, approval_id: str, decision: Any) -> Any:
+        reply = await decision
+        if (action, approval_id) in decided:
+            raise AlreadyResolved(f"approval {approval_id!r}", "approved" if action == "approve" else "rejected")
+        decided.add((action, approval_id))
+        return reply
+
+    _decide(change)
+
+
+@breaks("APP-2.other")
+def changed_minds() -> None:
+    """Another decision than the one that was taken is answered as if it were heeded."""
+
+    async def change(action: str, _: Any, approval_id: str, decision: Any) -> Any:
+        try:
+            return await decision
+        except AlreadyResolved as refusal:
+            if refusal.members()["status"] in ("approved", "rejected"):
+                return Reply(DecisionTaken.model_validate({"ok": True, "action": action, "approvalId": approval_id}))
+            raise
+
+    _decide(change)
+
+
+@breaks("APP-2.unknown")
+def decided_about_nothing() -> None:
+    """A decision about an approval that never was is answered as if there were one."""
+
+    async def change(action: str, _: Any, approval_id: str, decision: Any) -> Any:
+        try:
+            return await decision
+        except ApprovalNotFound:
+            return Reply(DecisionTaken.model_validate({"ok": True, "action": action, "approvalId": approval_id}))
+
+    _decide(change)
+
+
+@breaks("APP-2.race")
+def two_winners() -> None:
+    """Of decisions that come at the same time all are told that they have won."""
+    import asyncio
+
+    deciding: dict[str, int] = {}
+
+    async def change(action: str, _: Any, approval_id: str, decision: Any) -> Any:
+        deciding[approval_id] = deciding.get(approval_id, 0) + 1
+        await asyncio.sleep(0.05)
+        together = deciding[approval_id] > 1
+        try:
+            return await decision
+        except AlreadyResolved:
+            if together:
+                return Reply(DecisionTaken.model_validate({"ok": True, "action": action, "approvalId": approval_id}))
+            raise
+        finally:
+            await asyncio.sleep(0.05)
+            deciding[approval_id] -= 1
+
+    _decide(change)
+
+
+@breaks("APP-2.expired")
+def never_expires() -> None:
+    """An approval does not expire at its time limit."""
+    wrap(Session, "_set_timers", lambda _: lambda _: None)
+
+
+@breaks("APP-2.cancelled")
+def cancelled_and_unknown() -> None:
+    """An approval that was cancelled is not known any more."""
+
+    async def change(_: str, __: Any, approval_id: str, decision: Any) -> Any:
+        try:
+            return await decision
+        except AlreadyResolved as refusal:
+            if refusal.members()["status"] == "cancelled":
+                raise ApprovalNotFound(approval_id) from None
+            raise
+
+    _decide(change)
+
+
+# -- APP-3, APP-5 ------------------------------------------------------------------------------------------------------
+
+
+@breaks("APP-3.digest")
+def digest_of_something_else() -> None:
+    """The digest leaves the session out."""
+    wrap(session_module, "digest", lambda original: lambda _, call: original("", call))
+
+
+@breaks("APP-3.mismatch")
+def any_digest() -> None:
+    """A digest that differs is not looked at."""
+
+    def around(original: Any) -> Any:
+        async def approve(self: Any, approval_id: str, args: Any = None, _: Any = None, remember: Any = None) -> Any:
+            return await original(self, approval_id, args, None, remember)
+
+        return approve
+
+    wrap(Session, "approve", around)
+
+
+@breaks("APP-3.edited")
+def edits_lost() -> None:
+    """Edited arguments are taken, and those of the model run."""
+
+    def around(original: Any) -> Any:
+        def decided(self: Any, decision: Any) -> Outcome:
+            if type(decision).__name__ == "Approved":
+                decision = replace(decision, args=None)
+            return original(self, decision)
+
+        return decided
+
+    wrap(Turn, "_decided", around)
+
+
+@breaks("APP-3.edited-invalid")
+def edits_unchecked() -> None:
+    """Edited arguments are not checked."""
+
+    def around(original: Any) -> Any:
+        async def approve(
+            self: Any, approval_id: str, args: Any = None, digest: Any = None, remember: Any = None
+        ) -> Any:
+            toolbox = self._present.toolbox
+            if args is None:
+                return await original(self, approval_id, args, digest, remember)
+            kind = type(toolbox)
+            checks = kind.flaw
+            kind.flaw = lambda *_: None
+            try:
+                return await original(self, approval_id, args, digest, remember)
+            finally:
+                kind.flaw = checks
+
+        return approve
+
+    wrap(Session, "approve", around)
+
+
+@breaks("APP-3.shown-runs")
+def another_one_runs() -> None:
+    """What runs after an approval is not what was shown."""
+
+    def around(original: Any) -> Any:
+        def decided(self: Any, decision: Any) -> Outcome:
+            outcome = original(self, decision)
+            if type(decision).__name__ != "Approved" or decision.args is not None:
+                return outcome
+            effects = tuple(_altered(effect) if isinstance(effect, RunTool) else effect for effect in outcome.effects)
+            return replace(outcome, effects=effects)
+
+        return decided
+
+    wrap(Turn, "_decided", around)
+
+
+def _altered(effect: RunTool) -> RunTool:
+    """The same call, with its texts in upper case."""
+    args = {name: value.upper() if isinstance(value, str) else value for name, value in effect.call.args.items()}
+    return RunTool(replace(effect.call, args=args))
+
+
+@breaks("APP-3.replaced")
+def another_tool_behind_the_name() -> None:
+    """Registering a tool again leaves the approvals for its name waiting."""
+    wrap(Turn, "_replaced", lambda _: lambda _, __: Outcome())
+
+
+@breaks("APP-5")
+def star_means_nothing() -> None:
+    """* in approval.tools is the name of a tool that is not there."""
+    wrap(toolbox, "EVERY_TOOL", lambda _: "every tool")
+
+
+# -- ASK-1 -------------------------------------------------------------------------------------------------------------
+
+
+@breaks("ASK-1.asks")
+def question_backwards() -> None:
+    """A question is asked backwards."""
+    from cmdc_gateway.kernel import turn
+
+    after(turn, "_question", lambda asked: replace(asked, question=asked.question[::-1]))
+
+
+@breaks("ASK-1.respond")
+def answer_in_upper_case() -> None:
+    """The answer reaches the model in upper case."""
+
+    def around(original: Any) -> Any:
+        def answered(self: Any, ref: str, response: str) -> Outcome:
+            return original(self, ref, response.upper())
+
+        return answered
+
+    wrap(Turn, "_answered", around)
+
+
+def _respond(change: Any) -> None:
+    def around(original: Any) -> Any:
+        async def respond(self: Any, ref: str, response: str, remember: Any = None) -> Any:
+            return await change(self, ref, response, lambda: original(self, ref, response, remember))
+
+        return respond
+
+    wrap(Session, "respond", around)
+
+
+@breaks("ASK-1.options")
+def any_answer() -> None:
+    """An answer that is none of the options is taken."""
+
+    async def change(session: Any, ref: str, _: str, respond: Any) -> Any:
+        asked = session._present.questions.get(ref)
+        if asked is not None:
+            session._present.questions[ref] = replace(asked, options=None)
+        return await respond()
+
+    _respond(change)
+
+
+@breaks("ASK-1.same")
+def answered_once_and_for_all() -> None:
+    """The same answer again is refused."""
+    answered: set[str] = set()
+
+    async def change(_: Any, ref: str, __: str, respond: Any) -> Any:
+        reply = await respond()
+        if ref in answered:
+            raise AlreadyResolved(f"question {ref!r}", "answered")
+        answered.add(ref)
+        return reply
+
+    _respond(change)
+
+
+@breaks("ASK-1.other")
+def second_answer() -> None:
+    """Another answer than the one that was given is answered as if it were heeded."""
+
+    async def change(_: Any, ref: str, __: str, respond: Any) -> Any:
+        try:
+            return await respond()
+        except AlreadyResolved:
+            return Reply(ResponseTaken(ok=True, action="respond", ref=ref))
+
+    _respond(change)
+
+
+@breaks("ASK-1.unknown")
+def answer_to_nothing() -> None:
+    """An answer to a question that never was is answered as if there were one."""
+
+    async def change(_: Any, ref: str, __: str, respond: Any) -> Any:
+        try:
+            return await respond()
+        except QuestionNotFound:
+            return Reply(ResponseTaken(ok=True, action="respond", ref=ref))
+
+    _respond(change)

@@ -1,0 +1,368 @@
+"""Gateways whose WebSockets are wrong (WS)."""
+
+# pyright: reportUnknownLambdaType=false, reportUnknownArgumentType=false, reportPrivateUsage=false
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from cmdc_gateway import app, server
+from cmdc_gateway.errors import Unauthorized
+from cmdc_gateway.web import gate, socket
+
+from broken_gateways.mutant import breaks
+from broken_gateways.surgery import after, change_frames, put_before, wrap
+
+_Frame = dict[str, Any]
+
+
+def _headers_of(scope: Any) -> dict[bytes, bytes]:
+    return dict(scope["headers"])
+
+
+def _admit(change: Any) -> None:
+    wrap(gate.Gate, "_admit_socket", change)
+
+
+# -- WS-1, WS-2 --------------------------------------------------------------------------------------------------------
+
+
+@breaks("WS-1.header")
+def no_header() -> None:
+    """A key in a header opens no WebSocket."""
+
+    def around(original: Any) -> Any:
+        def admit(self: Any, scope: Any) -> Any:
+            scope["headers"] = [pair for pair in scope["headers"] if pair[0] not in (b"x-api-key", b"authorization")]
+            return original(self, scope)
+
+        return admit
+
+    _admit(around)
+
+
+@breaks("WS-1.api-key")
+def no_key_in_the_url() -> None:
+    """?api_key= opens no WebSocket."""
+
+    def around(original: Any) -> Any:
+        def admit(self: Any, scope: Any) -> Any:
+            if b"api_key=" in scope["query_string"] and b"x-api-key" not in _headers_of(scope):
+                raise Unauthorized
+            return original(self, scope)
+
+        return admit
+
+    _admit(around)
+
+
+@breaks("WS-1.ticket")
+def no_ticket_for_sockets() -> None:
+    """A ticket opens no WebSocket."""
+
+    def around(original: Any) -> Any:
+        def admit(self: Any, scope: Any) -> Any:
+            if any(name.startswith("cmdc.ticket.") for name in scope.get("subprotocols", ())):
+                raise Unauthorized
+            return original(self, scope)
+
+        return admit
+
+    _admit(around)
+
+
+def _refuse_after_the_upgrade(status: int) -> None:
+    """Refuse a WebSocket once it is open."""
+
+    def around(original: Any) -> Any:
+        async def deny(refusal: Any, scope: Any, receive: Any, send: Any) -> None:
+            if gate_status(refusal) != status:
+                await original(refusal, scope, receive, send)
+                return
+            await receive()
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.close", "code": 1008})
+
+        return deny
+
+    from cmdc_gateway.web.errors import STATUS
+
+    def gate_status(refusal: Any) -> int:
+        return STATUS[refusal.code]
+
+    for owner in (gate, socket):
+        wrap(owner, "deny", around)
+
+
+@breaks("WS-1.unauthorized")
+def opened_and_shut() -> None:
+    """A bad credential is refused by closing the WebSocket after it was opened."""
+    _refuse_after_the_upgrade(401)
+
+
+@breaks("WS-1.unknown")
+def unknown_opened_and_shut() -> None:
+    """An unknown session is refused by closing the WebSocket after it was opened."""
+    _refuse_after_the_upgrade(404)
+
+
+@breaks("WS-1.plain")
+def plain_get() -> None:
+    """A plain GET of the WebSocket's address is not found."""
+    from cmdc_gateway.errors import NotFound
+    from cmdc_gateway.web.routes import events
+
+    class Nothing(NotFound):
+        def __init__(self) -> None:
+            super().__init__("there is nothing here without an upgrade")
+
+    wrap(events, "UpgradeRequired", lambda _: Nothing)
+
+
+@breaks("WS-1.origin")
+def any_origin() -> None:
+    """A foreign Origin is let in."""
+
+    def around(original: Any) -> Any:
+        def init(self: Any, *args: Any, **options: Any) -> None:
+            original(self, *args, **{**options, "origins": ["*"]})
+
+        return init
+
+    wrap(socket.EventSocket, "__init__", around)
+
+
+@breaks("WS-2.events")
+def one_run_only() -> None:
+    """A WebSocket tells the events of one run and is silent then."""
+
+    def front(app: Any) -> Any:
+        async def changed(scope: Any, receive: Any, send: Any) -> None:
+            over = False
+
+            async def through(message: Any) -> None:
+                nonlocal over
+                text = message.get("text", "") if message["type"] == "websocket.send" else ""
+                if not (over and text.startswith('{"event"')):
+                    await send(message)
+                over = over or text.startswith(('{"event":"agent_end"', '{"event":"agent_abort"'))
+
+            await app(scope, receive, through if scope["type"] == "websocket" else send)
+
+        return changed
+
+    put_before(front)
+
+
+@breaks("WS-2.after")
+def after_not_heeded() -> None:
+    """?after= of a WebSocket is taken and not heeded."""
+    wrap(socket, "position", lambda original: lambda log, _: original(log, "latest"))
+
+
+# -- WS-3 --------------------------------------------------------------------------------------------------------------
+
+
+def _carry_out(around: Any) -> None:
+    wrap(socket._Conversation, "_carry_out", around)
+
+
+@breaks("WS-3.prompt")
+def prompt_with_a_space() -> None:
+    """The text of a prompt that comes over a WebSocket gets a space before it."""
+
+    def around(original: Any) -> Any:
+        async def carry_out(self: Any, data: _Frame) -> Any:
+            if data.get("action") == "prompt" and isinstance(data.get("text"), str) and len(data["text"]) > 1:
+                data["text"] = f" {data['text']}"
+            return await original(self, data)
+
+        return carry_out
+
+    _carry_out(around)
+
+
+@breaks("WS-3.decisions")
+def reject_means_approve() -> None:
+    """A reject that comes over a WebSocket is an approve."""
+
+    def around(original: Any) -> Any:
+        async def carry_out(self: Any, data: _Frame) -> Any:
+            if data.get("action") == "reject":
+                data["action"] = "approve"
+                data.pop("reason", None)
+            return await original(self, data)
+
+        return carry_out
+
+    _carry_out(around)
+
+
+@breaks("WS-3.abort")
+def abort_in_vain() -> None:
+    """An abort that comes over a WebSocket finds nothing to end."""
+    from cmdc_gateway.protocol.sessions import AbortTaken
+    from cmdc_gateway.sessions.idempotency import Given
+
+    def around(original: Any) -> Any:
+        async def carry_out(self: Any, data: _Frame) -> Any:
+            if data.get("action") == "abort":
+                return Given(200, AbortTaken(ok=False).encode())
+            return await original(self, data)
+
+        return carry_out
+
+    _carry_out(around)
+
+
+@breaks("WS-3.refusals")
+def refused_otherwise() -> None:
+    """What an action is refused for over HTTP as not_found, it is refused for as forbidden over a WebSocket."""
+
+    def change(frame: _Frame) -> list[_Frame]:
+        if frame.get("error") in ("not_found", "already_resolved"):
+            frame["error"] = "forbidden"
+        return [frame]
+
+    change_frames(change)
+
+
+@breaks("WS-3.read-ticket")
+def read_ticket_acts() -> None:
+    """With a read ticket one may act."""
+
+    def around(original: Any) -> Any:
+        async def carry_out(self: Any, data: _Frame) -> Any:
+            self._admission = replace(self._admission, ticket_scope=None)
+            return await original(self, data)
+
+        return carry_out
+
+    _carry_out(around)
+
+
+@breaks("WS-3.idempotency")
+def done_twice_over_a_socket() -> None:
+    """IdempotencyKey is taken and not heeded."""
+
+    def around(original: Any) -> Any:
+        async def carry_out(self: Any, data: _Frame) -> Any:
+            data.pop("idempotencyKey", None)
+            return await original(self, data)
+
+        return carry_out
+
+    _carry_out(around)
+
+
+# -- WS-4, WS-5 --------------------------------------------------------------------------------------------------------
+
+
+@breaks("WS-4.one")
+def acknowledged_twice() -> None:
+    """An action is acknowledged twice."""
+    change_frames(lambda frame: [frame] if "event" in frame or "error" in frame else [frame, frame])
+
+
+@breaks("WS-4.before")
+def acknowledged_last() -> None:
+    """An acknowledgement comes after the first events that the action causes."""
+
+    def front(app: Any) -> Any:
+        async def changed(scope: Any, receive: Any, send: Any) -> None:
+            held: list[Any] = []
+
+            async def through(message: Any) -> None:
+                text = message.get("text", "") if message["type"] == "websocket.send" else ""
+                if text and not text.startswith('{"event"') and '"requestId"' in text:
+                    held.append(message)
+                    return
+                await send(message)
+                while held:
+                    await send(held.pop(0))
+
+            await app(scope, receive, through if scope["type"] == "websocket" else send)
+
+        return changed
+
+    put_before(front)
+
+
+@breaks("WS-4.action-id")
+def action_id_lost() -> None:
+    """ActionId is not given back in errors."""
+
+    def change(frame: _Frame) -> list[_Frame]:
+        if "error" in frame:
+            frame.pop("actionId", None)
+        return [frame]
+
+    change_frames(change)
+
+
+@breaks("WS-5.bad-frames")
+def thrown_out() -> None:
+    """A frame that is not JSON closes the connection."""
+    from starlette.websockets import WebSocketDisconnect
+
+    def around(original: Any) -> Any:
+        async def acknowledgement(self: Any, message: Any) -> str:
+            answer = await original(self, message)
+            if "not acceptable JSON" in answer:
+                await self._socket.close(1007)
+                raise WebSocketDisconnect(1007)
+            return answer
+
+        return acknowledgement
+
+    wrap(socket._Conversation, "_acknowledgement", around)
+
+
+@breaks("WS-5.too-big")
+def any_size() -> None:
+    """A message of any size is taken."""
+
+    def change(usual: Any) -> Any:
+        return replace(usual, ws_message_bytes=2**30)
+
+    for owner in (app, server):
+        after(owner, "http_limits", change)
+
+
+# -- WS-6, WS-7 --------------------------------------------------------------------------------------------------------
+
+
+@breaks("WS-6.ping")
+def no_ping() -> None:
+    """The server does not ping."""
+
+    def around(original: Any) -> Any:
+        def app_config(*args: Any) -> Any:
+            config = original(*args)
+            config.ws_ping_interval = None
+            return config
+
+        return app_config
+
+    wrap(server, "app_config", around)
+
+
+@breaks("WS-6.deleted")
+def gone_without_a_code() -> None:
+    """When its session is deleted a WebSocket is closed as if the client had wished so."""
+    wrap(socket, "SESSION_GONE", lambda _: 1000)
+
+
+@breaks("WS-7")
+def any_pace() -> None:
+    """Any number of messages is taken."""
+
+    def around(original: Any) -> Any:
+        def over_limit(self: Any) -> Any:
+            self._bucket = replace(self._bucket, tokens=self._bucket.capacity)
+            return original(self)
+
+        return over_limit
+
+    wrap(socket._Conversation, "_over_limit", around)

@@ -1,0 +1,124 @@
+"""Gateways that mix up whose is what (HTTP-8)."""
+
+# pyright: reportUnknownLambdaType=false, reportUnknownArgumentType=false, reportPrivateUsage=false
+
+from __future__ import annotations
+
+from typing import Any
+
+from cmdc_gateway.errors import Forbidden, SessionExists, SessionNotFound
+from cmdc_gateway.sessions.registry import Registry
+from cmdc_gateway.store.store import SessionKey
+from cmdc_gateway.web.routes import history, sessions
+
+from broken_gateways.mutant import breaks
+from broken_gateways.surgery import wrap
+
+
+async def _owners(registry: Any, session_id: str) -> list[str]:
+    """The tenants that have a session of this id."""
+    store = registry.services.store
+    return [tenant for tenant in ("default", "other") if await store.session(SessionKey(tenant, session_id))]
+
+
+@breaks("HTTP-8.routes")
+def told_apart() -> None:
+    """Another tenant's session is forbidden, and so is known to be there."""
+
+    def around(original: Any) -> Any:
+        async def find(self: Any, key: SessionKey) -> Any:
+            try:
+                return await original(self, key)
+            except SessionNotFound:
+                if await _owners(self, key.session_id):
+                    raise Forbidden("this session is not yours") from None
+                raise
+
+        return find
+
+    wrap(Registry, "find", around)
+
+
+@breaks("HTTP-8.same-id")
+def one_name_for_all() -> None:
+    """A session's id is taken for every tenant."""
+
+    def around(original: Any) -> Any:
+        async def create(self: Any, tenant: str, body: Any, remember: Any = None) -> Any:
+            if body.session_id and await _owners(self, body.session_id):
+                raise SessionExists(body.session_id)
+            return await original(self, tenant, body, remember)
+
+        return create
+
+    wrap(Registry, "create", around)
+
+
+@breaks("HTTP-8.unharmed")
+def deleted_by_a_stranger() -> None:
+    """Another tenant's DELETE is answered 404, and carried out."""
+
+    def around(original: Any) -> Any:
+        async def delete(self: Any, key: SessionKey) -> Any:
+            try:
+                return await original(self, key)
+            except SessionNotFound:
+                for tenant in await _owners(self, key.session_id):
+                    await original(self, SessionKey(tenant, key.session_id))
+                raise
+
+        return delete
+
+    wrap(Registry, "delete", around)
+
+
+@breaks("HTTP-8.ws")
+def socket_told_apart() -> None:
+    """Another tenant's WebSocket is forbidden, and so its session is known to be there."""
+    from cmdc_gateway.web.socket import EventSocket
+
+    def around(original: Any) -> Any:
+        async def call(self: Any, scope: Any, receive: Any, send: Any) -> None:
+            registry = self._actions.registry
+            finds = registry.find
+
+            async def find(key: SessionKey) -> Any:
+                try:
+                    return await finds(key)
+                except SessionNotFound:
+                    if await _owners(registry, key.session_id):
+                        raise Forbidden("this session is not yours") from None
+                    raise
+
+            self._actions = _With(self._actions, registry=_With(registry, find=find))
+            await original(self, scope, receive, send)
+
+        return call
+
+    wrap(EventSocket, "__call__", around)
+
+
+class _With:
+    """Something else's attributes, but for these."""
+
+    def __init__(self, other: Any, **instead: Any) -> None:
+        self.__dict__.update(instead)
+        self._other = other
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._other, name)
+
+
+@breaks("HTTP-8.lists")
+def usage_of_everyone() -> None:
+    """A tenant is told what another one has used."""
+    from cmdc_gateway.web import views
+
+    def around(original: Any) -> Any:
+        async def session_list(store: Any, tenant: str, limit: Any, cursor: Any, state: Any) -> bytes:
+            return await original(store, "default", limit, cursor, state)
+
+        return session_list
+
+    wrap(sessions, "session_list", around)
+    wrap(history, "tenant_usage", lambda _: lambda store, tenant: views.tenant_usage(store, "default"))
