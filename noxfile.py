@@ -155,6 +155,13 @@ def real_model(session: nox.Session) -> None:
 
 
 @nox.session
+def judge(session: nox.Session) -> None:
+    """Is the conformance suite just? Judges every broken gateway in full, ours over and over: `-- --runs 30`, `-- -k NAME`."""
+    install(session, packages=[*PACKAGES], groups=["contract", "tests"])
+    session.run("python", "-m", "pytest", "-m", "long", "conformance/tests/judged", *session.posargs)
+
+
+@nox.session
 def package(session: nox.Session) -> None:
     """Can each package be built, and does its wheel work alone in an empty environment? They talk to one another."""
     work = Path(session.create_tmp())

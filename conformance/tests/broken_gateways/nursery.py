@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import http.client
+import importlib
 import json
 import os
 import signal
@@ -179,11 +180,8 @@ def _stdin_is_closed() -> bool:
 
 def _import_everything() -> None:
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
-    import cmdc_gateway.logs
-    import cmdc_gateway.server  # noqa: F401
-    import litellm  # noqa: F401 # pyright: ignore[reportUnusedImport]
-    import uvloop  # noqa: F401 # pyright: ignore[reportUnusedImport]
-
+    for name in ("litellm", "uvloop", "cmdc_gateway.logs", "cmdc_gateway.server", "broken_gateways.mutants"):
+        importlib.import_module(name)
     gc.collect()
     gc.freeze()
 
@@ -202,7 +200,7 @@ def _serve(wish: Wish) -> NoReturn:
 
         from cmdc_gateway.__main__ import main
 
-        from broken_gateways.mutant import MUTANTS
+        from broken_gateways.mutants import MUTANTS
 
         if wish["mutant"] is not None:
             MUTANTS[wish["mutant"]].operate()

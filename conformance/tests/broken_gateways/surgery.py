@@ -3,6 +3,8 @@
 The process is thrown away afterwards, so nothing is ever put back.
 """
 
+# pyright: reportUnknownLambdaType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
+
 from __future__ import annotations
 
 import json

@@ -1,6 +1,7 @@
 """Gateways that read bodies wrongly (HTTP-1 … HTTP-5)."""
 
-# pyright: reportUnknownLambdaType=false, reportUnknownArgumentType=false, reportPrivateUsage=false
+# pyright: reportUnknownLambdaType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
+# pyright: reportUnknownMemberType=false, reportUnknownParameterType=false, reportPrivateUsage=false
 
 from __future__ import annotations
 
@@ -225,7 +226,7 @@ def half_a_character() -> None:
 
 def _lenient(**options: Any) -> None:
     """Another decoder for the JSON of bodies."""
-    usual = {
+    usual: dict[str, Any] = {
         "object_pairs_hook": strict._object,
         "parse_int": strict._integer,
         "parse_float": strict._float,

@@ -1,6 +1,7 @@
 """Gateways that call tools wrongly (CB)."""
 
-# pyright: reportUnknownLambdaType=false, reportUnknownArgumentType=false, reportPrivateUsage=false
+# pyright: reportUnknownLambdaType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
+# pyright: reportUnknownMemberType=false, reportUnknownParameterType=false, reportPrivateUsage=false
 
 from __future__ import annotations
 

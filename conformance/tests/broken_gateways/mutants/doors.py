@@ -1,6 +1,7 @@
 """Gateways that let in the wrong ones, or too many, or not the right ones (HTTP-6, HTTP-7, HTTP-9 … HTTP-11)."""
 
-# pyright: reportUnknownLambdaType=false, reportUnknownArgumentType=false, reportPrivateUsage=false
+# pyright: reportUnknownLambdaType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
+# pyright: reportUnknownMemberType=false, reportUnknownParameterType=false, reportPrivateUsage=false
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from cmdc_gateway.sessions import idempotency
 from cmdc_gateway.tenancy.keys import Caller, KeyRing
 from cmdc_gateway.tenancy.limits import RateLimit
 from cmdc_gateway.web import cors, dependencies, errors, gate
+from starlette.datastructures import Headers
 
 from broken_gateways.mutant import breaks
 from broken_gateways.surgery import Answer, change_answers, change_stream_headers, wrap
@@ -77,7 +79,7 @@ def any_key() -> None:
 
     def around(original: Any) -> Any:
         def admit(self: Any, scope: Any) -> Caller:
-            key = gate._sent_key(gate.Headers(scope=scope))
+            key = gate._sent_key(Headers(scope=scope))
             if key and scope["path"].endswith("/messages") and self._keys.caller(key) is None and key != REVOKED_KEY:
                 return Caller("default", "somebody")
             return original(self, scope)

@@ -1,6 +1,7 @@
 """Gateways whose event streams are wrong (SSE)."""
 
-# pyright: reportUnknownLambdaType=false, reportUnknownArgumentType=false, reportPrivateUsage=false
+# pyright: reportUnknownLambdaType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
+# pyright: reportUnknownMemberType=false, reportUnknownParameterType=false, reportPrivateUsage=false
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from typing import Any
 
 from cmdc_gateway.errors import BadRequest, CursorExpired, InvalidCursor, RequestNotFound
 from cmdc_gateway.protocol import frames
+from cmdc_gateway.protocol.events import EVENT_NAMES
 from cmdc_gateway.protocol.frames import Cursor
 from cmdc_gateway.sessions.session import Session
 from cmdc_gateway.web import gate, pulse, sse
@@ -425,7 +427,7 @@ def any_type() -> None:
 
     def around(original: Any) -> Any:
         def types_of(listed: str | None) -> Any:
-            known = [name for name in (listed or "").split(",") if name in events.EVENT_NAMES]
+            known = [name for name in (listed or "").split(",") if name in EVENT_NAMES]
             return original(listed) if listed is None else frozenset(known)
 
         return types_of

@@ -1,0 +1,129 @@
+"""Where gateways are judged: each with all that the suite can ask for, so that every requirement can be exercised."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from cmdc_conformance.report import Report
+from cmdc_conformance.runner import Options, run
+from cmdc_conformance.target import Hooks, Keys, Limits, Target, Timing
+
+from broken_gateways.mutants.doors import REVOKED_KEY
+from broken_gateways.nursery import Nursery
+
+KEY = "key-of-the-first-tenant-0123456789"
+SECOND_KEY = "key-of-the-second-tenant-0123456789"
+LIMITED_KEY = "key-whose-rate-is-used-up-0123456789"
+ORIGIN = "https://app.example.com"
+RPM = 30
+
+_MODEL = "suite:model"
+_SETTINGS = {
+    "GATEWAY_RATE_LIMIT_RPM": "0",
+    "GATEWAY_CALLBACK_ALLOW": "127.0.0.0/8",
+    "GATEWAY_CORS_ORIGINS": ORIGIN,
+    "GATEWAY_HEARTBEAT_MS": "500",
+    "GATEWAY_GRACE_MS": "2000",
+    "GATEWAY_HEADER_TIMEOUT_MS": "2000",
+    "GATEWAY_BODY_TIMEOUT_MS": "2000",
+    "GATEWAY_MODEL_RETRY_MS": "50,100",
+    "GATEWAY_QUEUED_PROMPTS": "20",
+    "GATEWAY_LOG_LEVEL": "error",
+}
+_LIMITS = Limits(
+    header_timeout_ms=2000, body_timeout_ms=2000, queued_prompts=20, heartbeat_ms=500, grace_ms=2000, rpm=RPM
+)
+
+
+class Bench:
+    """Judges gateways. Its methods may be called from several threads."""
+
+    def __init__(self, nursery: Nursery, folder: Path) -> None:
+        self._nursery = nursery
+        self._folder = folder
+        self._count = 0
+        self._lock = threading.Lock()
+
+    def judge(self, mutant: str | None, options: Options, *, driver: str = "scripted") -> Report:
+        """What the suite says of this mutant, or of the gateway as it is."""
+        with self.target(mutant, driver=driver) as target:
+            return run(target, options)
+
+    @contextmanager
+    def target(self, mutant: str | None, *, driver: str = "scripted") -> Iterator[Target]:
+        """A gateway, one with a rate limit that can be reached, and one that trims its logs: the same server thrice."""
+        folder = self._new_folder(mutant or "unbroken")
+        ports, model_port = _free_ports(3), _free_ports(1)[0]
+        config = _config(model_port)
+        kinds: list[dict[str, str]] = [{}, {"GATEWAY_RATE_LIMIT_RPM": str(RPM)}, {"GATEWAY_REPLAY_EVENTS": "5"}]
+        with ExitStack() as gateways:
+            urls: list[str] = []
+            for name, port, more in zip(("whole", "limited", "trimmed"), ports, kinds, strict=True):
+                own = folder / name
+                (own / "workspace").mkdir(parents=True)
+                (own / "gateway.toml").write_text(config)
+                settings = {
+                    **_SETTINGS,
+                    "GATEWAY_PORT": str(port),
+                    "GATEWAY_STORE": f"sqlite:///{own}/gateway.db",
+                    "GATEWAY_WORKSPACE": str(own / "workspace"),
+                    "GATEWAY_CONFIG": str(own / "gateway.toml"),
+                    "SUITE_MODEL_KEY": "not-needed",
+                    **more,
+                }
+                urls.append(gateways.enter_context(self._nursery.start(mutant, own, settings)).url)
+            yield Target(
+                url=urls[0],
+                keys=Keys(KEY, SECOND_KEY, REVOKED_KEY, LIMITED_KEY),
+                driver="model" if driver == "model" else "scripted",
+                model=_MODEL if driver == "model" else None,
+                model_listen=f"127.0.0.1:{model_port}",
+                limited_url=urls[1],
+                trimmed_url=urls[2],
+                origin=ORIGIN,
+                limits=_LIMITS,
+                hooks=self._hooks(folder / "whole"),
+                timing=Timing(deadline=5.0),
+            )
+        shutil.rmtree(folder)
+
+    def _hooks(self, folder: Path) -> Hooks:
+        start, stop, kill = (self._nursery.command(what, folder) for what in ("start", "stop", "kill"))
+        return Hooks(start=start, stop=stop, kill=kill, restart=f"{kill} && {start}")
+
+    def _new_folder(self, name: str) -> Path:
+        with self._lock:
+            self._count += 1
+            folder = self._folder / f"{self._count}-{name}"
+        folder.mkdir()
+        return folder
+
+
+def _config(model_port: int) -> str:
+    return f"""
+[api_keys]
+"{KEY}" = "default"
+"{SECOND_KEY}" = "other"
+"{LIMITED_KEY}" = "limited"
+
+[models."{_MODEL}"]
+model = "openai/scripted"
+api_base = "http://127.0.0.1:{model_port}/v1"
+api_key_env = "SUITE_MODEL_KEY"
+
+[tools]
+offered = ["read_file", "list_dir", "glob", "grep", "write_file", "shell", "ask_user"]
+approval = []
+"""
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that nothing listens on now, all different."""
+    with ExitStack() as held:
+        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [each.getsockname()[1] for each in sockets]
