@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -55,7 +55,7 @@ class Bench:
             return run(target, options)
 
     @contextmanager
-    def target(self, mutant: str | None, *, driver: str = "scripted") -> Iterator[Target]:
+    def target(self, mutant: str | None, *, driver: str = "scripted") -> Generator[Target]:
         """A gateway, one with a rate limit that can be reached, and one that trims its logs: the same server thrice."""
         folder = self._new_folder(mutant or "unbroken")
         ports, model_port = _free_ports(3), _free_ports(1)[0]
