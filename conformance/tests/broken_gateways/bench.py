@@ -51,19 +51,23 @@ class Bench:
 
     def judge(self, mutant: str | None, options: Options, *, driver: str = "scripted") -> Report:
         """What the suite says of this mutant, or of the gateway as it is."""
-        with self.target(mutant, driver=driver) as target:
+        with self.target(mutant, options.only, driver=driver) as target:
             return run(target, options)
 
     @contextmanager
-    def target(self, mutant: str | None, *, driver: str = "scripted") -> Generator[Target]:
-        """A gateway, one with a rate limit that can be reached, and one that trims its logs: the same server thrice."""
+    def target(self, mutant: str | None, only: tuple[str, ...] = (), *, driver: str = "scripted") -> Generator[Target]:
+        """A gateway; and where they are needed, one with a rate that can be used up and one that trims its logs."""
         folder = self._new_folder(mutant or "unbroken")
         ports, model_port = _free_ports(3), _free_ports(1)[0]
         config = _config(model_port)
-        kinds: list[dict[str, str]] = [{}, {"GATEWAY_RATE_LIMIT_RPM": str(RPM)}, {"GATEWAY_REPLAY_EVENTS": "5"}]
+        kinds: dict[str, dict[str, str]] = {"whole": {}}
+        if _concerns(only, "HTTP-9"):
+            kinds["limited"] = {"GATEWAY_RATE_LIMIT_RPM": str(RPM)}
+        if _concerns(only, "SSE-7.trimmed"):
+            kinds["trimmed"] = {"GATEWAY_REPLAY_EVENTS": "5"}
         with ExitStack() as gateways:
-            urls: list[str] = []
-            for name, port, more in zip(("whole", "limited", "trimmed"), ports, kinds, strict=True):
+            urls: dict[str, str] = {}
+            for port, (name, more) in zip(ports, kinds.items(), strict=False):
                 own = folder / name
                 (own / "workspace").mkdir(parents=True)
                 (own / "gateway.toml").write_text(config)
@@ -76,15 +80,15 @@ class Bench:
                     "SUITE_MODEL_KEY": "not-needed",
                     **more,
                 }
-                urls.append(gateways.enter_context(self._nursery.start(mutant, own, settings)).url)
+                urls[name] = gateways.enter_context(self._nursery.start(mutant, own, settings)).url
             yield Target(
-                url=urls[0],
+                url=urls["whole"],
                 keys=Keys(KEY, SECOND_KEY, REVOKED_KEY, LIMITED_KEY),
                 driver="model" if driver == "model" else "scripted",
                 model=_MODEL if driver == "model" else None,
                 model_listen=f"127.0.0.1:{model_port}",
-                limited_url=urls[1],
-                trimmed_url=urls[2],
+                limited_url=urls.get("limited"),
+                trimmed_url=urls.get("trimmed"),
                 origin=ORIGIN,
                 limits=_LIMITS,
                 hooks=self._hooks(folder / "whole"),
@@ -102,6 +106,10 @@ class Bench:
             folder = self._folder / f"{self._count}-{name}"
         folder.mkdir()
         return folder
+
+
+def _concerns(only: tuple[str, ...], rule: str) -> bool:
+    return not only or any(requirement.startswith(rule) for requirement in only)
 
 
 def _config(model_port: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 Operation = Callable[[], None]
@@ -13,7 +13,7 @@ class Mutant:
     """A gateway with one fault.
 
     `requirement` must fail because of it. `entails` are others that cannot hold either, because they say the same thing
-    in other words.
+    in other words. `shown_by` are requirements whose checks do what the fault shows itself in, where a monitor watches.
     """
 
     name: str
@@ -21,19 +21,20 @@ class Mutant:
     entails: frozenset[str]
     fault: str
     operate: Operation
+    shown_by: tuple[str, ...] = ()
 
 
 MUTANTS: dict[str, Mutant] = {}
 
 
-def breaks(requirement: str, *entails: str) -> Callable[[Operation], Operation]:
+def breaks(requirement: str, *entails: str, shown_by: Sequence[str] = ()) -> Callable[[Operation], Operation]:
     """A mutant; the function's docstring is its fault."""
 
     def enlist(operation: Operation) -> Operation:
         name = operation.__name__
         assert name not in MUTANTS, f"there are two mutants {name}"
         assert operation.__doc__, f"the mutant {name} does not say what is wrong with it"
-        MUTANTS[name] = Mutant(name, requirement, frozenset(entails), operation.__doc__, operation)
+        MUTANTS[name] = Mutant(name, requirement, frozenset(entails), operation.__doc__, operation, tuple(shown_by))
         return operation
 
     return enlist

@@ -16,10 +16,11 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn, Self, TypedDict
+from typing import Any, NoReturn, Self, TypedDict
 
 
 class Wish(TypedDict):
@@ -182,8 +183,22 @@ def _import_everything() -> None:
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
     for name in ("litellm", "uvloop", "cmdc_gateway.logs", "cmdc_gateway.server", "broken_gateways.mutants"):
         importlib.import_module(name)
+    _describe_once()
     gc.collect()
     gc.freeze()
+
+
+def _describe_once() -> None:
+    """Make the OpenAPI document here: it costs more than all the rest of a start, and is the same for all."""
+    from cmdc_gateway.app import create_app
+    from cmdc_gateway.settings import Settings
+    from cmdc_gateway.web import openapi
+
+    made: list[dict[str, Any]] = []
+    describe = openapi.openapi
+    openapi.openapi = lambda app: made[0] if made else describe(app)
+    with tempfile.TemporaryDirectory() as workspace:
+        made.append(describe(create_app(Settings(store="memory:", workspace=Path(workspace)))))
 
 
 def _serve(wish: Wish) -> NoReturn:

@@ -32,7 +32,7 @@ def found(request: pytest.FixtureRequest, bench: Bench) -> Iterator[dict[str, Fu
     """What the suite says of each mutant when it looks at nothing but the requirement that is broken."""
 
     def judge(mutant: Mutant) -> Report:
-        options = Options(profile="full", via="raw", only=(mutant.requirement,))
+        options = Options(profile="full", via="raw", only=(mutant.requirement, *mutant.shown_by))
         return bench.judge(mutant.name, options, driver=_driver(mutant))
 
     with ThreadPoolExecutor(_AT_ONCE) as threads:

@@ -23,7 +23,7 @@ from broken_gateways.surgery import Answer, Message, Receive, Scope, Send, after
 # -- HTTP-1, HTTP-2 ----------------------------------------------------------------------------------------------------
 
 
-@breaks("HTTP-1.json")
+@breaks("HTTP-1.json", shown_by=["EP-stats"])
 def plain_text() -> None:
     """A session's figures are declared as text/plain."""
 
@@ -34,7 +34,7 @@ def plain_text() -> None:
     change_answers(r"/v1/sessions/[^/]+/stats", change)
 
 
-@breaks("HTTP-1.fields")
+@breaks("HTTP-1.fields", shown_by=["EP-session.get"])
 def snake_case() -> None:
     """A session's figures are in snake_case."""
 
@@ -45,7 +45,7 @@ def snake_case() -> None:
     change_answers(r"/v1/sessions/[^/]+", change, method="GET")
 
 
-@breaks("HTTP-2.body")
+@breaks("HTTP-2.body", shown_by=["HTTP-6.wrong-method"])
 def error_of_the_framework() -> None:
     """A wrong method is answered with the web framework's own body."""
 
@@ -56,7 +56,7 @@ def error_of_the_framework() -> None:
     change_answers(r"/.*", change, method="[A-Z]+")
 
 
-@breaks("HTTP-2.leak")
+@breaks("HTTP-2.leak", shown_by=["HTTP-7.revoked", "HTTP-7.wrong-key"])
 def echoed_key() -> None:
     """A refusal repeats the key that was sent."""
 

@@ -159,7 +159,7 @@ def rejected_and_run() -> None:
     wrap(Turn, "_refused", around)
 
 
-@breaks("EVT-4.unique")
+@breaks("EVT-4.unique", shown_by=["EP-messages.tools"])
 def callids_of_a_run() -> None:
     """CallIds are counted anew in every run."""
 
@@ -195,7 +195,7 @@ def _change_data(name: str, change: Any) -> None:
     wrap(log, "encode_data", around)
 
 
-@breaks("EVT-5.same")
+@breaks("EVT-5.same", shown_by=["WS-2.events"])
 def socket_rounds() -> None:
     """A WebSocket puts the text of a prompt in lower case; the stream does not."""
 
@@ -238,7 +238,7 @@ def numbers_left_out() -> None:
     change_streams(change)
 
 
-@breaks("EVT-7.identical")
+@breaks("EVT-7.identical", shown_by=["SSE-6.after", "SSE-6.start"])
 def different_each_time() -> None:
     """An event that is sent again has another order of fields."""
 
@@ -259,7 +259,7 @@ def different_each_time() -> None:
     wrap(frames.LoggedEvent, "sse", around)
 
 
-@breaks("EVT-9.approvals")
+@breaks("EVT-9.approvals", shown_by=["APP-2.cancelled"])
 def approval_left_open() -> None:
     """A run that is stopped leaves its approvals undecided."""
 
@@ -287,7 +287,7 @@ def question_left_open() -> None:
     _change_outcomes(change)
 
 
-@breaks("EVT-9.calls")
+@breaks("EVT-9.calls", shown_by=["EP-abort.active"])
 def call_left_open() -> None:
     """A run that is stopped leaves the calls that run open."""
 
