@@ -725,8 +725,8 @@ def page_from_elsewhere() -> None:
 
     def around(original: Any) -> Any:
         def document(content: bytes, media_type: str) -> Any:
-            script = b'<script src="https://cdn.example.com/reference.js"></script></head>'
-            return original(content.replace(b"</head>", script), media_type)
+            script = b'<script src="https://cdn.example.com/reference.js"></script>'
+            return original(content + script if media_type == "text/html" else content, media_type)
 
         return document
 
