@@ -6,6 +6,7 @@ it is there in a fraction of one, and still a process of its own that can be kil
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import http.client
@@ -184,6 +185,7 @@ def _import_everything() -> None:
     for name in ("litellm", "uvloop", "cmdc_gateway.logs", "cmdc_gateway.server", "broken_gateways.mutants"):
         importlib.import_module(name)
     _describe_once()
+    _prepare_models()
     gc.collect()
     gc.freeze()
 
@@ -199,6 +201,13 @@ def _describe_once() -> None:
     openapi.openapi = lambda app: made[0] if made else describe(app)
     with tempfile.TemporaryDirectory() as workspace:
         made.append(describe(create_app(Settings(store="memory:", workspace=Path(workspace)))))
+
+
+def _prepare_models() -> None:
+    """Do what the first call of a model would wait for."""
+    from cmdc_gateway.providers.litellm import LitellmProvider, ModelTarget
+
+    asyncio.run(LitellmProvider(ModelTarget("openai/none")).prepare())
 
 
 def _serve(wish: Wish) -> NoReturn:

@@ -27,25 +27,35 @@ def counted_twice() -> None:
     wrap(Draft, "count", around)
 
 
-def _receive(change: Any) -> None:
-    """Change what the kernel is told."""
+def _forget(end: str) -> None:
+    """Take back what a run has used when it ends so."""
 
     def around(original: Any) -> Any:
-        return lambda self, turn, signal, draft: original(self, turn, change(signal), draft)
+        def receive(self: Any, turn: Any, signal: Any, draft: Any) -> None:
+            used = self._present.active.usage if self._present.active else TokenUsage()
+            original(self, turn, signal, draft)
+            if type(signal).__name__ == end:
+                counted = draft.row.usage
+                left = TokenUsage(
+                    counted.prompt_tokens - used.prompt_tokens, counted.completion_tokens - used.completion_tokens
+                )
+                draft.row = replace(draft.row, usage=left)
+
+        return receive
 
     wrap(Session, "_receive", around)
 
 
 @breaks("MTR-1.failed")
 def failures_for_free() -> None:
-    """What a run that fails has used in its last call is not counted."""
-    _receive(lambda signal: replace(signal, usage=TokenUsage()) if type(signal).__name__ == "ModelFailed" else signal)
+    """What a run had used is taken back when it fails."""
+    _forget("ModelFailed")
 
 
 @breaks("MTR-1.aborted")
 def aborted_for_free() -> None:
-    """What a run that is stopped has used in its last call is not counted."""
-    _receive(lambda signal: replace(signal, usage=TokenUsage()) if type(signal).__name__ == "Aborted" else signal)
+    """What a run had used is taken back when it is stopped."""
+    _forget("Aborted")
 
 
 @breaks("MTR-1.restart")

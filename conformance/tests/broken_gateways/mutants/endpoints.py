@@ -189,11 +189,11 @@ def unspoken_system_prompt() -> None:
 
 
 @breaks("EP-create.metadata")
-def lower_case_metadata() -> None:
-    """Metadata comes back in lower case."""
+def metadata_in_ascii() -> None:
+    """Metadata comes back without the characters that ASCII lacks."""
 
     def change(body: dict[str, Any]) -> None:
-        body["metadata"] = {name.lower(): value.strip().lower() for name, value in body["metadata"].items()}
+        body["metadata"] = {name: value.encode("ascii", "ignore").decode() for name, value in body["metadata"].items()}
 
     _change_body(_SESSION, change)
 

@@ -100,7 +100,7 @@ def cut_and_done() -> None:
 
     def around(original: Any) -> Any:
         def receive(self: Any, signal: Any, now: int) -> Any:
-            if type(signal).__name__ == "ModelFailed" and "cut off" in signal.reason:
+            if type(signal).__name__ == "ModelFailed" and self._said:
                 signal = ModelFinished(signal.usage, signal.cost_usd)
             return original(self, signal, now)
 

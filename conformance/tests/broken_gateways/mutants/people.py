@@ -278,12 +278,12 @@ def question_backwards() -> None:
 
 
 @breaks("ASK-1.respond")
-def answer_in_upper_case() -> None:
-    """The answer reaches the model in upper case."""
+def answer_backwards() -> None:
+    """The answer reaches the model backwards."""
 
     def around(original: Any) -> Any:
         def answered(self: Any, ref: str, response: str) -> Outcome:
-            return original(self, ref, response.upper())
+            return original(self, ref, response[::-1])
 
         return answered
 
