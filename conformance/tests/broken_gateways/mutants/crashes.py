@@ -138,7 +138,7 @@ def too_much_grace() -> None:
 
     def around(original: Any) -> Any:
         async def shutdown(self: Any, *args: Any) -> None:
-            self._grace_seconds += 4
+            self._grace_seconds += 8
             await original(self, *args)
 
         return shutdown
