@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 from collections.abc import Callable
@@ -255,7 +256,15 @@ def blind_to_the_running() -> None:
 
         return init
 
+    def change(_: Any, asked: Asked) -> Asked:
+        async def act(remember: Any) -> Any:
+            await asyncio.sleep(0.2)  # so that the others are there before the first has its answer
+            return await asked.act(remember)
+
+        return asked._replace(act=act)
+
     wrap(idempotency.Idempotency, "__init__", around)
+    _asked(change)
 
 
 @breaks("HTTP-11.scope")
