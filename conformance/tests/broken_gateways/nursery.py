@@ -200,7 +200,8 @@ def _describe_once() -> None:
     describe = openapi.openapi
     openapi.openapi = lambda app: made[0] if made else describe(app)
     with tempfile.TemporaryDirectory() as workspace:
-        made.append(describe(create_app(Settings(store="memory:", workspace=Path(workspace)))))
+        given: dict[str, Any] = {"store": "memory:", "workspace": Path(workspace)}
+        made.append(describe(create_app(Settings(**given))))
 
 
 def _prepare_models() -> None:
