@@ -61,18 +61,20 @@ async def serving(connected: Connected) -> AsyncGenerator[str]:
         task = asyncio.current_task()
         assert task is not None, "asyncio makes a task for each connection"
         open_ones.add(task)
+        task.add_done_callback(open_ones.discard)
         try:
             with contextlib.suppress(OSError, EOFError, asyncio.LimitOverrunError, asyncio.CancelledError):
                 await connected(reader, writer)
         finally:
-            open_ones.discard(task)
-            writer.close()
+            writer.transport.abort()
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0)
     try:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
         server.close()
-        for task in list(open_ones):
-            task.cancel()
-        await asyncio.gather(*open_ones, return_exceptions=True)
+        # Also connections that asyncio has accepted and not yet handed on are tasks, of its own.
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in open_ones:
+                task.cancel()
+            await asyncio.wait(others, timeout=0.1)
