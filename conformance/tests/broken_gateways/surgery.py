@@ -7,6 +7,7 @@ The process is thrown away afterwards, so nothing is ever put back.
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -42,6 +43,23 @@ def after_waiting(owner: Any, name: str, change: Callable[[Any], Any]) -> None:
     def around(original: Callable[..., Any]) -> Callable[..., Any]:
         async def changed(*args: Any, **options: Any) -> Any:
             return change(await original(*args, **options))
+
+        return changed
+
+    wrap(owner, name, around)
+
+
+def change_arguments(owner: Any, name: str, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change what a function is called with, by the names of its parameters."""
+
+    def around(original: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(original)
+
+        def changed(*args: Any, **options: Any) -> Any:
+            bound = signature.bind(*args, **options)
+            bound.apply_defaults()
+            change(bound.arguments)
+            return original(*bound.args, **bound.kwargs)
 
         return changed
 

@@ -15,6 +15,7 @@ from cmdc_gateway import app, server
 from cmdc_gateway.errors import BadRequest
 from cmdc_gateway.protocol import strict
 from cmdc_gateway.protocol.sessions import CreateSessionBody, PromptBody
+from cmdc_gateway.tenancy.keys import Caller
 from cmdc_gateway.web import dependencies, errors, socket
 
 from broken_gateways.mutant import breaks
@@ -300,7 +301,11 @@ def half_created() -> None:
                             body = CreateSessionBody.model_validate(
                                 {"model": "scripted:x", "sessionId": named[1].decode()}
                             )
-                            tasks.append(asyncio.get_running_loop().create_task(registry.create("default", body)))
+                            tasks.append(
+                                asyncio.get_running_loop().create_task(
+                                    registry.create(Caller("default", "nobody"), body)
+                                )
+                            )
                         raise
 
                 return leaving

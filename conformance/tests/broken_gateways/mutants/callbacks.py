@@ -19,7 +19,7 @@ from cmdc_gateway.tools.tool import ToolResult
 from cmdc_gateway.web import actions, dependencies
 
 from broken_gateways.mutant import breaks
-from broken_gateways.surgery import after_waiting, wrap
+from broken_gateways.surgery import after_waiting, change_arguments, wrap
 
 # -- CB-1 --------------------------------------------------------------------------------------------------------------
 
@@ -67,16 +67,12 @@ def any_name() -> None:
 def first_come() -> None:
     """A tool that is registered again stays as it was."""
 
-    def around(original: Any) -> Any:
-        async def register(self: Any, definition: Any, answer: Any, remember: Any = None) -> Any:
-            present = self._present.toolbox.get(definition.name)
-            if present is not None and present.definition is not None:
-                definition = present.definition
-            return await original(self, definition, answer, remember)
+    def change(given: dict[str, Any]) -> None:
+        present = given["self"]._present.toolbox.get(given["definition"].name)
+        if present is not None and present.definition is not None:
+            given["definition"] = present.definition
 
-        return register
-
-    wrap(Session, "register", around)
+    change_arguments(Session, "register", change)
 
 
 @breaks("CB-1.running")

@@ -9,12 +9,14 @@ from dataclasses import replace
 from typing import Any
 
 from cmdc_gateway.protocol.history import TokenUsage
+from cmdc_gateway.sessions import life
 from cmdc_gateway.sessions.draft import Draft
+from cmdc_gateway.sessions.progress import Progress
 from cmdc_gateway.sessions.session import Session
 from cmdc_gateway.tenancy.meter import Meter
 
 from broken_gateways.mutant import breaks
-from broken_gateways.surgery import wrap
+from broken_gateways.surgery import change_arguments, wrap
 
 
 @breaks("MTR-1.counted")
@@ -31,9 +33,9 @@ def _forget(end: str) -> None:
     """Take back what a run has used when it ends so."""
 
     def around(original: Any) -> Any:
-        def receive(self: Any, turn: Any, signal: Any, draft: Any) -> None:
-            used = self._present.active.usage if self._present.active else TokenUsage()
-            original(self, turn, signal, draft)
+        def receive(self: Any, now: Any, turn: Any, signal: Any, draft: Any) -> None:
+            used = now.active.usage if now.active else TokenUsage()
+            original(self, now, turn, signal, draft)
             if type(signal).__name__ == end:
                 counted = draft.row.usage
                 left = TokenUsage(
@@ -43,7 +45,7 @@ def _forget(end: str) -> None:
 
         return receive
 
-    wrap(Session, "_receive", around)
+    wrap(Progress, "receive", around)
 
 
 @breaks("MTR-1.failed")
@@ -62,14 +64,11 @@ def aborted_for_free() -> None:
 def counted_anew() -> None:
     """A session's figures begin anew with the process."""
 
-    def around(original: Any) -> Any:
-        def restored(self: Any, stored: Any) -> Any:
-            row = replace(stored.row, usage=TokenUsage(), prompts=0)
-            return original(self, replace(stored, row=row))
+    def change(given: dict[str, Any]) -> None:
+        stored = given["stored"]
+        given["stored"] = replace(stored, row=replace(stored.row, usage=TokenUsage(), prompts=0))
 
-        return restored
-
-    wrap(Session, "_restored", around)
+    change_arguments(life, "restored", change)
 
 
 @breaks("MTR-2.spent")
@@ -90,24 +89,15 @@ def prompts_on_credit() -> None:
     """With its budget spent a session still takes prompts."""
 
     def around(original: Any) -> Any:
-        def submit(self: Any, text: str, key_id: str, remember: Any = None) -> Any:
-            meter = self._services.meter
-            kind = type(meter)
+        async def submit(self: Any, *given: Any) -> Any:
+            kind = type(self._services.meter)
             checks = kind.check
             kind.check = lambda *_: None
             try:
-                return _then(original(self, text, key_id, remember), lambda: setattr(kind, "check", checks))
-            except BaseException:
+                return await original(self, *given)
+            finally:
                 kind.check = checks
-                raise
 
         return submit
 
     wrap(Session, "submit", around)
-
-
-async def _then(waiting: Any, finish: Any) -> Any:
-    try:
-        return await waiting
-    finally:
-        finish()

@@ -12,13 +12,13 @@ from typing import Any
 from cmdc_gateway import server
 from cmdc_gateway.kernel import recovery
 from cmdc_gateway.kernel.turn import Turn
+from cmdc_gateway.sessions import life
 from cmdc_gateway.sessions.draft import Draft
-from cmdc_gateway.sessions.session import Session
 from cmdc_gateway.store.store import AppendEvents, PutApproval, PutQuestion, PutRequest, PutTool
 from cmdc_gateway.web import socket
 
 from broken_gateways.mutant import breaks
-from broken_gateways.surgery import Answer, change_answers, wrap
+from broken_gateways.surgery import Answer, after, change_answers, wrap
 
 
 def _lose(lost: Any) -> None:
@@ -104,18 +104,14 @@ def lost_in_silence() -> None:
 
 @breaks("DUR-2.queue")
 def queue_forgotten() -> None:
-    """After a restart the prompts that waited are forgotten."""
+    """After a restart the prompts that waited behind an interrupted run are forgotten."""
 
-    def around(original: Any) -> Any:
-        def restored(self: Any, stored: Any) -> Any:
-            present = original(self, stored)
-            if present.active is not None:
-                present.queue.clear()
-            return present
+    def change(present: Any) -> Any:
+        if present.active is not None:
+            present.queue.clear()
+        return present
 
-        return restored
-
-    wrap(Session, "_restored", around)
+    after(life, "restored", change)
 
 
 @breaks("DUR-3.refuses")

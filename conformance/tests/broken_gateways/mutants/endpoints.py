@@ -17,6 +17,7 @@ from cmdc_gateway.kernel.turn import Turn
 from cmdc_gateway.protocol.sessions import AbortTaken, SessionCreated, SessionDeleted
 from cmdc_gateway.sessions import registry as registry_module
 from cmdc_gateway.sessions.commands import Reply
+from cmdc_gateway.sessions.progress import Progress
 from cmdc_gateway.sessions.registry import Registry
 from cmdc_gateway.sessions.session import Session
 from cmdc_gateway.sessions.settings import Offer
@@ -25,7 +26,7 @@ from cmdc_gateway.tenancy.tickets import Tickets
 from cmdc_gateway.web.routes import history, sessions, tools
 
 from broken_gateways.mutant import breaks
-from broken_gateways.surgery import Answer, after, change_answers, wrap
+from broken_gateways.surgery import Answer, after, change_answers, change_arguments, wrap
 
 _SESSION = r"/v1/sessions/[^/]+"
 
@@ -93,17 +94,14 @@ class _Secrets:
 
 @breaks("EP-create.chosen-id")
 def id_of_its_own() -> None:
-    """A sessionId that is given is put in lower case."""
+    """A sessionId that is given is put in lower case, and numbered."""
 
-    def around(original: Any) -> Any:
-        async def create(self: Any, tenant: str, body: Any, remember: Any = None) -> Any:
-            if body.session_id:
-                body = body.model_copy(update={"session_id": body.session_id.lower()[:100] + "-1"})
-            return await original(self, tenant, body, remember)
+    def change(given: dict[str, Any]) -> None:
+        if given["body"].session_id:
+            session_id = given["body"].session_id.lower()[:100] + "-1"
+            given["body"] = given["body"].model_copy(update={"session_id": session_id})
 
-        return create
-
-    wrap(Registry, "create", around)
+    change_arguments(Registry, "create", change)
 
 
 @breaks("EP-create.exists")
@@ -111,9 +109,9 @@ def made_again() -> None:
     """A sessionId that is taken is answered as if a session had been made."""
 
     def around(original: Any) -> Any:
-        async def create(self: Any, tenant: str, body: Any, remember: Any = None) -> Any:
+        async def create(self: Any, caller: Any, body: Any, *rest: Any) -> Any:
             try:
-                return await original(self, tenant, body, remember)
+                return await original(self, caller, body, *rest)
             except SessionExists:
                 return Reply(SessionCreated(session_id=body.session_id, status="created"), 201)
 
@@ -229,17 +227,13 @@ def nameless_session() -> None:
 @breaks("EP-session.counts")
 def miscounted_calls() -> None:
     """ToolCalls counts the calls that were asked for, run or not."""
-    from cmdc_gateway.sessions import session
 
-    def around(original: Any) -> Any:
-        def advance(self: Any, turn: Any, active: Any, outcome: Any, draft: Any) -> None:
-            original(self, turn, active, outcome, draft)
-            asked = sum(len(message.tool_calls) for message in outcome.messages)
-            draft.row = replace(draft.row, tool_calls=draft.row.tool_calls + asked)
+    def change(given: dict[str, Any]) -> None:
+        draft = given["draft"]
+        asked = sum(len(message.tool_calls) for message in given["outcome"].messages)
+        draft.row = replace(draft.row, tool_calls=draft.row.tool_calls + asked)
 
-        return advance
-
-    wrap(session.Session, "_advance", around)
+    change_arguments(Progress, "_advance", change)
 
 
 @breaks("EP-session.state")
@@ -316,11 +310,11 @@ def undead() -> None:
     """A session without a run is said to be deleted, and is still there."""
 
     def around(original: Any) -> Any:
-        async def delete(self: Any, key: SessionKey) -> Any:
+        async def delete(self: Any, key: SessionKey, *rest: Any) -> Any:
             session = await self.find(key)
             if session.view.active is None and session.view.row.prompts == 0:
                 return Reply(SessionDeleted(session_id=key.session_id, status="deleted"))
-            return await original(self, key)
+            return await original(self, key, *rest)
 
         return delete
 
@@ -329,14 +323,14 @@ def undead() -> None:
 
 @breaks("EP-delete.again")
 def deleted_twice() -> None:
-    """Deleting what is not there is a success."""
+    """Deleting what is not there any more is a success."""
 
     def around(original: Any) -> Any:
         gone: set[SessionKey] = set()
 
-        async def delete(self: Any, key: SessionKey) -> Any:
+        async def delete(self: Any, key: SessionKey, *rest: Any) -> Any:
             try:
-                reply = await original(self, key)
+                reply = await original(self, key, *rest)
             except SessionNotFound:
                 if key not in gone:
                     raise
@@ -369,18 +363,18 @@ def haunted() -> None:
     buried: dict[SessionKey, list[Any]] = {}
 
     def around_delete(original: Any) -> Any:
-        async def delete(self: Any, key: SessionKey) -> Any:
+        async def delete(self: Any, key: SessionKey, *rest: Any) -> Any:
             said = await self.services.store.messages(key)
-            reply = await original(self, key)
+            reply = await original(self, key, *rest)
             buried[key] = said
             return reply
 
         return delete
 
     def around_create(original: Any) -> Any:
-        async def create(self: Any, tenant: str, body: Any, remember: Any = None) -> Any:
-            reply = await original(self, tenant, body, remember)
-            key = SessionKey(tenant, body.session_id or "")
+        async def create(self: Any, caller: Any, body: Any, *rest: Any) -> Any:
+            reply = await original(self, caller, body, *rest)
+            key = SessionKey(caller.tenant, body.session_id or "")
             if key in buried:
                 await self.services.store.commit([AppendMessages(key, tuple(buried[key]))])
             return reply
@@ -431,16 +425,12 @@ def never_queued() -> None:
 def last_in_first_out() -> None:
     """Of the prompts that wait the newest is taken up first."""
 
-    def around(original: Any) -> Any:
-        def begin_next(self: Any, draft: Any) -> None:
-            now = self._present
-            if now.turn is None and len(now.queue) > 1:
-                now.queue.rotate(1)
-            original(self, draft)
+    def change(given: dict[str, Any]) -> None:
+        now = given["now"]
+        if now.turn is None and len(now.queue) > 1:
+            now.queue.rotate(1)
 
-        return begin_next
-
-    wrap(Session, "_begin_next", around)
+    change_arguments(Progress, "begin_next", change)
 
 
 @breaks("EP-prompt.queue-full")
@@ -576,14 +566,7 @@ def wrong_reason() -> None:
 @breaks("EP-abort.reason")
 def reason_lost() -> None:
     """The reason that is given with an abort is lost."""
-
-    def around(original: Any) -> Any:
-        async def abort(self: Any, reason: str | None = None, remember: Any = None) -> Any:
-            return await original(self, None, remember)
-
-        return abort
-
-    wrap(Session, "abort", around)
+    change_arguments(Session, "abort", lambda given: given.update(reason=None))
 
 
 @breaks("EP-abort.idle")
@@ -591,10 +574,10 @@ def nothing_is_something() -> None:
     """With nothing active an abort is answered as if there had been something."""
 
     def around(original: Any) -> Any:
-        async def abort(self: Any, reason: str | None = None, remember: Any = None) -> Any:
+        async def abort(self: Any, *given: Any) -> Any:
             if self.view.active is None:
                 return Reply(AbortTaken(ok=True), 202)
-            return await original(self, reason, remember)
+            return await original(self, *given)
 
         return abort
 
@@ -605,15 +588,11 @@ def nothing_is_something() -> None:
 def queue_aborted_too() -> None:
     """An abort throws away the prompts that wait."""
 
-    def around(original: Any) -> Any:
-        def receive(self: Any, turn: Any, signal: Any, draft: Any) -> None:
-            if type(signal).__name__ == "Aborted":
-                self._present.queue.clear()
-            original(self, turn, signal, draft)
+    def change(given: dict[str, Any]) -> None:
+        if type(given["signal"]).__name__ == "Aborted":
+            given["now"].queue.clear()
 
-        return receive
-
-    wrap(Session, "_receive", around)
+    change_arguments(Progress, "receive", change)
 
 
 # -- POST …/tickets ----------------------------------------------------------------------------------------------------
@@ -684,9 +663,9 @@ def tool_that_stays() -> None:
     """A tool that was removed is still there."""
 
     def around(original: Any) -> Any:
-        async def remove_tool(self: Any, name: str) -> Any:
+        async def remove_tool(self: Any, name: str, *rest: Any) -> Any:
             tool = self._present.toolbox.get(name)
-            reply = await original(self, name)
+            reply = await original(self, name, *rest)
             self._present.toolbox = self._present.toolbox.with_callback(tool)
             return reply
 

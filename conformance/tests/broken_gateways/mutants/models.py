@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from cmdc_gateway.providers.retry import Retrying
-from cmdc_gateway.sessions.session import Session
+from cmdc_gateway.sessions.present import Present
 
 from broken_gateways.mutant import breaks
 from broken_gateways.surgery import wrap
@@ -21,7 +21,7 @@ def _ask(change: Any) -> None:
     def around(original: Any) -> Any:
         return lambda self: change(original(self))
 
-    wrap(Session, "_model_request", around)
+    wrap(Present, "model_request", around)
 
 
 @breaks("MODEL-history")

@@ -12,13 +12,13 @@ from cmdc_gateway.errors import AlreadyResolved, ApprovalNotFound, QuestionNotFo
 from cmdc_gateway.kernel.effects import Outcome, RunTool
 from cmdc_gateway.kernel.turn import Turn
 from cmdc_gateway.protocol.decisions import DecisionTaken, ResponseTaken
-from cmdc_gateway.sessions import session as session_module
-from cmdc_gateway.sessions import toolbox
+from cmdc_gateway.sessions import progress, toolbox
 from cmdc_gateway.sessions.commands import Reply
+from cmdc_gateway.sessions.deadlines import Deadlines
 from cmdc_gateway.sessions.session import Session
 
 from broken_gateways.mutant import breaks
-from broken_gateways.surgery import after, wrap
+from broken_gateways.surgery import after, change_arguments, wrap
 
 # -- APP-1, APP-2 ------------------------------------------------------------------------------------------------------
 
@@ -152,7 +152,7 @@ def two_winners() -> None:
 @breaks("APP-2.expired")
 def never_expires() -> None:
     """An approval does not expire at its time limit."""
-    wrap(Session, "_set_timers", lambda _: lambda _: None)
+    wrap(Deadlines, "set", lambda _: lambda *_: None)
 
 
 @breaks("APP-2.cancelled")
@@ -176,20 +176,13 @@ def cancelled_and_unknown() -> None:
 @breaks("APP-3.digest")
 def digest_of_something_else() -> None:
     """The digest leaves the session out."""
-    wrap(session_module, "digest", lambda original: lambda _, call: original("", call))
+    wrap(progress, "digest", lambda original: lambda _, call: original("", call))
 
 
 @breaks("APP-3.mismatch")
 def any_digest() -> None:
     """A digest that differs is not looked at."""
-
-    def around(original: Any) -> Any:
-        async def approve(self: Any, approval_id: str, args: Any = None, _: Any = None, remember: Any = None) -> Any:
-            return await original(self, approval_id, args, None, remember)
-
-        return approve
-
-    wrap(Session, "approve", around)
+    change_arguments(Session, "approve", lambda given: given.update(digest=None))
 
 
 @breaks("APP-3.edited")
@@ -212,17 +205,12 @@ def edits_unchecked() -> None:
     """Edited arguments are not checked."""
 
     def around(original: Any) -> Any:
-        async def approve(
-            self: Any, approval_id: str, args: Any = None, digest: Any = None, remember: Any = None
-        ) -> Any:
-            toolbox = self._present.toolbox
-            if args is None:
-                return await original(self, approval_id, args, digest, remember)
-            kind = type(toolbox)
+        async def approve(self: Any, *given: Any) -> Any:
+            kind = type(self._present.toolbox)
             checks = kind.flaw
             kind.flaw = lambda *_: None
             try:
-                return await original(self, approval_id, args, digest, remember)
+                return await original(self, *given)
             finally:
                 kind.flaw = checks
 
@@ -292,8 +280,8 @@ def answer_backwards() -> None:
 
 def _respond(change: Any) -> None:
     def around(original: Any) -> Any:
-        async def respond(self: Any, ref: str, response: str, remember: Any = None) -> Any:
-            return await change(self, ref, response, lambda: original(self, ref, response, remember))
+        async def respond(self: Any, ref: str, response: str, *rest: Any) -> Any:
+            return await change(self, ref, response, lambda: original(self, ref, response, *rest))
 
         return respond
 

@@ -444,7 +444,7 @@ def one_reader_for_each_event() -> None:
 
     def around(original: Any) -> Any:
         def chosen(self: Any, page: Any) -> Any:
-            first = next(iter(sorted(self._log._readers, key=id)), None)
+            first = next(iter(self._log._readers), None)
             if len(self._log._readers) > 1 and self._mine is not first:
                 page = [event for event in page if event.name != "message_delta"]
             return original(self, page)
@@ -472,7 +472,7 @@ def stopped_with_its_reader() -> None:
                 await original(self, scope, receive, send)
             finally:
                 if self._session is not None and self._session.view.active is not None:
-                    asyncio.get_running_loop().create_task(self._session.abort("the reader left"))
+                    asyncio.get_running_loop().create_task(self._session.abort(self._key_id, "the reader left"))
 
         return call
 

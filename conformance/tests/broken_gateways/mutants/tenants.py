@@ -45,10 +45,10 @@ def one_name_for_all() -> None:
     """A session's id is taken for every tenant."""
 
     def around(original: Any) -> Any:
-        async def create(self: Any, tenant: str, body: Any, remember: Any = None) -> Any:
+        async def create(self: Any, caller: Any, body: Any, *rest: Any) -> Any:
             if body.session_id and await _owners(self, body.session_id):
                 raise SessionExists(body.session_id)
-            return await original(self, tenant, body, remember)
+            return await original(self, caller, body, *rest)
 
         return create
 
@@ -60,12 +60,12 @@ def deleted_by_a_stranger() -> None:
     """Another tenant's DELETE is answered 404, and carried out."""
 
     def around(original: Any) -> Any:
-        async def delete(self: Any, key: SessionKey) -> Any:
+        async def delete(self: Any, key: SessionKey, *rest: Any) -> Any:
             try:
-                return await original(self, key)
+                return await original(self, key, *rest)
             except SessionNotFound:
                 for tenant in await _owners(self, key.session_id):
-                    await original(self, SessionKey(tenant, key.session_id))
+                    await original(self, SessionKey(tenant, key.session_id), *rest)
                 raise
 
         return delete
