@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import socket
 import threading
@@ -94,6 +95,7 @@ class Bench:
                 hooks=self._hooks(folder / "whole"),
                 timing=Timing(deadline=5.0),
             )
+        _check_operations(folder)
         shutil.rmtree(folder)
 
     def _hooks(self, folder: Path) -> Hooks:
@@ -106,6 +108,15 @@ class Bench:
             folder = self._folder / f"{self._count}-{name}"
         folder.mkdir()
         return folder
+
+
+def _check_operations(folder: Path) -> None:
+    """A mutant that stumbles over its own surgery is found out for the wrong reason: raise RuntimeError."""
+    for log in folder.rglob("gateway.log"):
+        text = log.read_text(errors="replace")
+        stumbled = re.search(r"(?:TypeError: [^\n]* argument|AttributeError: |NameError: )[^\n]*", text)
+        if stumbled and "broken_gateways" in text:
+            raise RuntimeError(f"the mutant itself is broken: {stumbled[0][:300]}")
 
 
 def _concerns(only: tuple[str, ...], rule: str) -> bool:

@@ -119,9 +119,9 @@ def deaf_to_the_signal() -> None:
     """After SIGTERM the server still takes prompts, until its grace period is over."""
 
     def around(original: Any) -> Any:
-        async def shutdown(self: Any, *args: Any) -> None:
+        async def shutdown(self: Any, **options: Any) -> None:
             await asyncio.sleep(self._grace_seconds / 2)
-            await original(self, *args)
+            await original(self, **options)
 
         return shutdown
 
@@ -133,9 +133,9 @@ def too_much_grace() -> None:
     """After SIGTERM the server gives its runs more time than it says."""
 
     def around(original: Any) -> Any:
-        async def shutdown(self: Any, *args: Any) -> None:
+        async def shutdown(self: Any, **options: Any) -> None:
             self._grace_seconds += 8
-            await original(self, *args)
+            await original(self, **options)
 
         return shutdown
 

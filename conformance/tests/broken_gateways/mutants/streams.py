@@ -444,8 +444,7 @@ def one_reader_for_each_event() -> None:
 
     def around(original: Any) -> Any:
         def chosen(self: Any, page: Any) -> Any:
-            first = next(iter(self._log._readers), None)
-            if len(self._log._readers) > 1 and self._mine is not first:
+            if not self._first:
                 page = [event for event in page if event.name != "message_delta"]
             return original(self, page)
 
@@ -453,7 +452,7 @@ def one_reader_for_each_event() -> None:
 
     def remember(original: Any) -> Any:
         async def send_events(self: Any, reader: Any, *args: Any) -> None:
-            self._mine = reader
+            self._first = self._log.readers == 1
             await original(self, reader, *args)
 
         return send_events
