@@ -48,6 +48,7 @@ class Bench:
         self._nursery = nursery
         self._folder = folder
         self._count = 0
+        self._given: set[int] = set()
         self._lock = threading.Lock()
 
     def judge(self, mutant: str | None, options: Options, *, driver: str = "scripted") -> Report:
@@ -59,7 +60,7 @@ class Bench:
     def target(self, mutant: str | None, only: tuple[str, ...] = (), *, driver: str = "scripted") -> Generator[Target]:
         """A gateway; and where they are needed, one with a rate that can be used up and one that trims its logs."""
         folder = self._new_folder(mutant or "unbroken")
-        ports, model_port = _free_ports(3), _free_ports(1)[0]
+        *ports, model_port = self._free_ports(4)
         config = _config(model_port)
         kinds: dict[str, dict[str, str]] = {"whole": {}}
         if _concerns(only, "HTTP-9"):
@@ -102,6 +103,16 @@ class Bench:
         start, stop, kill = (self._nursery.command(what, folder) for what in ("start", "stop", "kill"))
         return Hooks(start=start, stop=stop, kill=kill, restart=f"{kill} && {start}")
 
+    def _free_ports(self, count: int) -> list[int]:
+        """Ports that nothing listens on now, and that were not given out before."""
+        with self._lock, ExitStack() as held:
+            ports: list[int] = []
+            while len(ports) < count:
+                port: int = held.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
+                ports += [port] if port not in self._given else []
+                self._given.add(port)
+            return ports
+
     def _new_folder(self, name: str) -> Path:
         with self._lock:
             self._count += 1
@@ -139,10 +150,3 @@ api_key_env = "SUITE_MODEL_KEY"
 offered = ["read_file", "list_dir", "glob", "grep", "write_file", "shell", "ask_user"]
 approval = []
 """
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that nothing listens on now, all different."""
-    with ExitStack() as held:
-        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [each.getsockname()[1] for each in sockets]

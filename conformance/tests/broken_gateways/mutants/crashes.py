@@ -14,6 +14,7 @@ from cmdc_gateway.kernel import recovery
 from cmdc_gateway.kernel.turn import Turn
 from cmdc_gateway.sessions import life
 from cmdc_gateway.sessions.draft import Draft
+from cmdc_gateway.sessions.registry import Registry
 from cmdc_gateway.store.store import AppendEvents, PutApproval, PutQuestion, PutRequest, PutTool
 from cmdc_gateway.web import socket
 
@@ -116,16 +117,18 @@ def queue_forgotten() -> None:
 
 @breaks("DUR-3.refuses")
 def deaf_to_the_signal() -> None:
-    """After SIGTERM the server still takes prompts, until its grace period is over."""
+    """After SIGTERM the server still takes prompts while a run comes to its end."""
 
     def around(original: Any) -> Any:
-        async def shutdown(self: Any, **options: Any) -> None:
-            await asyncio.sleep(self._grace_seconds / 2)
-            await original(self, **options)
+        async def drain(self: Any, *args: Any, **options: Any) -> None:
+            draining = asyncio.create_task(original(self, *args, **options))
+            await asyncio.sleep(0)
+            self.services.draining = False
+            await draining
 
-        return shutdown
+        return drain
 
-    wrap(server.GatewayServer, "shutdown", around)
+    wrap(Registry, "drain", around)
 
 
 @breaks("DUR-3.exit")
