@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import re
 import shutil
 import socket
@@ -23,6 +25,8 @@ LIMITED_KEY = "key-whose-rate-is-used-up-0123456789"
 ORIGIN = "https://app.example.com"
 RPM = 30
 
+# Below those that systems give to whoever asks for any port: between a look and a start nobody comes.
+_PORTS = (18_000, 32_000)
 _MODEL = "suite:model"
 _SETTINGS = {
     "GATEWAY_RATE_LIMIT_RPM": "0",
@@ -104,14 +108,15 @@ class Bench:
         return Hooks(start=start, stop=stop, kill=kill, restart=f"{kill} && {start}")
 
     def _free_ports(self, count: int) -> list[int]:
-        """Ports that nothing listens on now, and that were not given out before."""
-        with self._lock, ExitStack() as held:
-            ports: list[int] = []
+        """Ports that nothing listens on now, that were not given out before, and that systems give to nobody."""
+        ports: list[int] = []
+        with self._lock:
             while len(ports) < count:
-                port: int = held.enter_context(socket.create_server(("127.0.0.1", 0))).getsockname()[1]
-                ports += [port] if port not in self._given else []
-                self._given.add(port)
-            return ports
+                port = random.randrange(*_PORTS)
+                with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+                    ports += [port] if port not in self._given else []
+                    self._given.add(port)
+        return ports
 
     def _new_folder(self, name: str) -> Path:
         with self._lock:

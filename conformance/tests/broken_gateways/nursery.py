@@ -206,7 +206,8 @@ def _describe_once() -> None:
 
 def _prepare_models() -> None:
     """Do what the first call of a model would wait for."""
-    from cmdc_gateway.providers.litellm import LitellmProvider, ModelTarget
+    from cmdc_gateway.providers.litellm import LitellmProvider
+    from cmdc_gateway.providers.target import ModelTarget
 
     asyncio.run(LitellmProvider(ModelTarget("openai/none")).prepare())
 

@@ -67,12 +67,23 @@ def change_arguments(owner: Any, name: str, change: Callable[[dict[str, Any]], o
 
 
 def put_before(app: Callable[[App], App]) -> None:
-    """Put an ASGI application before the gateway's."""
+    """Put an ASGI application before the gateway's, and let no stream go past it."""
 
     def around(original: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda gateway, settings: original(app(gateway), settings)
+        return lambda gateway, settings: original(_no_way_past(app(gateway)), settings)
 
     wrap(server, "app_config", around)
+
+
+def _no_way_past(app: App) -> App:
+    """Take from the gateway what it has to write to a connection directly."""
+
+    async def changed(scope: Scope, receive: Receive, send: Send) -> None:
+        transport = scope.get("extensions", {}).get("cmdc.transport", {})
+        scope["extensions"] = {"cmdc.transport": {name: does for name, does in transport.items() if name != "push"}}
+        await app(scope, receive, send)
+
+    return changed
 
 
 @dataclass(slots=True)
