@@ -80,7 +80,7 @@ def _no_way_past(app: App) -> App:
 
     async def changed(scope: Scope, receive: Receive, send: Send) -> None:
         transport = scope.get("extensions", {}).get("cmdc.transport", {})
-        scope["extensions"] = {"cmdc.transport": {name: does for name, does in transport.items() if name != "push"}}
+        scope["extensions"] = {"cmdc.transport": {name: does for name, does in transport.items() if "push" not in name}}
         await app(scope, receive, send)
 
     return changed
