@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -23,10 +24,11 @@ def _driver(mutant: Mutant) -> str:
     return "model" if mutant.requirement.startswith("MODEL-") else "scripted"
 
 
-def _selected(request: pytest.FixtureRequest, name: str) -> list[Mutant]:
-    """The mutants that this run of pytest has tests for."""
-    items = [item for item in request.session.items if item.name.startswith(name)]
-    mutants = [cast("Mutant", item.callspec.params["mutant"]) for item in items if isinstance(item, pytest.Function)]
+def _selected(request: pytest.FixtureRequest) -> list[Mutant]:
+    """The mutants that this run of pytest judges."""
+    judging = test_a_broken_gateway_fails_the_requirement_it_breaks.__name__
+    here = [item for item in request.session.items if item.path == Path(__file__) and isinstance(item, pytest.Function)]
+    mutants = [cast("Mutant", item.callspec.params["mutant"]) for item in here if item.originalname == judging]
     return sorted(mutants, key=lambda mutant: mutant.requirement not in _SLOW)
 
 
@@ -39,7 +41,7 @@ def found(request: pytest.FixtureRequest, bench: Bench) -> Iterator[dict[str, Fu
         return bench.judge(mutant.name, options, driver=_driver(mutant))
 
     with ThreadPoolExecutor(_AT_ONCE) as threads:
-        yield {mutant.name: threads.submit(judge, mutant) for mutant in _selected(request, "test_a_broken")}
+        yield {mutant.name: threads.submit(judge, mutant) for mutant in _selected(request)}
         threads.shutdown(cancel_futures=True)
 
 

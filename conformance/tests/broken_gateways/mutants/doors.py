@@ -90,7 +90,7 @@ def any_key() -> None:
     _caller(around)
 
 
-@breaks("HTTP-7.bearer")
+@breaks("HTTP-7.bearer", "WS-1.header")
 def no_bearer() -> None:
     """A key in Authorization is not seen."""
     wrap(gate, "_sent_key", lambda _: lambda headers: headers.get("x-api-key"))
