@@ -15,8 +15,9 @@ class Config:
     """Where the server is, and how long to bear with it. Times are seconds.
 
     `timeout` bounds each step of a request: connecting, sending, and each wait for a part of the answer. `max_retries`
-    is how often one request is tried again. `patience` is how long a lost stream tries to come back without getting
-    one event further, and the longest `Retry-After` that is waited out. `silence` is after how long a stream without
+    is how often one request is tried again after a fault; at 0, nothing is tried again. `patience` is how long a lost
+    stream tries to come back without getting one event further, and how long a request waits its turn under a rate
+    limit. `silence` is after how long a stream without
     even a heartbeat counts as lost.
     """
 

@@ -46,15 +46,19 @@ class Retries:
     """The tries of one request."""
 
     def __init__(self, config: Config, chance: Callable[[], float]) -> None:
+        self._retrying = config.max_retries > 0
         self._left = config.max_retries
         self._patience = config.patience
         self._backoff = Backoff(chance)
 
     def after(self, failure: CmdcError) -> float:
         """Seconds to wait before the next try. Raises the failure where there is to be none."""
-        if self._left <= 0 or not transient(failure):
+        if not self._retrying or not transient(failure):
             raise failure
-        self._left -= 1
+        if not isinstance(failure, RateLimited):  # where many share a key, waiting one's turn is no sign of a fault
+            if self._left <= 0:
+                raise failure
+            self._left -= 1
         asked = retry_after(failure)
         if asked is not None and asked > self._patience:
             raise failure

@@ -34,9 +34,10 @@ class Client:
     ) -> None:
         """Without `base_url` and `api_key`, the environment's `CMDC_BASE_URL` and `CMDC_API_KEY` are used.
 
-        Times are seconds. `timeout` bounds each step of a request, `max_retries` is how often one is tried again.
-        `patience` is how long a lost stream tries to come back without getting one event further, and the longest
-        `Retry-After` that is waited out; `silence` is after how long a stream without even a heartbeat counts as lost.
+        Times are seconds. `timeout` bounds each step of a request, `max_retries` is how often one is tried again after
+        a fault; at 0, nothing is. `patience` is how long a lost stream tries to come back without getting one event
+        further, and how long a request waits its turn under a rate limit; `silence` is after how long a stream without
+        even a heartbeat counts as lost.
         An `http_client` that is handed in is used as it is, and not closed. Raises ValueError.
         """
         config = Config.given(
