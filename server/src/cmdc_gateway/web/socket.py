@@ -104,6 +104,24 @@ class _Conversation:
     acknowledged, so that no event it causes comes before its acknowledgement (WS-4).
     """
 
+    __slots__ = (
+        "_abort",
+        "_actions",
+        "_admission",
+        "_beat",
+        "_bucket",
+        "_connection",
+        "_dropped",
+        "_log",
+        "_push",
+        "_quiet",
+        "_rate",
+        "_reader",
+        "_reset",
+        "_session",
+        "_socket",
+    )
+
     def __init__(
         self,
         socket: WebSocket,
@@ -127,7 +145,7 @@ class _Conversation:
         self._abort: Callable[[], None] = transport.get("abort", lambda: None)
         self._reset: Callable[[], None] = transport.get("reset", lambda: None)
         self._beat = Beat(
-            wake=lambda: None,
+            wake=_nothing,
             abort=self._too_slow,
             buffered=transport.get("buffered", lambda: 0),
             clock=loop.time,
@@ -303,6 +321,10 @@ class _Conversation:
                 return await actions.respond(caller, key, validated(RespondBody, data), once)
             case _:
                 return await actions.abort(caller, key, validated(AbortBody, data), once)
+
+
+def _nothing() -> None:
+    """A WebSocket's own pings are its heartbeat."""
 
 
 def _cannot(frames: bytes) -> bool:
