@@ -389,14 +389,9 @@ def haunted() -> None:
 
 
 @breaks("EP-prompt.accepted")
-def prompt_with_200() -> None:
-    """A prompt that was accepted is answered with 200."""
-
-    def change(answer: Answer) -> None:
-        if answer.status == 202:
-            answer.status = 200
-
-    change_answers(f"{_SESSION}/prompt", change)
+def accepted_for_another() -> None:
+    """A prompt that was accepted is answered with another session's id."""
+    _change_body(f"{_SESSION}/prompt", lambda body: body.update(sessionId=body["sessionId"][::-1]), method="POST")
 
 
 @breaks("EP-prompt.empty")
@@ -421,7 +416,7 @@ def never_queued() -> None:
     _change_body(f"{_SESSION}/prompt", lambda body: body.update(queued=False), method="POST")
 
 
-@breaks("EP-prompt.fifo")
+@breaks("EP-prompt.fifo", "DUR-1.prompts")
 def last_in_first_out() -> None:
     """Of the prompts that wait the newest is taken up first."""
 

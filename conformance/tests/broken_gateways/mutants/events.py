@@ -50,7 +50,7 @@ def start_before_prompt() -> None:
     _change_outcomes(change)
 
 
-@breaks("EVT-1.blocks")
+@breaks("EVT-1.blocks", "EVT-1.grammar")
 def blocks_of_one_piece() -> None:
     """Every piece of text opens a block of its own."""
 
@@ -98,10 +98,11 @@ def bad_arguments_end_the_run() -> None:
 
 @breaks("EVT-2.terminal")
 def two_ends() -> None:
-    """A run that is done is stopped as well."""
+    """A run that has called tools is stopped as well when it is done."""
 
-    def change(_: Any, __: Any, events: list[Any]) -> list[Any]:
-        return [*events, AgentAbort("aborted")] if events and isinstance(events[-1], AgentEnd) else events
+    def change(turn: Any, _: Any, events: list[Any]) -> list[Any]:
+        ends = turn.calls > 0 and events and isinstance(events[-1], AgentEnd)
+        return [*events, AgentAbort("aborted")] if ends else events
 
     _change_outcomes(change)
 

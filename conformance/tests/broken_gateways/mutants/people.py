@@ -23,7 +23,10 @@ from broken_gateways.surgery import after, change_arguments, wrap
 # -- APP-1, APP-2 ------------------------------------------------------------------------------------------------------
 
 
-@breaks("APP-1.waits")
+@breaks(
+    *("APP-1.waits", "EVT-4.not-run", "APP-2.same", "APP-2.cancelled", "APP-3.edited", "APP-3.replaced", "APP-4"),
+    *("CB-1.approval", "DUR-1.decisions", "DUR-2.waiting"),
+)
 def runs_meanwhile() -> None:
     """A call that needs approval is carried out while it waits for it."""
 
@@ -97,7 +100,7 @@ def decided_once_and_for_all() -> None:
     _decide(change)
 
 
-@breaks("APP-2.other")
+@breaks("APP-2.other", "APP-2.race", "DUR-1.decisions")
 def changed_minds() -> None:
     """Another decision than the one that was taken is answered as if it were heeded."""
 

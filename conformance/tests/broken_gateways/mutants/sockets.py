@@ -96,7 +96,7 @@ def _refuse_after_the_upgrade(status: int) -> None:
         wrap(owner, "deny", around)
 
 
-@breaks("WS-1.unauthorized")
+@breaks("WS-1.unauthorized", "WS-1.api-key", "WS-1.ticket")
 def opened_and_shut() -> None:
     """A bad credential is refused by closing the WebSocket after it was opened."""
     _refuse_after_the_upgrade(401)
@@ -262,8 +262,8 @@ def done_twice_over_a_socket() -> None:
 
 @breaks("WS-4.one")
 def acknowledged_twice() -> None:
-    """An action is acknowledged twice."""
-    change_frames(lambda frame: [frame] if "event" in frame or "error" in frame else [frame, frame])
+    """An action that has an actionId is acknowledged twice."""
+    change_frames(lambda frame: [frame, frame] if "actionId" in frame and "error" not in frame else [frame])
 
 
 @breaks("WS-4.before")

@@ -114,7 +114,8 @@ def never_ending() -> None:
 
     def around(original: Any) -> Any:
         def init(self: Any, after: int, **options: Any) -> None:
-            follow = options.get("follow") or options.get("request_id") is None
+            plain = options.get("request_id") is None and options.get("types") is None
+            follow = options.get("follow", False) or plain
             original(self, after, **{**options, "follow": follow})
 
         return init
@@ -206,7 +207,7 @@ def _without_last_event_id(scope: Any) -> None:
     scope["headers"] = [pair for pair in scope["headers"] if pair[0] != b"last-event-id"]
 
 
-@breaks("SSE-6.header")
+@breaks("SSE-6.header", "SSE-6.live")
 def one_too_far() -> None:
     """Last-Event-ID starts the stream one event too far."""
 

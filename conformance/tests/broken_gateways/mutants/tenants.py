@@ -22,7 +22,7 @@ async def _owners(registry: Any, session_id: str) -> list[str]:
     return [tenant for tenant in ("default", "other") if await store.session(SessionKey(tenant, session_id))]
 
 
-@breaks("HTTP-8.routes")
+@breaks("HTTP-8.routes", "HTTP-8.ws")
 def told_apart() -> None:
     """Another tenant's session is forbidden, and so is known to be there."""
 
