@@ -235,7 +235,7 @@ def _lenient(**options: Any) -> None:
     wrap(strict, "_DECODER", lambda _: json.JSONDecoder(**{**usual, **options}))
 
 
-@breaks("HTTP-4.number")
+@breaks("HTTP-4.number", "HTTP-4.nothing-left")
 def not_a_number() -> None:
     """NaN and infinities are read as 1."""
     _lenient(parse_constant=lambda _: 1, parse_float=lambda digits: min(float(digits), 1e300))

@@ -63,7 +63,7 @@ def any_name() -> None:
     wrap(registration, "_NAME", lambda _: Anything())
 
 
-@breaks("CB-1.replaced")
+@breaks("CB-1.replaced", "CB-3.refused")
 def first_come() -> None:
     """A tool that is registered again stays as it was."""
 
@@ -170,7 +170,7 @@ def error_is_a_result() -> None:
     _result(lambda original: lambda answer: replace(original(answer), status="ok"))
 
 
-@breaks("CB-2.validated")
+@breaks("CB-2.validated", "EVT-1.bad-arguments")
 def unchecked_arguments() -> None:
     """Arguments that the schema refuses leave the server all the same, before they are refused."""
     import asyncio

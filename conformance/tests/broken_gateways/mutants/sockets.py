@@ -262,8 +262,25 @@ def done_twice_over_a_socket() -> None:
 
 @breaks("WS-4.one")
 def acknowledged_twice() -> None:
-    """An action that has an actionId is acknowledged twice."""
-    change_frames(lambda frame: [frame, frame] if "actionId" in frame and "error" not in frame else [frame])
+    """The third action of a connection is acknowledged twice."""
+
+    def front(app: Any) -> Any:
+        async def changed(scope: Any, receive: Any, send: Any) -> None:
+            acknowledged = 0
+
+            async def through(message: Any) -> None:
+                nonlocal acknowledged
+                await send(message)
+                text = message.get("text", "") if message["type"] == "websocket.send" else ""
+                acknowledged += text.startswith('{"') and not text.startswith('{"event"')
+                if acknowledged == 3 and not text.startswith('{"event"'):
+                    await send(message)
+
+            await app(scope, receive, through if scope["type"] == "websocket" else send)
+
+        return changed
+
+    put_before(front)
 
 
 @breaks("WS-4.before")
