@@ -238,6 +238,7 @@ async def one_acknowledgement_each(case: Case) -> None:
         await socket.wait(lambda: sum(event.is_terminal for event in socket.events) == 3, "three runs did not end")
         # A fence: whatever else was to come has come before the answer to this.
         await socket.send(json.dumps({"action": "no_such_action"}))
+        await socket.wait(lambda: "error" in socket.acks[-1], "an unknown action was not refused")
         expect(len(socket.acks) == 4, f"four frames have {len(socket.acks)} acknowledgements")
 
 
