@@ -226,7 +226,7 @@ def _asked(change: Callable[[Any, Asked], Asked]) -> None:
     wrap(idempotency.Idempotency, "once", around)
 
 
-@breaks("HTTP-11.replay")
+@breaks("HTTP-11.replay", "HTTP-11.mismatch", "HTTP-11.concurrent", "WS-3.idempotency")
 def twice_done() -> None:
     """An Idempotency-Key is taken and not heeded."""
     _asked(lambda _, asked: asked._replace(key=None))

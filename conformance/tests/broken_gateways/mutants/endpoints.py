@@ -120,7 +120,7 @@ def made_again() -> None:
     wrap(Registry, "create", around)
 
 
-@breaks("EP-create.names")
+@breaks("EP-create.names", "EP-capabilities.refused")
 def unknown_tool_left_out() -> None:
     """A tool that is not offered is left out, and the session made without it."""
 
@@ -542,7 +542,7 @@ def pages_overlap() -> None:
 # -- POST …/abort ------------------------------------------------------------------------------------------------------
 
 
-@breaks("EP-abort.active")
+@breaks("EP-abort.active", "WS-3.abort")
 def wrong_reason() -> None:
     """A run that is aborted says that it was interrupted."""
     from cmdc_gateway.kernel.signals import Aborted
@@ -669,7 +669,7 @@ def tool_that_stays() -> None:
     wrap(Session, "remove_tool", around)
 
 
-@breaks("EP-capabilities.declared")
+@breaks("EP-capabilities.declared", "HTTP-1.fields")
 def another_protocol() -> None:
     """The server says that it speaks another version of the protocol."""
     _change_body("/v1/capabilities", lambda body: body.update(protocol="9.9"))

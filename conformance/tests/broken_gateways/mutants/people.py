@@ -41,7 +41,7 @@ def runs_meanwhile() -> None:
     wrap(Turn, "_open_call", around)
 
 
-@breaks("APP-1.approve")
+@breaks("APP-1.approve", "APP-2.same", "APP-3.edited", "APP-3.shown-runs", "CB-1.approval")
 def approved_in_vain() -> None:
     """A call that was approved does not run: it fails."""
 
