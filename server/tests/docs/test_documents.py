@@ -520,6 +520,7 @@ def test_every_file_that_the_architecture_names_exists() -> None:
                 "server/tests",
                 "sdk/src/cmdc_client",
                 "conformance/src/cmdc_conformance",
+                "conformance/tests",
             )
         ),
     )
