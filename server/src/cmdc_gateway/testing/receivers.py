@@ -27,7 +27,7 @@ class Receiver:
     """`async with Receiver() as receiver:` listens at `receiver.url`.
 
     It answers `answer` with `status`; `answers` are used up first, one a call, as a status and a body. While `open` is
-    not set, calls wait for it. What is not sent to `/tool` is none.
+    not set, calls wait for it.
     """
 
     answer: bytes = b'{"result": "done"}'
@@ -70,8 +70,8 @@ class Receiver:
             line, *fields = head.strip().split("\r\n")
             headers = {name.lower(): value.strip() for name, _, value in (field.partition(":") for field in fields)}
             raw = await reader.readexactly(int(headers.get("content-length", "0")))
-            if not line.partition(" ")[2].startswith("/tool"):
-                return  # somebody who looks for what listened at this port before
+            if line.startswith(("GET /healthz ", "GET /readyz ")):
+                return  # somebody waits for a gateway that had this port before
             status, answer = self.answers.pop(0) if self.answers else (self.status, self.answer)
             async with self._called:
                 self.calls.append(Call(line, headers, raw))
