@@ -12,7 +12,7 @@ from typing import Any
 from cmdc_gateway import server
 from cmdc_gateway.kernel import recovery
 from cmdc_gateway.kernel.turn import Turn
-from cmdc_gateway.sessions import life
+from cmdc_gateway.sessions import draft, life
 from cmdc_gateway.sessions.draft import Draft
 from cmdc_gateway.sessions.registry import Registry
 from cmdc_gateway.store.store import AppendEvents, PutApproval, PutQuestion, PutRequest, PutTool
@@ -43,14 +43,8 @@ def prompts_in_memory() -> None:
 @breaks("DUR-1.events")
 def text_rewritten() -> None:
     """The text that is stored is not the text that readers have seen."""
-
-    def around(original: Any) -> Any:
-        def writes(self: Any, before: Any) -> list[Any]:
-            return [_rewritten(write) if isinstance(write, AppendEvents) else write for write in original(self, before)]
-
-        return writes
-
-    wrap(Draft, "writes", around)
+    for owner in (life, draft):
+        after(owner, "AppendEvents", _rewritten)
 
 
 def _rewritten(write: AppendEvents) -> AppendEvents:

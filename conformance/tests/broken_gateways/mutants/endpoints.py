@@ -477,17 +477,26 @@ def usage_of_no_key() -> None:
 
 @breaks("EP-usage.key-id")
 def keys_told() -> None:
-    """The keyId of a key has the key's first letters in it."""
-    from cmdc_gateway.tenancy.keys import Caller, KeyRing
+    """The keyId of a key has the key in it."""
+    from cmdc_gateway.tenancy.keys import KeyRing
+
+    seen: dict[str, str] = {}
 
     def around(original: Any) -> Any:
         def caller(self: Any, key: str) -> Any:
             found = original(self, key)
-            return found and Caller(found.tenant, f"key_{key}")
+            if found is not None:
+                seen[found.key_id] = key
+            return found
 
         return caller
 
+    def change(body: dict[str, Any]) -> None:
+        for key in body["keys"]:
+            key["keyId"] = f"key_{seen.get(key['keyId'], '')}"
+
     wrap(KeyRing, "caller", around)
+    _change_body("/v1/usage", change)
 
 
 @breaks("EP-messages.history")

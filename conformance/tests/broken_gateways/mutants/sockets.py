@@ -31,11 +31,11 @@ def _admit(change: Any) -> None:
 
 @breaks("WS-1.header")
 def no_header() -> None:
-    """A key in a header opens no WebSocket."""
+    """A key in Authorization opens no WebSocket."""
 
     def around(original: Any) -> Any:
         def admit(self: Any, scope: Any) -> Any:
-            scope["headers"] = [pair for pair in scope["headers"] if pair[0] not in (b"x-api-key", b"authorization")]
+            scope["headers"] = [pair for pair in scope["headers"] if pair[0] != b"authorization"]
             return original(self, scope)
 
         return admit
@@ -169,7 +169,9 @@ def _carry_out(around: Any) -> None:
     wrap(socket._Conversation, "_carry_out", around)
 
 
-@breaks("WS-3.prompt")
+@breaks(
+    *("WS-3.prompt", "EP-prompt.accepted", "EP-prompt.fifo", "EP-messages.history", "SSE-9.own", "WS-3.idempotency")
+)
 def prompt_with_a_space() -> None:
     """The text of a prompt that comes over a WebSocket gets a space before it."""
 
@@ -217,7 +219,10 @@ def abort_in_vain() -> None:
     _carry_out(around)
 
 
-@breaks("WS-3.refusals")
+@breaks(
+    *("WS-3.refusals", "APP-2.other", "APP-2.unknown", "APP-2.expired", "APP-2.cancelled"),
+    *("ASK-1.other", "ASK-1.unknown"),
+)
 def refused_otherwise() -> None:
     """What an action is refused for over HTTP as not_found, it is refused for as forbidden over a WebSocket."""
 
