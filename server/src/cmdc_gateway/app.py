@@ -23,6 +23,7 @@ from cmdc_gateway.providers.catalog import Catalog
 from cmdc_gateway.providers.reach import Reach
 from cmdc_gateway.providers.retry import Retrying
 from cmdc_gateway.sessions.idempotency import Idempotency
+from cmdc_gateway.sessions.ids import random_ids
 from cmdc_gateway.sessions.registry import Registry
 from cmdc_gateway.sessions.services import Services
 from cmdc_gateway.sessions.settings import PLUGINS, Offer
@@ -192,7 +193,7 @@ def _services(settings: Settings, store: Store, catalog: Catalog, addresses: Add
         callbacks=CallbackClient(addresses),
         meter=Meter(settings.allowances, clock=now_ms),
         clock=now_ms,
-        new_id=lambda: secrets.token_hex(8),
+        new_id=random_ids().__next__,
         owner=f"{os.getpid()}-{secrets.token_hex(8)}",
         queued_prompts=settings.queued_prompts,
         replay_events=settings.replay_events,

@@ -58,6 +58,7 @@ async def test_each_request_is_told_at_level_debug_by_its_route_and_not_its_url(
     assert prompt["session_id"] == session_id
     assert prompt["ms"] >= 0
     assert lost["route"] is None
+    assert "session_id" not in lost, "what came before on the same connection had one"
     assert len({line["request"] for line in answered}) == len(answered)
 
 

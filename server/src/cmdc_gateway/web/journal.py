@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 import re
-import secrets
 import time
+from collections.abc import Awaitable
 
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from structlog.contextvars import bound_contextvars
+from structlog.contextvars import bind_contextvars, clear_contextvars
+
+from cmdc_gateway.sessions.ids import random_ids
 
 _SESSION = re.compile(r"/v1/sessions/([A-Za-z0-9_-]{1,128})(?:/|\Z)", re.ASCII)
 # Routes that answer before FastAPI has found out which one it is.
@@ -28,18 +30,22 @@ class Journal:
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
+        self._ids = random_ids()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        """Not a coroutine of its own, which would be kept for as long as a stream is open."""
         if scope["type"] not in ("http", "websocket"):
-            await self.app(scope, receive, send)
-            return
+            return self.app(scope, receive, send)
+        # A request has a task, and with it this context, to itself; what it is made from may be another request's.
+        clear_contextvars()
         session = _SESSION.match(scope["path"])
-        ids = {"request": secrets.token_hex(8), **({"session_id": session[1]} if session else {})}
-        with bound_contextvars(**ids):
-            if _log.is_enabled_for(logging.DEBUG):
-                await self._told(scope, receive, send)
-            else:
-                await self.app(scope, receive, send)
+        if session:
+            bind_contextvars(request=next(self._ids), session_id=session[1])
+        else:
+            bind_contextvars(request=next(self._ids))
+        if _log.is_enabled_for(logging.DEBUG):
+            return self._told(scope, receive, send)
+        return self.app(scope, receive, send)
 
     async def _told(self, scope: Scope, receive: Receive, send: Send) -> None:
         begun, status = time.perf_counter(), 0

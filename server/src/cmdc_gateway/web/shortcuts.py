@@ -68,12 +68,12 @@ class Shortcuts:
         await response(scope, receive, send)
 
     async def _prompt(self, request: Request, key: SessionKey) -> Response:
-        parsed_query(NoQuery, request.query_params)
+        _no_query(request)
         sent = await read_as(PromptBody, request)
         return await post_prompt(self._gateway, admission(request).caller, key, sent, await idempotency_key(request))
 
     async def _look(self, request: Request, key: SessionKey) -> Response:
-        parsed_query(NoQuery, request.query_params)
+        _no_query(request)
         await no_body(request)
         return await get_session(self._gateway, key)
 
@@ -81,3 +81,8 @@ class Shortcuts:
         sent = parsed_query(EventsQuery, request.query_params)
         await no_body(request)
         return await read_events(request, self._gateway, admission(request).caller, key, sent)
+
+
+def _no_query(request: Request) -> None:
+    if request.scope["query_string"]:
+        parsed_query(NoQuery, request.query_params)
