@@ -28,9 +28,9 @@ class StopWork:
 Effect = AskModel | RunTool | StopWork
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outcome:
-    """What follows from one signal: facts to commit and show, then work to start.
+    """What follows from one signal: facts to commit and show, then work to start. Never changed once made.
 
     `messages` go to the end of the history; `usage` and `cost_usd` are to be counted.
     """
