@@ -150,6 +150,8 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        # Its spans would have the URLs of requests, in which there may be a ticket or a key (HTTP-2).
+        telemetry={"tracing": False, "metrics": False, "logs": False},
         lifespan=_lifespan(gateway, keys),
         generate_unique_id_function=lambda route: route.name,
         exception_handlers={
