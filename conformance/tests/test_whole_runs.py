@@ -195,3 +195,20 @@ async def test_pytest_has_a_test_for_each_requirement(served: Served, tmp_path: 
     said = (await process.communicate())[0].decode()
 
     assert "2 passed" in said, said
+
+
+async def heard_from(gateway: Served) -> list[str]:
+    heard: list[str] = []
+    await judge(target_of(gateway), Options(profile="base", only=("EP-healthz",)), notice=heard.append)
+    return heard
+
+
+async def test_a_rate_limit_that_makes_a_run_last_is_told_before_it(tmp_path: Path) -> None:
+    async with serving(tmp_path, rate_limit_rpm=600) as gateway:  # HTTP-9
+        [sentence] = await heard_from(gateway)
+
+    assert "lets 600 requests a minute through" in sentence
+
+
+async def test_a_server_without_a_rate_limit_is_told_nothing_of_one(served: Served) -> None:
+    assert await heard_from(served) == []

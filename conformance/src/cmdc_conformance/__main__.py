@@ -29,7 +29,7 @@ def judged(arguments: list[str] | None = None) -> tuple[int, Report | None]:
     try:
         target, options = target_of(wanted), options_of(wanted)
         with LiveTable(sys.stdout, wanted.quiet) as table:
-            report = run(target, options, table.progress)
+            report = run(target, options, table.progress, _notice)
         table.show(report)
         if wanted.report is not None:
             _write(report, wanted.report)
@@ -40,6 +40,11 @@ def judged(arguments: list[str] | None = None) -> tuple[int, Report | None]:
         sys.stderr.write("cmdc-conformance: stopped\n")
         return 2, None
     return (0 if report.passed else 1), report
+
+
+def _notice(sentence: str) -> None:
+    sys.stderr.write(f"cmdc-conformance: {sentence}\n")
+    sys.stderr.flush()
 
 
 def _write(report: Report, folder: Path) -> None:

@@ -21,6 +21,8 @@ _SAID: Final = {
     "NOT_EXERCISED": "not exercised",
     "HARNESS_ERROR": "harness error",
 }
+_DRIVEN: Final = {"raw": "raw HTTP", "sdk": "the Python client", "both": "raw HTTP and the Python client"}
+_OVER: Final = {"sse": "SSE", "ws": "WebSocket", "both": "SSE and WebSocket"}
 _STYLE: Final = """
 :root { color-scheme: light dark; --ink: #1d2330; --paper: #fbfaf7; --line: #ddd8cc; --soft: #6b7280; --card: #fff;
   --PASS: #2e7d4f; --FAIL: #b3261e; --WARN: #a86500; --KNOWN: #a86500; --NOT_APPLICABLE: #8a8f98;
@@ -94,8 +96,8 @@ def _head(report: Report) -> Iterator[str]:
     yield f'<header class="verdict" {_colour("PASS" if report.passed else "FAIL")}>'
     yield f"<h1>{escape(report.address)} {escape(report.claim)}</h1>"
     yield (
-        f'<p class="soft">CMDC Gateway protocol 0.1 · profile {escape(report.profile)} · driven via {report.via}, over'
-        f" {report.transport} · the model: {report.server.driver} · seed {report.seed}</p></header>"
+        f'<p class="soft">CMDC Gateway protocol 0.1 · profile {escape(report.profile)} · driven by'
+        f" {_DRIVEN[report.via]}, over {_OVER[report.transport]} · the model: {report.server.driver} · seed {report.seed}</p></header>"
     )
     yield '<div class="bar" role="img" aria-label="how many requirements have which verdict">'
     counts = [(status, report.counts[status]) for status in _SAID if report.counts[status]]

@@ -32,6 +32,7 @@ from cmdc_conformance.wire import Http, Patience, http_client
 Via = Literal["raw", "sdk", "both"]
 Through = Literal["sse", "ws", "both"]
 Progress = Callable[[int, int, Outcome], None]
+Notice = Callable[[str], None]
 
 # One check may take so many deadlines.
 _LONGEST: Final = 12
@@ -68,17 +69,31 @@ class Options:
         return cast("tuple[Profile, ...]", tuple(names))
 
 
-def run(target: Target, options: Options | None = None, progress: Progress | None = None) -> Report:
+def run(
+    target: Target,
+    options: Options | None = None,
+    progress: Progress | None = None,
+    notice: Notice | None = None,
+) -> Report:
     """Judge a server. Raises TargetError if it cannot be judged at all."""
-    return asyncio.run(judge(target, options, progress))
+    return asyncio.run(judge(target, options, progress, notice))
 
 
-async def judge(target: Target, options: Options | None = None, progress: Progress | None = None) -> Report:
+async def judge(
+    target: Target,
+    options: Options | None = None,
+    progress: Progress | None = None,
+    notice: Notice | None = None,
+) -> Report:
     """As `run`, inside an event loop."""
-    return await _Run(target.checked(), options or Options(), progress or _silent).report()
+    return await _Run(target.checked(), options or Options(), progress or _silent, notice or _unheard).report()
 
 
 def _silent(done: int, total: int, outcome: Outcome) -> None:
+    pass
+
+
+def _unheard(sentence: str) -> None:
     pass
 
 
@@ -88,10 +103,11 @@ def client_is_installed() -> bool:
 
 
 class _Run:
-    def __init__(self, target: Target, options: Options, progress: Progress) -> None:
+    def __init__(self, target: Target, options: Options, progress: Progress, notice: Notice) -> None:
         self._target = target
         self._options = options
         self._progress = progress
+        self._notice = notice
         self._redactor = Redactor(target.keys.secrets)
         self._patience = Patience()
         self._client = http_client()
@@ -108,6 +124,11 @@ class _Run:
             suite = await stack.enter_async_context(self._suite(server))
             wanted = [each for each in self._in_profile() if each.hidden_from(server.driver) is None]
             jobs = [(each, face) for each in self._chosen(wanted, server) for face in self._faces(each)]
+            if _is_slow(server):
+                self._notice(
+                    f"the server lets {_rpm(server)} requests a minute through with a key, and {len(jobs)} checks"
+                    " have to wait for them; with the rate limit lifted this takes minutes instead of hours"
+                )
             await self._warm_up(suite)
             await self._refusals(server, suite, wanted)
             await self._run_all(suite, jobs)
@@ -335,8 +356,13 @@ _SHOWING: Final = "EVT-3"
 
 def _is_slow(server: Server) -> bool:
     """Whether the server lets so few requests through that they have to be waited for."""
+    return 0 < _rpm(server) < _FEW
+
+
+def _rpm(server: Server) -> int:
+    """How many requests a minute the server lets through with a key; 0 where there is no limit, or none is known."""
     rpm = server.limit("rpm", server.target.limits.rpm)
-    return isinstance(rpm, int) and 0 < rpm < _FEW
+    return rpm if isinstance(rpm, int) else 0
 
 
 async def _warmed_up(case: Case, http: Http) -> None:
