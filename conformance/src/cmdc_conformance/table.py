@@ -35,11 +35,13 @@ _SHORT: Final = {
 }
 Paint = Callable[[str, str], str]
 
+_TERMINAL_SECONDS: Final = 0.1
+_LOG_SECONDS: Final = 15.0
 _FACES: Final = ("raw/sse", "raw/ws", "sdk/sse", "sdk/ws")
 
 
 class LiveTable:
-    """Shows progress in one line of a terminal; where there is none, only what is not a pass."""
+    """Shows progress: in one line of a terminal, or in a line now and then where there is none."""
 
     def __init__(self, out: TextIO, quiet: bool) -> None:
         self._out = out
@@ -49,6 +51,7 @@ class LiveTable:
         self._shown = 0.0
 
     def __enter__(self) -> Self:
+        self._shown = monotonic()
         return self
 
     def __exit__(
@@ -60,13 +63,18 @@ class LiveTable:
     def progress(self, done: int, total: int, outcome: Outcome) -> None:
         """One more check was made."""
         self._counts[outcome.status] += 1
-        if self._terminal and (monotonic() - self._shown > 0.1 or done == total):
-            self._shown = monotonic()
+        pause = _TERMINAL_SECONDS if self._terminal else _LOG_SECONDS
+        if self._quiet or (monotonic() - self._shown <= pause and done < total):
+            return
+        self._shown = monotonic()
+        said = "  ".join(f"{_SHORT[name]} {number}" for name, number in sorted(self._counts.items()))
+        if self._terminal:
             width = max(10, shutil.get_terminal_size().columns - 60)
             bar = "█" * round(20 * done / total)
-            said = "  ".join(f"{_SHORT[name]} {number}" for name, number in sorted(self._counts.items()))
             self._out.write(f"\r\x1b[K{bar:░<20} {done}/{total}  {said}  {outcome.requirement[:width]}")
-            self._out.flush()
+        else:
+            self._out.write(f"{done}/{total}  {said}\n")
+        self._out.flush()
 
     def show(self, report: Report) -> None:
         """Show the report."""
