@@ -70,6 +70,7 @@ def main() -> int:
         else:
             print("\nEverything worked. To keep a gateway running, and to try it yourself:\n")
             print("  python3 -m nox -s demo -- --serve")
+            print(f"\nand then, in another terminal:\n\n{_curl(f'http://127.0.0.1:{wanted.port}')}")
     return 0
 
 
