@@ -14,6 +14,7 @@ from websockets.exceptions import ConnectionClosed
 
 from cmdc_gateway.testing.audit import Frame, Record
 from cmdc_gateway.testing.conversations import Conversation
+from cmdc_gateway.testing.streams import TERMINAL
 
 _PATIENCE_SECONDS = 15
 _LOOK_SECONDS = 0.01
@@ -39,13 +40,23 @@ class Watcher:
 
     async def until(self, event: str, nth: int = 1) -> Mapping[str, Any]:
         """The data of the first event of this name, or its nth; waits for it."""
+        return await self._until(event, lambda frame: frame.event == event, nth)
 
+    async def until_over(self, request_id: str) -> Mapping[str, Any]:
+        """The data of the terminal event of this run; waits for it."""
+
+        def is_end(frame: Frame) -> bool:
+            return frame.event in TERMINAL and frame.fields["requestId"] == request_id
+
+        return await self._until(f"the end of {request_id}", is_end, 1)
+
+    async def _until(self, what: str, wanted: Callable[[Frame], bool], nth: int) -> Mapping[str, Any]:
         def found() -> list[Frame]:
-            return [frame for frame in self.frames if frame.event == event]
+            return [frame for frame in self.frames if wanted(frame)]
 
         async with asyncio.timeout(_PATIENCE_SECONDS), self._changed:
             await self._changed.wait_for(lambda: len(found()) >= nth or self.over.is_set())
-        assert len(found()) >= nth, f"the stream ended before {event}: {[frame.event for frame in self.frames]}"
+        assert len(found()) >= nth, f"the stream ended before {what}: {[frame.event for frame in self.frames]}"
         return found()[nth - 1].fields
 
     async def ended(self) -> bool:
