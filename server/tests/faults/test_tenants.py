@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import re
 import secrets
@@ -46,9 +45,9 @@ EXAMPLES_A_RESTART = 10  # it takes half a second
 
 
 def chance_like(text: str) -> str:
-    """Other characters of chance, as many and of the same kind."""
+    """Other characters of chance, as many and of the same kind; a slash stays, for it divides paths."""
     letters = "0123456789abcdef" if set(text) <= set("0123456789abcdef") else "abcdefghijklmnopqrstuvwxyz0123456789"
-    return "".join(secrets.choice(letters) for _ in text)
+    return "".join(secrets.choice(letters) if character.isalnum() else character for character in text)
 
 
 @dataclass
@@ -180,7 +179,7 @@ class Tenants(RuleBasedStateMachine):
         tool = {"name": f"t{canary}", "description": canary, "parameters": {"type": "object"}}
         registered = await talk.post("tools", {**tool, "callbackUrl": f"http://127.0.0.1:9/{canary}"})
         kind, _, secret = registered.json()["secret"].partition("_")
-        self.things.mark(secret, base64.b64encode(secrets.token_bytes(32)).decode())
+        self.things.mark(secret, chance_like(secret[:-2]) + secret[-2:])  # the end is not free in Base64
         self.things.add("secret", f"{kind}_{secret}")
         self.things.add("tool", f"t{canary}")
         await self._converse(talk, stage, canary, once)
