@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -37,6 +38,7 @@ class Trail:
         self._clock = clock
         self._waiting: list[TrailRow] = []
         self._task: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()
 
     def note(self, action: str, **detail: Any) -> None:
         """Add a row now, or as soon as the store takes it; in the order of the calls."""
@@ -45,28 +47,25 @@ class Trail:
             self._task = asyncio.get_running_loop().create_task(self._write())
 
     async def close(self) -> None:
-        """Try once more to write what waits; what cannot be written is told in the log."""
+        """Wait for a write under way, or try once more; what the store refuses even then is told in the log."""
+        self._closing.set()
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-        try:
-            await self._flush()
-        except StoreDown:
-            _log.error("trail_incomplete", missing=[row.action for row in self._waiting])
+            await self._task
 
     async def _write(self) -> None:
         while self._waiting:
+            rows, self._waiting = self._waiting, []
             try:
-                await self._flush()
-            except StoreDown as failure:
-                _log.warning("trail_waits", reason=str(failure))
-                await asyncio.sleep(_RETRY_SECONDS)
-
-    async def _flush(self) -> None:
-        rows, self._waiting = self._waiting, []
-        try:
-            if rows:
                 await self._store.commit([AddToTrail(row) for row in rows])
-        except StoreDown:
-            self._waiting = rows + self._waiting
-            raise
+            except StoreDown as failure:
+                self._waiting = rows + self._waiting
+                if self._closing.is_set():
+                    _log.error("trail_incomplete", missing=[row.action for row in self._waiting])
+                    return
+                _log.warning("trail_waits", reason=str(failure))
+                await self._until_closing(_RETRY_SECONDS)
+
+    async def _until_closing(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._closing.wait()
