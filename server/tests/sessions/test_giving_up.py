@@ -82,3 +82,23 @@ async def test_a_prompt_that_is_refused_when_nobody_waits_any_longer(tmp_path: P
         await until_available(lambda: talk.post("abort"))
         gc.collect()
     assert complaints == []
+
+
+async def test_a_session_that_is_being_taken_up_at_the_end_is_let_go_of(tmp_path: Path) -> None:
+    """DUR-3: nothing lives on behind the end."""
+    store = SlowStore()
+    async with serving(tmp_path, store=store) as served, served.client() as client:
+        talk = await Conversation.begin(client)
+        registry = served.gateway.registry
+        finding = asyncio.create_task(registry.find(SessionKey("default", talk.id)))
+        await store.asked.wait()
+
+        closing = asyncio.create_task(registry.close())
+        for _ in range(100):  # as far as it gets by itself
+            await asyncio.sleep(0)
+        store.may.set()
+        session = await finding
+        await closing
+
+        assert session._task is not None
+        assert session._task.done()

@@ -146,6 +146,7 @@ class Registry:
         for chore in self._chores:
             chore.cancel()
         await asyncio.gather(*self._chores, return_exceptions=True)
+        await asyncio.gather(*self._opening.values(), return_exceptions=True)
         sessions, self._sessions = self._sessions, {}
         await asyncio.gather(*(session.stop() for session in sessions.values()))
 
