@@ -6,6 +6,7 @@ import base64
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+_QUOTED = 60  # so many characters at least are told of what was sent, where a message repeats it
 _CHANGING = frozenset({"date"})  # the headers that differ from one answer to the next whatever was asked
 
 
@@ -82,7 +83,8 @@ def tell_apart(foreign: Answer, unknown: Answer, twins: Mapping[str, str]) -> li
         flaws.append(f"headers {foreign.lasting()} and {unknown.lasting()}")
     body = foreign.body
     for value, twin in twins.items():
-        body = body.replace(value.encode(), twin.encode())
+        for length in range(len(value), min(len(value), _QUOTED) - 1, -1):  # a message quotes only so much of it
+            body = body.replace(value[:length].encode(), twin[:length].encode())
     if body != unknown.body:
         flaws.append(f"body {foreign.body!r} and {unknown.body!r}")
     return flaws
