@@ -68,7 +68,7 @@ async def test_streams_of_idle_sessions_end_at_once_and_cleanly(
 
         assert await close_code(open_socket) == 1012
         assert [await first.ended(), await second.ended()] == [True, True]
-        assert await stopping.exit() < 5
+        assert await stopping.exit() < 10
 
 
 async def test_a_run_that_ends_within_the_grace_period_is_read_to_its_end(
@@ -143,7 +143,7 @@ async def test_a_run_that_waits_for_a_person_does_not_hold_it_up(
             await watcher.until("agent_end")
             assert audit(await record_of(talk, watcher)) == []
     assert clean == [True, True]
-    assert took < 5
+    assert took < 10
     assert (answered.status_code, approved.status_code, len(receiver.calls)) == (200, 200, 1)
 
 
@@ -227,7 +227,7 @@ async def test_a_second_signal_ends_the_grace_period(gateway: GatewayProcess, cl
         await watcher.resume()
         await watcher.until("agent_abort")
         assert audit(await record_of(talk, watcher, accepted=accepted)) == []
-    assert took < 3
+    assert took < 10
 
 
 @with_grace(500)
@@ -297,7 +297,7 @@ async def test_many_sessions_and_streams_do_not_slow_the_exit(
         clean: list[Any] = await asyncio.gather(*(watcher.ended() for watcher in watchers))
         took = await stopping.exit()
     assert all(clean)
-    assert took < 5
+    assert took < 10
 
 
 async def test_a_request_that_the_exit_cuts_short_is_told_so() -> None:

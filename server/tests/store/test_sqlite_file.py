@@ -266,6 +266,7 @@ async def test_deleting_a_big_session_delays_nobody(path: Path) -> None:
 
     longest = 0.0
     sweeping: asyncio.Task[None] | None = None
+    begun = time.perf_counter()
     while sweeping is None or not sweeping.done():
         start = time.perf_counter()
         await store.commit([USAGE if sweeping else DeleteSession(KEY)])
@@ -273,7 +274,7 @@ async def test_deleting_a_big_session_delays_nobody(path: Path) -> None:
         sweeping = sweeping or asyncio.create_task(swept(path))
     await sweeping
 
-    assert longest < 0.25
+    assert longest < (time.perf_counter() - begun) / 2  # in one go it would be nearly all of it
     await store.close()
 
 
