@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from cmdc_conformance.findings import Outcome, Status
+from cmdc_conformance.findings import Blocked, Failed, Outcome, Status, Unreadable, owed
 from cmdc_conformance.monitors import Violation
 from cmdc_conformance.requirements import requirements
 from cmdc_conformance.verdict import Result, is_honest_pass, verdict_on, with_baseline
@@ -98,3 +98,13 @@ def test_a_known_failure_that_passes_is_a_stale_entry_and_fails() -> None:
 
     assert result.status == "FAIL"
     assert "take it out" in result.message
+
+
+def test_what_is_owed_and_does_not_come_is_a_failure() -> None:
+    with pytest.raises(Failed, match="after the restart: no event came"), owed("after the restart"):
+        raise Blocked("no event came")
+
+
+def test_what_the_client_could_not_read_says_nothing_of_what_was_owed() -> None:
+    with pytest.raises(Unreadable), owed("after the restart"):
+        raise Unreadable("the answer has a member that is not as it must be")

@@ -178,7 +178,7 @@ class Case:
             id_ = str(created.needed(201)["sessionId"])
             kind = sdk.SdkWsSession if self.face.transport == "ws" else sdk.SdkSseSession
             key = self.key_of(http, id_)
-            session = kind(id_, http, key, await client.sessions.get(id_))
+            session = kind(id_, http, key, await sdk.found(client, id_))
             try:
                 yield session
             finally:

@@ -28,6 +28,10 @@ class Blocked(Exception):
     """The check did not come to its point: what it needs first did not work."""
 
 
+class Unreadable(Blocked):
+    """The client made nothing of what came. What is wrong with that, the faces without a client say, each at its place."""
+
+
 class NotExercised(Exception):
     """The check cannot be made here: the target does not say how, or the driver cannot provoke it."""
 
@@ -74,8 +78,10 @@ def need(condition: object, message: str) -> None:
 
 @contextmanager
 def owed(promise: str = "") -> Generator[None]:
-    """What does not work in here is what the requirement promises."""
+    """What does not work in here is what the requirement promises, unless the client fell over something else."""
     try:
         yield
+    except Unreadable:
+        raise
     except Blocked as blocked:
         raise Failed(f"{promise}: {blocked}" if promise else str(blocked)) from None

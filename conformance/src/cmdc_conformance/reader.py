@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from cmdc_conformance.evidence import Evidence
-from cmdc_conformance.findings import Blocked
+from cmdc_conformance.findings import Blocked, Unreadable
 from cmdc_conformance.monitors import Event, Monitors, Transport
 
 
@@ -35,6 +35,7 @@ class Reader:
         self.events: list[Event] = []
         self.ended = False
         self.failure: str | None = None
+        self.unreadable = False
         self._watch = watch
         self._key = key
         self._deadline = deadline
@@ -89,7 +90,8 @@ class Reader:
         except TimeoutError:
             raise Blocked(f"{otherwise} within {within or self._deadline:g} s; {self._told()}") from None
         if not come():
-            raise Blocked(f"{otherwise}: the connection ended; {self._told()}")
+            ended = Unreadable if self.unreadable else Blocked
+            raise ended(f"{otherwise}: the connection ended; {self._told()}")
 
     def _told(self) -> str:
         names = [event.name for event in self.events[-6:]]

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, TypeVar
 import cmdc_client
 from cmdc_client.models import ApprovalSettings, Budget
 
-from cmdc_conformance.findings import Blocked
+from cmdc_conformance.findings import Blocked, Unreadable
 from cmdc_conformance.monitors import Event
 from cmdc_conformance.reader import Reader, Watch
 from cmdc_conformance.session import Run, Session
@@ -46,6 +46,14 @@ async def create(connected: cmdc_client.AsyncClient, patience: Patience, fields:
     return await answered(patience, "sessions.create", 201, created)
 
 
+async def found(connected: cmdc_client.AsyncClient, id_: str) -> cmdc_client.AsyncSession:
+    """The session of this id, as the client finds it. Raises Blocked."""
+    try:
+        return await connected.sessions.get(id_)
+    except cmdc_client.CmdcError as failure:
+        raise blocked("sessions.get", failure) from None
+
+
 async def waited_out(patience: Patience, call: Callable[[], Awaitable[T]]) -> T:
     """A call of the client, again when it was too early for the rate limit. Raises what the call raises."""
     while True:
@@ -65,8 +73,14 @@ async def answered(patience: Patience, what: str, status: int, call: Callable[[]
         body = {"error": refused.code, "message": refused.message, **refused.refusal.members}
         return Answer(f"the client's {what}", refused.http_status, body)
     except cmdc_client.CmdcError as failure:
-        raise Blocked(f"the client's {what}: {type(failure).__name__}: {failure}") from None
+        raise blocked(what, failure) from None
     return Answer(f"the client's {what}", status, result if isinstance(result, dict) else result.to_dict())  # pyright: ignore[reportUnknownArgumentType]
+
+
+def blocked(what: str, failure: cmdc_client.CmdcError) -> Blocked:
+    """What the client gave up with, as what stands in a check's way."""
+    kind = Unreadable if isinstance(failure, cmdc_client.ProtocolError) else Blocked
+    return kind(f"the client's {what}: {type(failure).__name__}: {failure}")
 
 
 def wire_event(event: Any) -> Event:
@@ -95,8 +109,12 @@ class SdkReader(Reader):
         self._iterated = events
 
     async def _read(self) -> None:
-        async for event in self._iterated:
-            await self.take(wire_event(event))
+        try:
+            async for event in self._iterated:
+                await self.take(wire_event(event))
+        except cmdc_client.ProtocolError:
+            self.unreadable = True
+            raise
 
 
 class _SdkSession(Session):
@@ -181,7 +199,7 @@ class SdkWsSession(_SdkSession):
                     self.http.patience, lambda: self._stack.enter_async_context(self.session.connect())
                 )
             except cmdc_client.CmdcError as failure:
-                raise Blocked(f"the client's connect: {type(failure).__name__}: {failure}") from None
+                raise blocked("connect", failure) from None
             reader = SdkReader(self._socket, "ws", self.http.watch, self.key, deadline=self.http.deadline)
             self._reader = await self._stack.enter_async_context(reader.start())
         return self._socket
