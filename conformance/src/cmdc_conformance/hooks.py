@@ -58,10 +58,14 @@ class Hooks:
         """Wait until nothing answers any more. Raises Blocked."""
         try:
             async with asyncio.timeout(within):
-                while await self._status("/healthz") is not None:
+                while await self.answers():
                     await asyncio.sleep(0.05)
         except TimeoutError:
             raise Blocked(f"the server still answers after {within:g} s") from None
+
+    async def answers(self) -> bool:
+        """Whether anything answers."""
+        return await self._status("/healthz") is not None
 
     async def _status(self, path: str) -> int | None:
         with suppress(Blocked):

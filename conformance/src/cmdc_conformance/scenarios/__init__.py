@@ -15,6 +15,7 @@ from cmdc_conformance.scenarios import runs as runs
 from cmdc_conformance.scenarios import service as service
 from cmdc_conformance.scenarios import sessions as sessions
 from cmdc_conformance.scenarios import sockets as sockets
+from cmdc_conformance.scenarios import stopping as stopping
 from cmdc_conformance.scenarios import streams as streams
 from cmdc_conformance.scenarios import strict as strict
 from cmdc_conformance.scenarios import tickets as tickets

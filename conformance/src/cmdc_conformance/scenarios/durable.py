@@ -1,24 +1,21 @@
-"""Crash and shutdown. These checks stop the server, so each is made alone."""
+"""Crashes: kill -9, and what is there after it. These checks kill the server, so each is made alone."""
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import AsyncExitStack
+from collections.abc import Sequence
 from time import monotonic
-from typing import Any
 
 from cmdc_conformance.case import Case
-from cmdc_conformance.check import SSE, WS, check
+from cmdc_conformance.check import SSE, check
 from cmdc_conformance.drivers.script import reply
-from cmdc_conformance.findings import Blocked, expect, owed
+from cmdc_conformance.findings import expect, owed
 from cmdc_conformance.hooks import Hooks
 from cmdc_conformance.monitors import Event
 from cmdc_conformance.scenarios.runs import names
 from cmdc_conformance.session import Session
-from cmdc_conformance.socket import opened
 
 
-async def _log(case: Case, session: Session) -> list[Event]:
+async def whole_log(case: Case, session: Session) -> list[Event]:
     """The whole log, once the session is idle."""
     await session.state("idle")
     async with case.http.events(session.id, session.key, follow="true", after="start") as reader:
@@ -27,6 +24,14 @@ async def _log(case: Case, session: Session) -> list[Event]:
             lambda: bool(reader.events) and reader.events[-1].id == cursor, "the log did not come to its end"
         )
         return [*reader.events]
+
+
+def expect_interrupted(log: Sequence[Event]) -> None:
+    """The last run of this log was stopped inside a call, and closed at the next start."""
+    ends = names(log)[-3:]
+    expect(ends == ["tool_execution_end", "error", "agent_abort"], f"the log ends with {', '.join(ends)}")
+    expect(log[-3].data.get("status") == "error", f"the call ended with {log[-3]}")
+    expect(log[-1].data.get("reason") == "interrupted", f"the run ended with {log[-1]}")
 
 
 def _hooks(case: Case) -> Hooks:
@@ -46,7 +51,7 @@ async def prompts_survive(case: Case) -> None:
             (await session.prompt(text)).needed(202)
         await hooks.again()
         with owed("after the restart"):
-            log = await _log(case, session)
+            log = await whole_log(case, session)
         said = [event.data["text"] for event in log if event.name == "prompt_received"]
         expect(said == [held.text, *texts], f"of 6 prompts these were taken up: {[text[:40] for text in said]}")
 
@@ -62,7 +67,7 @@ async def events_survive(case: Case) -> None:
             await hooks.again()
             seen = [*run.reader.events]
         with owed("after the restart"):
-            log = {event.id: event for event in await _log(case, session)}
+            log = {event.id: event for event in await whole_log(case, session)}
         for event in seen:
             kept = log.get(event.id)
             expect(kept is not None, f"a reader saw {event}, and the log does not have it")
@@ -107,7 +112,7 @@ async def waiting_goes_on(case: Case) -> None:
         # A run that is ended after all may say so only now: the decision shows that nothing came in between.
         (await waiting.session.decide("approve", waiting.approval)).must_be(200, why="it still waits")
         with owed("after the decision"):
-            log = await _log(case, waiting.session)
+            log = await whole_log(case, waiting.session)
         came = [event for event in log if event.seq > waiting.required.seq]
         approved = {"approvalId": waiting.approval, "status": "approved"}
         first = {name: came[0].data.get(name) for name in approved} if came else None
@@ -139,13 +144,10 @@ async def interrupted(case: Case) -> None:
         await hooks.again()
         begun = monotonic()
         with owed("after the restart"):
-            log = await _log(case, session)
+            log = await whole_log(case, session)
         seconds = monotonic() - begun
         expect(seconds < 5 * max(1.0, case.target.timing.scale), f"it took {seconds:.0f} s to close the run")
-        ends = names(log)[-3:]
-        expect(ends == ["tool_execution_end", "error", "agent_abort"], f"the log ends with {', '.join(ends)}")
-        expect(log[-3].data.get("status") == "error", f"the call ended with {log[-3]}")
-        expect(log[-1].data.get("reason") == "interrupted", f"the run ended with {log[-1]}")
+        expect_interrupted(log)
         expect(len(held.tool.calls) == 1, f"the call was made {len(held.tool.calls)} times")
 
 
@@ -159,7 +161,7 @@ async def the_queue_goes_on(case: Case) -> None:
         (await session.prompt(text)).needed(202)
         await hooks.again()
         with owed("after the restart"):
-            log = await _log(case, session)
+            log = await whole_log(case, session)
         terminal = [(event.name, event.data.get("reason")) for event in log if event.is_terminal]
         expect(terminal == [("agent_abort", "interrupted"), ("agent_end", None)], f"the runs ended with {terminal}")
 
@@ -185,87 +187,3 @@ async def answers_survive(case: Case) -> None:
     await hooks.again()
     again = (await case.http.post("/v1/sessions", case.fields(), headers=headers)).must_be(201)
     expect(again == first, f"the answer was {first}, and is {again}")
-
-
-# -- stopping ------------------------------------------------------------------------------------------------------------
-
-
-async def _until_refusing(case: Case) -> None:
-    """Wait until /readyz is 503. Raises Blocked."""
-    status: Any = None
-    try:
-        async with asyncio.timeout(case.deadline):
-            while status != 503:
-                status = (await case.nobody.get("/readyz")).status
-                await asyncio.sleep(0.02)
-    except TimeoutError:
-        raise Blocked(f"/readyz is {status} and not 503 after SIGTERM") from None
-
-
-@check("DUR-3.refuses", faces=SSE, when="alone")
-async def nothing_new(case: Case) -> None:
-    """While a run still ends, /readyz and new prompts are 503, and the run is let end."""
-    hooks = Hooks(case)
-    hooks.need("stop", "start")
-    try:
-        async with AsyncExitStack() as stack:
-            session = await stack.enter_async_context(case.session())
-            other = await stack.enter_async_context(case.session())
-            held = await stack.enter_async_context(case.held(session))
-            stopping = await hooks.stop()
-            with owed("after SIGTERM, while a run is active"):
-                await _until_refusing(case)
-            (await other.prompt(case.plain())).must_be(503, code="unavailable")
-            answer = await case.http.refused(f"{other.path}/events")
-            answer.must_be(503, code="unavailable", why="a new stream")
-            held.release()
-            with owed("a run that ends within the grace period"):
-                events = await held.run.end()
-            expect(events[-1].name == "agent_end", f"the run ended with {events[-1]}")
-            await stopping
-    finally:
-        await hooks.gone(within=_grace(case))
-        await hooks.start()
-
-
-def _grace(case: Case) -> float:
-    return float(case.server.limit("graceMs", case.target.limits.grace_ms)) / 1000 + 1 + 4 * case.target.timing.scale
-
-
-@check("DUR-3.exit", faces=SSE, when="alone")
-async def it_exits_in_time(case: Case) -> None:
-    """With an open stream and a run that does not end, it exits within its grace period and a second."""
-    hooks = Hooks(case)
-    hooks.need("stop", "start")
-    try:
-        async with (
-            case.session() as idle,
-            case.session() as session,
-            case.held(session),
-            case.http.events(idle.id, idle.key) as reader,
-        ):
-            stopping = await hooks.stop()
-            with owed("after SIGTERM, the stream of an idle session"):
-                await reader.closed()
-            with owed("after SIGTERM, with an active run"):
-                await hooks.gone(within=_grace(case))
-            await stopping
-    finally:
-        await hooks.start()
-
-
-@check("DUR-3.websocket", faces=WS, when="alone")
-async def websockets_are_told(case: Case) -> None:
-    """WebSockets are closed with 1012."""
-    hooks = Hooks(case)
-    hooks.need("stop", "start")
-    try:
-        async with case.session() as session, opened(case.http, session.id, session.key) as socket:
-            stopping = await hooks.stop()
-            with owed("after SIGTERM"):
-                await socket.closed(within=_grace(case))
-            expect(socket.close_code == 1012, f"the close code is {socket.close_code}")
-            await stopping
-            await hooks.gone(within=_grace(case))
-    finally:
-        await hooks.start()

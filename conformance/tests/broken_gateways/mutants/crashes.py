@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import replace
 from typing import Any
 
@@ -15,8 +16,9 @@ from cmdc_gateway.kernel.turn import Turn
 from cmdc_gateway.sessions import draft, life
 from cmdc_gateway.sessions.draft import Draft
 from cmdc_gateway.sessions.registry import Registry
+from cmdc_gateway.sessions.session import Session
 from cmdc_gateway.store.store import AppendEvents, PutApproval, PutQuestion, PutRequest, PutTool
-from cmdc_gateway.web import socket
+from cmdc_gateway.web import connections, socket
 
 from broken_gateways.mutant import breaks
 from broken_gateways.surgery import Answer, after, change_answers, wrap
@@ -125,18 +127,86 @@ def deaf_to_the_signal() -> None:
     wrap(Registry, "drain", around)
 
 
+# Whoever is not there any more lets no run end, ends no stream as it should, and says nothing on WebSockets.
+_GONE = ("DUR-3.refuses", "DUR-3.streams")
+
+
+def _wrap_shutdown(shutdown: Any) -> None:
+    """Put this before the end of the server: a function of the server."""
+
+    def around(original: Any) -> Any:
+        async def changed(self: Any, *args: Any, **options: Any) -> None:
+            await shutdown(self)
+            await original(self, *args, **options)
+
+        return changed
+
+    wrap(server.GatewayServer, "shutdown", around)
+
+
 @breaks("DUR-3.exit")
 def too_much_grace() -> None:
     """After SIGTERM the server gives its runs more time than it says."""
 
+    async def more(self: Any) -> None:
+        self._grace_seconds += 8
+
+    _wrap_shutdown(more)
+
+
+@breaks("DUR-3.exit", *_GONE)
+def no_grace() -> None:
+    """After SIGTERM the server ends its streams and exits at once, whatever runs."""
+
+    async def none(self: Any) -> None:
+        self._grace_seconds = 0
+
+    _wrap_shutdown(none)
+
+
+@breaks("DUR-3.exit", *_GONE, "DUR-3.websocket")
+def falls_over() -> None:
+    """At SIGTERM the server crashes."""
+
+    async def crash(self: Any) -> None:
+        os._exit(1)
+
+    _wrap_shutdown(crash)
+
+
+@breaks("DUR-3.streams")
+def idle_to_the_end() -> None:
+    """After SIGTERM the streams of idle sessions stay until all end."""
+
+    def around(_: Any) -> Any:
+        def drain(self: Any) -> None:
+            self.draining = True
+
+        return drain
+
+    wrap(connections.Connections, "drain", around)
+
+
+@breaks("DUR-3.people")
+def waits_for_people_too() -> None:
+    """After SIGTERM a run that waits for a person uses up the grace period."""
+    wrap(Session, "holds_up_exit", lambda _: property(lambda self: self.view.active is not None))
+
+
+@breaks("DUR-3.left")
+def aborted_at_the_end() -> None:
+    """A run that is open at the end of the grace period is aborted, as if somebody had wished so."""
+
     def around(original: Any) -> Any:
-        async def shutdown(self: Any, **options: Any) -> None:
-            self._grace_seconds += 8
-            await original(self, **options)
+        async def drain(self: Any, *args: Any, **options: Any) -> None:
+            await original(self, *args, **options)
+            for session in [*self._sessions.values()]:
+                if session.holds_up_exit:
+                    await session.abort("nobody")
 
-        return shutdown
+        return drain
 
-    wrap(server.GatewayServer, "shutdown", around)
+    wrap(Registry, "drain", around)
 
 
 @breaks("DUR-3.websocket")
