@@ -33,6 +33,7 @@ KEYS = {
     "first": "first-key-of-the-gateway",
     "second": "second-key-of-the-gateway",
     "revoked": "revoked-key-of-the-gateway",
+    "leaving": "leaving-key-of-the-gateway",
 }
 # What survives a crash does not depend on who answers for the model, and is judged once.
 PROFILE = {"scripted": "full", "model": "interactive,tools,ws,resume,hardening"}
@@ -58,6 +59,11 @@ def main(arguments: list[str]) -> int:
         case ["start" | "stop" | "kill" as command, folder, port]:
             place = Place(Path(folder), int(port))
             start(place) if command == "start" else end(place, signal.SIGKILL if command == "kill" else signal.SIGTERM)
+            return 0
+        case ["admit" | "revoke" as command, folder, port, model_port]:
+            place = Place(Path(folder), int(port))
+            write_config(place, int(model_port), *([KEYS["leaving"]] if command == "admit" else []))
+            end(place, signal.SIGHUP)
             return 0
         case _:
             parser = argparse.ArgumentParser(description=__doc__, add_help=False)
@@ -97,7 +103,13 @@ def unseen(report: Report) -> int:
 def target_of(place: Place, limited: Place, trimmed: Place, driver: str, model_port: int) -> str:
     """The target file, as SERVERS.md describes it."""
     command = f"'{sys.executable}' '{Path(__file__).resolve()}'"
-    hooks = "\n".join(f'{name} = "{command} {name} {place.folder} {place.port}"' for name in ("start", "stop", "kill"))
+    where = f"{place.folder} {place.port}"
+    hooks = "\n".join(
+        [
+            *(f'{name} = "{command} {name} {where}"' for name in ("start", "stop", "kill")),
+            *(f'{name} = "{command} {name} {where} {model_port}"' for name in ("admit", "revoke")),
+        ]
+    )
     keys = "\n".join(f'{name} = "{key}"' for name, key in KEYS.items())
     model = "conformance:model" if driver == "model" else "scripted:conformance"
     return f"""

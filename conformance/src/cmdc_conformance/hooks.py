@@ -36,6 +36,14 @@ class Hooks:
         await self._run("start" if self._hooks.start is not None else "restart")
         await self.serves()
 
+    async def admit(self) -> None:
+        """Let the key `leaving` in."""
+        await self._run("admit")
+
+    async def revoke(self) -> None:
+        """Take the key `leaving` away."""
+        await self._run("revoke")
+
     async def again(self) -> None:
         """By kill -9, and start."""
         self.need("kill", "start")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -16,6 +17,7 @@ from cmdc_conformance.findings import Blocked
 from cmdc_conformance.wire import Answer, Http
 
 _PIECE = 64 * 1024
+_NARROW = 4 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +37,30 @@ def head(http: Http, method: str, path: str, headers: Iterable[tuple[str, str]] 
 
 
 @asynccontextmanager
-async def connected(http: Http, **options: Any) -> AsyncGenerator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A connection to the server. Raises Blocked."""
+async def connected(
+    http: Http, *, narrow: bool = False, **options: Any
+) -> AsyncGenerator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection to the server. Raises Blocked.
+
+    One that is `narrow` holds little of what is not read, so that the server is soon the one that holds it.
+    """
     parts = urlsplit(http.url)
     secure = ssl.create_default_context() if parts.scheme == "https" else None
     port = parts.port or (443 if secure else 80)
+    made = socket.socket(socket.AF_INET6 if ":" in (parts.hostname or "") else socket.AF_INET) if narrow else None
     try:
         async with asyncio.timeout(http.deadline):
-            reader, writer = await asyncio.open_connection(parts.hostname, port, ssl=secure, **options)
+            if made is not None:
+                made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _NARROW)
+                made.setblocking(False)
+                await asyncio.get_running_loop().sock_connect(made, (parts.hostname, port))
+                options = {"sock": made, "limit": _NARROW, "server_hostname": parts.hostname if secure else None}
+                reader, writer = await asyncio.open_connection(ssl=secure, **options)
+            else:
+                reader, writer = await asyncio.open_connection(parts.hostname, port, ssl=secure, **options)
     except (OSError, TimeoutError) as failure:
+        if made is not None:
+            made.close()
         raise Blocked(f"no connection: {failure}") from None
     try:
         yield reader, writer

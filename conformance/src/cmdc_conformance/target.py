@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import astuple, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final, Literal, Self, cast, get_args, get_type_hints
 from urllib.parse import urlsplit
@@ -18,17 +18,21 @@ class TargetError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """API keys. `second` is of another tenant, `revoked` was valid once, `limited` is one whose rate may be used up."""
+    """API keys. `second` is of another tenant, `revoked` was valid once, `limited` is one whose rate may be used up.
+
+    `leaving` is of the first tenant too: the command `admit` lets it in, and `revoke` takes it away.
+    """
 
     first: str = ""
     second: str | None = None
     revoked: str | None = None
     limited: str | None = None
+    leaving: str | None = None
 
     @property
     def secrets(self) -> tuple[str, ...]:
         """All of them: none may ever come out of the server."""
-        return tuple(key for key in (self.first, self.second, self.revoked, self.limited) if key)
+        return tuple(key for key in astuple(self) if key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +67,17 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """Commands, for a shell: `start` returns at once or when the server serves; `kill` is kill -9, `stop` SIGTERM."""
+    """Commands, for a shell: `start` returns at once or when the server serves; `kill` is kill -9, `stop` SIGTERM.
+
+    `admit` and `revoke` let the key `leaving` in and take it away, while the server runs.
+    """
 
     start: str | None = None
     stop: str | None = None
     kill: str | None = None
     restart: str | None = None
+    admit: str | None = None
+    revoke: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

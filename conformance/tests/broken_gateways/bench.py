@@ -21,6 +21,7 @@ from broken_gateways.nursery import Nursery
 
 KEY = "key-of-the-first-tenant-0123456789"
 SECOND_KEY = "key-of-the-second-tenant-0123456789"
+LEAVING_KEY = "key-that-comes-and-goes-0123456789"
 LIMITED_KEY = "key-whose-rate-is-used-up-0123456789"
 ORIGIN = "https://app.example.com"
 RPM = 30
@@ -77,6 +78,8 @@ class Bench:
                 own = folder / name
                 (own / "workspace").mkdir(parents=True)
                 (own / "gateway.toml").write_text(config)
+                (own / "without.toml").write_text(config)
+                (own / "with.toml").write_text(_config(model_port, LEAVING_KEY))
                 settings = {
                     **_SETTINGS,
                     "GATEWAY_PORT": str(port),
@@ -89,7 +92,7 @@ class Bench:
                 urls[name] = gateways.enter_context(self._nursery.start(mutant, own, settings)).url
             yield Target(
                 url=urls["whole"],
-                keys=Keys(KEY, SECOND_KEY, REVOKED_KEY, LIMITED_KEY),
+                keys=Keys(KEY, SECOND_KEY, REVOKED_KEY, LIMITED_KEY, LEAVING_KEY),
                 driver="model" if driver == "model" else "scripted",
                 model=_MODEL if driver == "model" else None,
                 model_listen=f"127.0.0.1:{model_port}",
@@ -105,7 +108,11 @@ class Bench:
 
     def _hooks(self, folder: Path) -> Hooks:
         start, stop, kill = (self._nursery.command(what, folder) for what in ("start", "stop", "kill"))
-        return Hooks(start=start, stop=stop, kill=kill, restart=f"{kill} && {start}")
+        admit, revoke = (
+            f"cp '{folder}/{config}.toml' '{folder}/gateway.toml' && {self._nursery.command('hangup', folder)}"
+            for config in ("with", "without")
+        )
+        return Hooks(start=start, stop=stop, kill=kill, restart=f"{kill} && {start}", admit=admit, revoke=revoke)
 
     def _free_ports(self, count: int) -> list[int]:
         """Ports that nothing listens on now, that were not given out before, and that systems give to nobody."""
@@ -139,9 +146,11 @@ def _concerns(only: tuple[str, ...], rule: str) -> bool:
     return not only or any(requirement.startswith(rule) for requirement in only)
 
 
-def _config(model_port: int) -> str:
+def _config(model_port: int, *more_keys: str) -> str:
+    more = "\n".join(f'"{key}" = "default"' for key in more_keys)
     return f"""
 [api_keys]
+{more}
 "{KEY}" = "default"
 "{SECOND_KEY}" = "other"
 "{LIMITED_KEY}" = "limited"

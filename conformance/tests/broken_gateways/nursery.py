@@ -63,7 +63,7 @@ class Nursery:
         return gateway
 
     def command(self, what: str, folder: Path) -> str:
-        """A shell command that does something to the gateway in this folder: `start`, `kill` or `stop`."""
+        """A shell command that does something to the gateway in this folder: `start`, `kill`, `stop` or `hangup`."""
         here = Path(__file__).parent.parent
         program = f"PYTHONPATH='{here}' '{sys.executable}' -m broken_gateways.nursery"
         return f"{program} {what} '{self._place}' '{folder}'"
@@ -252,6 +252,8 @@ def _command(what: str, place: Path, folder: Path | None) -> None:
             end(folder, signal.SIGKILL)
         case "stop" if folder:
             end(folder, signal.SIGTERM)
+        case "hangup" if folder:
+            end(folder, signal.SIGHUP)
         case _:
             raise SystemExit(f"nothing is known of {what}")
 

@@ -1,5 +1,6 @@
 """Every scenario: importing this package registers its checks."""
 
+from cmdc_conformance.scenarios import closes as closes
 from cmdc_conformance.scenarios import creating as creating
 from cmdc_conformance.scenarios import cursors as cursors
 from cmdc_conformance.scenarios import doors as doors

@@ -4,17 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from time import monotonic
-from urllib.parse import urlsplit
-
-from websockets.client import ClientProtocol
-from websockets.frames import Frame, Opcode
-from websockets.uri import parse_uri
 
 from cmdc_conformance.case import Case
 from cmdc_conformance.check import WS, check
-from cmdc_conformance.findings import Blocked, Failed, NotExercised, expect, owed
-from cmdc_conformance.raw import connected
+from cmdc_conformance.findings import expect, owed
 from cmdc_conformance.scenarios.tickets import ticket_of
 from cmdc_conformance.socket import opened, refusal
 
@@ -317,44 +310,6 @@ async def a_message_that_is_too_big(case: Case) -> None:
             (await socket.act("fly", padding="x" * (most // 2))).must_be(
                 400, code="bad_request", why="it is half as big"
             )
-
-
-@check("WS-6.ping", faces=WS, when="slow")
-async def pings(case: Case) -> None:
-    """A ping comes within 20 seconds; who answers it stays connected."""
-    within = 20 + 5 * case.target.timing.scale
-    if urlsplit(case.http.url).scheme != "http":
-        raise NotExercised("needs plain HTTP")
-    async with case.session() as session, connected(case.http) as (reader, writer):
-        protocol = ClientProtocol(parse_uri(f"ws{case.http.url.removeprefix('http')}{session.path}/ws"), max_size=None)
-        request = protocol.connect()
-        for name, value in case.http.credentials.items():
-            request.headers[name] = value
-        protocol.send_request(request)
-        writer.write(b"".join(protocol.data_to_send()))
-        begun = monotonic()
-        try:
-            async with asyncio.timeout(within):
-                while piece := await reader.read(65536):
-                    protocol.receive_data(piece)
-                    for event in protocol.events_received():
-                        if isinstance(event, Frame) and event.opcode is Opcode.PING:
-                            return
-        except TimeoutError:
-            raise Failed(f"no ping came within {within:.0f} s") from None
-        except OSError as failure:
-            raise Blocked(f"the connection was lost: {failure}") from None
-        raise Failed(f"the connection was closed after {monotonic() - begun:.0f} s")
-
-
-@check("WS-6.deleted", faces=WS)
-async def the_session_goes(case: Case) -> None:
-    """Deleting the session closes its WebSockets with 4004."""
-    async with case.session() as session, opened(case.http, session.id, session.key) as socket:
-        (await case.http.delete(session.path)).needed(200)
-        with owed("after the session was deleted"):
-            await socket.closed()
-        expect(socket.close_code == 4004, f"the close code is {socket.close_code}")
 
 
 @check("WS-7", faces=WS)

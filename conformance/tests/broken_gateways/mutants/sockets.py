@@ -10,7 +10,7 @@ from typing import Any
 
 from cmdc_gateway import app, server
 from cmdc_gateway.errors import Unauthorized
-from cmdc_gateway.web import gate, socket
+from cmdc_gateway.web import connections, gate, socket
 
 from broken_gateways.mutant import breaks
 from broken_gateways.surgery import after, change_frames, put_before, wrap
@@ -369,6 +369,39 @@ def no_ping() -> None:
         return app_config
 
     wrap(server, "app_config", around)
+
+
+@breaks("WS-6.pong")
+def no_pong_needed() -> None:
+    """A ping that is not answered is forgotten."""
+
+    def around(original: Any) -> Any:
+        def app_config(*args: Any) -> Any:
+            config = original(*args)
+            config.ws_ping_timeout = None
+            return config
+
+        return app_config
+
+    wrap(server, "app_config", around)
+
+
+@breaks("WS-6.revoked")
+def refused_for_its_key() -> None:
+    """When its key is taken away a WebSocket is closed as refused."""
+    wrap(socket, "KEY_REVOKED", lambda _: 1008)
+
+
+@breaks("WS-6.revoked")
+def good_for_ever() -> None:
+    """What was opened with a key stays open when that is taken away."""
+    wrap(connections.Connections, "revoke", lambda _: lambda *_: None)
+
+
+@breaks("WS-6.slow")
+def slow_is_refused() -> None:
+    """A reader that is too slow is closed as refused."""
+    wrap(socket, "READER_TOO_SLOW", lambda _: 1008)
 
 
 @breaks("WS-6.deleted")
