@@ -24,53 +24,6 @@ EXTENDED_FIELDS: Final[Mapping[str, frozenset[str]]] = {
     "ApprovalRequired": frozenset({"callId", "digest", "expiresAt"}),
     "AgentEnd": frozenset({"costUsd"}),
 }
-EVENTS: Final = (
-    "prompt_received",
-    "agent_start",
-    "thinking_start",
-    "thinking_delta",
-    "message_start",
-    "message_delta",
-    "tool_calls",
-    "approval_required",
-    "approval_resolved",
-    "tool_execution_start",
-    "ask_user",
-    "tool_execution_end",
-    "error",
-    "agent_end",
-    "agent_abort",
-)
-TERMINAL: Final = ("agent_end", "agent_abort")
-
-STATUS_OF: Final[Mapping[str, int]] = {
-    "bad_request": 400,
-    "invalid_cursor": 400,
-    "unauthorized": 401,
-    "budget_exceeded": 402,
-    "forbidden": 403,
-    "not_found": 404,
-    "session_dead": 404,
-    "method_not_allowed": 405,
-    "request_timeout": 408,
-    "already_resolved": 409,
-    "digest_mismatch": 409,
-    "session_exists": 409,
-    "idempotency_in_progress": 409,
-    "cursor_expired": 410,
-    "payload_too_large": 413,
-    "uri_too_long": 414,
-    "unsupported_media_type": 415,
-    "create_failed": 422,
-    "registration_failed": 422,
-    "idempotency_mismatch": 422,
-    "upgrade_required": 426,
-    "rate_limited": 429,
-    "queue_full": 429,
-    "headers_too_large": 431,
-    "internal": 500,
-    "unavailable": 503,
-}
 
 
 @cache
@@ -78,6 +31,36 @@ def document(name: str) -> Mapping[str, Any]:
     """One of the published documents: openapi, asyncapi or events.schema."""
     return json.loads(files("cmdc_conformance").joinpath("contract", f"{name}.json").read_text(encoding="utf-8"))
 
+
+def _resolved(schema: Mapping[str, Any], ref: str) -> Any:
+    found: Any = schema
+    for part in ref.removeprefix("#/").split("/"):
+        found = found[part]
+    return found
+
+
+def _events() -> tuple[str, ...]:
+    events: Any = document("events.schema")
+    names = (each["$ref"].rpartition("/")[2] for each in events["oneOf"])
+    return tuple(events["$defs"][name]["properties"]["event"]["const"] for name in names)
+
+
+def _statuses() -> dict[str, int]:
+    """The examples of a refusal are named by the codes that it may have."""
+    openapi: Any = document("openapi")
+    found = {"method_not_allowed": 405}  # of no route: the contract describes this answer beside them
+    for operations in openapi["paths"].values():
+        for operation in operations.values():
+            for status, answer in operation["responses"].items():
+                described = _resolved(openapi, answer["$ref"]) if "$ref" in answer else answer
+                examples = described.get("content", {}).get("application/json", {}).get("examples", {})
+                found.update(dict.fromkeys(examples, int(status)) if int(status) >= 400 else {})
+    return found
+
+
+EVENTS: Final = _events()
+TERMINAL: Final = ("agent_end", "agent_abort")
+STATUS_OF: Final[Mapping[str, int]] = _statuses()
 
 Flaws = Callable[[Any], Iterator[str]]
 
@@ -149,13 +132,6 @@ def _patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
         )
 
     return tuple((template, pattern(template)) for template in document("openapi")["paths"])
-
-
-def _resolved(schema: Mapping[str, Any], ref: str) -> Any:
-    found: Any = schema
-    for part in ref.removeprefix("#/").split("/"):
-        found = found[part]
-    return found
 
 
 def _relaxed(schema: Any, where: Mapping[str, Any], *, drop_request_id: bool) -> Any:
