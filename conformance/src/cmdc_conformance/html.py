@@ -72,9 +72,15 @@ def page(report: Report) -> str:
     )
 
 
+def _standing(report: Report) -> str:
+    if report.passed:
+        return ""
+    return ": not conformant" if report.broken else ": not shown"
+
+
 def badge(report: Report) -> str:
     """An SVG for a README."""
-    left, right = "CMDC Gateway 0.1", report.profile if report.passed else f"{report.profile}: not conformant"
+    left, right = "CMDC Gateway 0.1", f"{report.profile}{_standing(report)}"
     widths = [round(6.6 * len(text)) + 16 for text in (left, right)]
     colour = "#2e7d4f" if report.passed else "#b3261e"
     return (

@@ -44,10 +44,17 @@ class Report:
         return is_honest_pass(self.results)
 
     @property
+    def broken(self) -> bool:
+        """Whether a MUST failed, and was not merely left open."""
+        return any(result.status == "FAIL" for result in self.results)
+
+    @property
     def claim(self) -> str:
         """What may be said of the server."""
         judged = f"{self.profile}{' (a part of it)' if self.only else ''}"
-        return f"conforms to {judged}" if self.passed else f"does not conform to {judged}"
+        if self.passed:
+            return f"conforms to {judged}"
+        return f"{'does not' if self.broken else 'is not shown to'} conform to {judged}"
 
     @property
     def counts(self) -> Counter[str]:

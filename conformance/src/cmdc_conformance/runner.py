@@ -109,7 +109,7 @@ class _Run:
         self._progress = progress
         self._notice = notice
         self._redactor = Redactor(target.keys.secrets)
-        self._patience = Patience()
+        self._patience = Patience(notice)
         self._client = http_client()
         self._violations: list[Violation] = []
         self._outcomes: list[Outcome] = []
@@ -126,8 +126,8 @@ class _Run:
             jobs = [(each, face) for each in self._chosen(wanted, server) for face in self._faces(each)]
             if _is_slow(server):
                 self._notice(
-                    f"the server lets {_rpm(server)} requests a minute through with a key, and {len(jobs)} checks"
-                    " have to wait for them; with the rate limit lifted this takes minutes instead of hours"
+                    f"the server lets {_rpm(server)} requests a minute through with a key, and {_checks(len(jobs))}"
+                    " to wait for them; with the rate limit lifted this takes minutes instead of hours"
                 )
             await self._warm_up(suite)
             await self._refusals(server, suite, wanted)
@@ -363,6 +363,10 @@ def _rpm(server: Server) -> int:
     """How many requests a minute the server lets through with a key; 0 where there is no limit, or none is known."""
     rpm = server.limit("rpm", server.target.limits.rpm)
     return rpm if isinstance(rpm, int) else 0
+
+
+def _checks(number: int) -> str:
+    return "1 check has" if number == 1 else f"{number} checks have"
 
 
 async def _warmed_up(case: Case, http: Http) -> None:

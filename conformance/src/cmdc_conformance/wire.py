@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from time import monotonic
@@ -20,6 +20,10 @@ from cmdc_conformance.reader import Reader, Watch
 from cmdc_conformance.sse import Comment, Flaw, Frame, StrictParser
 
 JsonObject = dict[str, Any]
+
+# A wait of so many seconds is told of, unless one was told of in the last minute.
+_LONG_WAIT: Final = 3.0
+_BETWEEN_NOTICES: Final = 60.0
 
 # Idle connections are given up before a server may give them up, in the moment in which they are used.
 _NO_LIMITS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=50, keepalive_expiry=1.0)
@@ -65,15 +69,29 @@ class Answer:
 
 
 class Patience:
-    """How long was waited because the server asked for it."""
+    """How long was waited because the server asked for it. `notice` hears of it, now and then, where that is long."""
 
-    def __init__(self) -> None:
+    def __init__(self, notice: Callable[[str], None], clock: Callable[[], float] = monotonic) -> None:
         self.waited = 0.0
+        self._notice = notice
+        self._clock = clock
+        self._told: float | None = None
 
     async def sleep(self, seconds: float) -> None:
         """Wait as long as a 429 says."""
         self.waited += seconds
+        self._tell(seconds)
         await asyncio.sleep(seconds)
+
+    def _tell(self, seconds: float) -> None:
+        now = self._clock()
+        if seconds < _LONG_WAIT or (self._told is not None and now - self._told < _BETWEEN_NOTICES):
+            return
+        self._told = now
+        self._notice(
+            f"the server answers 429 and asks for {seconds:.0f} s of patience: the suite waits"
+            " (with the rate limit lifted it would not have to)"
+        )
 
 
 class Http:
