@@ -14,12 +14,13 @@ from typing import Any, Final
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
+from hypothesis.errors import Flaky
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from cmdc_conformance import strategies
 from cmdc_conformance.case import Case
 from cmdc_conformance.evidence import REPLAY
-from cmdc_conformance.findings import Failed
+from cmdc_conformance.findings import Blocked, Failed
 from cmdc_conformance.player import Player, Step
 
 _STEPS = strategies.steps()
@@ -40,6 +41,7 @@ class Trial:
         self._loop = asyncio.get_running_loop()
         self._until = 0.0
         self._failure: Failed | None = None
+        self._blocked: Blocked | None = None
         self._steps: list[Any] = []
 
     def play(self, work: Coroutine[Any, Any, None], steps: Sequence[Any]) -> None:
@@ -55,6 +57,9 @@ class Trial:
             if self._failure is None or len(str(steps)) <= len(str(self._steps)):
                 self._failure, self._steps = failed, [*steps]
             raise
+        except Blocked as blocked:
+            self._blocked = blocked
+            raise
 
     def do(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine."""
@@ -64,6 +69,10 @@ class Trial:
         """Let Hypothesis draw. Raises Failed, with the smallest that shows it, kept so that it can be played again."""
         try:
             await asyncio.to_thread(_without_enough, test)
+        except Flaky:
+            # What stood in the way once, and not when Hypothesis tried it again, stood in the way all the same.
+            if self._failure is None:
+                raise self._blocked or Blocked("what was drawn went differently when it was tried again") from None
         except Exception:
             if self._failure is None:
                 raise

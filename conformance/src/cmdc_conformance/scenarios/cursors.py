@@ -8,7 +8,7 @@ from typing import Any
 from cmdc_conformance.case import Case
 from cmdc_conformance.check import SSE, check
 from cmdc_conformance.drivers.script import reply
-from cmdc_conformance.findings import NotApplicable, NotExercised, expect, owed
+from cmdc_conformance.findings import Blocked, NotApplicable, NotExercised, expect, owed
 from cmdc_conformance.monitors import Event
 from cmdc_conformance.scenarios.runs import names
 from cmdc_conformance.scenarios.streams import finished
@@ -230,13 +230,20 @@ async def a_trimmed_cursor(case: Case) -> None:
 # -- one run, some types -------------------------------------------------------------------------------------------------
 
 
+def _request_of(event: Event) -> str:
+    request = event.data.get("requestId")
+    if not isinstance(request, str):
+        raise Blocked(f"an event does not say which request it is of: {event}")
+    return request
+
+
 @check("SSE-8.run", faces=SSE)
 async def one_run(case: Case) -> None:
     """?requestId= brings a run whole, though it was read and others came after it."""
     async with case.session() as session:
         runs = [await session.ran(case.plain(f"{number}.")) for number in range(3)]
         for run in runs:
-            request = str(run[0].data["requestId"])
+            request = _request_of(run[0])
             async with case.http.events(session.id, session.key, requestId=request) as reader:
                 with owed(f"requestId={request}"):
                     came = await reader.closed()
@@ -248,7 +255,7 @@ async def no_such_run(case: Case) -> None:
     """An unknown requestId is 404."""
     async with case.session() as session:
         events = await session.ran(case.plain())
-        request = str(events[0].data["requestId"])
+        request = _request_of(events[0])
         answer = await case.http.refused(f"{session.path}/events?requestId={request}x")
         answer.must_be(404, code="not_found")
         async with case.http.opened(f"{session.path}/events?requestId={request}") as response:

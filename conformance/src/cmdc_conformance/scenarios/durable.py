@@ -8,7 +8,7 @@ from time import monotonic
 from cmdc_conformance.case import Case
 from cmdc_conformance.check import SSE, check
 from cmdc_conformance.drivers.script import reply
-from cmdc_conformance.findings import expect, owed
+from cmdc_conformance.findings import Blocked, NotExercised, expect, owed
 from cmdc_conformance.hooks import Hooks
 from cmdc_conformance.monitors import Event
 from cmdc_conformance.scenarios.runs import names
@@ -20,9 +20,12 @@ async def whole_log(case: Case, session: Session) -> list[Event]:
     await session.state("idle")
     async with case.http.events(session.id, session.key, follow="true", after="start") as reader:
         cursor = (await session.info()).needed(200)["cursor"]
-        await reader.wait(
-            lambda: bool(reader.events) and reader.events[-1].id == cursor, "the log did not come to its end"
-        )
+        try:
+            await reader.wait(
+                lambda: bool(reader.events) and reader.events[-1].id == cursor, "the log did not come to its end"
+            )
+        except Blocked as blocked:  # that the cursor is the end of the log is another requirement
+            raise NotExercised(f"{blocked}; the session's cursor is {cursor}") from None
         return [*reader.events]
 
 

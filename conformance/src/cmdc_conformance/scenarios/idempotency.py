@@ -93,7 +93,7 @@ async def what_a_key_is(case: Case) -> None:
         answer.must_be(400, code="bad_request", why=f"Idempotency-Key {wrong!r:.20}")
     right = case.fresh().ljust(255, "~")
     (await case.http.post("/v1/sessions", case.fields(), headers={"Idempotency-Key": right})).must_be(
-        201, why="255 are allowed"
+        200, 201, why="255 are allowed"
     )
 
 
@@ -103,4 +103,4 @@ async def refusals_are_forgotten(case: Case) -> None:
     headers = _key(case)
     wrong = await case.http.post("/v1/sessions", case.fields(tools=["no_such_tool"]), headers=headers)
     wrong.needed(422)
-    (await case.http.post("/v1/sessions", case.fields(), headers=headers)).must_be(201, why="the first had no effect")
+    (await case.http.post("/v1/sessions", case.fields(), headers=headers)).needed(201)

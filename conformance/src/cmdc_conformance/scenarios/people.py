@@ -109,7 +109,7 @@ async def an_unknown_approval(case: Case) -> None:
         for action in ("approve", "reject"):
             answer = await waiting.session.decide(action, f"{waiting.approval}x")
             answer.must_be(404, code="not_found")
-        (await waiting.session.decide("approve", waiting.approval)).must_be(200, why="this one waits")
+        (await waiting.session.decide("approve", waiting.approval)).needed(200)
         await waiting.run.end()
 
 
@@ -319,7 +319,7 @@ async def one_of_the_options(case: Case) -> None:
         (await session.respond(ref, "green")).must_be(400, code="bad_request", why="green is no option")
         state = (await session.info()).needed(200).get("state")
         expect(state == "waiting_input", f"after an answer that was refused the session is {state}")
-        (await session.respond(ref, "blue")).must_be(200, why="blue is an option")
+        (await session.respond(ref, "blue")).needed(200)
         await run.end()
 
 
@@ -353,5 +353,5 @@ async def an_unknown_question(case: Case) -> None:
     async with case.question() as (session, run, asked):
         ref = str(asked.data["ref"])
         (await session.respond(f"{ref}x", "blue")).must_be(404, code="not_found")
-        (await session.respond(ref, "blue")).must_be(200, why="this one waits")
+        (await session.respond(ref, "blue")).needed(200)
         await run.end()

@@ -69,7 +69,7 @@ async def fields_of_a_registration(case: Case) -> None:
         ]
         for body in wrong:
             (await case.http.post(f"{session.path}/tools", body)).must_be(400, code="bad_request", why=f"{body}"[:200])
-        (await session.register(right)).must_be(201, why="this one is right")
+        (await session.register(right)).needed(201)
 
 
 @check("CB-1.values")
@@ -98,7 +98,7 @@ async def values_of_a_registration(case: Case) -> None:
             {"timeoutMs": 300_000},
             {"parameters": {"type": "object"}},
         ):
-            (await session.register({**right, **members})).must_be(201, why=f"{members}")
+            (await session.register({**right, **members})).needed(201)
 
 
 @check("CB-1.replaced", faces=RAW)
@@ -399,7 +399,7 @@ async def secrets_that_are_none(case: Case) -> None:
                 f"{session.path}/tools", case.tool("get_weather", hosted, secret=wrong), secret=True
             )
             answer.must_be(422, code="registration_failed", why=f"the secret {wrong[:20]!r}…")
-        (await session.register(case.tool("get_weather", hosted, secret=_secret()))).must_be(201, why="this is one")
+        (await session.register(case.tool("get_weather", hosted, secret=_secret()))).needed(201)
 
 
 def _failing_first(times: int) -> Behaviour:
@@ -488,4 +488,4 @@ async def names_in_addresses(case: Case) -> None:
             (await session.register(case.tool("get_weather", url))).must_be(
                 422, code="registration_failed", why=f"{who} in the address"
             )
-        (await session.register(case.tool("get_weather", hosted))).must_be(201, why="without it")
+        (await session.register(case.tool("get_weather", hosted))).needed(201)
