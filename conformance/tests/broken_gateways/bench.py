@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import random
 import re
+import secrets
 import shutil
 import socket
 import threading
@@ -27,7 +27,7 @@ ORIGIN = "https://app.example.com"
 RPM = 30
 
 # Below those that systems give to whoever asks for any port: between a look and a start nobody comes.
-_PORTS = (18_000, 32_000)
+_PORTS = range(18_000, 32_000)
 _MODEL = "suite:model"
 _SETTINGS = {
     "GATEWAY_RATE_LIMIT_RPM": "0",
@@ -35,14 +35,14 @@ _SETTINGS = {
     "GATEWAY_CORS_ORIGINS": ORIGIN,
     "GATEWAY_HEARTBEAT_MS": "500",
     "GATEWAY_GRACE_MS": "2000",
-    "GATEWAY_HEADER_TIMEOUT_MS": "2000",
-    "GATEWAY_BODY_TIMEOUT_MS": "2000",
+    "GATEWAY_HEADER_TIMEOUT_MS": "4000",
+    "GATEWAY_BODY_TIMEOUT_MS": "4000",
     "GATEWAY_MODEL_RETRY_MS": "50,100",
     "GATEWAY_QUEUED_PROMPTS": "20",
     "GATEWAY_LOG_LEVEL": "error",
 }
 _LIMITS = Limits(
-    header_timeout_ms=2000, body_timeout_ms=2000, queued_prompts=20, heartbeat_ms=500, grace_ms=2000, rpm=RPM
+    header_timeout_ms=4000, body_timeout_ms=4000, queued_prompts=20, heartbeat_ms=500, grace_ms=2000, rpm=RPM
 )
 
 
@@ -119,7 +119,7 @@ class Bench:
         ports: list[int] = []
         with self._lock:
             while len(ports) < count:
-                port = random.randrange(*_PORTS)
+                port = secrets.choice(_PORTS)  # `random` is seeded, and Hypothesis minds who else uses it
                 with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
                     ports += [port] if port not in self._given else []
                     self._given.add(port)

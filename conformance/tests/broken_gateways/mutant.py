@@ -14,6 +14,7 @@ class Mutant:
 
     `requirement` must fail because of it. `entails` are others that cannot hold either, because they say the same thing
     in other words. `shown_by` are requirements whose checks do what the fault shows itself in, where a monitor watches.
+    `hidden_from_sdk` says why the fault does not show to whoever uses the Python client, where it does not.
     """
 
     name: str
@@ -22,19 +23,23 @@ class Mutant:
     fault: str
     operate: Operation
     shown_by: tuple[str, ...] = ()
+    hidden_from_sdk: str | None = None
 
 
 MUTANTS: dict[str, Mutant] = {}
 
 
-def breaks(requirement: str, *entails: str, shown_by: Sequence[str] = ()) -> Callable[[Operation], Operation]:
+def breaks(
+    requirement: str, *entails: str, shown_by: Sequence[str] = (), hidden_from_sdk: str | None = None
+) -> Callable[[Operation], Operation]:
     """A mutant; the function's docstring is its fault."""
 
     def enlist(operation: Operation) -> Operation:
         name = operation.__name__
         assert name not in MUTANTS, f"there are two mutants {name}"
         assert operation.__doc__, f"the mutant {name} does not say what is wrong with it"
-        MUTANTS[name] = Mutant(name, requirement, frozenset(entails), operation.__doc__, operation, tuple(shown_by))
+        coupled, shown = frozenset(entails), tuple(shown_by)
+        MUTANTS[name] = Mutant(name, requirement, coupled, operation.__doc__, operation, shown, hidden_from_sdk)
         return operation
 
     return enlist

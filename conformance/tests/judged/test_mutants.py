@@ -10,6 +10,7 @@ from typing import cast
 import pytest
 from broken_gateways.bench import Bench
 from broken_gateways.mutants import MUTANTS, Mutant
+from cmdc_conformance.check import checks
 from cmdc_conformance.report import Report
 from cmdc_conformance.requirements import requirements
 from cmdc_conformance.runner import Options
@@ -24,12 +25,23 @@ def _driver(mutant: Mutant) -> str:
     return "model" if mutant.requirement.startswith("MODEL-") else "scripted"
 
 
+def _concerns_the_client(mutant: Mutant) -> bool:
+    """Whether what is broken is judged through the client too."""
+    faces = [face for check in checks().values() if check.requirement == mutant.requirement for face in check.faces]
+    return any(face.via == "sdk" for face in faces)
+
+
+_SEEN_BY_THE_CLIENT = {name: mutant for name, mutant in MUTANTS.items() if _concerns_the_client(mutant)}
+
+
 def _selected(request: pytest.FixtureRequest) -> list[Mutant]:
     """The mutants that this run of pytest judges."""
-    judging = test_a_broken_gateway_fails_the_requirement_it_breaks.__name__
+    judging = {
+        each.__name__ for each in (test_a_broken_gateway_fails_the_requirement_it_breaks, test_the_client_shows_it)
+    }
     here = [item for item in request.session.items if item.path == Path(__file__) and isinstance(item, pytest.Function)]
-    mutants = [cast("Mutant", item.callspec.params["mutant"]) for item in here if item.originalname == judging]
-    return sorted(mutants, key=lambda mutant: mutant.requirement not in _SLOW)
+    chosen = {cast("Mutant", item.callspec.params["mutant"]).name for item in here if item.originalname in judging}
+    return sorted((MUTANTS[name] for name in chosen), key=lambda mutant: mutant.requirement not in _SLOW)
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +49,8 @@ def found(request: pytest.FixtureRequest, bench: Bench) -> Iterator[dict[str, Fu
     """What the suite says of each mutant when it looks at nothing but the requirement that is broken."""
 
     def judge(mutant: Mutant) -> Report:
-        options = Options(profile="full", via="raw", only=(mutant.requirement, *mutant.shown_by))
+        via = "both" if mutant.name in _SEEN_BY_THE_CLIENT else "raw"
+        options = Options(profile="full", via=via, only=(mutant.requirement, *mutant.shown_by))
         return bench.judge(mutant.name, options, driver=_driver(mutant))
 
     with ThreadPoolExecutor(_AT_ONCE) as threads:
@@ -58,10 +71,28 @@ def control(bench: Bench) -> dict[str, str]:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("mutant", MUTANTS.values(), ids=list(MUTANTS))
 def test_a_broken_gateway_fails_the_requirement_it_breaks(mutant: Mutant, found: dict[str, Future[Report]]) -> None:
-    report = found[mutant.name].result()
+    result = found[mutant.name].result().result(mutant.requirement)
 
-    status = {result.id: f"{result.status} {result.message}" for result in report.results}
-    assert status[mutant.requirement].startswith(("FAIL", "WARN")), mutant.fault
+    assert result.status in ("FAIL", "WARN"), f"{mutant.fault} {result.status}: {result.message}"
+    failing = {outcome.face.partition("/")[0] for outcome in result.outcomes if outcome.status == "FAIL"}
+    assert failing != {"sdk"}, "it shows through the client alone"
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("mutant", _SEEN_BY_THE_CLIENT.values(), ids=list(_SEEN_BY_THE_CLIENT))
+def test_the_client_shows_it(mutant: Mutant, found: dict[str, Future[Report]]) -> None:
+    """Unless it hides it, and the mutant says why; then it must not show."""
+    outcomes = found[mutant.name].result().result(mutant.requirement).outcomes
+
+    said = {outcome.face: outcome.status for outcome in outcomes if outcome.face.startswith("sdk")}
+    assert said, "nothing was judged through the client"
+    assert ("FAIL" in said.values()) is (mutant.hidden_from_sdk is None), f"{said}; hidden: {mutant.hidden_from_sdk}"
+
+
+def test_what_is_hidden_from_the_client_is_judged_through_it() -> None:
+    hidden = {name for name, mutant in MUTANTS.items() if mutant.hidden_from_sdk is not None}
+
+    assert hidden <= set(_SEEN_BY_THE_CLIENT)
 
 
 @pytest.mark.timeout(300)

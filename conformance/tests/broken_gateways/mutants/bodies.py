@@ -35,7 +35,7 @@ def plain_text() -> None:
     change_answers(r"/v1/sessions/[^/]+/stats", change)
 
 
-@breaks("HTTP-1.fields", shown_by=["EP-session.get"])
+@breaks("HTTP-1.fields", "EP-session.get", shown_by=["EP-session.get"])
 def snake_case() -> None:
     """A session's figures are in snake_case."""
 
@@ -46,7 +46,7 @@ def snake_case() -> None:
     change_answers(r"/v1/sessions/[^/]+", change, method="GET")
 
 
-@breaks("HTTP-2.body", shown_by=["HTTP-6.wrong-method"])
+@breaks("HTTP-2.body", "HTTP-6.wrong-method", shown_by=["HTTP-6.wrong-method"])
 def error_of_the_framework() -> None:
     """A wrong method is answered with the web framework's own body."""
 
@@ -210,13 +210,17 @@ def array_taken() -> None:
     wrap(dependencies, "parse_object", around)
 
 
+# What is escaped itself is text of a script, and no half of anything.
+_HALVES = rb"(?<!\\)(?:\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]..)"
+
+
 @breaks("HTTP-4.surrogate")
 def half_a_character() -> None:
     """Half of a surrogate pair is read, and replaced."""
 
     def around(original: Any) -> Any:
         def parse_object(raw: bytes) -> Any:
-            text = re.sub(rb"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]..", b"?", raw)
+            text = re.sub(_HALVES, b"?", raw)
             return original(text)
 
         return parse_object

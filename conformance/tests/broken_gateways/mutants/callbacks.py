@@ -36,7 +36,7 @@ def created_otherwise() -> None:
     change_answers(r"/v1/sessions/[^/]+/tools", change, method="POST")
 
 
-@breaks("CB-1.fields")
+@breaks("CB-1.fields", "HTTP-3.unknown-field")
 def tool_without_a_description() -> None:
     """A tool without a description, or of more fields than are known, is registered."""
 
@@ -261,7 +261,7 @@ def any_length() -> None:
 # -- CB-4 --------------------------------------------------------------------------------------------------------------
 
 
-@breaks("CB-4.signature")
+@breaks("CB-4.signature", "CB-4.made-secret")
 def signed_wrongly() -> None:
     """A call is signed over something else than its body."""
 

@@ -19,7 +19,7 @@ from broken_gateways.mutant import breaks
 from broken_gateways.surgery import change_arguments, wrap
 
 
-@breaks("MTR-1.counted")
+@breaks("MTR-1.counted", "EP-session.counts", "EP-stats", "EP-usage.figures", "MTR-1.failed", "MTR-1.aborted")
 def counted_twice() -> None:
     """The tokens of a model call are counted twice."""
 
@@ -54,7 +54,7 @@ def failures_for_free() -> None:
     _forget("ModelFailed")
 
 
-@breaks("MTR-1.aborted")
+@breaks("MTR-1.aborted", "MTR-1.counted")
 def aborted_for_free() -> None:
     """What a run had used is taken back when it is stopped."""
     _forget("Aborted")

@@ -36,13 +36,13 @@ def _lose(lost: Any) -> None:
     wrap(Draft, "writes", around)
 
 
-@breaks("DUR-1.prompts")
+@breaks("DUR-1.prompts", "DUR-2.queue")
 def prompts_in_memory() -> None:
     """A prompt that waits is not stored before it is taken up."""
     _lose(lambda write: isinstance(write, PutRequest) and write.row.status == "queued")
 
 
-@breaks("DUR-1.events")
+@breaks("DUR-1.events", "EVT-7.identical")
 def text_rewritten() -> None:
     """The text that is stored is not the text that readers have seen."""
     for owner in (life, draft):
@@ -57,13 +57,13 @@ def _rewritten(write: AppendEvents) -> AppendEvents:
     return AppendEvents(write.key, tuple(events))
 
 
-@breaks("DUR-1.decisions")
+@breaks("DUR-1.decisions", "APP-2.same", "APP-2.other", "APP-2.expired", "APP-2.cancelled")
 def decisions_in_memory() -> None:
     """What was decided is not stored."""
     _lose(lambda write: isinstance(write, PutApproval) and write.row.status != "pending")
 
 
-@breaks("DUR-1.tools")
+@breaks("DUR-1.tools", "APP-4")
 def tools_in_memory() -> None:
     """A tool that is registered is not stored."""
     _lose(lambda write: isinstance(write, PutTool))
@@ -81,7 +81,7 @@ def nothing_waits() -> None:
     wrap(recovery.Remains, "only_waits", lambda _: property(lambda _: False))
 
 
-@breaks("DUR-2.interrupted")
+@breaks("DUR-2.interrupted", "EVT-9.calls", "DUR-3.left")
 def lost_in_silence() -> None:
     """After a restart a run that was interrupted is stopped without closing what it left open."""
     from cmdc_gateway.kernel.effects import Outcome
@@ -99,7 +99,7 @@ def lost_in_silence() -> None:
     wrap(Turn, "_left_open", around)
 
 
-@breaks("DUR-2.queue")
+@breaks("DUR-2.queue", "DUR-1.prompts")
 def queue_forgotten() -> None:
     """After a restart the prompts that waited behind an interrupted run are forgotten."""
 
@@ -215,7 +215,7 @@ def going_away() -> None:
     wrap(socket, "RESTARTING", lambda _: 1001)
 
 
-@breaks("DUR-4")
+@breaks("DUR-4", "HTTP-1.fields")
 def indestructible() -> None:
     """The durability that is named is none that the protocol knows."""
 

@@ -55,13 +55,13 @@ def _retrying(**instead: Any) -> None:
     wrap(Retrying, "__init__", around)
 
 
-@breaks("MODEL-retry.transient")
+@breaks("MODEL-retry.transient", "EVT-2.failure")
 def gives_up_at_once() -> None:
     """A failure that may pass ends the run."""
     _retrying(delays=())
 
 
-@breaks("MODEL-retry.final")
+@breaks("MODEL-retry.final", "EVT-2.failure", "MODEL-retry.at-once")
 def failure_told_as_an_end() -> None:
     """A failure that stays ends the run as if the model had nothing to say."""
     from cmdc_gateway.kernel.signals import ModelFinished
@@ -92,7 +92,7 @@ def stubborn() -> None:
     wrap(provider.ModelError, "__init__", around)
 
 
-@breaks("MODEL-retry.cut")
+@breaks("MODEL-retry.cut", "EVT-2.failure")
 def cut_and_done() -> None:
     """An answer that is cut off is taken for a whole one."""
     from cmdc_gateway.kernel.signals import ModelFinished
