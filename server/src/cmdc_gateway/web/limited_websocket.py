@@ -109,6 +109,8 @@ class LimitedWebSocketProtocol(WebSocketsSansIOProtocol):
 
     async def send(self, message: ASGISendEvent) -> None:
         await super().send(message)
+        if message["type"] == "websocket.accept":
+            del self.request, self.response  # read no more, and all their headers with them
         if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
             self.handshake_complete = True  # else uvicorn takes the refusal for no answer, and logs an error each time
 
