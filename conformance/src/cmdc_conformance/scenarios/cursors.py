@@ -102,14 +102,16 @@ async def from_now_on(case: Case) -> None:
         expect(events[0].name == "prompt_received" and events[0].data["text"] == text, f"it begins with {events[0]}")
 
 
+# Where a run is that is held.
+_HELD = "tool_execution_start"
+
+
 @check("SSE-6.live", faces=SSE)
 async def taken_up_in_the_midst(case: Case) -> None:
     """A reader that loses its connection again and again has in the end what the log has."""
     pieces = [f"{number} " for number in range(30)]
-    async with case.session() as session:
-        text = case.script(reply(*pieces, delay_ms=10))
-        session.noted(text)
-        (await session.prompt(text)).needed(202)
+    rest = reply(*pieces[20:], delay_ms=10)
+    async with case.session() as session, case.held(session, before=pieces[:20], then=[rest]) as held:
         had: list[Event] = []
         while not (had and had[-1].is_terminal):
             last = str(had[-1].id) if had else None
@@ -119,11 +121,14 @@ async def taken_up_in_the_midst(case: Case) -> None:
                 with owed(f"after {last}"):
                     await reader.wait(
                         lambda reader=reader: (
-                            len(reader.events) >= 4 or any(event.is_terminal for event in reader.events)
+                            len(reader.events) >= 4
+                            or any(event.is_terminal or event.name == _HELD for event in reader.events)
                         ),
                         "no further events came",
                     )
                 had += reader.events
+            if any(event.name == _HELD for event in had):  # until here the run was held, and all of it was in its midst
+                held.release()
         whole = await _read(case, session, after="start")
         expect(_ids(had) == _ids(whole), f"the pieces are {_ids(had)}, and the log is {_ids(whole)}")
         said = "".join(event.data["delta"] for event in had if event.name == "message_delta")

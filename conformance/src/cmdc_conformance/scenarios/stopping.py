@@ -84,7 +84,7 @@ class _Stop:
         if self._begun is None:
             return
         try:
-            await self.gone()
+            await self.gone(within=self.grace + self._case.deadline)
         except Blocked:
             if self._case.target.hooks.kill is not None:
                 await self._hooks.kill()
@@ -158,7 +158,7 @@ async def streams_are_ended(case: Case) -> None:
         expect(reader.failure is None, f"the stream of an idle session was cut: {reader.failure}")
         expect(not held.run.reader.ended, "the stream of an idle session ended no sooner than that of an active run")
         with owed("at the end of the grace period, the stream of an active run"):
-            await held.run.reader.closed(within=stop.grace + 1 + case.target.timing.scale)
+            await held.run.reader.closed(within=stop.grace + case.deadline)
         lasted = stop.since
         expect(
             lasted >= stop.grace - _EARLY,
@@ -194,7 +194,7 @@ async def what_is_left(case: Case) -> None:
     """A run that was open at the end is closed with interrupted after the next start, and its call is not made again."""
     async with _stop(case) as stop, case.session() as session, case.held(session) as held:
         await stop.begin()
-        await stop.gone()
+        await stop.gone(within=stop.grace + case.deadline)  # how long it takes is judged elsewhere
         await stop.again()
         with owed("after the next start"):
             log = await whole_log(case, session)
@@ -212,5 +212,5 @@ async def websockets_are_told(case: Case) -> None:
     ):
         await stop.begin()
         with owed("after SIGTERM"):
-            await socket.closed(within=stop.grace + 1 + case.target.timing.scale)
+            await socket.closed(within=stop.grace + case.deadline)
         expect(socket.close_code == 1012, f"the close code is {socket.close_code}")
