@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import os
 import sys
 from collections import deque
@@ -103,6 +104,9 @@ def _print(lines: Iterable[str]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+_GARBAGE_AFTER = 10_000
+
+
 def _serve(settings: Settings) -> int:
     # Imported here, so that a wrong setting is told at once.
     import uvloop  # noqa: PLC0415
@@ -111,6 +115,10 @@ def _serve(settings: Settings) -> int:
     from cmdc_gateway.server import serve  # noqa: PLC0415
 
     logs.configure(settings.log_level)
+    # Each piece of text leaves objects that stay for a while, and none of them in a cycle: looking for cycles after every
+    # 700 new objects, and among all that were ever loaded, took an eighth of a streaming gateway's time.
+    gc.freeze()
+    gc.set_threshold(_GARBAGE_AFTER, 50, 10)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(serve(settings))
 
