@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import pytest
 from cmdc_gateway.kernel.signals import ModelFinished, ModelSignal, TextArrived, ThoughtArrived, ToolRequested
 from cmdc_gateway.protocol.encoding import whole_text
 from cmdc_gateway.protocol.history import TokenUsage
-from cmdc_gateway.providers.text import whole_characters
+from cmdc_gateway.providers.text import WholeCharacters
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,12 +17,10 @@ HIGH, LOW = "\ud83d", "\ude00"
 FINISHED = ModelFinished(TokenUsage())
 
 
-async def whole(signals: Sequence[ModelSignal]) -> list[ModelSignal]:
-    async def arriving() -> AsyncIterator[ModelSignal]:
-        for signal in signals:
-            yield signal
-
-    return [signal async for signal in whole_characters(arriving())]
+def whole(signals: Sequence[ModelSignal]) -> list[ModelSignal]:
+    characters = WholeCharacters()
+    taken = [signal for arrived in signals for signal in characters.take(arrived)]
+    return [*taken, *characters.rest()]
 
 
 @pytest.mark.parametrize(
@@ -40,31 +38,31 @@ async def whole(signals: Sequence[ModelSignal]) -> list[ModelSignal]:
     ],
 )
 @pytest.mark.parametrize("kind", [TextArrived, ThoughtArrived])
-async def test_halves_of_a_character_are_joined_or_replaced(
+def test_halves_of_a_character_are_joined_or_replaced(
     kind: type[TextArrived | ThoughtArrived], chunks: list[str], arrived: list[str]
 ) -> None:
-    signals = await whole([*(kind(chunk) for chunk in chunks), FINISHED])
+    signals = whole([*(kind(chunk) for chunk in chunks), FINISHED])
 
     assert signals == [*(kind(text) for text in arrived), FINISHED]
 
 
 @pytest.mark.parametrize("other", [ThoughtArrived("hm"), ToolRequested("f", {}), FINISHED])
-async def test_half_a_character_is_not_joined_across_another_signal(other: ModelSignal) -> None:
-    signals = await whole([TextArrived(HIGH), other, TextArrived(LOW)])
+def test_half_a_character_is_not_joined_across_another_signal(other: ModelSignal) -> None:
+    signals = whole([TextArrived(HIGH), other, TextArrived(LOW)])
 
     assert signals == [TextArrived("\ufffd"), other, TextArrived("\ufffd")]
 
 
-async def test_half_a_character_at_the_very_end_is_not_lost() -> None:
-    assert await whole([TextArrived("a" + HIGH)]) == [TextArrived("a"), TextArrived("\ufffd")]
+def test_half_a_character_at_the_very_end_is_not_lost() -> None:
+    assert whole([TextArrived("a" + HIGH)]) == [TextArrived("a"), TextArrived("\ufffd")]
 
 
 _CHUNKS = st.lists(st.tuples(st.sampled_from(["text", "thought"]), st.text(st.characters(), max_size=3)))
 
 
 @given(chunks=_CHUNKS)
-async def test_however_it_was_cut_it_is_the_same_text(chunks: list[tuple[Literal["text", "thought"], str]]) -> None:
-    signals = await whole([{"text": TextArrived, "thought": ThoughtArrived}[kind](text) for kind, text in chunks])
+def test_however_it_was_cut_it_is_the_same_text(chunks: list[tuple[Literal["text", "thought"], str]]) -> None:
+    signals = whole([{"text": TextArrived, "thought": ThoughtArrived}[kind](text) for kind, text in chunks])
 
     def blocks(parts: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
         joined: list[tuple[str, str]] = []

@@ -15,7 +15,7 @@ from cmdc_gateway.kernel.signals import ModelFinished, ModelSignal
 from cmdc_gateway.protocol.history import TokenUsage
 from cmdc_gateway.providers.failures import CUT_OFF
 from cmdc_gateway.providers.provider import ModelError, ModelProvider, ModelRequest, Price
-from cmdc_gateway.providers.text import whole_characters
+from cmdc_gateway.providers.text import WholeCharacters
 
 
 class Retrying:
@@ -76,12 +76,8 @@ class Retrying:
         await self._provider.prepare()
 
     async def _once(self, request: ModelRequest) -> AsyncGenerator[ModelSignal]:
-        async with aclosing(self._without_silence(request)) as watched, aclosing(whole_characters(watched)) as signals:
-            async for signal in signals:
-                yield signal
-
-    async def _without_silence(self, request: ModelRequest) -> AsyncGenerator[ModelSignal]:
-        chunks = self._provider.stream(request)
+        """The answer to one request, in whole characters; a failure, where nothing comes of it for too long."""
+        chunks, characters = self._provider.stream(request), WholeCharacters()
         silence = _Silence(self._stall_seconds)
         try:
             while True:
@@ -89,14 +85,17 @@ class Retrying:
                 try:
                     chunk = await anext(chunks)
                 except StopAsyncIteration:
-                    return
+                    break
                 except asyncio.CancelledError:
                     if not silence.was_too_long():
                         raise
                     raise ModelError(f"the model sent nothing for {self._stall_seconds:g} s", transient=True) from None
                 finally:
                     silence.ends()
-                yield chunk
+                for signal in characters.take(chunk):
+                    yield signal
+            for signal in characters.rest():
+                yield signal
         finally:
             silence.close()
             # What a provider gives back need only be an iterator; closing a generator frees its connection.

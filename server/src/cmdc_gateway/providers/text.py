@@ -6,7 +6,7 @@ until its other half comes; one that never does becomes U+FFFD. Empty chunks are
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import Iterator
 from dataclasses import replace
 
 from cmdc_gateway.kernel.signals import ModelSignal, TextArrived, ThoughtArrived
@@ -15,27 +15,34 @@ from cmdc_gateway.protocol.encoding import whole_text
 _HIGH = ("\ud800", "\udbff")
 
 
-async def whole_characters(signals: AsyncIterable[ModelSignal]) -> AsyncGenerator[ModelSignal]:
-    """The same signals with whole characters in them. What is held back when the signals fail is lost with them."""
-    held: ThoughtArrived | TextArrived | None = None
-    async for signal in signals:
+class WholeCharacters:
+    """Signals of one model call, with whole characters in them."""
+
+    def __init__(self) -> None:
+        self._held: ThoughtArrived | TextArrived | None = None
+
+    def take(self, signal: ModelSignal) -> tuple[ModelSignal, ...]:
+        """What can be passed on now that this has come."""
         if not isinstance(signal, ThoughtArrived | TextArrived):
-            if held:
-                yield replace(held, text=whole_text(held.text))
-                held = None
-            yield signal
-            continue
+            return (*self.rest(), signal)
+        if self._held is None and signal.text.isascii():
+            return (signal,) if signal.text else ()
+        return tuple(self._joined(signal))
+
+    def rest(self) -> tuple[ModelSignal, ...]:
+        """What is held back, once it is known that its other half will not come."""
+        held, self._held = self._held, None
+        return (replace(held, text=whole_text(held.text)),) if held else ()
+
+    def _joined(self, signal: ThoughtArrived | TextArrived) -> Iterator[ModelSignal]:
         if not signal.text:
-            continue
-        if held and type(held) is type(signal):
-            signal = replace(signal, text=held.text + signal.text)  # noqa: PLW2901
-        elif held:
-            yield replace(held, text=whole_text(held.text))
-        held = None
+            return
+        if type(self._held) is type(signal):
+            assert self._held is not None
+            signal, self._held = replace(signal, text=self._held.text + signal.text), None
+        yield from self.rest()
         if _HIGH[0] <= signal.text[-1] <= _HIGH[1]:
-            held = replace(signal, text=signal.text[-1])
-            signal = replace(signal, text=signal.text[:-1])  # noqa: PLW2901
+            self._held = replace(signal, text=signal.text[-1])
+            signal = replace(signal, text=signal.text[:-1])
         if signal.text:
-            yield signal if signal.text.isascii() else replace(signal, text=whole_text(signal.text))
-    if held:
-        yield replace(held, text=whole_text(held.text))
+            yield replace(signal, text=whole_text(signal.text))
