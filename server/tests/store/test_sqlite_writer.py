@@ -7,10 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cmdc_gateway.protocol.frames import LoggedEvent
 from cmdc_gateway.store.sqlite.database import Database
 from cmdc_gateway.store.sqlite.readers import Readers
+from cmdc_gateway.store.sqlite.store import SqliteStore
 from cmdc_gateway.store.sqlite.writer import MAX_BYTES, MAX_JOBS, Writer
-from cmdc_gateway.store.store import StoreDown
+from cmdc_gateway.store.store import (
+    AppendEvents,
+    CreateSession,
+    Fence,
+    FenceLost,
+    SessionKey,
+    SessionRow,
+    StoreDown,
+)
 
 
 @pytest.fixture
@@ -178,3 +188,29 @@ async def test_reading_waits_for_no_writer_and_sees_what_is_committed(writer: Wr
         assert await readers.run(lambda snapshot: snapshot.tracked_keys()) == 0
     await outcomes
     await readers.close()
+
+
+async def test_of_many_logs_that_go_on_at_once_one_that_may_not_is_refused_alone(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "many.db")
+    await store.open()
+    keys = [SessionKey("acme", f"s{number}") for number in range(5)]
+    for key in keys:
+        await store.commit([CreateSession(SessionRow(key, "e", 1, b"{}"))])
+    fences = [await store.claim(key, "me", 1) for key in keys]
+    lost, fences[1] = fences[1], await store.claim(keys[1], "me", 1)
+
+    def append(fence: Fence, seq: int) -> Coroutine[None, None, None]:
+        event = LoggedEvent("e", seq, "message_delta", 1, b"{}")
+        return store.commit([AppendEvents(fence.key, (event,))], fence)
+
+    outcomes = await asyncio.gather(
+        append(fences[0], 1), append(lost, 1), append(fences[2], 2), append(fences[0], 2), append(fences[1], 1),
+        return_exceptions=True,
+    )  # fmt: skip
+    await store.release(fences[0])
+    refused = await asyncio.gather(append(fences[0], 3), return_exceptions=True)
+
+    assert [type(outcome) for outcome in outcomes] == [type(None), FenceLost, ValueError, type(None), type(None)]
+    assert isinstance(refused[0], FenceLost)
+    assert [len(await store.events(key, 0, 10)) for key in keys] == [2, 1, 0, 0, 0]
+    await store.close()

@@ -7,11 +7,14 @@ import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 from urllib.parse import quote
 
+from cmdc_gateway.store.sqlite.appending import WritingConnection
 from cmdc_gateway.store.sqlite.schema import migrate
 from cmdc_gateway.store.store import StoreDown
+
+_Connection = TypeVar("_Connection", bound=sqlite3.Connection)
 
 _OLDEST_SQLITE = (3, 37, 0)  # has STRICT tables
 
@@ -57,9 +60,9 @@ class Database:
             os.close(self._lock)
             self._lock = None
 
-    def writer(self) -> sqlite3.Connection:
+    def writer(self) -> WritingConnection:
         """A connection that writes with the durability that was asked for."""
-        connection = self._connect()
+        connection = self._connect(WritingConnection)
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             # NORMAL syncs at checkpoints only: what was written is with the operating system. FULL syncs every commit.
@@ -74,7 +77,7 @@ class Database:
 
     def reader(self) -> sqlite3.Connection:
         """A connection that cannot write."""
-        connection = self._connect()
+        connection = self._connect(sqlite3.Connection)
         # Not `mode=ro`: a read-only connection could not recover a write-ahead log.
         connection.execute("PRAGMA query_only = ON")
         return connection
@@ -88,10 +91,11 @@ class Database:
         """The failure as callers know it."""
         return StoreDown(f"the store {self.path} cannot be used: {failure}")
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self, kind: type[_Connection]) -> _Connection:
         return sqlite3.connect(
             f"file:{quote(str(self.path))}?mode=rw",
             uri=True,
+            factory=kind,
             isolation_level=None,
             # Each connection is used by one thread at a time, and closed by another.
             check_same_thread=False,

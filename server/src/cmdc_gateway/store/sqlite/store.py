@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from cmdc_gateway.protocol.frames import LoggedEvent
 from cmdc_gateway.protocol.history import Message
 from cmdc_gateway.store.sqlite import writing
+from cmdc_gateway.store.sqlite.appending import Append
 from cmdc_gateway.store.sqlite.database import Database
 from cmdc_gateway.store.sqlite.readers import Readers
 from cmdc_gateway.store.sqlite.reading import Snapshot
 from cmdc_gateway.store.sqlite.writer import Writer
 from cmdc_gateway.store.store import (
     AnswerRow,
+    AppendEvents,
     ApprovalRow,
     Durability,
     Fence,
@@ -111,7 +114,12 @@ class SqliteStore:
     async def commit(self, writes: Sequence[Write], fence: Fence | None = None) -> None:
         # A caller that was cancelled may change its list while the commit still waits.
         as_called = tuple(writes)
-        await self._writer.run(lambda connection: writing.commit(connection, as_called, fence), writing.size(as_called))
+        match as_called:
+            case (AppendEvents(key) as write,) if fence and fence.key == key:
+                work = Append(write, fence)
+            case _:
+                work = partial(writing.commit, writes=as_called, fence=fence)
+        await self._writer.run(work, writing.size(as_called))
 
     # -- reading -------------------------------------------------------------------------------------------------------
 

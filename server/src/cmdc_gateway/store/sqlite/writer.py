@@ -8,9 +8,11 @@ import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import groupby
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
+from cmdc_gateway.store.sqlite.appending import Append, WritingConnection, append_all
 from cmdc_gateway.store.sqlite.database import Database
 from cmdc_gateway.store.sqlite.sweep import sweep
 from cmdc_gateway.store.store import StoreDown
@@ -24,14 +26,14 @@ MAX_BYTES = 4 << 20
 _BATCHES_PER_SWEEP = 8
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Job:
-    work: Callable[[sqlite3.Connection], Any]
+    work: Callable[[WritingConnection], Any]
     size: int
     done: asyncio.Future[Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Outcome:
     job: _Job
     value: Any = None
@@ -58,13 +60,13 @@ class Writer:
         self._database = database
         self._loop = asyncio.get_running_loop()
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()  # None ends the thread
-        self._connection: sqlite3.Connection | None = None
+        self._connection: WritingConnection | None = None
         self._closing = False
         self.transactions = 0
         self._thread = threading.Thread(target=self._serve, name="store-writer", daemon=True)
         self._thread.start()
 
-    async def run(self, work: Callable[[sqlite3.Connection], T], size: int = 0) -> T:
+    async def run(self, work: Callable[[WritingConnection], T], size: int = 0) -> T:
         """Have the work done in a transaction; return, or raise, what it did once that is durable.
 
         `size` is about how many bytes it writes. Cancelling the call does not undo it.
@@ -72,7 +74,7 @@ class Writer:
         if self._closing:
             raise StoreDown("the store is closed")
         done: asyncio.Future[Any] = self._loop.create_future()
-        self._jobs.put(_Job(cast(Callable[[sqlite3.Connection], Any], work), size, done))
+        self._jobs.put(_Job(work, size, done))
         return await done
 
     async def close(self) -> None:
@@ -124,7 +126,10 @@ class Writer:
             connection.execute("BEGIN IMMEDIATE")
             if len(batch) == 1:
                 return [self._attempt_alone(batch[0], connection)]
-            outcomes = [self._attempt(job, connection) for job in batch]
+            outcomes: list[_Outcome] = []
+            for are_appends, alike in groupby(batch, lambda job: isinstance(job.work, Append)):
+                carry_out = self._append if are_appends else self._attempt_each
+                outcomes += carry_out(list(alike), connection)
             connection.execute("COMMIT")
         except sqlite3.Error as failure:
             # Closing rolls back what SQLite has not rolled back by itself.
@@ -132,7 +137,7 @@ class Writer:
             return [_Outcome(job, failure=self._database.down(failure)) for job in batch]
         return outcomes
 
-    def _attempt_alone(self, job: _Job, connection: sqlite3.Connection) -> _Outcome:
+    def _attempt_alone(self, job: _Job, connection: WritingConnection) -> _Outcome:
         """With nothing to tell it from, a job is undone with its transaction."""
         try:
             outcome = _Outcome(job, job.work(connection))
@@ -140,22 +145,37 @@ class Writer:
             if isinstance(failure, sqlite3.Error) and self._database.is_down(failure):
                 raise
             connection.execute("ROLLBACK")
+            connection.forget_all()
             return _Outcome(job, failure=failure)
         connection.execute("COMMIT")
         return outcome
 
-    def _attempt(self, job: _Job, connection: sqlite3.Connection) -> _Outcome:
+    def _append(self, jobs: list[_Job], connection: WritingConnection) -> list[_Outcome]:
+        """All of them together, if none fails."""
+        works = [job.work for job in jobs if isinstance(job.work, Append)]
+        _, failure = self._attempt(lambda connection: append_all(connection, works), connection)
+        return self._attempt_each(jobs, connection) if failure else [_Outcome(job) for job in jobs]
+
+    def _attempt_each(self, jobs: list[_Job], connection: WritingConnection) -> list[_Outcome]:
+        return [_Outcome(job, *self._attempt(job.work, connection)) for job in jobs]
+
+    def _attempt(
+        self, work: Callable[[WritingConnection], T], connection: WritingConnection
+    ) -> tuple[T | None, Exception | None]:
+        """What the work did, or why it could not be done and was undone."""
         connection.execute("SAVEPOINT job")
+        value, failure = None, None
         try:
-            outcome = _Outcome(job, job.work(connection))
-        except Exception as failure:
-            if isinstance(failure, sqlite3.Error) and self._database.is_down(failure):
+            value = work(connection)
+        except Exception as raised:
+            if isinstance(raised, sqlite3.Error) and self._database.is_down(raised):
                 raise
             # Whatever it is, it is the business of the job's caller alone.
             connection.execute("ROLLBACK TO job")
-            outcome = _Outcome(job, failure=failure)
+            connection.forget_all()
+            failure = raised
         connection.execute("RELEASE job")
-        return outcome
+        return value, failure
 
     def _hand_over(self, outcomes: list[_Outcome]) -> None:
         # A closed loop has nobody left who waits.
@@ -171,7 +191,7 @@ class Writer:
             self._disconnect()
             return False
 
-    def _connected(self) -> sqlite3.Connection:
+    def _connected(self) -> WritingConnection:
         if self._connection is None:
             self._connection = self._database.writer()
         return self._connection

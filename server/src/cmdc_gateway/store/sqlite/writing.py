@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from typing import assert_never
 
 from cmdc_gateway.protocol.encoding import dumps
+from cmdc_gateway.store.sqlite.appending import WritingConnection, insert
 from cmdc_gateway.store.store import (
     AddToTrail,
     AddUsage,
@@ -42,7 +43,7 @@ _ROWS = 500
 """What a commit removes beside its own work, at most."""
 
 
-def commit(connection: sqlite3.Connection, writes: Sequence[Write], fence: Fence | None) -> None:
+def commit(connection: WritingConnection, writes: Sequence[Write], fence: Fence | None) -> None:
     """Carry out the writes. Raises SessionTaken, FenceLost or ValueError as `Store.commit` does."""
     commit = _Commit(connection)
     if fence:
@@ -69,8 +70,9 @@ def size(writes: Sequence[Write]) -> int:
     return total
 
 
-def claim(connection: sqlite3.Connection, key: SessionKey, owner: str, alive: Collection[str]) -> Fence:
+def claim(connection: WritingConnection, key: SessionKey, owner: str, alive: Collection[str]) -> Fence:
     """Give the session to the owner, if nobody has it who is alive. Raises KeyError or SessionHeld."""
+    connection.forget(key)
     found = connection.execute(
         "SELECT pk, owner FROM sessions LEFT JOIN leases ON session = pk WHERE tenant = ? AND session_id = ?",
         (key.tenant, key.session_id),
@@ -85,20 +87,21 @@ def claim(connection: sqlite3.Connection, key: SessionKey, owner: str, alive: Co
     return Fence(key, token)
 
 
-def release(connection: sqlite3.Connection, fence: Fence) -> None:
+def release(connection: WritingConnection, fence: Fence) -> None:
     """Let the session go, if it is still this fence's."""
+    connection.forget(fence.key)
     connection.execute(
         "DELETE FROM leases WHERE token = ? AND session = (SELECT pk FROM sessions WHERE tenant = ? AND session_id = ?)",
         (fence.token, fence.key.tenant, fence.key.session_id),
     )
 
 
-def pulse(connection: sqlite3.Connection) -> None:
+def pulse(connection: WritingConnection) -> None:
     """Write something."""
     connection.execute("UPDATE pulse SET beat = beat + 1")
 
 
-def forget_answers(connection: sqlite3.Connection, before: int) -> bool:
+def forget_answers(connection: WritingConnection, before: int) -> bool:
     """Remove some answers given before then; return whether there may be more."""
     removed = connection.execute(
         "DELETE FROM answers WHERE rowid IN (SELECT rowid FROM answers WHERE at < ? LIMIT ?)", (before, _ROWS)
@@ -109,7 +112,7 @@ def forget_answers(connection: sqlite3.Connection, before: int) -> bool:
 class _Commit:
     """The writes of one commit, one by one."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: WritingConnection) -> None:
         self._connection = connection
         self._pks: dict[SessionKey, int] = {}
 
@@ -185,6 +188,7 @@ class _Commit:
                 assert_never(write)
 
     def _pk(self, key: SessionKey) -> int:
+        self._connection.forget(key)
         if key not in self._pks:
             found = self._connection.execute(
                 "SELECT pk FROM sessions WHERE tenant = ? AND session_id = ?", (key.tenant, key.session_id)
@@ -230,10 +234,7 @@ class _Commit:
             (pk,),
         ).fetchone()
         write.must_follow(epoch, last_seq)
-        self._connection.executemany(
-            "INSERT INTO events (session, seq, name, at, data) VALUES (?, ?, ?, ?, ?)",
-            [(pk, event.seq, event.name, event.at, event.data) for event in write.events],
-        )
+        insert(self._connection, [(pk, event.seq, event.name, event.at, event.data) for event in write.events])
 
     def _trim(self, pk: int, before: int) -> None:
         # The log ends where it ended, also when nothing of it is kept.
