@@ -20,7 +20,7 @@ _PING_SECONDS = 20
 _SLOW_SECONDS = 30
 # How many readers begin to read again, one after another, and how far apart. A server gives up on a reader at a moment
 # that is not seen from outside, and one that begins to read soon after that still hears of it.
-_READERS, _APART = 8, 2.0
+_READERS, _APART = 16, 1.0
 
 
 @check("WS-6.ping", faces=WS, when="slow")
@@ -101,7 +101,10 @@ async def the_key_goes(case: Case) -> None:
 
 @check("WS-6.slow", faces=WS, when="slow")
 async def readers_that_are_too_slow(case: Case) -> None:
-    """Readers take nothing for 30 seconds and more, and begin one after another to read again: one hears of it."""
+    """Readers take nothing for 30 seconds and more, and begin one after another to read again, to hear why.
+
+    Which of them does is a matter of chance, and none may: a server owes those that do not read no more than an end.
+    """
     async with case.session() as session, AsyncExitStack() as stack:
         readers = [await stack.enter_async_context(bare(case.http, session.id, narrow=True)) for _ in range(_READERS)]
         begun = monotonic()
@@ -117,8 +120,6 @@ async def readers_that_are_too_slow(case: Case) -> None:
         # A server that waits for a pong meanwhile may miss that first.
         wrong = [code for code in heard if isinstance(code, int) and code not in (4008, 1011)]
         expect(not wrong, f"the close codes are {', '.join(map(str, wrong))}")
-        if 4008 not in heard:
-            raise NotExercised("every connection was cut before a reader could hear why")
 
 
 async def _end_of(socket: Bare, at: float, scale: float) -> int | str:
