@@ -20,6 +20,8 @@ SERVER_CORE, CLIENT_CORE = _CORES[0], _CORES[-1]
 KEY = "benchmark-key"
 
 _ADDRESS = "listening on http://127.0.0.1:"
+# What is installed is compiled once; where Python may not write that down, each start would do it again.
+_AS_INSTALLED = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,7 @@ def pin_client() -> None:
 def _running(name: str, arguments: list[str], environ: Mapping[str, str], core: int = SERVER_CORE) -> Generator[Server]:
     process = subprocess.Popen(
         [sys.executable, *arguments],
-        env={**os.environ, **environ},
+        env={**_AS_INSTALLED, **environ},
         stdout=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: os.sched_setaffinity(0, {core}),  # noqa: PLW1509 - nothing here has threads
