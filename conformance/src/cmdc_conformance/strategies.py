@@ -79,6 +79,7 @@ def steps() -> Mapping[str, st.SearchStrategy[dict[str, Any]]]:
 
 # -- one mutation --------------------------------------------------------------------------------------------------------
 
+_WORDS = st.text("abc", max_size=3)
 _EMPTY_LIST: st.SearchStrategy[Any] = st.builds(list[Any])
 _EMPTY_OBJECT: st.SearchStrategy[Any] = st.builds(dict[str, Any])
 _OTHERS: Mapping[str, st.SearchStrategy[Any]] = {
@@ -106,7 +107,7 @@ def mutations(draw: st.DrawFn, schema: Mapping[str, Any], body: Mapping[str, Any
         name = draw(
             st.text(st.sampled_from("abcdefgXYZ_"), min_size=3, max_size=12).filter(lambda each: each not in properties)
         )
-        return "unknown-field", name, {**body, name: draw(st.one_of(st.none(), st.integers(), st.text(max_size=3)))}
+        return "unknown-field", name, {**body, name: draw(st.one_of(st.none(), st.integers(-5, 5), _WORDS))}
     typed = [name for name, each in properties.items() if each.get("type") in _OTHERS]
     name = draw(st.sampled_from(sorted(typed)))
     return "wrong-type", name, {**body, name: draw(_OTHERS[properties[name]["type"]])}
