@@ -178,7 +178,9 @@ offered = {TOOLS}
 
 
 def start(place: Place) -> None:
-    """Start the gateway in a process of its own, and return at once."""
+    """Start the gateway in a process of its own, once the one before has let go of the store; return at once."""
+    with suppress(FileNotFoundError):
+        wait_until_gone(int((place.folder / "pid").read_text()))
     more = dict(line.split("=", 1) for line in (place.folder / "environ").read_text().splitlines())
     environ = {
         **{name: value for name, value in os.environ.items() if not name.startswith("GATEWAY_")},
@@ -206,6 +208,16 @@ def end(place: Place, number: signal.Signals) -> None:
     """Send the gateway a signal, if it still runs."""
     with suppress(ProcessLookupError):
         os.kill(int((place.folder / "pid").read_text()), number)
+
+
+def wait_until_gone(pid: int, *, within: float = 10) -> None:
+    """Return once this process has ended. It closes its doors some time before, and serves nobody meanwhile."""
+    deadline = time.monotonic() + within
+    with suppress(FileNotFoundError):
+        while time.monotonic() < deadline:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("Z"):
+                return  # whoever started it has not asked for its status
+            time.sleep(0.02)
 
 
 def wait_until_ready(place: Place, *, within: float = 60) -> None:

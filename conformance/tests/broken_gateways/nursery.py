@@ -113,7 +113,13 @@ class Gateway:
 
 
 def start(place: Path, folder: Path) -> None:
-    """Ask the nursery for the gateway of this folder; return when there is one, which may not serve yet."""
+    """Ask the nursery for the gateway of this folder; return when there is one, which may not serve yet.
+
+    If one is ending there, it has to let go of the store before.
+    """
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError, TimeoutError):
+        before = int((folder / "pid").read_text())
+        _wait_for(lambda: os.kill(before, 0), "the end of the gateway before", seconds=10)
     with socket.socket(socket.AF_UNIX) as asking:
         asking.connect(str(place))
         asking.sendall((folder / "wish.json").read_bytes())
@@ -131,12 +137,12 @@ def end(folder: Path, number: signal.Signals) -> None:
             time.sleep(0.005)
 
 
-def _wait_for(there: object, what: str) -> None:
+def _wait_for(there: object, what: str, *, seconds: float = 60) -> None:
     assert callable(there), "asked again and again"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + seconds
     while not there():
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{what} did not start within a minute")
+            raise TimeoutError(f"{what} did not come within {seconds:g} s")
         time.sleep(0.01)
 
 
