@@ -118,7 +118,7 @@ def _serve(settings: Settings) -> int:
     # Each piece of text leaves objects that stay for a while, and none of them in a cycle: looking for cycles after every
     # 700 new objects, and among all that were ever loaded, took an eighth of a streaming gateway's time.
     gc.freeze()
-    gc.set_threshold(_GARBAGE_AFTER, 50, 10)
+    gc.set_threshold(_GARBAGE_AFTER, 10, 10)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(serve(settings))
 
