@@ -332,7 +332,7 @@ def second_answer() -> None:
     _respond(change)
 
 
-@breaks("ASK-1.unknown")
+@breaks("ASK-1.unknown", "WS-3.refusals")
 def answer_to_nothing() -> None:
     """An answer to a question that never was is answered as if there were one."""
 

@@ -102,7 +102,7 @@ def opened_and_shut() -> None:
     _refuse_after_the_upgrade(401)
 
 
-@breaks("WS-1.unknown")
+@breaks("WS-1.unknown", "HTTP-8.ws")
 def unknown_opened_and_shut() -> None:
     """An unknown session is refused by closing the WebSocket after it was opened."""
     _refuse_after_the_upgrade(404)
@@ -134,7 +134,7 @@ def any_origin() -> None:
     wrap(socket.EventSocket, "__init__", around)
 
 
-@breaks("WS-2.events")
+@breaks("WS-2.events", "EP-prompt.fifo", "EVT-2.terminal")
 def one_run_only() -> None:
     """A WebSocket tells the events of one run and is silent then."""
 
@@ -186,7 +186,7 @@ def prompt_with_a_space() -> None:
     _carry_out(around)
 
 
-@breaks("WS-3.decisions")
+@breaks("WS-3.decisions", "APP-1.reject", "APP-2.other", "EVT-4.not-run")
 def reject_means_approve() -> None:
     """A reject that comes over a WebSocket is an approve."""
 
@@ -202,7 +202,7 @@ def reject_means_approve() -> None:
     _carry_out(around)
 
 
-@breaks("WS-3.abort")
+@breaks("WS-3.abort", "EP-abort.active", "EP-abort.reason", "WS-3.read-ticket")
 def abort_in_vain() -> None:
     """An abort that comes over a WebSocket finds nothing to end."""
     from cmdc_gateway.protocol.sessions import AbortTaken
@@ -265,7 +265,7 @@ def done_twice_over_a_socket() -> None:
 # -- WS-4, WS-5 --------------------------------------------------------------------------------------------------------
 
 
-@breaks("WS-4.one")
+@breaks("WS-4.one", "WS-5.bad-frames", "WS-7")
 def acknowledged_twice() -> None:
     """The third action of a connection is acknowledged twice."""
 

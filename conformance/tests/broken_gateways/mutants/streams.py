@@ -63,7 +63,7 @@ def late_headers() -> None:
     put_before(front)
 
 
-@breaks("SSE-1.errors")
+@breaks("SSE-1.errors", "EP-session.unknown", "HTTP-8.routes", "SSE-8.unknown")
 def error_as_a_stream() -> None:
     """An unknown session is told as an event of a stream."""
 
