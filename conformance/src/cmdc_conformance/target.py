@@ -67,7 +67,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """Commands, for a shell: `start` returns at once or when the server serves; `kill` is kill -9, `stop` SIGTERM.
+    """Commands, for a shell: `start` waits for the end of the server before; `kill` is kill -9, `stop` SIGTERM.
 
     `admit` and `revoke` let the key `leaving` in and take it away, while the server runs.
     """
