@@ -486,6 +486,22 @@ class StoreContract(ABC):
         await store.commit([AppendEvents(KEY, _events(1, 1))], second)
         assert await store.events(KEY, 0, 10) == [_event(1)]
 
+    async def test_a_fence_that_has_written_is_worthless_after_the_next_claim(self, store: Store) -> None:
+        """DUR-1: also where a store remembers what it has just been asked about a session."""
+        await store.commit([CreateSession(ROW)])
+        first = await store.claim(KEY, "one", now=0)
+        await store.commit([AppendEvents(KEY, _events(1, 1))], first)
+
+        second = await store.claim(KEY, "two", now=0)
+
+        with pytest.raises(FenceLost):
+            await store.commit([AppendEvents(KEY, _events(2, 2))], first)
+        await store.commit([AppendEvents(KEY, _events(2, 2))], second)
+        await store.release(second)
+        with pytest.raises(FenceLost):
+            await store.commit([AppendEvents(KEY, _events(3, 3))], second)
+        assert await store.events(KEY, 0, 10) == list(_events(1, 2))
+
     async def test_a_released_session_can_be_claimed_by_another(self, store: Store) -> None:
         await store.commit([CreateSession(ROW)])
         await store.beat("one", until=100)
