@@ -6,7 +6,7 @@ A few of them with every change; `CMDC_CUT_RUNS=1000` in the environment makes i
 import asyncio
 import os
 from collections.abc import Sequence
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from random import Random
 
 import pytest
@@ -108,3 +108,23 @@ async def test_following_a_session_over_a_line_that_is_cut_misses_nothing(gatewa
 
         logged = [entry.event for entry in (await session.event_page(limit=5000)).entries]
         assert [event.id for event in seen] == [event.id for event in logged]
+
+
+async def test_many_streams_do_not_cost_other_requests_their_connection(gateway: Served) -> None:
+    async with (
+        cutting(gateway.url, seed=4, mean=1 << 40) as proxy,
+        AsyncClient(proxy.url, api_key=KEY) as client,
+        AsyncExitStack() as reading,
+    ):
+        session = await client.sessions.create(model="scripted:x")
+        await session.prompt("hello")
+        for _ in range(25):
+            events = await reading.enter_async_context(aclosing(session.events(after="start", follow=True)))
+            await anext(aiter(events))
+        await session.stats()
+        connections = proxy.connections
+
+        for _ in range(5):
+            await session.stats()
+
+        assert proxy.connections == connections

@@ -25,8 +25,9 @@ JsonObject = dict[str, Any]
 _LONG_WAIT: Final = 3.0
 _BETWEEN_NOTICES: Final = 60.0
 
-# Idle connections are given up before a server may give them up, in the moment in which they are used.
-_NO_LIMITS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=50, keepalive_expiry=1.0)
+# A connection is used once: in the moment in which it is used again, the server may give it up for being idle, or httpx
+# may, and that would be told of the server.
+_NO_LIMITS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=0)
 
 
 @dataclass(frozen=True, slots=True)

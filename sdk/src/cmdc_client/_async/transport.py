@@ -22,8 +22,9 @@ from cmdc_client.retrying import Retries, undone
 
 T = TypeVar("T")
 
-# Each stream holds a connection for as long as it is read, and there may be many.
-_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=20)
+# Each stream holds a connection for as long as it is read, and there may be many. httpx counts those too when it has a
+# bound for idle ones, and with more of them would close every other connection, if need be one that is about to be used.
+_LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=None)
 
 
 class AsyncTransport:
