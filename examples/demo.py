@@ -62,11 +62,7 @@ def main() -> int:
         with httpx.Client(base_url=gateway.url, headers={"X-API-Key": KEY}, trust_env=False) as client:
             _converse(client, gateway, real=wanted.real)
         if wanted.serve:
-            print(f"\nEverything worked. The gateway stays up on {gateway.url} until you press Ctrl-C.")
-            print(f"Try, in another terminal:\n\n{_curl(gateway.url)}")
-            print(f"\nor the examples:\n\n  export CMDC_BASE_URL={gateway.url} CMDC_API_KEY={KEY}")
-            print("  python3 -m pip install ./sdk\n  python3 examples/01_first_conversation.py", flush=True)
-            _wait_for_ctrl_c(gateway)
+            _stay_up(gateway)
         else:
             print("\nEverything worked. To keep a gateway running, and to try it yourself:\n")
             print("  python3 -m nox -s demo -- --serve")
@@ -258,9 +254,14 @@ def _curl(url: str) -> str:
     )
 
 
-def _wait_for_ctrl_c(gateway: Gateway) -> None:
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+def _stay_up(gateway: Gateway) -> None:
+    """Until Ctrl-C or SIGTERM; with what there is to try meanwhile."""
     try:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        print(f"\nEverything worked. The gateway stays up on {gateway.url} until you press Ctrl-C.")
+        print(f"Try, in another terminal:\n\n{_curl(gateway.url)}")
+        print(f"\nor the examples:\n\n  export CMDC_BASE_URL={gateway.url} CMDC_API_KEY={KEY}")
+        print("  python3 -m pip install ./sdk\n  python3 examples/01_first_conversation.py", flush=True)
         raise SystemExit(f"the gateway has ended with status {gateway.wait()}")
     except KeyboardInterrupt:
         print("\nstopping")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import signal
 import socket
 import sys
 
@@ -52,7 +51,7 @@ async def test_the_gateway_of_the_demo_can_be_tried_with_the_commands_that_are_s
         answers = [await run(["sh", "-c", curl], {"PATH": os.environ["PATH"], "NO_PROXY": "*"}) for curl in curls]
     finally:
         if demo.returncode is None:
-            demo.send_signal(signal.SIGINT)  # and so it ends its gateway
+            demo.terminate()  # as Ctrl-C does, but that what runs in the background may ignore
         async with asyncio.timeout(30):
             status = await demo.wait()
 
