@@ -6,7 +6,6 @@ import re
 from collections import Counter
 from pathlib import Path
 
-import httpx
 import pytest
 from cmdc_gateway.testing.conversations import Conversation, script
 from cmdc_gateway.testing.experiments import Experiment
@@ -89,8 +88,7 @@ async def race(talk: Conversation, chance: random.Random, after: int, seen: Coun
 
 
 async def races_of_a_session(served: Served, chance: random.Random, races: int, seen: Counter[str]) -> int:
-    limits = httpx.Limits(max_keepalive_connections=2)
-    async with served.client(limits=limits) as client:
+    async with served.client() as client:
         talk = await Conversation.begin(client)
         events = 0
         for number in range(races):

@@ -71,10 +71,8 @@ def _open_files() -> list[str]:
 
 async def before_use(served: Served) -> Held:
     """What it holds once the keys it started with are in the trail: until then there is a task that writes them."""
-    async with asyncio.timeout(10):
-        while "Trail._write" in (base := Held.by(served)).tasks:
-            await asyncio.sleep(0.01)
-    return base
+    await until(lambda: "Trail._write" not in Held.by(served).tasks)
+    return Held.by(served)
 
 
 async def until_held(served: Served, base: Held) -> None:

@@ -30,6 +30,9 @@ KEY = "test-key-of-the-first-tenant"
 OTHER_KEY = "test-key-of-the-second-tenant"
 TENANTS = {KEY: "default", OTHER_KEY: "other"}
 
+# With a bound for idle connections httpx may close one in the moment in which a request gets it.
+_LIMITS = httpx.Limits(max_connections=100)
+
 
 @dataclass(frozen=True, slots=True)
 class Served:
@@ -48,7 +51,8 @@ class Served:
     def client(self, key: str | None = KEY, **options: Any) -> httpx.AsyncClient:
         """An HTTP client with the first tenant's key."""
         headers = {"X-API-Key": key} if key is not None else {}
-        return httpx.AsyncClient(base_url=self.url, headers=headers, trust_env=False, timeout=10, **options)
+        chosen: dict[str, Any] = {"limits": _LIMITS, "timeout": 10, **options}
+        return httpx.AsyncClient(base_url=self.url, headers=headers, trust_env=False, **chosen)
 
 
 @asynccontextmanager
@@ -123,7 +127,9 @@ class GatewayProcess:
         }
 
     def client(self, key: str = KEY) -> httpx.AsyncClient:
-        return httpx.AsyncClient(base_url=self.url, headers={"X-API-Key": key}, trust_env=False, timeout=10)
+        return httpx.AsyncClient(
+            base_url=self.url, headers={"X-API-Key": key}, trust_env=False, timeout=10, limits=_LIMITS
+        )
 
     async def start(self, *, within: float = 60) -> None:
         """Start, and return once `/readyz` answers 200."""
