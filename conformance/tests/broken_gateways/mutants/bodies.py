@@ -214,7 +214,7 @@ def array_taken() -> None:
 _HALVES = rb"(?<!\\)(?:\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]..)"
 
 
-@breaks("HTTP-4.surrogate")
+@breaks("HTTP-4.surrogate", "HTTP-4.nothing-left")
 def half_a_character() -> None:
     """Half of a surrogate pair is read, and replaced."""
 
@@ -251,7 +251,7 @@ def any_integer() -> None:
     _lenient(parse_int=lambda digits: max(min(int(digits), 2**63 - 1), -(2**63)))
 
 
-@breaks("HTTP-4.duplicate-key")
+@breaks("HTTP-4.duplicate-key", "HTTP-4.nothing-left")
 def last_key_wins() -> None:
     """Of duplicate keys the last one counts."""
     _lenient(object_pairs_hook=dict)
@@ -263,7 +263,7 @@ def any_depth() -> None:
     wrap(strict, "_refuse_depth", lambda _: lambda _: None)
 
 
-@breaks("HTTP-4.nul")
+@breaks("HTTP-4.nul", "HTTP-4.nothing-left")
 def nul_taken() -> None:
     """The character U+0000 is left out of what is read."""
 

@@ -75,7 +75,7 @@ def questions_in_memory() -> None:
     _lose(lambda write: isinstance(write, PutQuestion) and write.row.status == "pending")
 
 
-@breaks("DUR-2.waiting", "APP-4")
+@breaks("DUR-2.waiting", "DUR-3.people", "APP-4")
 def nothing_waits() -> None:
     """After a restart a run that waited for a person is ended."""
     wrap(recovery.Remains, "only_waits", lambda _: property(lambda _: False))
@@ -144,7 +144,7 @@ def _wrap_shutdown(shutdown: Any) -> None:
     wrap(server.GatewayServer, "shutdown", around)
 
 
-@breaks("DUR-3.exit")
+@breaks("DUR-3.exit", "DUR-3.streams")
 def too_much_grace() -> None:
     """After SIGTERM the server gives its runs more time than it says."""
 

@@ -142,7 +142,7 @@ def immortal_key() -> None:
 # -- HTTP-9 ------------------------------------------------------------------------------------------------------------
 
 
-@breaks("HTTP-9.limit")
+@breaks("HTTP-9.limit", "HTTP-9.headers")
 def no_rate() -> None:
     """Nobody asks too often, though a limit is declared."""
     wrap(RateLimit, "spend", lambda _: lambda _, __: None)
@@ -226,7 +226,7 @@ def _asked(change: Callable[[Any, Asked], Asked]) -> None:
     wrap(idempotency.Idempotency, "once", around)
 
 
-@breaks("HTTP-11.replay", "HTTP-11.mismatch", "HTTP-11.concurrent", "WS-3.idempotency")
+@breaks("HTTP-11.replay", "HTTP-11.restart", "HTTP-11.mismatch", "HTTP-11.concurrent", "WS-3.idempotency")
 def twice_done() -> None:
     """An Idempotency-Key is taken and not heeded."""
     _asked(lambda _, asked: asked._replace(key=None))

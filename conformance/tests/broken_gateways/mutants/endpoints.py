@@ -187,7 +187,7 @@ def tireless() -> None:
     after(Offer, "settle", lambda settled: replace(settled, max_turns=100))
 
 
-@breaks("EP-create.system-prompt", "EP-create.exists")
+@breaks("EP-create.system-prompt", "HTTP-8.same-id", "EP-create.exists")
 def unspoken_system_prompt() -> None:
     """A systemPrompt is not in the history."""
 
@@ -210,7 +210,7 @@ def metadata_in_ascii() -> None:
 # -- GET /v1/sessions/{id}, GET /v1/sessions ---------------------------------------------------------------------------
 
 
-@breaks("EP-session.get", "EP-session.state")
+@breaks("EP-session.get", "HTTP-4.nothing-left", "EP-session.state")
 def never_rested() -> None:
     """A new session is at work."""
 
@@ -316,7 +316,7 @@ def any_state() -> None:
 # -- DELETE /v1/sessions/{id} ------------------------------------------------------------------------------------------
 
 
-@breaks("EP-delete.deleted")
+@breaks("EP-delete.deleted", "EP-delete.again", "WS-6.deleted")
 def undead() -> None:
     """A session without a run is said to be deleted, and is still there."""
 
@@ -510,7 +510,7 @@ def keys_told() -> None:
     _change_body("/v1/usage", change)
 
 
-@breaks("EP-messages.history")
+@breaks("EP-messages.history", "EVT-6")
 def history_backwards() -> None:
     """The history of two runs without a tool begins with what was said last."""
 

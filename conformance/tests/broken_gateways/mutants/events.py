@@ -65,7 +65,7 @@ def blocks_of_one_piece() -> None:
     wrap(Turn, "_text", around)
 
 
-@breaks("EVT-1.unknown-tool")
+@breaks("EVT-1.unknown-tool", "EVT-1.grammar")
 def unknown_tool_begins() -> None:
     """A call of a tool that the session does not have begins and ends like any other, with an error."""
 
@@ -116,7 +116,7 @@ def two_ends() -> None:
     _change_outcomes(change)
 
 
-@breaks("EVT-2.failure", "MODEL-retry.final", "MODEL-retry.at-once", "MODEL-retry.cut")
+@breaks("EVT-2.failure", "EVT-1.grammar", "MODEL-retry.final", "MODEL-retry.at-once", "MODEL-retry.cut")
 def end_without_a_reason() -> None:
     """A run that fails is stopped without an error."""
 
@@ -247,7 +247,7 @@ def tidied_text() -> None:
         "SSE-6.after",
         "SSE-6.precedence",
     ),
-    *("SSE-7.foreign", "SSE-7.trimmed", "SSE-11.page", "SSE-11.paging"),
+    *("SSE-7.foreign", "SSE-7.trimmed", "SSE-11.page", "SSE-11.paging", "SSE-3.heartbeat", "SSE-10.nobody-waits"),
 )
 def numbers_left_out() -> None:
     """After a tool_calls a number is left out."""
@@ -262,6 +262,7 @@ def numbers_left_out() -> None:
 
 @breaks(
     "EVT-7.identical",
+    "SSE-6.after",
     "SSE-5.active",
     "SSE-6.header",
     "SSE-8.types",
@@ -288,7 +289,7 @@ def different_each_time() -> None:
     wrap(frames.LoggedEvent, "sse", around)
 
 
-@breaks("EVT-9.approvals", shown_by=["APP-2.cancelled"])
+@breaks("EVT-9.approvals", "APP-2.cancelled", shown_by=["APP-2.cancelled"])
 def approval_left_open() -> None:
     """A run that is stopped leaves its approvals undecided."""
 
@@ -302,7 +303,7 @@ def _stops(signal: Any) -> bool:
     return type(signal).__name__ == "Aborted"
 
 
-@breaks("EVT-9.questions", "EVT-9.calls")
+@breaks("EVT-9.questions", "EVT-1.grammar", "EVT-9.calls")
 def question_left_open() -> None:
     """A run that is stopped leaves its questions open."""
 
@@ -316,7 +317,7 @@ def question_left_open() -> None:
     _change_outcomes(change)
 
 
-@breaks("EVT-9.calls", shown_by=["EP-abort.active"])
+@breaks("EVT-9.calls", "DUR-2.interrupted", "DUR-3.left", shown_by=["EP-abort.active"])
 def call_left_open() -> None:
     """A run that is stopped leaves the calls that run open."""
 

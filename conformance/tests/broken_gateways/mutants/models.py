@@ -61,7 +61,7 @@ def gives_up_at_once() -> None:
     _retrying(delays=())
 
 
-@breaks("MODEL-retry.final", "EVT-2.failure", "MODEL-retry.at-once")
+@breaks("MODEL-retry.final", "EVT-1.grammar", "EVT-2.failure", "MODEL-retry.at-once")
 def failure_told_as_an_end() -> None:
     """A failure that stays ends the run as if the model had nothing to say."""
     from cmdc_gateway.kernel.signals import ModelFinished

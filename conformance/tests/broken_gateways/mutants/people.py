@@ -41,7 +41,7 @@ def runs_meanwhile() -> None:
     wrap(Turn, "_open_call", around)
 
 
-@breaks("APP-1.approve", "APP-2.same", "APP-3.edited", "APP-3.shown-runs", "CB-1.approval")
+@breaks("APP-1.approve", "APP-4", "APP-2.same", "APP-3.edited", "APP-3.shown-runs", "CB-1.approval")
 def approved_in_vain() -> None:
     """A call that was approved does not run: it fails."""
 
@@ -115,7 +115,7 @@ def changed_minds() -> None:
     _decide(change)
 
 
-@breaks("APP-2.unknown")
+@breaks("APP-2.unknown", "WS-3.refusals")
 def decided_about_nothing() -> None:
     """A decision about an approval that never was is answered as if there were one."""
 
@@ -203,7 +203,7 @@ def edits_lost() -> None:
     wrap(Turn, "_decided", around)
 
 
-@breaks("APP-3.edited-invalid")
+@breaks("APP-3.edited-invalid", "EVT-1.grammar")
 def edits_unchecked() -> None:
     """Edited arguments are not checked."""
 
@@ -260,7 +260,7 @@ def star_means_nothing() -> None:
 # -- ASK-1 -------------------------------------------------------------------------------------------------------------
 
 
-@breaks("ASK-1.asks")
+@breaks("ASK-1.asks", "EVT-1.grammar")
 def question_backwards() -> None:
     """A question is asked backwards."""
     from cmdc_gateway.kernel import turn

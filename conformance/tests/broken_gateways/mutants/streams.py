@@ -37,7 +37,22 @@ def cached_stream() -> None:
     change_stream_headers(lambda headers: headers.update({b"cache-control": b"max-age=60"}))
 
 
-@breaks("SSE-1.at-once", "SSE-3.first")
+@breaks(
+    "SSE-1.at-once",
+    "CB-3.refused",
+    "CB-3.timeout",
+    "DUR-1.tools",
+    "EVT-2.failure",
+    "EVT-2.terminal",
+    "EVT-6",
+    "MODEL-retry.cut",
+    "MODEL-retry.final",
+    "MODEL-retry.transient",
+    "SSE-10.nobody-waits",
+    "SSE-12.ticket",
+    "SSE-2",
+    "SSE-3.first",
+)
 def late_headers() -> None:
     """The headers of a stream go out with its first event."""
 
@@ -75,13 +90,32 @@ def error_as_a_stream() -> None:
     change_answers(r"/v1/sessions/[^/]+/events", change)
 
 
-@breaks("SSE-2")
+@breaks(
+    "SSE-2",
+    "DUR-1.prompts",
+    "EP-delete.forgets",
+    "EP-prompt.accepted",
+    "EP-prompt.cursor",
+    "EVT-1.grammar",
+    "EVT-2.terminal",
+    "EVT-5.same",
+    "EVT-7.gapless",
+    "HTTP-4.nothing-left",
+    "SSE-11.page",
+    "SSE-11.paging",
+    "SSE-5.active",
+    "SSE-5.posted-first",
+    "SSE-5.queued",
+    "SSE-5.read-before",
+    "SSE-6.latest",
+    "SSE-7.trimmed",
+)
 def two_data_lines() -> None:
     """Data is broken over two lines."""
     change_streams(lambda chunk: chunk.replace(b'\ndata: {"text"', b'\ndata: {\ndata: "text"'))
 
 
-@breaks("SSE-3.heartbeat")
+@breaks("SSE-3.heartbeat", "SSE-10.closed")
 def no_pulse() -> None:
     """A silent stream stays silent."""
     wrap(pulse.Pulse, "_look_after_all", lambda _: lambda *_: None)
@@ -145,19 +179,32 @@ def _start(change: Any) -> None:
     wrap(Session, "start_position", around)
 
 
-@breaks("SSE-5.posted-first")
+@breaks("SSE-5.posted-first", "EP-prompt.accepted", "SSE-5.queued")
 def over_and_missed() -> None:
     """A run that was over before the stream was opened is not read."""
     _start(lambda session, at: at if session.view.active else session.log.last_seq)
 
 
-@breaks("SSE-5.active")
+@breaks("SSE-5.active", "EP-prompt.accepted", "EVT-1.grammar")
 def in_the_midst() -> None:
     """A reader that comes during a run starts in the midst of it."""
     _start(lambda session, at: session.log.last_seq if session.view.active else at)
 
 
-@breaks("SSE-5.read-before")
+@breaks(
+    "SSE-5.read-before",
+    "CB-2.validated",
+    "EVT-2.failure",
+    "EVT-4.unique",
+    "EVT-6",
+    "EVT-7.gapless",
+    "MTR-1.counted",
+    "SSE-11.page",
+    "SSE-11.paging",
+    "SSE-6.after",
+    "SSE-6.header",
+    "SSE-7.trimmed",
+)
 def read_again() -> None:
     """A run whose end a reader has had is read again by the next."""
     wrap(Session, "mark_served", lambda _: lambda _, __: None)
@@ -222,7 +269,7 @@ def one_too_far() -> None:
     _change_requests(change)
 
 
-@breaks("SSE-6.after")
+@breaks("SSE-6.after", "EP-prompt.cursor", "EVT-1.grammar", "SSE-7.future", "SSE-7.malformed")
 def after_inclusive() -> None:
     """?after= starts the stream at that event, not after it."""
 
@@ -246,7 +293,7 @@ def parameter_wins() -> None:
     _change_requests(change)
 
 
-@breaks("SSE-6.start")
+@breaks("SSE-6.start", "DUR-1.events", "DUR-1.prompts", "EVT-1.grammar", "EVT-7.identical")
 def start_is_the_second() -> None:
     """after=start leaves the first event out."""
     _position(lambda original: lambda log, text: original(log, text) + (1 if text == "start" and log.last_seq else 0))
@@ -332,7 +379,7 @@ def waits_for_the_future() -> None:
     _position(around)
 
 
-@breaks("SSE-7.zero")
+@breaks("SSE-7.zero", "EVT-2.failure", "EVT-2.terminal", "EVT-6", "SSE-7.trimmed")
 def zero_is_nothing() -> None:
     """<epoch>.0 is no cursor."""
 
@@ -402,7 +449,7 @@ def unknown_run() -> None:
     wrap(events, "_selection", around)
 
 
-@breaks("SSE-8.types")
+@breaks("SSE-8.types", "SSE-8.types-end")
 def unfiltered() -> None:
     """?types= lets message_start through, whether it is asked for or not."""
     wrap(events, "_types", lambda original: lambda listed: (found := original(listed)) and found | {"agent_start"})
@@ -439,7 +486,9 @@ def any_type() -> None:
 # -- SSE-9 … SSE-12 ----------------------------------------------------------------------------------------------------
 
 
-@breaks("SSE-9.readers")
+@breaks(
+    "SSE-9.readers", "EVT-1.blocks", "EVT-5.same", "EVT-7.gapless", "SSE-10.nobody-waits", "SSE-5.active", "SSE-6.live"
+)
 def one_reader_for_each_event() -> None:
     """Of several readers of a session only the first gets the text."""
 
@@ -462,7 +511,7 @@ def one_reader_for_each_event() -> None:
     wrap(sse.EventStream, "_send_events", remember)
 
 
-@breaks("SSE-9.leaving")
+@breaks("SSE-9.leaving", "DUR-3.left", "DUR-3.people", "SSE-6.live")
 def stopped_with_its_reader() -> None:
     """A reader that leaves takes the run with it."""
 
@@ -479,7 +528,30 @@ def stopped_with_its_reader() -> None:
     wrap(sse.EventStream, "__call__", around)
 
 
-@breaks("SSE-9.own")
+@breaks(
+    "SSE-9.own",
+    "EP-prompt.cursor",
+    "EVT-1.blocks",
+    "EVT-1.grammar",
+    "EVT-4.unique",
+    "EVT-5.request-id",
+    "EVT-5.same",
+    "EVT-7.gapless",
+    "EVT-7.identical",
+    "SSE-11.page",
+    "SSE-11.paging",
+    "SSE-5.active",
+    "SSE-5.posted-first",
+    "SSE-6.after",
+    "SSE-6.header",
+    "SSE-6.live",
+    "SSE-6.start",
+    "SSE-7.foreign",
+    "SSE-7.malformed",
+    "SSE-7.zero",
+    "SSE-8.run",
+    "SSE-8.types",
+)
 def everybodys_events() -> None:
     """A reader gets the events of the newest run of another session too."""
     from cmdc_gateway.sessions.log import EventLog
@@ -505,7 +577,7 @@ def everybodys_events() -> None:
     wrap(sse.EventStream, "_chosen", chosen)
 
 
-@breaks("SSE-10.nobody-waits")
+@breaks("SSE-10.nobody-waits", "SSE-3.heartbeat", "SSE-5.read-before", "SSE-9.readers")
 def everybody_waits() -> None:
     """A reader that does not read holds up all the others."""
     turn = asyncio.Lock()
@@ -559,7 +631,7 @@ def next_is_too_far() -> None:
     wrap(events, "event_page", around)
 
 
-@breaks("SSE-12.ticket")
+@breaks("SSE-12.ticket", "EP-tickets.one-session")
 def no_ticket_for_streams() -> None:
     """A ticket opens no stream."""
     from cmdc_gateway.errors import Unauthorized

@@ -55,7 +55,7 @@ def one_name_for_all() -> None:
     wrap(Registry, "create", around)
 
 
-@breaks("HTTP-8.unharmed")
+@breaks("HTTP-8.unharmed", "EP-session.state")
 def deleted_by_a_stranger() -> None:
     """Another tenant's DELETE is answered 404, and carried out."""
 
