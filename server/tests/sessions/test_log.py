@@ -478,6 +478,35 @@ async def test_readers_at_one_place_are_served_the_same_page(kept: Kept) -> None
         served.waiting.cancel()
 
 
+async def test_more_than_is_sent_at_once_is_sent_in_parts(kept: Kept) -> None:
+    """SSE-10: what a reader is given at once is bounded, however much was committed together."""
+    served = Served(kept)
+    await asyncio.sleep(0)
+
+    await kept.add(*["x" * (log_module.AT_ONCE_BYTES // 4)] * 6)
+
+    async with asyncio.timeout(5):
+        await served.waiting
+    assert served.seqs == [[1, 2, 3]]
+    assert await drained(served.reader) == [4, 5, 6]
+
+
+async def test_a_reader_that_lacks_more_than_the_newest_events_is_served_all_of_it(kept: Kept) -> None:
+    late, prompt = Served(kept, takes=False), Served(kept)
+    await asyncio.sleep(0)
+    await kept.add("a")
+    async with asyncio.timeout(5):
+        await late.waiting
+    late.takes, late.waiting = True, asyncio.create_task(late.reader.wait())
+    await asyncio.sleep(0)
+
+    await kept.add("b", "c")
+
+    assert (late.seqs, prompt.seqs) == ([[1, 2, 3]], [[1], [2, 3]])
+    for served in (late, prompt):
+        served.waiting.cancel()
+
+
 async def test_a_reader_that_cannot_be_served_on_the_spot_is_woken_and_misses_nothing(kept: Kept) -> None:
     served = Served(kept, takes=False)
     await asyncio.sleep(0)

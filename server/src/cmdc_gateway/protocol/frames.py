@@ -74,7 +74,7 @@ class Page:
     def terminal(self) -> bool:
         """Whether a run ends in it."""
         if self._terminal is None:
-            self._terminal = any(event.terminal for event in self.events)
+            self._terminal = not TERMINAL.isdisjoint([event.name for event in self.events])
         return self._terminal
 
     @property

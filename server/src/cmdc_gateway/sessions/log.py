@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
 from typing import Literal, Protocol
 
 from cmdc_gateway.protocol.events import Event, encode_data
@@ -86,14 +85,16 @@ class EventLog:
         """Show events that have been committed."""
         if not events:
             return
-        for event in events:
-            self._ring.append(event)
-            self._ring_bytes += len(event.data)
+        size = sum([len(event.data) for event in events])
+        # Nearly every reader lacks just this.
+        self._newest = (self.last_seq, Page(events)) if self._readers and size <= AT_ONCE_BYTES else None
+        self._ring += events
+        self._ring_bytes += size
         self.last_seq = events[-1].seq
         while self._ring_bytes > RING_BYTES and len(self._ring) > len(events):
             self._ring_bytes -= len(self._ring.popleft().data)
-        self._newest = None
-        self._serve()
+        if self._readers:
+            self._serve()
 
     def trimmed(self, before: int) -> None:
         """Take note that events below `before` are kept no longer."""
@@ -154,7 +155,9 @@ class EventLog:
     def _page(self, index: int, max_bytes: int = PAGE_BYTES) -> list[LoggedEvent]:
         page: list[LoggedEvent] = []
         size = 0
-        for event in islice(self._ring, index, index + PAGE_EVENTS):
+        ring = self._ring
+        for place in range(index, min(index + PAGE_EVENTS, len(ring))):
+            event = ring[place]  # found from the nearer end: what is wanted is mostly near the last one
             size += len(event.data)
             if page and size > max_bytes:
                 break
