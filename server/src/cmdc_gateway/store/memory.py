@@ -47,9 +47,12 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Session:
-    """A session and all that belongs to it. The dictionaries that only grow are shared with its next version."""
+    """A session and all that belongs to it. The dictionaries that only grow are shared with its next version.
+
+    Only its log is changed in place: there are more pieces of text than of all else together.
+    """
 
     row: SessionRow
     first_seq: int = 1
@@ -61,6 +64,12 @@ class _Session:
     positions: dict[int, str] = field(default_factory=dict[int, str])
     approvals: dict[str, ApprovalRow] = field(default_factory=dict[str, ApprovalRow])
     questions: dict[str, QuestionRow] = field(default_factory=dict[str, QuestionRow])
+
+    def shorten(self, events: int) -> None:
+        """Take the newest events back."""
+        for _ in range(events):
+            del self.events[self.last_seq]
+            self.last_seq -= 1
 
 
 class _Journal:
@@ -81,6 +90,12 @@ class _Journal:
         if key in table:
             old = table.pop(key)
             self._undo.append(lambda: table.update({key: old}))
+
+    def append(self, session: _Session, events: Sequence[LoggedEvent]) -> None:
+        for event in events:
+            session.events[event.seq] = event
+        session.last_seq += len(events)
+        self._undo.append(lambda: session.shorten(len(events)))
 
     def take_back(self) -> None:
         for undo in reversed(self._undo):
@@ -188,11 +203,9 @@ class MemoryStore:
         journal: _Journal,
     ) -> None:
         match write:
-            case AppendEvents(key, events):
+            case AppendEvents(_, events):
                 write.must_follow(session.row.epoch, session.last_seq)
-                for event in events:
-                    journal.put(session.events, event.seq, event)
-                journal.put(self._sessions, key, replace(session, last_seq=session.last_seq + len(events)))
+                journal.append(session, events)
             case TrimEvents(key, before):
                 first_seq = max(session.first_seq, min(before, session.last_seq + 1))
                 for seq in range(session.first_seq, first_seq):
