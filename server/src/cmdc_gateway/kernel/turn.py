@@ -169,6 +169,8 @@ class Turn:
             QuestionNotFound: no question waits under the ref answered.
         """
         match signal:
+            case TextArrived(text) if self._asking_model:  # first of all, because of all it is the commonest
+                return self._text(text)
             case Approved() | Rejected() | Expired():
                 return self._decided(signal)
             case Answered(ref, response):
@@ -183,12 +185,12 @@ class Turn:
                 return self._replaced(name)
             case Aborted():
                 return self._aborted(signal)
+            case TextArrived():
+                return Outcome()
             case _ if not self._asking_model:
                 return Outcome()
             case ThoughtArrived(text):
                 return self._thought(text)
-            case TextArrived(text):
-                return self._text(text)
             case ToolRequested():
                 self._requested.append(signal)
                 return Outcome()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import assert_never
 
 from pydantic import JsonValue
 
@@ -27,7 +28,6 @@ from cmdc_gateway.protocol.events import (
     ApprovalRequired,
     ApprovalResolved,
     AskUser,
-    Event,
     ToolExecutionEnd,
     ToolExecutionStart,
 )
@@ -38,6 +38,12 @@ from cmdc_gateway.sessions.present import Present
 from cmdc_gateway.sessions.services import Services
 from cmdc_gateway.sessions.toolbox import digest
 from cmdc_gateway.store.store import ApprovalRow, PutApproval, PutQuestion, QuestionRow, RequestRow, SessionKey
+
+Filed = ApprovalRequired | ApprovalResolved | AskUser | ToolExecutionEnd
+
+# Most of what is looked at is a piece of text: to make a union each time would take longer than looking.
+_FILED = (ApprovalRequired, ApprovalResolved, AskUser, ToolExecutionEnd)
+_ENDS_OF_CALLS = (ModelFinished, ModelFailed, BudgetRefused, Aborted)
 
 
 class Progress:
@@ -62,7 +68,7 @@ class Progress:
         if isinstance(signal, Expired) and turn.waiting_approval(signal.approval_id) is None:
             return
         outcome = turn.receive(signal, draft.now)
-        if isinstance(signal, ModelFinished | ModelFailed | BudgetRefused | Aborted):
+        if isinstance(signal, _ENDS_OF_CALLS):
             draft.model_calls_ended = True
         if now.active is not None:
             self._absorb(now, turn, now.active, outcome, draft)
@@ -70,7 +76,8 @@ class Progress:
     def _absorb(self, now: Present, turn: Turn, active: RequestRow, outcome: Outcome, draft: Draft) -> None:
         draft.append(self._log.number(outcome.events, turn.request_id, draft.now, after=draft.last_seq))
         for event in outcome.events:
-            self._file(now, event, turn.request_id, draft)
+            if isinstance(event, _FILED):
+                self._file(now, event, turn.request_id, draft)
         if outcome.messages or outcome.effects or turn.ended:  # else it was a piece of text, the commonest of all
             self._advance(now, turn, active, outcome, draft)
 
@@ -101,7 +108,7 @@ class Progress:
         if after != active:
             draft.put_request(after)
 
-    def _file(self, now: Present, event: Event, request_id: str, draft: Draft) -> None:
+    def _file(self, now: Present, event: Filed, request_id: str, draft: Draft) -> None:
         """Keep what an event says about decisions, so that it can be looked up and taken up again."""
         match event:
             case ApprovalRequired():
@@ -124,7 +131,7 @@ class Progress:
                     closed = asked if asked.status == "answered" else replace(asked, status="cancelled")
                     draft.write(PutQuestion(self._key, closed))
             case _:
-                pass
+                assert_never(event)
 
     def _edited(self, row: ApprovalRow) -> dict[str, JsonValue]:
         """What the audit trail says of edited arguments: the digest of the call as it was approved."""

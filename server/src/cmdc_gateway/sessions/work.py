@@ -32,6 +32,9 @@ from cmdc_gateway.tools.tool import Tool
 Tell = Callable[[Turn, Signal], Awaitable[None]]
 TellNow = Callable[[Turn, Signal], bool]
 
+# Making a union for each piece of text would take longer than looking.
+_PIECES = (TextArrived, ThoughtArrived)
+
 # Held for an answer whose length nobody has bounded.
 _PRESUMED_ANSWER_TOKENS = 4_096
 
@@ -110,7 +113,7 @@ class Work:
             stream = cast("AsyncGenerator[Signal]", provider.stream(request))
             async with aclosing(stream):
                 async for signal in stream:
-                    if isinstance(signal, TextArrived | ThoughtArrived):
+                    if isinstance(signal, _PIECES):
                         self._heard += _bytes(signal.text)
                         if self._tell_now(turn, signal):
                             continue
