@@ -530,6 +530,7 @@ def stopped_with_its_reader() -> None:
 
 @breaks(
     "SSE-9.own",
+    "SSE-5.queued",
     "EP-prompt.cursor",
     "EVT-1.blocks",
     "EVT-1.grammar",
@@ -577,7 +578,7 @@ def everybodys_events() -> None:
     wrap(sse.EventStream, "_chosen", chosen)
 
 
-@breaks("SSE-10.nobody-waits", "SSE-3.heartbeat", "SSE-5.read-before", "SSE-9.readers")
+@breaks("SSE-10.nobody-waits", "MODEL-retry.transient", "SSE-3.heartbeat", "SSE-5.read-before", "SSE-9.readers")
 def everybody_waits() -> None:
     """A reader that does not read holds up all the others."""
     turn = asyncio.Lock()
