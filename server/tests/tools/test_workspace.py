@@ -5,6 +5,7 @@ import socket
 import stat
 import threading
 from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 from time import monotonic
 
@@ -210,7 +211,10 @@ def test_swapping_a_folder_for_a_link_meanwhile_gains_nothing(root: Path, worksp
     swapper.start()
     seen: set[str] = set()
     try:
-        for path in ("door", "flip", "flip/../door") * 1000:
+        patience = monotonic() + 20
+        for tries, path in enumerate(cycle(("door", "flip", "flip/../door"))):
+            if tries >= 3000 and ({"harmless", "refused"} <= seen or monotonic() > patience):
+                break
             try:
                 seen.add(read(workspace, f"{path}/secret.txt"))
                 seen.update(names(workspace, path))
