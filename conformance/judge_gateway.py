@@ -213,7 +213,7 @@ def end(place: Place, number: signal.Signals) -> None:
 def wait_until_gone(pid: int, *, within: float = 10) -> None:
     """Return once this process has ended. It closes its doors some time before, and serves nobody meanwhile."""
     deadline = time.monotonic() + within
-    with suppress(FileNotFoundError):
+    with suppress(FileNotFoundError, ProcessLookupError):  # the latter, if it ends while this is read
         while time.monotonic() < deadline:
             if Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("Z"):
                 return  # whoever started it has not asked for its status
