@@ -36,11 +36,14 @@ async def write(store: SqliteStore, number: int) -> None:
     last_seq = edges[2] if edges else 0
     fence = await store.claim(key(number), "committer", now=0)
     while True:
-        events = tuple(event(last_seq + n) for n in range(1, 4))
-        message = AppendMessages(key(number), (user(f"up to {last_seq + 3}"),))
+        if last_seq % 3 == 0:
+            last_seq += 1
+            await store.commit([AppendEvents(key(number), (event(last_seq),))], fence)
+        events = (event(last_seq + 1), event(last_seq + 2))
+        message = AppendMessages(key(number), (user(f"up to {last_seq + 2}"),))
         usage = AddUsage(UsageRow("acme", "key", "2026-11-22", prompts=1))
         await store.commit([AppendEvents(key(number), events), message, usage], fence)
-        last_seq += 3
+        last_seq += 2
         os.write(1, b"%d %d\n" % (number, last_seq))
 
 

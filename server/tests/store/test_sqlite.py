@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from cmdc_gateway.store.sqlite import SqliteStore
+from cmdc_gateway.store.sqlite import SqliteStore, journal, packing
 from cmdc_gateway.store.store import Store
 from cmdc_gateway.testing.stores import StoreContract
 
@@ -23,3 +23,12 @@ class TestSqliteStore(StoreContract):
         again = SqliteStore(store.path)
         await again.open()
         return again
+
+
+class TestSqliteStoreThatMovesItsJournalAllTheTime(TestSqliteStore):
+    @pytest.fixture(autouse=True)
+    def small(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(journal, "MAX_ROWS", 2)
+        monkeypatch.setattr(journal, "_LOGS_AT_ONCE", 1)
+        monkeypatch.setattr(packing, "MAX_EVENTS", 2)
+        monkeypatch.setattr(packing, "MAX_BYTES", 40)

@@ -72,11 +72,10 @@ def test_a_file_that_is_none_of_ours_is_refused_and_left_as_it_was(path: Path) -
 async def test_a_file_of_an_older_version_is_told_to_be_brought_up_to_date(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with monkeypatch.context() as patched:
-        patched.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:1])
-        old = SqliteStore(path)
-        await old.open()
-        await old.close()
+    old = SqliteStore(path)
+    await old.open()
+    await old.close()
+    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, "CREATE TABLE next (n INTEGER)"))
 
     with pytest.raises(StoreDown, match="was written by an older version of the gateway"):
         list(read_trail(path))

@@ -177,14 +177,19 @@ class StoreMachine(RuleBasedStateMachine):
 
     # -- what belongs to them ------------------------------------------------------------------------------------------
 
-    @rule(key=keys, datas=st.lists(st.binary(max_size=30), max_size=4), gap=st.sampled_from([0, 0, 0, 0, -1, 1]))
-    def append_events(self, key: SessionKey, datas: list[bytes], gap: int) -> None:
+    @rule(
+        key=keys,
+        datas=st.lists(st.binary(max_size=30), max_size=4),
+        gap=st.sampled_from([0, 0, 0, 0, -1, 1]),
+        fenced=st.booleans(),
+    )
+    def append_events(self, key: SessionKey, datas: list[bytes], gap: int, *, fenced: bool) -> None:
         model = self._sessions.get(key)
         epoch, last = (model.row.epoch, len(model.log)) if model else ("none", 0)
         events = tuple(
             LoggedEvent(epoch, seq, "message_delta", self._now, data) for seq, data in enumerate(datas, last + 1 + gap)
         )
-        refusal = self._commit(AppendEvents(key, events))
+        refusal = self._commit(AppendEvents(key, events), fence=model.fence if model and fenced else None)
         if model is None:
             assert refusal is FenceLost
         elif gap and events:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 from urllib.parse import quote
 
-from cmdc_gateway.store.sqlite.appending import WritingConnection
+from cmdc_gateway.store.sqlite.journal import Journal, WritingConnection
 from cmdc_gateway.store.sqlite.schema import migrate
 from cmdc_gateway.store.store import StoreDown
 
@@ -30,6 +30,7 @@ class Database:
     def __init__(self, path: Path, durability: Literal["process", "disk"]) -> None:
         # Resolved, so that two names of one file meet at one lock.
         self.path = path.resolve()
+        self.journal = Journal()
         self._durability = durability
         self._lock: int | None = None
 
@@ -44,6 +45,7 @@ class Database:
             self._make_file()
             with closing(self.writer()) as connection:
                 migrate(connection, self.path)
+                self.journal.recover(connection)
                 # Nobody else has the file, so whoever held a session is gone.
                 connection.execute("DELETE FROM leases")
         except BaseException as failure:
@@ -63,6 +65,7 @@ class Database:
     def writer(self) -> WritingConnection:
         """A connection that writes with the durability that was asked for."""
         connection = self._connect(WritingConnection)
+        connection.journal = self.journal
         try:
             connection.execute("PRAGMA journal_mode = WAL")
             # NORMAL syncs at checkpoints only: what was written is with the operating system. FULL syncs every commit.

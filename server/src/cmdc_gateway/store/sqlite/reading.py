@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any, get_args
 
 from cmdc_gateway.protocol.frames import LoggedEvent
 from cmdc_gateway.protocol.history import Message, Role, TokenUsage
+from cmdc_gateway.store.sqlite.packing import unpack
 from cmdc_gateway.store.store import (
     AnswerRow,
     ApprovalRow,
@@ -48,14 +51,17 @@ _IN_SESSION = "WHERE session = (SELECT pk FROM sessions WHERE tenant = ? AND ses
 
 
 class Snapshot:
-    """The file as it was at one moment. Each method reads what that of the same name in `Store` promises."""
+    """The file as it was at one moment. Each method reads what that of the same name in `Store` promises.
+
+    `newest`, where it is asked for, is what was in the journal a moment before: what the file lacks is taken from it.
+    """
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
 
-    def load(self, key: SessionKey) -> StoredSession | None:
+    def load(self, key: SessionKey, newest: Sequence[LoggedEvent]) -> StoredSession | None:
         """Everything about a session. Raises StoredStateDamaged."""
-        row, log = self.session(key), self.edges(key)
+        row, log = self.session(key), self.edges(key, newest)
         if row is None or log is None:
             return None
         where = (key.tenant, key.session_id)
@@ -109,27 +115,42 @@ class Snapshot:
         )
         return [SessionKey(*found) for found in self._connection.execute(statement)]
 
-    def events(self, key: SessionKey, after: int, limit: int, max_bytes: int) -> list[LoggedEvent]:
+    def events(
+        self, key: SessionKey, after: int, limit: int, max_bytes: int, newest: Sequence[LoggedEvent]
+    ) -> list[LoggedEvent]:
         rows = self._connection.execute(
-            "SELECT epoch, seq, name, at, data FROM sessions JOIN events ON session = pk"
+            "SELECT trimmed, epoch, seq, name, at, data, count FROM sessions JOIN events ON session = pk"
             " WHERE tenant = ? AND session_id = ? AND seq > max(trimmed, ?) ORDER BY seq LIMIT ?",
             (key.tenant, key.session_id, min(after, _LAST), limit),
         )
         found: list[LoggedEvent] = []
-        for row in rows:
-            event = LoggedEvent(*row)
+        for event in chain(_events(rows), self._newest(key, newest)):
+            if event.seq <= after:
+                continue
             max_bytes -= len(event.data)
-            if found and max_bytes < 0:
+            if len(found) >= limit or (found and max_bytes < 0):
                 break
             found.append(event)
+            after = event.seq
         return found
 
-    def edges(self, key: SessionKey) -> tuple[str, int, int] | None:
-        return self._connection.execute(
+    def edges(self, key: SessionKey, newest: Sequence[LoggedEvent]) -> tuple[str, int, int] | None:
+        found: tuple[str, int, int] | None = self._connection.execute(
             "SELECT epoch, trimmed + 1, max(trimmed, ifnull((SELECT max(seq) FROM events WHERE session = pk), 0))"
             " FROM sessions WHERE tenant = ? AND session_id = ?",
             (key.tenant, key.session_id),
         ).fetchone()
+        if found is None or not newest or newest[0].epoch != found[0]:
+            return found
+        epoch, first_seq, last_seq = found
+        return epoch, first_seq, max(last_seq, newest[-1].seq)
+
+    def _newest(self, key: SessionKey, newest: Sequence[LoggedEvent]) -> Iterator[LoggedEvent]:
+        """Those of these events that are of this session's log as it is now."""
+        edges = self.edges(key, newest) if newest else None
+        if edges is not None:
+            epoch, first_seq, _ = edges
+            yield from (event for event in newest if event.epoch == epoch and event.seq >= first_seq)
 
     def messages(self, key: SessionKey, after: int, limit: int | None) -> list[Message]:
         rows = self._connection.execute(
@@ -194,6 +215,14 @@ class Snapshot:
             (min(after, _LAST), limit),
         )
         return [(n, TrailRow(*row)) for n, *row in rows]
+
+
+def _events(rows: Iterable[tuple[int, str, int, str, int, bytes, int]]) -> Iterator[LoggedEvent]:
+    for trimmed, epoch, seq, name, at, data, count in rows:
+        if count == 1:
+            yield LoggedEvent(epoch, seq, name, at, data)
+        else:
+            yield from (event for _, event in unpack(epoch, data) if event.seq > trimmed)
 
 
 def _session(found: tuple[Any, ...]) -> SessionRow:

@@ -174,7 +174,18 @@ CREATE TRIGGER trail_is_not_shortened BEFORE DELETE ON trail
 BEGIN SELECT raise(ABORT, 'the audit trail is only ever added to'); END;
 """
 
-MIGRATIONS: tuple[str, ...] = (_VERSION_1, _VERSION_2)
+_VERSION_3 = """
+-- What was added to logs and may not be in `events` yet: many events of many sessions in a row, packed.
+CREATE TABLE journal (
+    n    INTEGER PRIMARY KEY,
+    data BLOB NOT NULL
+) STRICT;
+
+-- A row may have several events: then `seq` and `at` are of the last, `name` is empty, and `data` has all of them packed.
+ALTER TABLE events ADD COLUMN count INTEGER NOT NULL DEFAULT 1;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_VERSION_1, _VERSION_2, _VERSION_3)
 """Number n makes a file of version n out of one of version n - 1; an empty file is version 0."""
 
 

@@ -12,8 +12,8 @@ from typing import Literal
 from cmdc_gateway.protocol.frames import LoggedEvent
 from cmdc_gateway.protocol.history import Message
 from cmdc_gateway.store.sqlite import writing
-from cmdc_gateway.store.sqlite.appending import Append
 from cmdc_gateway.store.sqlite.database import Database
+from cmdc_gateway.store.sqlite.journal import Append
 from cmdc_gateway.store.sqlite.readers import Readers
 from cmdc_gateway.store.sqlite.reading import Snapshot
 from cmdc_gateway.store.sqlite.writer import Writer
@@ -90,6 +90,10 @@ class SqliteStore:
     def _readers(self) -> Readers:
         return self._opened().readers
 
+    def _newest(self, key: SessionKey) -> list[LoggedEvent]:
+        # Asked before the file is: what is moved in between is found twice, and not missed.
+        return self._opened().database.journal.newest(key)
+
     def _opened(self) -> _Open:
         if self._open is None:
             raise StoreDown(f"the store {self.path} is not open")
@@ -124,7 +128,8 @@ class SqliteStore:
     # -- reading -------------------------------------------------------------------------------------------------------
 
     async def load(self, key: SessionKey) -> StoredSession | None:
-        return await self._readers.run(lambda snapshot: snapshot.load(key))
+        newest = self._newest(key)
+        return await self._readers.run(lambda snapshot: snapshot.load(key, newest))
 
     async def session(self, key: SessionKey) -> SessionRow | None:
         return await self._readers.run(lambda snapshot: snapshot.session(key))
@@ -138,10 +143,12 @@ class SqliteStore:
         return await self._readers.run(Snapshot.unfinished)
 
     async def events(self, key: SessionKey, after: int, limit: int, max_bytes: int = 1 << 20) -> list[LoggedEvent]:
-        return await self._readers.run(lambda snapshot: snapshot.events(key, after, limit, max_bytes))
+        newest = self._newest(key)
+        return await self._readers.run(lambda snapshot: snapshot.events(key, after, limit, max_bytes, newest))
 
     async def edges(self, key: SessionKey) -> tuple[str, int, int] | None:
-        return await self._readers.run(lambda snapshot: snapshot.edges(key))
+        newest = self._newest(key)
+        return await self._readers.run(lambda snapshot: snapshot.edges(key, newest))
 
     async def messages(self, key: SessionKey, after: int = 0, limit: int | None = None) -> list[Message]:
         return await self._readers.run(lambda snapshot: snapshot.messages(key, after, limit))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-_ROWS = 500
+_ROWS = 100
 
 _REMOVE = "DELETE FROM {0} WHERE session = ?1 AND {1} IN (SELECT {1} FROM {0} WHERE session = ?1 LIMIT ?2)"
 
@@ -25,7 +25,7 @@ _REMOVALS = [
 
 
 def sweep(connection: sqlite3.Connection) -> bool:
-    """Remove up to 500 rows in a transaction of their own; return whether there may be more."""
+    """Remove up to 100 rows in a transaction of their own; return whether there may be more."""
     found = connection.execute("SELECT session FROM leavings LIMIT 1").fetchone()
     if found is None:
         return False

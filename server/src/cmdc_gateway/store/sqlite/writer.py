@@ -12,8 +12,8 @@ from itertools import groupby
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
-from cmdc_gateway.store.sqlite.appending import Append, WritingConnection, append_all
 from cmdc_gateway.store.sqlite.database import Database
+from cmdc_gateway.store.sqlite.journal import Append, WritingConnection
 from cmdc_gateway.store.sqlite.sweep import sweep
 from cmdc_gateway.store.store import StoreDown
 
@@ -24,6 +24,7 @@ MAX_BYTES = 4 << 20
 """One transaction carries out no more than this, so that the first in it do not wait long for the last."""
 
 _BATCHES_PER_SWEEP = 8
+_IDLE_SECONDS = 1.0
 
 
 @dataclass(slots=True)
@@ -93,8 +94,12 @@ class Writer:
                 outcomes = self._carry_out(batch)
                 self.transactions += 1
                 self._hand_over(outcomes)
+                if self._database.journal.is_due:
+                    self._move_journal()
                 if self.transactions % _BATCHES_PER_SWEEP == 0:
                     self._sweep()
+        while self._move_journal():
+            pass
         self._disconnect()
 
     def _next_batch(self) -> tuple[list[_Job], bool]:
@@ -114,11 +119,16 @@ class Writer:
         return batch, False
 
     def _first_job(self) -> _Job | None:
+        """The next job. While there is none, what was left for later is done, a little at a time."""
         while True:
             with suppress(Empty):
                 return self._jobs.get_nowait()
-            if not self._sweep():
-                return self._jobs.get()
+            journal = self._database.journal
+            if (journal.is_due and self._move_journal()) or self._sweep():
+                continue
+            with suppress(Empty):
+                return self._jobs.get(timeout=_IDLE_SECONDS if journal.rows else None)
+            self._move_journal()
 
     def _carry_out(self, batch: list[_Job]) -> list[_Outcome]:
         try:
@@ -130,9 +140,8 @@ class Writer:
             for are_appends, alike in groupby(batch, lambda job: isinstance(job.work, Append)):
                 carry_out = self._append if are_appends else self._attempt_each
                 outcomes += carry_out(list(alike), connection)
-            connection.execute("COMMIT")
+            self._commit(connection)
         except sqlite3.Error as failure:
-            # Closing rolls back what SQLite has not rolled back by itself.
             self._disconnect()
             return [_Outcome(job, failure=self._database.down(failure)) for job in batch]
         return outcomes
@@ -145,15 +154,15 @@ class Writer:
             if isinstance(failure, sqlite3.Error) and self._database.is_down(failure):
                 raise
             connection.execute("ROLLBACK")
-            connection.forget_all()
+            connection.journal.undone()
             return _Outcome(job, failure=failure)
-        connection.execute("COMMIT")
+        self._commit(connection)
         return outcome
 
     def _append(self, jobs: list[_Job], connection: WritingConnection) -> list[_Outcome]:
         """All of them together, if none fails."""
         works = [job.work for job in jobs if isinstance(job.work, Append)]
-        _, failure = self._attempt(lambda connection: append_all(connection, works), connection)
+        _, failure = self._attempt(lambda connection: connection.journal.append(connection, works), connection)
         return self._attempt_each(jobs, connection) if failure else [_Outcome(job) for job in jobs]
 
     def _attempt_each(self, jobs: list[_Job], connection: WritingConnection) -> list[_Outcome]:
@@ -164,6 +173,7 @@ class Writer:
     ) -> tuple[T | None, Exception | None]:
         """What the work did, or why it could not be done and was undone."""
         connection.execute("SAVEPOINT job")
+        connection.journal.begin_job()
         value, failure = None, None
         try:
             value = work(connection)
@@ -172,7 +182,7 @@ class Writer:
                 raise
             # Whatever it is, it is the business of the job's caller alone.
             connection.execute("ROLLBACK TO job")
-            connection.forget_all()
+            connection.journal.undone()
             failure = raised
         connection.execute("RELEASE job")
         return value, failure
@@ -181,6 +191,25 @@ class Writer:
         # A closed loop has nobody left who waits.
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(_hand_over_all, outcomes)
+
+    def _commit(self, connection: WritingConnection) -> None:
+        connection.execute("COMMIT")
+        connection.journal.committed()
+
+    def _move_journal(self) -> bool:
+        """Move a little of the journal to its place; return whether there may be more."""
+        if not self._database.journal.rows:
+            return False
+        try:
+            connection = self._connected()
+            connection.execute("BEGIN IMMEDIATE")
+            connection.journal.move_some(connection)
+            self._commit(connection)
+        except sqlite3.Error:
+            # What is in the journal stays there, and the next job will tell its caller what is wrong.
+            self._disconnect()
+            return False
+        return True
 
     def _sweep(self) -> bool:
         """Remove a little of what deleted sessions left; return whether there is more."""
@@ -193,13 +222,21 @@ class Writer:
 
     def _connected(self) -> WritingConnection:
         if self._connection is None:
-            self._connection = self._database.writer()
+            connection = self._database.writer()
+            try:
+                self._database.journal.recover(connection)
+            except BaseException:
+                connection.close()
+                raise
+            self._connection = connection
         return self._connection
 
     def _disconnect(self) -> None:
+        """Let go of the connection. What was not committed is undone, if SQLite has not done so by itself."""
         if self._connection:
             self._connection.close()
             self._connection = None
+            self._database.journal.lost()
 
 
 def _hand_over_all(outcomes: Iterable[_Outcome]) -> None:

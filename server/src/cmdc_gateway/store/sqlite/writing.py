@@ -7,7 +7,8 @@ from collections.abc import Collection, Sequence
 from typing import assert_never
 
 from cmdc_gateway.protocol.encoding import dumps
-from cmdc_gateway.store.sqlite.appending import WritingConnection, insert
+from cmdc_gateway.store.sqlite.journal import WritingConnection
+from cmdc_gateway.store.sqlite.packing import insert_events
 from cmdc_gateway.store.store import (
     AddToTrail,
     AddUsage,
@@ -72,7 +73,7 @@ def size(writes: Sequence[Write]) -> int:
 
 def claim(connection: WritingConnection, key: SessionKey, owner: str, alive: Collection[str]) -> Fence:
     """Give the session to the owner, if nobody has it who is alive. Raises KeyError or SessionHeld."""
-    connection.forget(key)
+    connection.journal.settle(connection, key)
     found = connection.execute(
         "SELECT pk, owner FROM sessions LEFT JOIN leases ON session = pk WHERE tenant = ? AND session_id = ?",
         (key.tenant, key.session_id),
@@ -89,7 +90,7 @@ def claim(connection: WritingConnection, key: SessionKey, owner: str, alive: Col
 
 def release(connection: WritingConnection, fence: Fence) -> None:
     """Let the session go, if it is still this fence's."""
-    connection.forget(fence.key)
+    connection.journal.settle(connection, fence.key)
     connection.execute(
         "DELETE FROM leases WHERE token = ? AND session = (SELECT pk FROM sessions WHERE tenant = ? AND session_id = ?)",
         (fence.token, fence.key.tenant, fence.key.session_id),
@@ -123,7 +124,7 @@ class _Commit:
         ).fetchone()
         if found is None:
             raise FenceLost(f"session {fence.key.session_id!r} has another owner, or none")
-        self._pks[fence.key] = found[0]
+        self._know(fence.key, found[0])
 
     def write(self, write: Write) -> None:
         match write:
@@ -188,15 +189,18 @@ class _Commit:
                 assert_never(write)
 
     def _pk(self, key: SessionKey) -> int:
-        self._connection.forget(key)
         if key not in self._pks:
             found = self._connection.execute(
                 "SELECT pk FROM sessions WHERE tenant = ? AND session_id = ?", (key.tenant, key.session_id)
             ).fetchone()
             if found is None:
                 raise FenceLost(f"there is no session {key.session_id!r}")
-            self._pks[key] = found[0]
+            self._know(key, found[0])
         return self._pks[key]
+
+    def _know(self, key: SessionKey, pk: int) -> None:
+        self._connection.journal.settle(self._connection, key)
+        self._pks[key] = pk
 
     # -- the session itself --------------------------------------------------------------------------------------------
 
@@ -222,6 +226,7 @@ class _Commit:
     def _delete(self, key: SessionKey) -> None:
         pk = self._pk(key)
         del self._pks[key]
+        self._connection.journal.hasten()
         self._connection.execute("DELETE FROM sessions WHERE pk = ?", (pk,))
         self._connection.execute("INSERT INTO leavings (session) VALUES (?)", (pk,))
 
@@ -234,7 +239,7 @@ class _Commit:
             (pk,),
         ).fetchone()
         write.must_follow(epoch, last_seq)
-        insert(self._connection, [(pk, event.seq, event.name, event.at, event.data) for event in write.events])
+        insert_events(self._connection, pk, write.events)
 
     def _trim(self, pk: int, before: int) -> None:
         # The log ends where it ended, also when nothing of it is kept.
@@ -243,7 +248,8 @@ class _Commit:
             "(SELECT max(seq) FROM events WHERE session = pk), 0))) WHERE pk = ?2",
             (before, pk),
         )
-        # Readers see none of them from now on; those beyond the limit are removed by the next trims.
+        # Readers see none of them from now on. Those beyond the limit, or in a row with others that are kept, are
+        # removed by the next trims.
         self._connection.execute(
             "DELETE FROM events WHERE session = ?1 AND seq IN (SELECT seq FROM events WHERE session = ?1"
             " AND seq <= (SELECT trimmed FROM sessions WHERE pk = ?1) ORDER BY seq LIMIT ?2)",
