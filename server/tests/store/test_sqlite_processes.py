@@ -56,7 +56,9 @@ async def test_nothing_that_was_reported_as_committed_is_lost_by_kill_9(tmp_path
                 (seq, b'{"delta":"%d"}' % seq) for seq in range(1, edges[2] + 1)
             ]
             messages = await store.messages(key)
-            assert [message.content for message in messages] == [f"up to {n}" for n in range(3, len(messages) * 3 + 1, 3)]
+            assert [message.content for message in messages] == [
+                f"up to {n}" for n in range(3, len(messages) * 3 + 1, 3)
+            ]
             assert edges[2] // 3 == len(messages)
             commits += len(messages)
         # All of a commit or nothing: the usage was counted as often as there are messages.

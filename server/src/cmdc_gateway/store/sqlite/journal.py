@@ -28,9 +28,10 @@ _UNKNOWN = -1
 
 
 class WritingConnection(sqlite3.Connection):
-    """The connection that writes, and the journal it writes to."""
+    """The connection that writes, the journal it writes to, and whether deleted sessions may have left something."""
 
     journal: Journal
+    may_have_leavings = True
 
 
 @dataclass(slots=True)
@@ -77,8 +78,8 @@ class Journal:
     """
 
     def __init__(self) -> None:
-        self.rows = 0
-        self._size = 0
+        self.rows: int = 0
+        self._size: int = 0
         self._last_row = 0
         self._logs: dict[SessionKey, _Log] = {}
         self._changed: dict[SessionKey, _Log] = {}
@@ -109,7 +110,7 @@ class Journal:
             key, events = append.fence.key, append.write.events
             known = grown.get(key)
             if known is None or known[0].token != append.fence.token:
-                known = (*self._log(connection, append.fence), [])
+                known = (*self._log(connection, append.fence), list[LoggedEvent]())
             log, last_seq, more = known
             append.write.must_follow(log.epoch, last_seq)
             more += events

@@ -118,11 +118,11 @@ class SqliteStore:
     async def commit(self, writes: Sequence[Write], fence: Fence | None = None) -> None:
         # A caller that was cancelled may change its list while the commit still waits.
         as_called = tuple(writes)
-        match as_called:
-            case (AppendEvents(key) as write,) if fence and fence.key == key:
+        work: Append | partial[None] = partial(writing.commit, writes=as_called, fence=fence)
+        if len(as_called) == 1 and fence is not None:  # the commonest
+            (write,) = as_called
+            if isinstance(write, AppendEvents) and write.key == fence.key:
                 work = Append(write, fence)
-            case _:
-                work = partial(writing.commit, writes=as_called, fence=fence)
         await self._writer.run(work, writing.size(as_called))
 
     # -- reading -------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sqlite3
+from cmdc_gateway.store.sqlite.journal import WritingConnection
 
 _ROWS = 100
 
@@ -24,10 +24,13 @@ _REMOVALS = [
 ]
 
 
-def sweep(connection: sqlite3.Connection) -> bool:
+def sweep(connection: WritingConnection) -> bool:
     """Remove up to 100 rows in a transaction of their own; return whether there may be more."""
+    if not connection.may_have_leavings:  # the writer asks whenever it has nothing else to do
+        return False
     found = connection.execute("SELECT session FROM leavings LIMIT 1").fetchone()
     if found is None:
+        connection.may_have_leavings = False
         return False
     (session,) = found
     connection.execute("BEGIN IMMEDIATE")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -60,7 +61,9 @@ class Writer:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._loop = asyncio.get_running_loop()
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()  # None ends the thread
+        self._gathered: list[_Job] = []
+        self._jobs: SimpleQueue[list[_Job] | None] = SimpleQueue()  # None ends the thread
+        self._left: deque[_Job] = deque()
         self._connection: WritingConnection | None = None
         self._closing = False
         self.transactions = 0
@@ -75,12 +78,21 @@ class Writer:
         if self._closing:
             raise StoreDown("the store is closed")
         done: asyncio.Future[Any] = self._loop.create_future()
-        self._jobs.put(_Job(work, size, done))
+        if not self._gathered:
+            self._loop.call_soon(self._pass_on)
+        self._gathered.append(_Job(work, size, done))
         return await done
+
+    def _pass_on(self) -> None:
+        """Give the thread what was called for meanwhile, all at once: each time it has to win Python's lock."""
+        if self._gathered:
+            self._jobs.put(self._gathered)
+            self._gathered = []
 
     async def close(self) -> None:
         """Do what was given so far, then stop."""
         self._closing = True
+        self._pass_on()
         self._jobs.put(None)
         await asyncio.to_thread(self._thread.join)
 
@@ -104,22 +116,29 @@ class Writer:
 
     def _next_batch(self) -> tuple[list[_Job], bool]:
         """What waits, as much as goes into one transaction, and whether to go on after it."""
+        going_on = True
+        if not self._left:
+            going_on = self._receive(self._first_jobs())
+        with suppress(Empty):
+            while going_on and len(self._left) < MAX_JOBS:
+                going_on = self._receive(self._jobs.get_nowait())
         batch: list[_Job] = []
         size = 0
-        job = self._first_job()
-        while job:
+        while self._left and len(batch) < MAX_JOBS and size < MAX_BYTES:
+            job = self._left.popleft()
             batch.append(job)
             size += job.size
-            if len(batch) >= MAX_JOBS or size >= MAX_BYTES:
-                return batch, True
-            try:
-                job = self._jobs.get_nowait()
-            except Empty:
-                return batch, True
-        return batch, False
+        if not going_on and self._left:
+            self._jobs.put(None)
+            going_on = True
+        return batch, going_on
 
-    def _first_job(self) -> _Job | None:
-        """The next job. While there is none, what was left for later is done, a little at a time."""
+    def _receive(self, jobs: list[_Job] | None) -> bool:
+        self._left.extend(jobs or ())
+        return jobs is not None
+
+    def _first_jobs(self) -> list[_Job] | None:
+        """The next jobs. While there are none, what was left for later is done, a little at a time."""
         while True:
             with suppress(Empty):
                 return self._jobs.get_nowait()
