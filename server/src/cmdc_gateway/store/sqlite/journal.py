@@ -131,7 +131,7 @@ class Journal:
         """Move what there is of a session to its place, as something else is about to happen to it."""
         log = self._logs.get(key)
         if log is not None:
-            self._move(connection, key, log)
+            self._move(connection, [key])
             log.last_seq = _UNKNOWN
 
     def move_some(self, connection: sqlite3.Connection) -> None:
@@ -140,10 +140,7 @@ class Journal:
             self._round = _Round(list(self._logs), self._last_row, self.rows, self._size)
             self._in_haste = False
         logs = self._round.keys
-        for key in logs[-_LOGS_AT_ONCE:]:
-            log = self._logs.get(key)
-            if log is not None and log.events:
-                self._move(connection, key, log)
+        self._move(connection, [key for key in logs[-_LOGS_AT_ONCE:] if key in self._logs])
         del logs[-_LOGS_AT_ONCE:]
         if not logs:
             connection.execute("DELETE FROM journal WHERE n <= ?", (self._round.last_row,))
@@ -155,11 +152,13 @@ class Journal:
         """Something in it is to be in the file no longer: have it moved soon."""
         self._in_haste = True
 
-    def _move(self, connection: sqlite3.Connection, key: SessionKey, log: _Log) -> None:
-        insert_events(connection, log.pk, log.events[log.settled :])
-        self._settled.append((log, log.settled))
-        log.settled = len(log.events)
-        self._changed[key] = log
+    def _move(self, connection: sqlite3.Connection, keys: Iterable[SessionKey]) -> None:
+        logs = [(key, self._logs[key]) for key in keys]
+        insert_events(connection, [(log.pk, log.events[log.settled :]) for _, log in logs])
+        for key, log in logs:
+            self._settled.append((log, log.settled))
+            log.settled = len(log.events)
+            self._changed[key] = log
 
     def _log(self, connection: sqlite3.Connection, fence: Fence) -> tuple[_Log, int]:
         """The log and its last seq. Raises FenceLost."""
@@ -228,7 +227,7 @@ class Journal:
                     (pk,),
                 ).fetchone()
                 if found is not None:  # else it was deleted since
-                    insert_events(connection, pk, [event for event in events if event.seq > found[0]])
+                    insert_events(connection, [(pk, [event for event in events if event.seq > found[0]])])
             connection.execute("DELETE FROM journal")
             connection.execute("COMMIT")
         with self._lock:

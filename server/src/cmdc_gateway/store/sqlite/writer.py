@@ -179,10 +179,14 @@ class Writer:
         return outcome
 
     def _append(self, jobs: list[_Job], connection: WritingConnection) -> list[_Outcome]:
-        """All of them together, if none fails."""
-        works = [job.work for job in jobs if isinstance(job.work, Append)]
-        _, failure = self._attempt(lambda connection: connection.journal.append(connection, works), connection)
-        return self._attempt_each(jobs, connection) if failure else [_Outcome(job) for job in jobs]
+        """All of them together, if none fails: then nothing of them has been done, and nothing need be undone."""
+        try:
+            connection.journal.append(connection, [job.work for job in jobs if isinstance(job.work, Append)])
+        except Exception as failure:
+            if isinstance(failure, sqlite3.Error) and self._database.is_down(failure):
+                raise
+            return self._attempt_each(jobs, connection)
+        return [_Outcome(job) for job in jobs]
 
     def _attempt_each(self, jobs: list[_Job], connection: WritingConnection) -> list[_Outcome]:
         return [_Outcome(job, *self._attempt(job.work, connection)) for job in jobs]

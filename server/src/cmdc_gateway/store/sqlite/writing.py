@@ -240,7 +240,7 @@ class _Commit:
             (pk,),
         ).fetchone()
         write.must_follow(epoch, last_seq)
-        insert_events(self._connection, pk, write.events)
+        insert_events(self._connection, [(pk, write.events)])
 
     def _trim(self, pk: int, before: int) -> None:
         # The log ends where it ended, also when nothing of it is kept.
