@@ -124,7 +124,11 @@ class Aborted:
     cost_usd: float = 0.0
 
 
-ModelSignal = ThoughtArrived | TextArrived | ToolRequested | ModelFinished
+Piece = ThoughtArrived | TextArrived
+PIECES = (ThoughtArrived, TextArrived)
+"""What `isinstance` is to look for: to make a union for each piece would take longer than looking."""
+
+ModelSignal = Piece | ToolRequested | ModelFinished
 
 Signal = (
     Prompted

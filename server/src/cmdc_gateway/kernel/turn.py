@@ -24,6 +24,7 @@ from cmdc_gateway.kernel.signals import (
     Expired,
     ModelFailed,
     ModelFinished,
+    Piece,
     Prompted,
     Rejected,
     Signal,
@@ -169,8 +170,6 @@ class Turn:
             QuestionNotFound: no question waits under the ref answered.
         """
         match signal:
-            case TextArrived(text) if self._asking_model:  # first of all, because of all it is the commonest
-                return self._text(text)
             case Approved() | Rejected() | Expired():
                 return self._decided(signal)
             case Answered(ref, response):
@@ -185,12 +184,10 @@ class Turn:
                 return self._replaced(name)
             case Aborted():
                 return self._aborted(signal)
-            case TextArrived():
-                return Outcome()
+            case TextArrived() | ThoughtArrived():
+                return publish(*self.hear(signal))
             case _ if not self._asking_model:
                 return Outcome()
-            case ThoughtArrived(text):
-                return self._thought(text)
             case ToolRequested():
                 self._requested.append(signal)
                 return Outcome()
@@ -203,6 +200,23 @@ class Turn:
             case _:
                 assert_never(signal)
 
+    def hear(self, piece: Piece) -> tuple[Event, ...]:
+        """Take in a piece of what the model says, as `receive` does: all that follows are events."""
+        if not self._asking_model or not piece.text:
+            return ()
+        if isinstance(piece, TextArrived):
+            self._said.append(piece.text)
+            delta = MessageDelta(piece.text)
+            if self._block == "text":
+                return (delta,)
+            self._block = "text"
+            return MessageStart(), delta
+        thought = ThinkingDelta(piece.text)
+        if self._block == "thinking":
+            return (thought,)
+        self._block = "thinking"
+        return ThinkingStart(), thought
+
     # -- the model speaks ----------------------------------------------------------------------------------------------
 
     def _ask_model(self) -> Outcome:
@@ -214,21 +228,6 @@ class Turn:
         self._said = []
         self._requested = []
         return start(AskModel())
-
-    def _thought(self, text: str) -> Outcome:
-        if not text:
-            return Outcome()
-        opening = () if self._block == "thinking" else (ThinkingStart(),)
-        self._block = "thinking"
-        return publish(*opening, ThinkingDelta(text))
-
-    def _text(self, text: str) -> Outcome:
-        if not text:
-            return Outcome()
-        opening = () if self._block == "text" else (MessageStart(),)
-        self._block = "text"
-        self._said.append(text)
-        return publish(*opening, MessageDelta(text))
 
     def _step_done(self, now: int) -> Outcome:
         self._asking_model = False

@@ -90,11 +90,6 @@ class Draft:
         self.write(AddUsage(UsageRow(self.row.key.tenant, key_id, self.day, usage=usage, cost_usd=cost_usd)))
         self.spent.append((key_id, Amount(usage.total_tokens, cost_usd)))
 
-    def has_only_events(self, before: SessionRow) -> bool:
-        """Whether nothing of the session is other than before, but for its log."""
-        changes = self._writes or self._requests or self.messages or self.effects or self.spent
-        return self.row is before and not (changes or self.trim_before or self.model_calls_ended or self.deletes)
-
     def writes(self, before: SessionRow) -> list[Write]:
         """The transaction; `before` is the session's row as it is stored."""
         key = self.row.key

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Self
+from typing import Self, cast
 
 import structlog
 from structlog.contextvars import bind_contextvars, clear_contextvars
@@ -28,6 +28,7 @@ from cmdc_gateway.kernel.signals import (
     Aborted,
     Expired,
     ModelFailed,
+    Piece,
     Signal,
 )
 from cmdc_gateway.kernel.turn import Turn
@@ -39,6 +40,7 @@ from cmdc_gateway.providers.chat import estimated_usage
 from cmdc_gateway.sessions.commands import Command, Remember, Reply
 from cmdc_gateway.sessions.deadlines import Deadlines
 from cmdc_gateway.sessions.draft import Draft
+from cmdc_gateway.sessions.inbox import Inbox
 from cmdc_gateway.sessions.log import CloseReason, EventLog
 from cmdc_gateway.sessions.present import Present, View, restored
 from cmdc_gateway.sessions.progress import Progress
@@ -65,10 +67,11 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(slots=True)
 class Told:
-    """Something that happened to a run, told by work that was started for it. Never changed."""
+    """Something that happened to a run `at` some time (ms), told by work that was started for it. Never changed."""
 
     turn: Turn
     signal: Signal
+    at: int
 
 
 class Life:
@@ -83,13 +86,14 @@ class Life:
         self._fence = fence
         self._services = services
         self._when_over = when_over
-        self._inbox: asyncio.Queue[Command | Told] = asyncio.Queue()
+        self._inbox: Inbox[Command | Told] = Inbox()
         self._room = asyncio.Event()
         self._work = Work(self._tell, self._tell_now, services.meter)
         self._deadlines = Deadlines()
         self._task: asyncio.Task[None] | None = None
         self._down = False
         self._served = 0
+        self._said_at = 0
         self._ended: Exception | None = None
         self.log: EventLog
         self.view: View
@@ -105,32 +109,37 @@ class Life:
         if self._down:
             raise Unavailable("the store does not take writes now")
         command = Command(decide, key_id, remember)
-        self._inbox.put_nowait(command)
+        self._inbox.put(command)
         return await asyncio.shield(command.answer)
 
     async def _tell(self, turn: Turn, signal: Signal) -> None:
-        self._inbox.put_nowait(Told(turn, signal))
-        if self._inbox.qsize() > _CROWDED:
+        self._note(turn, signal)
+        if len(self._inbox) > _CROWDED:
             self._room.clear()
             await self._room.wait()
 
     def _tell_now(self, turn: Turn, signal: Signal) -> bool:
-        if self._inbox.qsize() >= _CROWDED:
+        if len(self._inbox) >= _CROWDED:
             return False
-        self._inbox.put_nowait(Told(turn, signal))
+        self._inbox.put_piece(Told(turn, signal, self._services.clock()))
         return True
+
+    def _note(self, turn: Turn, signal: Signal) -> None:
+        self._inbox.put(Told(turn, signal, self._services.clock()))
 
     async def _live(self) -> None:
         # Made on behalf of some request, whose id is none of what happens to the session from now on.
         clear_contextvars()
         bind_contextvars(tenant=self.key.tenant, session_id=self.key.session_id)
         while self._ended is None:
-            batch = [await self._inbox.get()]
-            while not self._inbox.empty() and len(batch) < _BATCH:
-                batch.append(self._inbox.get_nowait())
-            commands = [item for item in batch if isinstance(item, Command)]
+            batch, is_text = await self._inbox.take(_BATCH)
+            commands: list[Command] = []
             try:
-                await self._carry(batch, commands)
+                if is_text:
+                    await self._carry_text(cast("list[Told]", batch))
+                else:
+                    commands = [item for item in batch if isinstance(item, Command)]
+                    await self._carry(batch, commands)
             except asyncio.CancelledError:
                 self._refuse(commands, Unavailable("the server is stopping", retry_after=5))
                 raise
@@ -149,23 +158,19 @@ class Life:
     async def _carry(self, batch: list[Command | Told], commands: list[Command]) -> None:
         """Decide, commit, show, act: in this order and no other."""
         now = self._present
-        draft = Draft(now.row, self.log.last_seq, self._services.clock(), self._services.meter.day())
+        at = self._said_at = max(self._services.clock(), self._said_at)
+        draft = Draft(now.row, self.log.last_seq, at, self._services.meter.day())
         for item in batch:
             match item:
                 case Command():
                     item.take(draft)
-                case Told(turn, signal):
+                case Told(turn, signal, _):
                     if turn is now.turn:
                         self._progress.receive(now, turn, signal, draft)
             if draft.deletes:
                 break
             self._progress.begin_next(now, draft)
         self._progress.settle_row(now, draft)
-        if not commands and draft.has_only_events(now.row):  # pieces of text, by far the commonest
-            if draft.events:
-                await self._services.store.commit((AppendEvents(self.key, tuple(draft.events)),), self._fence)
-                self.log.publish(draft.events)
-            return
         writes = draft.writes(now.row)
         if draft.deletes:
             writes.append(DeleteSession(self.key))
@@ -178,6 +183,22 @@ class Life:
         self._act(draft)
         if draft.deletes:
             self._gone(commands)
+
+    async def _carry_text(self, batch: list[Told]) -> None:
+        """Decide, commit, show: pieces of what the model says, by far the commonest.
+
+        Nothing of the session changes but its log, and nothing is to be done then.
+        """
+        turn, log = self._present.turn, self.log
+        events: list[LoggedEvent] = []
+        for told in batch:
+            if told.turn is turn:
+                at = self._said_at = max(told.at, self._said_at)
+                heard = told.turn.hear(cast("Piece", told.signal))
+                events += log.number(heard, told.turn.request_id, at, after=log.last_seq + len(events))
+        if events:
+            await self._services.store.commit((AppendEvents(self.key, tuple(events)),), self._fence)
+            log.publish(events)
 
     def _show(self, draft: Draft) -> None:
         now = self._present
@@ -215,7 +236,7 @@ class Life:
         try:
             provider = self._services.offer.catalog.find(now.settings.model)
         except UnknownModel as refusal:
-            self._inbox.put_nowait(Told(turn, ModelFailed(str(refusal))))
+            self._note(turn, ModelFailed(str(refusal)))
             return
         self._work.ask(turn, provider, now.model_request(), Caller(self.key.tenant, now.active.key_id), now.account)
 
@@ -224,7 +245,7 @@ class Life:
 
         def expired(approval_id: str, turn: Turn | None = now.turn) -> None:
             assert turn is not None, "an approval waits within a run"
-            self._inbox.put_nowait(Told(turn, Expired(approval_id)))
+            self._note(turn, Expired(approval_id))
 
         self._deadlines.set(now, self._services.clock(), expired)
 
@@ -260,7 +281,7 @@ class Life:
         now = self._present
         if now.active is None:
             if now.queue:  # nothing runs, so nothing else would let the queue go on
-                self._inbox.put_nowait(Command(lambda _: Reply(AbortTaken(ok=False))))
+                self._inbox.put(Command(lambda _: Reply(AbortTaken(ok=False))))
             return
         left = remains(
             now.history,
@@ -282,7 +303,7 @@ class Life:
         if not left.only_waits:
             heard = len(left.said.encode())
             usage = TokenUsage() if left.open_calls else estimated_usage(now.model_request(), heard)
-            self._inbox.put_nowait(Told(now.turn, Aborted(reason, error=error, usage=usage)))
+            self._note(now.turn, Aborted(reason, error=error, usage=usage))
 
     async def _events_since(self, seq: int) -> list[LoggedEvent]:
         events: list[LoggedEvent] = []
@@ -318,12 +339,7 @@ class Life:
                 return
 
     def _emptied_inbox(self) -> list[Command]:
-        commands: list[Command] = []
-        while not self._inbox.empty():
-            item = self._inbox.get_nowait()
-            if isinstance(item, Command):
-                commands.append(item)
-        return commands
+        return [item for item in self._inbox.emptied() if isinstance(item, Command)]
 
     def _refuse(self, commands: Iterable[Command], failure: Exception) -> None:
         for command in commands:

@@ -105,7 +105,7 @@ class Session(Life):
     @property
     def resting(self) -> bool:
         """Nothing happens, nobody reads: the session could as well be in the store alone."""
-        idle = self.view.active is None and not self.view.queue and self._inbox.empty()
+        idle = self.view.active is None and not self.view.queue and not self._inbox
         return idle and not self.log.readers and not self._down
 
     @property

@@ -12,12 +12,11 @@ import structlog
 from cmdc_gateway.errors import BudgetExceeded
 from cmdc_gateway.kernel.ledger import Amount
 from cmdc_gateway.kernel.signals import (
+    PIECES,
     BudgetRefused,
     ModelFailed,
     ModelFinished,
     Signal,
-    TextArrived,
-    ThoughtArrived,
     ToolFinished,
 )
 from cmdc_gateway.kernel.turn import Turn
@@ -31,9 +30,6 @@ from cmdc_gateway.tools.tool import Tool
 
 Tell = Callable[[Turn, Signal], Awaitable[None]]
 TellNow = Callable[[Turn, Signal], bool]
-
-# Making a union for each piece of text would take longer than looking.
-_PIECES = (TextArrived, ThoughtArrived)
 
 # Held for an answer whose length nobody has bounded.
 _PRESUMED_ANSWER_TOKENS = 4_096
@@ -113,7 +109,7 @@ class Work:
             stream = cast("AsyncGenerator[Signal]", provider.stream(request))
             async with aclosing(stream):
                 async for signal in stream:
-                    if isinstance(signal, _PIECES):
+                    if isinstance(signal, PIECES):
                         self._heard += _bytes(signal.text)
                         if self._tell_now(turn, signal):
                             continue
