@@ -80,6 +80,13 @@ def reference() -> Generator[Server]:
 
 
 @contextmanager
+def floor() -> Generator[Server]:
+    """The least that a delivery costs, in `floor.py`."""
+    with _running("floor", ["-m", "benchmarks.floor"], {}) as server:
+        yield server
+
+
+@contextmanager
 def model() -> Generator[Server]:
     """The model server in `model.py`, beside the client."""
     with _running("model", ["-m", "benchmarks.model"], {}, core=CLIENT_CORE) as server:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from benchmarks.figures import Figure
-from benchmarks.processes import Server, gateway, reference
+from benchmarks.processes import Server, floor, gateway, reference
 from benchmarks.wire import Crowd, call, check_run, new_session, script
 
 _DELTA_BYTES = 120
@@ -19,23 +19,25 @@ def run(*, full: bool) -> Iterator[Figure]:
     """Yield the figures."""
     rounds = 3 if full else 2
     crowds = ((100, 500, 5), (1_000, 100, 50)) if full else ((100, 250, 5), (1_000, 40, 50))
-    with gateway() as ours, reference() as theirs:
+    with gateway() as ours, reference() as theirs, floor() as least:
         for readers, deltas, pace_ms in crowds:
-            gentle = {server.name: list[float]() for server in (ours, theirs)}
+            gentle = {server.name: list[float]() for server in (ours, theirs, least)}
             loaded = {server.name: list[float]() for server in (ours, theirs)}
             for _ in range(rounds):
                 for server in (ours, theirs):
                     gentle[server.name].append(cost(server, readers, deltas, pace_ms))
                     loaded[server.name].append(cost(server, readers, deltas, 0))
+                gentle[least.name].append(cost(least, readers, deltas, pace_ms))
             for costs, what, bound in ((gentle, "one at a time", 0.6), (loaded, "under load", 0.2)):
                 mine, other = min(costs["gateway"]), min(costs["reference"])
+                floored = f", `send` alone {min(costs['floor']):.1f}" if "floor" in costs else ""
                 yield Figure(
                     1,
                     f"fan-out to {readers:,} SSE readers, {what}",
                     mine / other,
                     bound,
                     steady=readers >= 1_000 or costs is loaded,  # with few readers, what is done once weighs too much
-                    detail=f"{mine:.1f} µs of CPU a delivery, the reference {other:.1f}",
+                    detail=f"{mine:.1f} µs of CPU a delivery, the reference {other:.1f}{floored}",
                 )
 
 

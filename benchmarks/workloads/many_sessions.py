@@ -14,7 +14,7 @@ _PACE_MS = 20
 
 def run(*, full: bool) -> Iterator[Figure]:
     """Yield the figures."""
-    rounds, deltas = (2, 100) if full else (1, 50)
+    rounds, deltas = (2, 300) if full else (1, 50)
     for store, sessions, bound in (("sqlite", 500, 1.2), ("memory", 1_000, 0.8)):
         count = sessions if full else sessions // 5
         with gateway(store) as ours, reference() as theirs:
