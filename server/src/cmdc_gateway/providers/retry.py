@@ -7,9 +7,9 @@ one call.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
+from typing import cast
 
 from cmdc_gateway.kernel.signals import ModelFinished, ModelSignal
 from cmdc_gateway.protocol.history import TokenUsage
@@ -45,9 +45,10 @@ class Retrying:
         usage, cost_usd = TokenUsage(), 0.0
         for delay in (*self._delays, None):
             shown = False
+            call = _Call(self._provider.stream(request), self._stall_seconds)
             try:
-                async with aclosing(self._once(request)) as signals:
-                    async for signal in signals:
+                while (signals := await call.more()) is not None:
+                    for signal in signals:
                         shown = True
                         if isinstance(signal, ModelFinished):
                             yield replace(signal, usage=usage + signal.usage, cost_usd=cost_usd + signal.cost_usd)
@@ -67,6 +68,8 @@ class Retrying:
                         cost_usd=cost_usd,
                     ) from error
                 wait = max(delay, min(error.retry_after or 0.0, self._longest_wait))
+            finally:
+                await call.close()
             await self._sleep(wait)
 
     def price(self, model: str) -> Price | None:
@@ -75,32 +78,42 @@ class Retrying:
     async def prepare(self) -> None:
         await self._provider.prepare()
 
-    async def _once(self, request: ModelRequest) -> AsyncGenerator[ModelSignal]:
-        """The answer to one request, in whole characters; a failure, where nothing comes of it for too long."""
-        chunks, characters = self._provider.stream(request), WholeCharacters()
-        silence = _Silence(self._stall_seconds)
+
+class _Call:
+    """The answer to one request, in whole characters; a failure, where nothing comes of it for too long."""
+
+    def __init__(self, chunks: AsyncIterator[ModelSignal], stall_seconds: float) -> None:
+        self._chunks = chunks
+        self._characters = WholeCharacters()
+        self._stall_seconds = stall_seconds
+        self._silence = _Silence(stall_seconds)
+        self._over = False
+
+    async def more(self) -> tuple[ModelSignal, ...] | None:
+        """What comes next, which may be nothing yet; None after the end. Not a generator: there is one already."""
+        if self._over:
+            return None
+        self._silence.begins()
         try:
-            while True:
-                silence.begins()
-                try:
-                    chunk = await anext(chunks)
-                except StopAsyncIteration:
-                    break
-                except asyncio.CancelledError:
-                    if not silence.was_too_long():
-                        raise
-                    raise ModelError(f"the model sent nothing for {self._stall_seconds:g} s", transient=True) from None
-                finally:
-                    silence.ends()
-                for signal in characters.take(chunk):
-                    yield signal
-            for signal in characters.rest():
-                yield signal
+            chunk = await anext(self._chunks)
+        except StopAsyncIteration:
+            self._over = True
+            return self._characters.rest()
+        except asyncio.CancelledError:
+            if not self._silence.was_too_long():
+                raise
+            raise ModelError(f"the model sent nothing for {self._stall_seconds:g} s", transient=True) from None
         finally:
-            silence.close()
-            # What a provider gives back need only be an iterator; closing a generator frees its connection.
-            if isinstance(chunks, AsyncGenerator):
-                await chunks.aclose()
+            self._silence.ends()
+        return self._characters.take(chunk)
+
+    async def close(self) -> None:
+        """Stop asking."""
+        self._silence.close()
+        # What a provider gives back need only be an iterator; closing a generator frees its connection.
+        chunks = cast("AsyncGenerator[ModelSignal]", self._chunks)
+        if isinstance(self._chunks, AsyncGenerator):
+            await chunks.aclose()
 
 
 class _Silence:
