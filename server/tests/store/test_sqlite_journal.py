@@ -172,6 +172,22 @@ async def test_a_job_that_is_refused_leaves_what_was_in_the_journal(store: Sqlit
     assert await store.events(KEY, 0, 100) == list(log(1, 6))
 
 
+async def test_a_refused_job_undoes_nothing_of_the_jobs_before_it(store: SqliteStore, fences: list[Fence]) -> None:
+    await say(store, fences[0], 1, 3)
+
+    outcomes = await asyncio.gather(
+        store.commit([PutSession(row(KEY)), AppendEvents(KEY, log(4, 4))], fences[0]),
+        store.commit([PutSession(row(KEY)), CreateSession(row(KEY))], fences[0]),
+        say(store, fences[0], 5, 5),
+        store.commit([PutSession(row(KEY)), CreateSession(row(KEY))], fences[0]),
+        say(store, fences[0], 6, 6),
+        return_exceptions=True,
+    )
+
+    assert [outcome is None for outcome in outcomes] == [True, False, True, False, True]
+    assert await store.events(KEY, 0, 100) == list(log(1, 6))
+
+
 async def test_the_text_of_a_deleted_session_does_not_stay_in_the_journal(
     path: Path, store: SqliteStore, fences: list[Fence]
 ) -> None:

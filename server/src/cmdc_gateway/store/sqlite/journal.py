@@ -83,7 +83,7 @@ class Journal:
         self._last_row = 0
         self._logs: dict[SessionKey, _Log] = {}
         self._changed: dict[SessionKey, _Log] = {}
-        self._settled: list[tuple[_Log, int]] = []
+        self._settled: list[tuple[_Log, int, int]] = []
         self._round: _Round | None = None
         self._in_haste = False
         self._lock = threading.Lock()
@@ -156,7 +156,7 @@ class Journal:
         logs = [(key, self._logs[key]) for key in keys]
         insert_events(connection, [(log.pk, log.events[log.settled :]) for _, log in logs])
         for key, log in logs:
-            self._settled.append((log, log.settled))
+            self._settled.append((log, log.settled, log.last_seq))
             log.settled = len(log.events)
             self._changed[key] = log
 
@@ -184,9 +184,8 @@ class Journal:
 
     def undone(self) -> None:
         """What was done since `begin_job` was undone."""
-        for log, settled in reversed(self._settled):
-            log.settled = settled
-            log.last_seq = log.events[-1].seq if log.events else _UNKNOWN
+        for log, settled, last_seq in reversed(self._settled):
+            log.settled, log.last_seq = settled, last_seq
         self._settled.clear()
 
     # -- after it ------------------------------------------------------------------------------------------------------
