@@ -20,12 +20,18 @@ def _request(connection: socket.socket) -> tuple[bytes, bytes]:
     """The first line of a request, and its body."""
     raw = b""
     while b"\r\n\r\n" not in raw:
-        raw += connection.recv(1 << 16)
+        raw += _received(connection)
     head, _, body = raw.partition(b"\r\n\r\n")
     length = _LENGTH.search(head + b"\r\n")
     while length and len(body) < int(length[1]):
-        body += connection.recv(1 << 16)
+        body += _received(connection)
     return head.split(b"\r\n")[0], body
+
+
+def _received(connection: socket.socket) -> bytes:
+    piece = connection.recv(1 << 16)
+    assert piece, "the client went away"
+    return piece
 
 
 def _chunk(event: str, **data: object) -> bytes:

@@ -156,6 +156,24 @@ async def test_an_approval_without_a_time_limit_does_not_expire(client: httpx.As
     assert (await talk.info())["state"] == "waiting_approval"
 
 
+async def test_a_clock_that_was_ahead_for_a_while_moves_no_deadline(
+    served: Served, client: httpx.AsyncClient, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """APP-1: what the model said meanwhile is stamped with that time, the approval with its own."""
+    services = served.gateway.registry.services
+    clock, ahead = services.clock, 86_400_000
+    talk = await Conversation.begin(client)
+    await register(talk, receiver)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(services, "clock", lambda: clock() + ahead)
+        await talk.prompt(script(calling(("send", {"to": "Åse"}), text=["a", "b"], delayMs=500)))
+        await talk.first("message_delta")
+    approval = await talk.first("approval_required")
+
+    assert abs(approval["requestedAt"] - clock()) < ahead / 2
+
+
 async def test_nobody_decides_and_the_approval_expires(client: httpx.AsyncClient, receiver: Receiver) -> None:
     """APP-1, APP-2: the call does not run, and a decision comes too late."""
     talk, approval = await guarded(client, receiver, approval={"tools": ["send"], "timeoutMs": 50})

@@ -190,6 +190,21 @@ async def test_an_iterator_that_cannot_be_closed_will_do() -> None:
     assert [s async for s in Retrying(Provider()).stream(REQUEST)] == [TextArrived("a"), FINISHED]
 
 
+async def test_a_provider_that_fails_before_there_is_an_iterator_is_asked_again() -> None:
+    class Plain(Playing):
+        def stream(self, request: ModelRequest) -> AsyncGenerator[ModelSignal]:
+            if self.asked == 0:
+                self.asked = 1
+                raise busy(usage=TokenUsage(1, 1))
+            return super().stream(request)
+
+    provider = Plain([], [TextArrived("hi"), ModelFinished(TokenUsage(2, 2))])
+
+    signals = [signal async for signal in Retrying(provider, sleep=Slept()).stream(REQUEST)]
+
+    assert signals == [TextArrived("hi"), ModelFinished(TokenUsage(3, 3))]
+
+
 async def test_price_and_preparation_are_the_providers() -> None:
     model = Playing()
     await Retrying(model).prepare()

@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import sqlite3
+import threading
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
@@ -10,10 +11,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from cmdc_gateway.protocol.frames import LoggedEvent
-from cmdc_gateway.store.sqlite import SqliteStore, journal, packing, schema
-from cmdc_gateway.store.sqlite.database import Database
+from cmdc_gateway.store.sqlite import SqliteStore, journal, packing, schema, writing
 from cmdc_gateway.store.sqlite.journal import WritingConnection
-from cmdc_gateway.store.sqlite.writer import Writer
 from cmdc_gateway.store.store import (
     AppendEvents,
     CreateSession,
@@ -126,8 +125,14 @@ async def test_what_is_in_the_journal_survives_kill_9(path: Path, store: SqliteS
     assert await again.events(OTHER, 0, 100) == list(log(1, 31))
     assert await again.events(KEYS[2], 0, 100) == list(log(11, 30))
     assert await again.events(KEYS[3], 0, 100) == []
+    assert await again.edges(KEY) == ("e", 1, 30)
+    fence = await again.claim(KEY, "other", 0)
+    await say(again, fence, 31, 31)
+    assert await again.events(KEY, 28, 100) == list(log(29, 31))
+    await again.close()
     assert count(again.path, "journal") == 0
-    assert count(again.path, "events WHERE session = 4") == 0 or count(again.path, "leavings") == 1
+    await again.open()
+    assert await again.events(KEY, 0, 100) == list(log(1, 31))
     await again.close()
 
 
@@ -288,27 +293,92 @@ async def test_events_are_packed_within_bounds(path: Path, store: SqliteStore, f
     assert counts == [packing.MAX_EVENTS, packing.MAX_EVENTS, 2, 1, 1]
 
 
-async def test_a_connection_that_is_lost_forgets_nothing_that_was_committed(path: Path) -> None:
-    """DUR-5: what the file says counts, when a new connection is made."""
-    database = Database(path, "process")
-    database.acquire()
-    writer = Writer(database)
+async def test_a_connection_that_is_lost_forgets_nothing_that_was_committed(
+    store: SqliteStore, fences: list[Fence], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DUR-5: what the file says counts, when a new connection is made; fences stay what they were."""
+    await say(store, fences[0], 1, 3)
 
-    def broken(_: WritingConnection) -> None:
+    def broken(connection: WritingConnection) -> None:
         raise sqlite3.OperationalError("disk I/O error")
 
-    def append(connection: WritingConnection) -> None:
-        connection.execute("INSERT INTO journal (data) VALUES (?)", (packing.pack(1, log(1, 2)),))
+    with monkeypatch.context() as patched:
+        patched.setattr(writing, "pulse", broken)
+        with pytest.raises(StoreDown):
+            await store.ping()
 
-    await writer.run(lambda connection: connection.execute(
-        "INSERT INTO sessions (tenant, session_id, epoch, created_at, state, turns, tool_calls, prompts,"
-        " prompt_tokens, completion_tokens, cost_usd, served) VALUES ('acme', 's0', 'e', 1, 'idle', 0,0,0,0,0,0.0,0)"
-    ).close())  # fmt: skip
-    await writer.run(append)
-    with pytest.raises(StoreDown):
-        await writer.run(broken)
+    assert await store.events(KEY, 0, 100) == list(log(1, 3))
+    await say(store, fences[0], 4, 4)
+    await store.commit([PutSession(row(KEY)), AppendEvents(KEY, log(5, 5))], fences[0])
+    await say(store, fences[0], 6, 6)
+    assert await store.events(KEY, 0, 100) == list(log(1, 6))
 
-    assert await writer.run(lambda connection: connection.execute("SELECT count(*) FROM journal").fetchone()) == (0,)
-    assert count(path, "events WHERE session = 1 AND seq = 2 AND count = 2") == 1
-    await writer.close()
-    database.release()
+
+async def test_a_journal_that_cannot_be_moved_keeps_nobody_from_writing(
+    path: Path, store: SqliteStore, fences: list[Fence], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DUR-5: a disk that has room for little may still take little."""
+    failed = threading.Event()
+
+    def fail(*_: object) -> None:
+        failed.set()
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(journal.Journal, "move_some", fail)
+        patched.setattr(journal, "MAX_ROWS", 2)
+        for seq in range(1, 11):
+            await say(store, fences[0], seq, seq)
+        assert failed.is_set()
+        await store.ping()
+        await store.commit([DeleteSession(OTHER)], fences[1])
+        await store.close()
+        again = SqliteStore(path)
+        await again.open()
+        assert await again.events(KEY, 0, 100) == list(log(1, 10))
+
+    async with asyncio.timeout(30):
+        while count(path, "journal"):  # noqa: ASYNC110 - the file cannot tell us
+            await asyncio.sleep(0.05)
+    assert await again.events(KEY, 0, 100) == list(log(1, 10))
+    await again.close()
+
+
+async def test_what_was_trimmed_leaves_the_journal_though_others_go_on(
+    path: Path, store: SqliteStore, fences: list[Fence]
+) -> None:
+    await say(store, fences[0], 1, 2)
+    await store.commit([TrimEvents(KEY, 3)], fences[0])
+
+    async with asyncio.timeout(30):
+        while count(path, "journal"):
+            await store.ping()
+            await asyncio.sleep(0.05)
+
+    assert await store.edges(KEY) == ("e", 3, 2)
+
+
+@pytest.mark.parametrize("kept", [10, 40, 50])
+async def test_packed_events_that_are_damaged_are_told_as_a_damaged_file(
+    path: Path, store: SqliteStore, fences: list[Fence], kept: int
+) -> None:
+    await say(store, fences[0], 1, 5)
+    await store.release(fences[0])
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("UPDATE events SET data = substr(data, 1, ?)", (kept,))
+
+    with pytest.raises(StoreDown, match=r"cannot be used: .*(cut off|damaged)"):
+        await store.events(KEY, 0, 100)
+
+    await store.ping()
+
+
+async def test_a_damaged_journal_is_told_when_the_store_is_opened(path: Path) -> None:
+    store = SqliteStore(path)
+    await store.open()
+    await store.close()
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("INSERT INTO journal (data) VALUES (?)", (packing.pack(1, log(1, 2))[:-3],))
+
+    with pytest.raises(StoreDown, match="cut off"):
+        await store.open()

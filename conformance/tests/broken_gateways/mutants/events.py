@@ -11,11 +11,13 @@ from dataclasses import replace
 from typing import Any
 
 from cmdc_gateway.kernel.effects import Outcome
+from cmdc_gateway.kernel.signals import Piece, TextArrived
 from cmdc_gateway.kernel.turn import Turn
 from cmdc_gateway.protocol import encoding, frames
 from cmdc_gateway.protocol.events import (
     AgentAbort,
     AgentEnd,
+    Event,
     LastMessage,
     PromptReceived,
     RunError,
@@ -57,13 +59,14 @@ def blocks_of_one_piece() -> None:
     """Every piece of text opens a block of its own."""
 
     def around(original: Any) -> Any:
-        def text(self: Any, piece: str) -> Outcome:
-            self._block = ""
+        def hear(self: Any, piece: Piece) -> tuple[Event, ...]:
+            if isinstance(piece, TextArrived):
+                self._block = ""
             return original(self, piece)
 
-        return text
+        return hear
 
-    wrap(Turn, "_text", around)
+    wrap(Turn, "hear", around)
 
 
 @breaks("EVT-1.unknown-tool", "EVT-1.grammar")
@@ -230,12 +233,13 @@ def tidied_text() -> None:
     """Carriage returns in text are left out."""
 
     def around(original: Any) -> Any:
-        def text(self: Any, piece: str) -> Outcome:
-            return original(self, piece.replace("\r", ""))
+        def hear(self: Any, piece: Piece) -> tuple[Event, ...]:
+            said = piece.text.replace("\r", "") if isinstance(piece, TextArrived) else piece.text
+            return original(self, replace(piece, text=said))
 
-        return text
+        return hear
 
-    wrap(Turn, "_text", around)
+    wrap(Turn, "hear", around)
 
 
 @breaks(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import cast
 
 from cmdc_gateway.kernel.signals import ModelFinished, ModelSignal
 from cmdc_gateway.protocol.history import TokenUsage
@@ -45,7 +44,7 @@ class Retrying:
         usage, cost_usd = TokenUsage(), 0.0
         for delay in (*self._delays, None):
             shown = False
-            call = _Call(self._provider.stream(request), self._stall_seconds)
+            call = _Call(self._provider, request, self._stall_seconds)
             try:
                 while (signals := await call.more()) is not None:
                     for signal in signals:
@@ -82,8 +81,10 @@ class Retrying:
 class _Call:
     """The answer to one request, in whole characters; a failure, where nothing comes of it for too long."""
 
-    def __init__(self, chunks: AsyncIterator[ModelSignal], stall_seconds: float) -> None:
-        self._chunks = chunks
+    def __init__(self, provider: ModelProvider, request: ModelRequest, stall_seconds: float) -> None:
+        self._provider = provider
+        self._request = request
+        self._chunks: AsyncIterator[ModelSignal] | None = None
         self._characters = WholeCharacters()
         self._stall_seconds = stall_seconds
         self._silence = _Silence(stall_seconds)
@@ -93,6 +94,8 @@ class _Call:
         """What comes next, which may be nothing yet; None after the end. Not a generator: there is one already."""
         if self._over:
             return None
+        if self._chunks is None:
+            self._chunks = self._provider.stream(self._request)
         self._silence.begins()
         try:
             chunk = await anext(self._chunks)
@@ -111,8 +114,8 @@ class _Call:
         """Stop asking."""
         self._silence.close()
         # What a provider gives back need only be an iterator; closing a generator frees its connection.
-        chunks = cast("AsyncGenerator[ModelSignal]", self._chunks)
-        if isinstance(self._chunks, AsyncGenerator):
+        chunks = self._chunks
+        if isinstance(chunks, AsyncGenerator):
             await chunks.aclose()
 
 

@@ -158,8 +158,8 @@ class Life:
     async def _carry(self, batch: list[Command | Told], commands: list[Command]) -> None:
         """Decide, commit, show, act: in this order and no other."""
         now = self._present
-        at = self._said_at = max(self._services.clock(), self._said_at)
-        draft = Draft(now.row, self.log.last_seq, at, self._services.meter.day())
+        self._said_at = self._services.clock()
+        draft = Draft(now.row, self.log.last_seq, self._said_at, self._services.meter.day())
         for item in batch:
             match item:
                 case Command():

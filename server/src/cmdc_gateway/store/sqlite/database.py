@@ -45,7 +45,7 @@ class Database:
             self._make_file()
             with closing(self.writer()) as connection:
                 migrate(connection, self.path)
-                self.journal.recover(connection)
+                self.journal.read_back(connection)
                 # Nobody else has the file, so whoever held a session is gone.
                 connection.execute("DELETE FROM leases")
         except BaseException as failure:

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cmdc_gateway.protocol.frames import LoggedEvent
 from cmdc_gateway.store.sqlite.packing import insert_events, pack, unpack
@@ -21,10 +22,15 @@ from cmdc_gateway.store.store import AppendEvents, Fence, FenceLost, SessionKey
 
 MAX_ROWS = 1_000
 MAX_BYTES = 2 << 20
-"""Once the journal has so many rows, or so many bytes, what is in it is moved to its place, a few logs at a time."""
+MAX_SECONDS = 1.0
+"""Once the journal has so many rows or bytes, or is so old, what is in it is moved to its place, a few logs at a time."""
 
 _LOGS_AT_ONCE = 32
+_STEPS = 16
+"""It takes no more steps than that: more comes in between."""
+
 _UNKNOWN = -1
+_NOBODY = -1
 
 
 class WritingConnection(sqlite3.Connection):
@@ -66,6 +72,7 @@ class _Round:
     """The journal is being moved: which logs are still to be, and what can be removed then."""
 
     keys: list[SessionKey]
+    at_once: int
     last_row: int
     rows: int
     size: int
@@ -85,14 +92,18 @@ class Journal:
         self._changed: dict[SessionKey, _Log] = {}
         self._settled: list[tuple[_Log, int, int]] = []
         self._round: _Round | None = None
-        self._in_haste = False
+        self._began = 0.0
+        self._put_off_until = 0.0
         self._lock = threading.Lock()
 
     @property
     def is_due(self) -> bool:
         """Whether it is time to move some of what is in it."""
+        now = time.monotonic()
+        if not self.rows or now < self._put_off_until:
+            return False
         full = self.rows >= MAX_ROWS or self._size >= MAX_BYTES
-        return self._round is not None or full or (self._in_haste and self.rows > 0)
+        return self._round is not None or full or now - self._began >= MAX_SECONDS
 
     def newest(self, key: SessionKey) -> list[LoggedEvent]:
         """The end of a log, as far as it is committed and was not in its place a moment ago."""
@@ -119,6 +130,8 @@ class Journal:
         row = b"".join(parts)
         last_row = connection.execute("INSERT INTO journal (data) VALUES (?)", (row,)).lastrowid
         assert last_row is not None
+        if not self.rows:
+            self._began = time.monotonic()
         self._last_row = last_row
         self.rows += 1
         self._size += len(row)
@@ -137,20 +150,22 @@ class Journal:
     def move_some(self, connection: sqlite3.Connection) -> None:
         """Move some logs to their place; after the last, remove what has been moved."""
         if self._round is None:
-            self._round = _Round(list(self._logs), self._last_row, self.rows, self._size)
-            self._in_haste = False
-        logs = self._round.keys
-        self._move(connection, [key for key in logs[-_LOGS_AT_ONCE:] if key in self._logs])
-        del logs[-_LOGS_AT_ONCE:]
-        if not logs:
+            keys = [key for key, log in self._logs.items() if log.events]
+            at_once = max(_LOGS_AT_ONCE, len(keys) // _STEPS + 1)
+            self._round = _Round(keys, at_once, self._last_row, self.rows, self._size)
+            self._began = time.monotonic()
+        keys, at_once = self._round.keys, self._round.at_once
+        self._move(connection, [key for key in keys[-at_once:] if key in self._logs])
+        del keys[-at_once:]
+        if not keys:
             connection.execute("DELETE FROM journal WHERE n <= ?", (self._round.last_row,))
             self.rows -= self._round.rows
             self._size -= self._round.size
             self._round = None
 
-    def hasten(self) -> None:
-        """Something in it is to be in the file no longer: have it moved soon."""
-        self._in_haste = True
+    def put_off(self) -> None:
+        """It could not be moved: try it again a while later."""
+        self._put_off_until = time.monotonic() + MAX_SECONDS
 
     def _move(self, connection: sqlite3.Connection, keys: Iterable[SessionKey]) -> None:
         logs = [(key, self._logs[key]) for key in keys]
@@ -174,8 +189,10 @@ class Journal:
             raise FenceLost(f"session {fence.key.session_id!r} has another owner, or none")
         if log is None:
             log = _Log(*found)
-        else:  # it may still hold what is only now being settled
+        else:  # it may still hold what is only now being settled, or was read back from the journal
             log.token, log.pk, log.epoch, log.last_seq = found
+            if log.events:
+                log.last_seq = max(log.last_seq, log.events[-1].seq)
         return log, log.last_seq
 
     def begin_job(self) -> None:
@@ -211,26 +228,30 @@ class Journal:
         self._changed.clear()
         self._settled.clear()
 
-    def recover(self, connection: sqlite3.Connection) -> None:
-        """Begin with a new connection: move everything to its place by what the file says, and know nothing."""
-        if connection.execute("SELECT 1 FROM journal LIMIT 1").fetchone():
-            connection.execute("BEGIN IMMEDIATE")
-            logs: dict[int, list[LoggedEvent]] = {}
-            for (data,) in connection.execute("SELECT data FROM journal ORDER BY n"):
-                for pk, event in unpack("", data):
-                    logs.setdefault(pk, []).append(event)
-            for pk, events in logs.items():
-                found = connection.execute(
-                    "SELECT max(trimmed, ifnull((SELECT max(seq) FROM events WHERE session = pk), 0))"
-                    " FROM sessions WHERE pk = ?",
-                    (pk,),
-                ).fetchone()
-                if found is not None:  # else it was deleted since
-                    insert_events(connection, [(pk, [event for event in events if event.seq > found[0]])])
-            connection.execute("DELETE FROM journal")
-            connection.execute("COMMIT")
+    def read_back(self, connection: sqlite3.Connection) -> None:
+        """Begin with a new connection: know what the file says, and no more. Nothing is written: the disk may be full."""
+        logs: dict[int, list[LoggedEvent]] = {}
+        self._size = self._last_row = self.rows = 0
+        for number, data in connection.execute("SELECT n, data FROM journal ORDER BY n"):
+            self.rows += 1
+            self._size += len(data)
+            self._last_row = number
+            for pk, event in unpack("", data):
+                logs.setdefault(pk, []).append(event)
+        known: dict[SessionKey, _Log] = {}
+        for pk, events in logs.items():
+            found = connection.execute(
+                "SELECT tenant, session_id, epoch,"
+                " max(trimmed, ifnull((SELECT max(seq) FROM events WHERE session = pk), 0)) FROM sessions WHERE pk = ?",
+                (pk,),
+            ).fetchone()
+            if found is not None:  # else it was deleted since
+                tenant, session_id, epoch, last_seq = found
+                left = [replace(event, epoch=epoch) for event in events if event.seq > last_seq]
+                known[SessionKey(tenant, session_id)] = _Log(_NOBODY, pk, epoch, _UNKNOWN, left, committed=len(left))
         with self._lock:
-            self._logs = {}
+            self._logs = known
         self._changed.clear()
-        self.rows = self._size = 0
+        self._settled.clear()
         self._round = None
+        self._began = time.monotonic()

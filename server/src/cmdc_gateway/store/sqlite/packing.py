@@ -31,14 +31,23 @@ def pack(pk: int, events: Sequence[LoggedEvent]) -> bytes:
 
 
 def unpack(epoch: str, data: bytes) -> Iterator[tuple[int, LoggedEvent]]:
-    """The events that were packed, each with the `pk` of its session."""
+    """The events that were packed, each with the `pk` of its session.
+
+    Raises:
+        sqlite3.DatabaseError: they are damaged, which is told as SQLite tells of a page that is.
+    """
     at = 0
-    while at < len(data):
-        pk, seq, happened, name_bytes, data_bytes = _HEAD.unpack_from(data, at)
-        begin = at + _HEAD.size + name_bytes
-        name = data[at + _HEAD.size : begin].decode()
-        at = begin + data_bytes
-        yield pk, LoggedEvent(epoch, seq, name, happened, data[begin:at])
+    try:
+        while at < len(data):
+            pk, seq, happened, name_bytes, data_bytes = _HEAD.unpack_from(data, at)
+            begin = at + _HEAD.size + name_bytes
+            name = data[at + _HEAD.size : begin].decode()
+            at = begin + data_bytes
+            if at > len(data):
+                raise sqlite3.DatabaseError("the last of some packed events is cut off")
+            yield pk, LoggedEvent(epoch, seq, name, happened, data[begin:at])
+    except (struct.error, UnicodeDecodeError) as failure:
+        raise sqlite3.DatabaseError("packed events are damaged") from failure
 
 
 def insert_events(connection: sqlite3.Connection, logs: Iterable[tuple[int, Sequence[LoggedEvent]]]) -> None:

@@ -14,7 +14,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from cmdc_gateway.store.sqlite.database import Database
-from cmdc_gateway.store.sqlite.journal import Append, WritingConnection
+from cmdc_gateway.store.sqlite.journal import MAX_SECONDS, Append, WritingConnection
 from cmdc_gateway.store.sqlite.sweep import sweep
 from cmdc_gateway.store.store import StoreDown
 
@@ -25,7 +25,6 @@ MAX_BYTES = 4 << 20
 """One transaction carries out no more than this, so that the first in it do not wait long for the last."""
 
 _BATCHES_PER_SWEEP = 8
-_IDLE_SECONDS = 1.0
 
 
 @dataclass(slots=True)
@@ -146,8 +145,7 @@ class Writer:
             if (journal.is_due and self._move_journal()) or self._sweep():
                 continue
             with suppress(Empty):
-                return self._jobs.get(timeout=_IDLE_SECONDS if journal.rows else None)
-            self._move_journal()
+                return self._jobs.get(timeout=MAX_SECONDS if journal.rows else None)
 
     def _carry_out(self, batch: list[_Job]) -> list[_Outcome]:
         try:
@@ -229,8 +227,9 @@ class Writer:
             connection.journal.move_some(connection)
             self._commit(connection)
         except sqlite3.Error:
-            # What is in the journal stays there, and the next job will tell its caller what is wrong.
+            # What is in the journal stays there. Other jobs may still be carried out, and tell their callers if not.
             self._disconnect()
+            self._database.journal.put_off()
             return False
         return True
 
@@ -247,7 +246,7 @@ class Writer:
         if self._connection is None:
             connection = self._database.writer()
             try:
-                self._database.journal.recover(connection)
+                self._database.journal.read_back(connection)
             except BaseException:
                 connection.close()
                 raise

@@ -226,7 +226,6 @@ class _Commit:
     def _delete(self, key: SessionKey) -> None:
         pk = self._pk(key)
         del self._pks[key]
-        self._connection.journal.hasten()
         self._connection.may_have_leavings = True
         self._connection.execute("DELETE FROM sessions WHERE pk = ?", (pk,))
         self._connection.execute("INSERT INTO leavings (session) VALUES (?)", (pk,))
