@@ -191,7 +191,7 @@ class Journal:
             log = _Log(*found)
         else:  # it may still hold what is only now being settled, or was read back from the journal
             log.token, log.pk, log.epoch, log.last_seq = found
-            if log.events:
+            if len(log.events) > log.settled:
                 log.last_seq = max(log.last_seq, log.events[-1].seq)
         return log, log.last_seq
 
@@ -215,7 +215,7 @@ class Journal:
                     del log.events[: log.settled]
                     log.settled = 0
                 log.committed = len(log.events)
-                if log.last_seq == _UNKNOWN:
+                if not log.events and log.last_seq == _UNKNOWN:
                     self._logs.pop(key, None)
         self._changed.clear()
         self._settled.clear()
