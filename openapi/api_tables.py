@@ -13,8 +13,8 @@ from typing import Any
 from cmdc_gateway.protocol.service import ErrorBody
 from cmdc_gateway.settings import Settings
 from cmdc_gateway.web.errors import STATUS, error_headers
-from cmdc_gateway.web.examples import ERRORS
-from cmdc_gateway.web.operation import error_meanings
+from cmdc_gateway.web.schema.examples import ERRORS
+from cmdc_gateway.web.schema.operations import error_meanings
 
 Schema = dict[str, Any]
 

@@ -200,7 +200,7 @@ def _describe_once() -> None:
     """Make the OpenAPI document here: it costs more than all the rest of a start, and is the same for all."""
     from cmdc_gateway.app import create_app
     from cmdc_gateway.settings import Settings
-    from cmdc_gateway.web import openapi
+    from cmdc_gateway.web.schema import openapi
 
     made: list[dict[str, Any]] = []
     describe = openapi.openapi

@@ -18,12 +18,12 @@ from cmdc_gateway.providers.hosted import target_from_config
 from cmdc_gateway.providers.target import ModelTarget
 from cmdc_gateway.store.url import store_from_url
 from cmdc_gateway.tenancy.keys import DEFAULT_TENANT, check_keys
-from cmdc_gateway.tenancy.meter import Allowance
+from cmdc_gateway.tenancy.meter import BudgetConfig
 from cmdc_gateway.tools.addresses import AddressPolicy
 from cmdc_gateway.tools.builtin import BUILTIN, READ_ONLY
 
 
-class WrongSetting(Exception):
+class InvalidSetting(Exception):
     """The gateway cannot start like this; the sentence says which setting, and what it may be."""
 
 
@@ -194,9 +194,9 @@ class Settings(BaseSettings):
         return Path("cmdc-gateway-workspace")
 
     @property
-    def allowances(self) -> dict[str, Allowance]:
+    def budget_configs(self) -> dict[str, BudgetConfig]:
         return {
-            name: Allowance(section.max_tokens, section.max_cost_usd, section.period)
+            name: BudgetConfig(section.max_tokens, section.max_cost_usd, section.period)
             for name, section in self.file.budgets.items()
         }
 
@@ -239,9 +239,9 @@ def load_settings(overrides: Mapping[str, Any] | None = None, environ: Mapping[s
             settings = settings.with_file(read_config(settings.config))
         check(settings, os.environ if environ is None else environ)
     except ValidationError as flaws:
-        raise WrongSetting(_named(flaws)) from None
+        raise InvalidSetting(_named(flaws)) from None
     except (ValueError, BadRequest) as flaw:
-        raise WrongSetting(str(flaw)) from None
+        raise InvalidSetting(str(flaw)) from None
     return settings
 
 
@@ -251,7 +251,7 @@ def store_address(given: str | None) -> str:
         overrides: dict[str, Any] = {} if given is None else {"store": given}
         return Settings(**overrides).store
     except ValidationError as flaws:
-        raise WrongSetting(_named(flaws)) from None
+        raise InvalidSetting(_named(flaws)) from None
 
 
 def read_config(path: Path) -> ConfigFile:
@@ -261,11 +261,11 @@ def read_config(path: Path) -> ConfigFile:
         config = ConfigFile.model_validate(data)
         check_keys(config.api_keys)
     except OSError as failure:
-        raise WrongSetting(f"GATEWAY_CONFIG: {path} cannot be read: {failure.strerror}") from None
+        raise InvalidSetting(f"GATEWAY_CONFIG: {path} cannot be read: {failure.strerror}") from None
     except ValidationError as flaws:
-        raise WrongSetting(f"{path}: {_first(flaws)}") from None
+        raise InvalidSetting(f"{path}: {_first(flaws)}") from None
     except ValueError as flaw:
-        raise WrongSetting(f"{path}: {flaw}") from None
+        raise InvalidSetting(f"{path}: {flaw}") from None
     return config
 
 
@@ -274,26 +274,26 @@ def check(settings: Settings, environ: Mapping[str, str]) -> None:
     try:
         check_keys(settings.api_keys)
     except ValueError as flaw:
-        raise WrongSetting(f"GATEWAY_API_KEYS: {flaw}") from None
+        raise InvalidSetting(f"GATEWAY_API_KEYS: {flaw}") from None
     if not settings.loopback and not settings.tenants:
-        raise WrongSetting(
+        raise InvalidSetting(
             f"GATEWAY_HOST: the server does not listen on {settings.host}, beyond this machine, without API keys; "
             "make one with `cmdc-gateway keys new` and set GATEWAY_API_KEYS"
         )
     try:
         store_from_url(settings.store)
     except ValueError as flaw:
-        raise WrongSetting(f"GATEWAY_STORE: {flaw}") from None
+        raise InvalidSetting(f"GATEWAY_STORE: {flaw}") from None
     try:
         AddressPolicy(settings.callback_allow)
     except ValueError as flaw:
-        raise WrongSetting(f"GATEWAY_CALLBACK_ALLOW: {flaw}") from None
+        raise InvalidSetting(f"GATEWAY_CALLBACK_ALLOW: {flaw}") from None
     for tenant in settings.tenants.values():
         if not tenant:
-            raise WrongSetting("api_keys: a tenant's name must not be empty")
+            raise InvalidSetting("api_keys: a tenant's name must not be empty")
     for name in settings.file.budgets:
         if not name.startswith(("tenant:", "key:")):
-            raise WrongSetting(f"budgets.{name}: a budget is named tenant:NAME or key:ID")
+            raise InvalidSetting(f"budgets.{name}: a budget is named tenant:NAME or key:ID")
     settings.targets(environ)
     settings.blueprints()
 

@@ -27,10 +27,10 @@ from cmdc_gateway.settings import ConfigFile, Settings
 from cmdc_gateway.testing.gateways import GatewayProcess
 from cmdc_gateway.tools.builtin import BUILTIN, READ_ONLY
 from cmdc_gateway.tools.callback import new_secret
-from cmdc_gateway.web import socket
-from cmdc_gateway.web.asyncapi import asyncapi
 from cmdc_gateway.web.errors import STATUS
-from cmdc_gateway.web.openapi import openapi
+from cmdc_gateway.web.schema.asyncapi import asyncapi
+from cmdc_gateway.web.schema.openapi import openapi
+from cmdc_gateway.web.streaming import websocket
 from pydantic.alias_generators import to_camel
 from standardwebhooks import Webhook
 
@@ -401,7 +401,13 @@ def test_every_action_and_close_code_of_the_websocket_is_in_api_md() -> None:
 
     assert {code(row[0])[0]: set(code(row[1])) for row in table(api, "Action", "Members").rows} == actions
     told = {int(row[0]) for row in table(api, "Close code").rows}
-    ours = {socket.SERVER_FAULT, socket.RESTARTING, socket.KEY_REVOKED, socket.SESSION_GONE, socket.READER_TOO_SLOW}
+    ours = {
+        websocket.SERVER_FAULT,
+        websocket.RESTARTING,
+        websocket.KEY_REVOKED,
+        websocket.SESSION_GONE,
+        websocket.READER_TOO_SLOW,
+    }
     assert ours < told
 
 

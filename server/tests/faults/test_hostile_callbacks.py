@@ -24,7 +24,7 @@ from cmdc_gateway.testing.receivers import Receiver
 from cmdc_gateway.testing.weighing import Weight, mib
 from cmdc_gateway.tools.addresses import AddressPolicy
 from cmdc_gateway.tools.callback import MAX_ANSWER, CallbackClient
-from cmdc_gateway.tools.dial import connect_tcp
+from cmdc_gateway.tools.connector import connect_tcp
 
 PUBLIC = "8.8.8.8"
 PARAMETERS = {"type": "object"}

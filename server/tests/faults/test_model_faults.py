@@ -202,7 +202,7 @@ async def bench(folder: Path, cases: Sequence[Case], *, stall_ms: int) -> AsyncG
             )
         )
         # Loading litellm takes seconds, which are no silence of a model's.
-        await served.gateway.registry.services.offer.catalog.find("house:0").prepare()
+        await served.gateway.registry.services.policy.models.find("house:0").prepare()
         client = await stack.enter_async_context(served.client())
         yield Bench(client, servers)
 

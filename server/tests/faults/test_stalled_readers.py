@@ -35,7 +35,7 @@ SHORT_PATIENCE = 3
 
 _IMPATIENT = """
 from cmdc_gateway.__main__ import main
-from cmdc_gateway.web.pulse import Pulse
+from cmdc_gateway.web.streaming.heartbeats import Pulse
 
 Pulse.__init__.__kwdefaults__["stalled_after"] = Patience
 main(["serve"])

@@ -101,7 +101,7 @@ async def test_a_reader_has_what_the_model_said_within_milliseconds(
 ) -> None:
     """DESIGN: from the model's chunk, over a commit in SQLite, to a reader of the stream: 10 ms on an idle machine."""
     async with serving(tmp_path, store=SqliteStore(tmp_path / "gateway.db")) as served, served.client() as client:
-        catalog = served.gateway.registry.services.offer.catalog
+        catalog = served.gateway.registry.services.policy.models
         model = TimedProvider(catalog.find("scripted:x"))
         monkeypatch.setattr(catalog, "find", model.found)
         talk = await Conversation.begin(client)

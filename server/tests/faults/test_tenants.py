@@ -97,7 +97,7 @@ class World:
     async def let_sleep(self) -> None:
         """Have every session that rests be in the store alone."""
         registry = self.served.gateway.registry
-        await registry._let_go(registry.services.clock() + 1)  # pyright: ignore[reportPrivateUsage]
+        await registry._evict_idle(registry.services.clock() + 1)  # pyright: ignore[reportPrivateUsage]
 
     async def ask(self, operation: Operation, values: Mapping[Slot, str]) -> Answer:
         """What the stranger is answered; of a stream no more than its head, which may have no end."""

@@ -18,7 +18,7 @@ SECOND_KEY = "another key of the first tenant".replace(" ", "-")
 
 
 def key_id(key: str) -> str:
-    [caller] = KeyRing({key: "x"}).callers()
+    [caller] = KeyRing({key: "x"}).principals()
     return caller.key_id
 
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from cmdc_gateway.store.store import Fence, Store, StoreDown, Write
+from cmdc_gateway.store.store import Lease, Store, StoreUnavailable, Write
 
 Verdict = Callable[[Sequence[Write]], Exception | None]
 
@@ -49,12 +49,12 @@ class _FaultyStore:
         self._store = store
         self._faults = faults
 
-    async def commit(self, writes: Sequence[Write], fence: Fence | None = None) -> None:
+    async def commit(self, writes: Sequence[Write], fence: Lease | None = None) -> None:
         faults = self._faults
         if not faults.open.is_set():
             faults.waiting.set()
             await faults.open.wait()
-        failure = StoreDown("the disk is gone") if faults.down else faults.refuse(writes)
+        failure = StoreUnavailable("the disk is gone") if faults.down else faults.refuse(writes)
         if failure is not None:
             faults.refused += 1
             raise failure
@@ -62,7 +62,7 @@ class _FaultyStore:
         await self._store.commit(writes, fence)
         if lost:
             faults.refused += 1
-            raise StoreDown("the connection to the store was lost")
+            raise StoreUnavailable("the connection to the store was lost")
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._store, name)
@@ -73,7 +73,7 @@ class _FaultyStore:
         async def guarded(*args: Any, **options: Any) -> Any:
             if self._faults.down:
                 self._faults.failed += 1
-                raise StoreDown("the disk is gone")
+                raise StoreUnavailable("the disk is gone")
             return await method(*args, **options)
 
         return guarded

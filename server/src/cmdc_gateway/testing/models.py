@@ -15,7 +15,7 @@ from typing import Any, Literal, Self
 
 from cmdc_gateway.kernel.signals import TextArrived, ThoughtArrived, ToolRequested
 from cmdc_gateway.protocol.history import Message
-from cmdc_gateway.providers.failures import refusal
+from cmdc_gateway.providers.failures import rejection
 from cmdc_gateway.providers.provider import ModelError
 from cmdc_gateway.providers.script import Chunk, Reply, Tries, reply_for
 
@@ -137,7 +137,7 @@ class ScriptedModelServer:
         except ModelError as error:
             return await _refuse(writer, 400, error.reason)
         if (status := self._tries.failed_status(reply)) is not None:
-            return await _refuse(writer, status, refusal(status), retry_after=self.retry_after)
+            return await _refuse(writer, status, rejection(status), retry_after=self.retry_after)
         chunks = _cut_chunks(reply) if reply.cut else _chunks(reply, usage=self.usage)
         return await _stream(writer, chunks, delay=reply.delay, done=not reply.cut)
 

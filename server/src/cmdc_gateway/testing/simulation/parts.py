@@ -14,7 +14,7 @@ from cmdc_gateway.kernel.signals import ModelFinished, ModelSignal, TextArrived,
 from cmdc_gateway.protocol.history import TokenUsage, ToolCall
 from cmdc_gateway.providers.provider import ModelError, ModelRequest, Price
 from cmdc_gateway.store.memory import MemoryStore
-from cmdc_gateway.store.store import Durability, Fence, StoreDown, Write
+from cmdc_gateway.store.store import Durability, Lease, StoreUnavailable, Write
 from cmdc_gateway.testing.simulation.judge import Judge
 from cmdc_gateway.tools.addresses import AddressPolicy
 from cmdc_gateway.tools.callback import CallbackClient, CallbackDefinition
@@ -50,7 +50,7 @@ class SimulatedStore:
     def durability(self) -> Durability:
         return "process"
 
-    async def commit(self, writes: Sequence[Write], fence: Fence | None = None) -> None:
+    async def commit(self, writes: Sequence[Write], fence: Lease | None = None) -> None:
         async with self._turn:
             await self._take_time()
             self._may_fail()
@@ -59,7 +59,7 @@ class SimulatedStore:
             lost = self._chance.random() < self._weather.losing
         await self._take_time()
         if lost or self.cut:
-            raise StoreDown("the connection to the store was lost")
+            raise StoreUnavailable("the connection to the store was lost")
 
     def __getattr__(self, name: str) -> Any:
         method = cast("Callable[..., Awaitable[Any]]", getattr(self._disk, name))
@@ -79,7 +79,7 @@ class SimulatedStore:
 
     def _may_fail(self) -> None:
         if self.cut or self._weather.down or self._chance.random() < self._weather.failing:
-            raise StoreDown("the disk is gone")
+            raise StoreUnavailable("the disk is gone")
 
 
 class SimulatedModel:
@@ -125,7 +125,7 @@ class SimulatedModel:
             options: dict[str, JsonValue] = {"options": ["left", "right"]} if chance.random() < 0.5 else {}
             return ToolRequested(name, {"question": "Which?", **options})
         if chance.random() < 0.05:
-            return ToolRequested(name, {}, flaw="the arguments are no JSON")
+            return ToolRequested(name, {}, error="the arguments are no JSON")
         return ToolRequested(name, {"n": chance.choice((1, 2, 3, "three"))})
 
 

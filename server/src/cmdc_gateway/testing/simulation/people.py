@@ -12,9 +12,9 @@ from cmdc_gateway.protocol.decisions import ApproveBody, RejectBody, RespondBody
 from cmdc_gateway.protocol.frames import LoggedEvent
 from cmdc_gateway.protocol.sessions import AbortBody, PromptBody
 from cmdc_gateway.protocol.tools import RegisterToolBody
-from cmdc_gateway.sessions.idempotency import Given
+from cmdc_gateway.sessions.idempotency import StoredResponse
 from cmdc_gateway.sessions.log import Trimmed
-from cmdc_gateway.store.store import SessionKey, StoreDown
+from cmdc_gateway.store.store import SessionKey, StoreUnavailable
 from cmdc_gateway.testing.audit import Frame
 from cmdc_gateway.testing.simulation.judge import body
 from cmdc_gateway.testing.simulation.place import CALLER, Gone, Incarnation, Place
@@ -130,7 +130,9 @@ class Person:
             if answers.setdefault(ref, response) != response:
                 self._place.judge.found(f"ASK-1: {ref} was answered twice")
 
-    async def _once(self, what: str, act: Callable[[Actions, str], Coroutine[Any, Any, Given]]) -> Given | None:
+    async def _once(
+        self, what: str, act: Callable[[Actions, str], Coroutine[Any, Any, StoredResponse]]
+    ) -> StoredResponse | None:
         """Send until it is answered, under one Idempotency-Key; None if it was refused."""
         self._sent += 1
         name = f"{self._name}-{self._sent}-{what}"
@@ -138,7 +140,7 @@ class Person:
             gateway = self._place.gateway
             try:
                 return await gateway.ask(act(gateway.actions, name), self._chance.choice((None, None, 0.1)))
-            except (Gone, StoreDown, Unavailable):
+            except (Gone, StoreUnavailable, Unavailable):
                 pass
             except GatewayError as refusal:
                 if refusal.code != "idempotency_in_progress":
@@ -146,7 +148,7 @@ class Person:
             await asyncio.sleep(self._chance.choice((0.01, 0.2, 1)))
 
     async def _try(self, gateway: Incarnation, request: Coroutine[Any, Any, object]) -> None:
-        with suppress(Gone, StoreDown, GatewayError):
+        with suppress(Gone, StoreUnavailable, GatewayError):
             await gateway.ask(request)
 
     async def _remove(self, name: str, gateway: Incarnation) -> None:
@@ -168,7 +170,7 @@ class Reading:
     async def read(self) -> None:
         while self._key not in self._place.judge.deleted:
             gateway = self._place.gateway
-            with suppress(Gone, StoreDown, Unavailable, SessionNotFound):
+            with suppress(Gone, StoreUnavailable, Unavailable, SessionNotFound):
                 await gateway.ask(self._connection(gateway), self._chance.choice((0.1, 2, 30)), give_up=True)
             await asyncio.sleep(self._chance.choice((0.01, 0.3)))
 
@@ -186,7 +188,7 @@ class Reading:
                 page = await reader.take()
                 self._take(page)
                 if session is not None and page and page[-1].terminal:
-                    session.mark_served(page[-1].seq)
+                    session.mark_delivered(page[-1].seq)
                 if not page:
                     if log.closed:
                         return

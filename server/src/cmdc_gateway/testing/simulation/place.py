@@ -9,15 +9,15 @@ from contextvars import ContextVar, copy_context
 from pathlib import Path
 from typing import Any, TypeVar
 
-from cmdc_gateway.providers.catalog import Catalog
+from cmdc_gateway.providers.registry import ModelRegistry
 from cmdc_gateway.providers.target import ModelTarget
 from cmdc_gateway.sessions.idempotency import Idempotency
 from cmdc_gateway.sessions.registry import Registry
 from cmdc_gateway.sessions.services import Services
-from cmdc_gateway.sessions.settings import Offer
+from cmdc_gateway.sessions.settings import SessionPolicy
 from cmdc_gateway.store.memory import MemoryStore
-from cmdc_gateway.tenancy.keys import Caller
-from cmdc_gateway.tenancy.meter import Allowance, Meter
+from cmdc_gateway.tenancy.keys import Principal
+from cmdc_gateway.tenancy.meter import BudgetConfig, Meter
 from cmdc_gateway.tenancy.tickets import Tickets
 from cmdc_gateway.testing.simulation.judge import Judge
 from cmdc_gateway.testing.simulation.loop import SimulatedLoop
@@ -29,7 +29,7 @@ from cmdc_gateway.web.actions import Actions
 T = TypeVar("T")
 
 TENANT = "default"
-CALLER = Caller(TENANT, "key1")
+CALLER = Principal(TENANT, "key1")
 
 _BEGUN_MS = 1_800_000_000_000
 _within: ContextVar[Incarnation | None] = ContextVar("within", default=None)
@@ -50,12 +50,12 @@ class Place:
         self.weather = Weather()
         self.chance = self.chance_for("world", 0)
         model = SimulatedModel(self.chance_for("model", 0))
-        catalog = Catalog(
-            aliases={"simulated:x": ModelTarget("none")}, environ={}, scripted=False, reach=lambda _: model
+        catalog = ModelRegistry(
+            aliases={"simulated:x": ModelTarget("none")}, environ={}, scripted=False, factory=lambda _: model
         )
-        self.offer = Offer(catalog, Workspace(folder))
+        self.offer = SessionPolicy(catalog, Workspace(folder))
         self.allowances = (
-            {f"tenant:{TENANT}": Allowance(max_tokens=self.chance.randrange(500, 5_000))}
+            {f"tenant:{TENANT}": BudgetConfig(max_tokens=self.chance.randrange(500, 5_000))}
             if self.chance.random() < 0.2
             else {}
         )
@@ -82,7 +82,7 @@ class Incarnation:
         chance = place.chance_for("ids", number)
         services = Services(
             store=self.store,  # pyright: ignore[reportArgumentType] - it has the methods of the disk
-            offer=place.offer,
+            policy=place.offer,
             callbacks=SimulatedCallbacks(place.judge, place.chance_for("tools", number)),
             meter=Meter(place.allowances, clock=place.clock),
             clock=place.clock,
@@ -102,7 +102,7 @@ class Incarnation:
     async def start(self) -> None:
         """Become the owner of what is on the disk. Raises StoreDown."""
         meter = self.registry.services.meter
-        meter.recall(TENANT, await self.store.usage(TENANT))
+        meter.load_usage(TENANT, await self.store.usage(TENANT))
         await self.registry.start()
 
     async def ask(self, request: Coroutine[Any, Any, T], patience: float | None = None, *, give_up: bool = False) -> T:

@@ -15,7 +15,7 @@ import structlog
 
 from cmdc_gateway.errors import GatewayError
 from cmdc_gateway.protocol.sessions import CreateSessionBody
-from cmdc_gateway.store.store import SessionKey, StoreDown
+from cmdc_gateway.store.store import SessionKey, StoreUnavailable
 from cmdc_gateway.testing.simulation.judge import Violation
 from cmdc_gateway.testing.simulation.loop import SimulatedLoop, Stuck, simulate
 from cmdc_gateway.testing.simulation.people import Person, Reading, registration
@@ -127,7 +127,7 @@ class World(Place):
 
     async def _end(self, gateway: Incarnation) -> None:
         await gateway.die()
-        await self.disk.beat(gateway.owner, 0)
+        await self.disk.renew(gateway.owner, 0)
 
     async def _stop(self) -> None:
         """SIGTERM."""
@@ -144,7 +144,7 @@ class World(Place):
 
     async def _take_over(self) -> None:
         """Another gateway takes the sessions, and this one does not know."""
-        await self.disk.beat(self.gateway.owner, 0)
+        await self.disk.renew(self.gateway.owner, 0)
         await self._begin_gateway()
 
     async def _storm(self) -> None:
@@ -164,7 +164,7 @@ class World(Place):
         key = self.chance.choice(self.kept)
         while key not in self.judge.deleted:
             gateway = self.gateway
-            with suppress(Gone, StoreDown, GatewayError):
+            with suppress(Gone, StoreUnavailable, GatewayError):
                 await gateway.ask(gateway.registry.delete(key, CALLER.key_id))
             await asyncio.sleep(0.1)
 
@@ -175,7 +175,7 @@ class World(Place):
             try:
                 await self.gateway.ask(self.gateway.start())
                 return
-            except StoreDown:
+            except StoreUnavailable:
                 await self.gateway.die()
                 await asyncio.sleep(0.5)
 

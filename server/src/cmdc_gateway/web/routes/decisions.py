@@ -8,9 +8,9 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from cmdc_gateway.protocol.decisions import ApproveBody, DecisionTaken, RejectBody, RespondBody, ResponseTaken
-from cmdc_gateway.web.dependencies import CallerDep, IdempotencyKeyDep, KeyDep, body
-from cmdc_gateway.web.operation import operation
+from cmdc_gateway.web.dependencies import IdempotencyKeyDep, KeyDep, PrincipalDep, body
 from cmdc_gateway.web.routes.sessions import GONE
+from cmdc_gateway.web.schema.operations import operation
 from cmdc_gateway.web.state import GatewayDep, answer
 
 router = APIRouter(prefix="/v1/sessions/{session_id}", tags=["decisions"])
@@ -29,7 +29,7 @@ router = APIRouter(prefix="/v1/sessions/{session_id}", tags=["decisions"])
 )
 async def approve(
     gateway: GatewayDep,
-    caller: CallerDep,
+    caller: PrincipalDep,
     key: KeyDep,
     sent: Annotated[ApproveBody, body(ApproveBody)],
     once: IdempotencyKeyDep,
@@ -51,7 +51,7 @@ async def approve(
 )
 async def reject(
     gateway: GatewayDep,
-    caller: CallerDep,
+    caller: PrincipalDep,
     key: KeyDep,
     sent: Annotated[RejectBody, body(RejectBody)],
     once: IdempotencyKeyDep,
@@ -66,7 +66,7 @@ async def reject(
 )
 async def respond(
     gateway: GatewayDep,
-    caller: CallerDep,
+    caller: PrincipalDep,
     key: KeyDep,
     sent: Annotated[RespondBody, body(RespondBody)],
     once: IdempotencyKeyDep,

@@ -13,15 +13,15 @@ from cmdc_gateway.protocol.events import EVENT_NAMES, EVENT_TYPES
 from cmdc_gateway.sessions.log import EventLog
 from cmdc_gateway.sessions.session import Session
 from cmdc_gateway.store.store import SessionKey
-from cmdc_gateway.web.cursors import page_position, position
-from cmdc_gateway.web.dependencies import CallerDep, KeyDep, QueryModel, WholeNumber, query
-from cmdc_gateway.web.described import stream_or_page
-from cmdc_gateway.web.operation import operation
+from cmdc_gateway.web.dependencies import KeyDep, PrincipalDep, QueryModel, WholeNumber, query
 from cmdc_gateway.web.routes.sessions import GONE
-from cmdc_gateway.web.socket import SocketQuery
-from cmdc_gateway.web.sse import EventStream, Selection
+from cmdc_gateway.web.schema.components import stream_or_page
+from cmdc_gateway.web.schema.operations import operation
+from cmdc_gateway.web.serializers import event_page, prefers_json
 from cmdc_gateway.web.state import GatewayDep, json_answer
-from cmdc_gateway.web.views import event_page, prefers_json
+from cmdc_gateway.web.streaming.cursors import page_position, position
+from cmdc_gateway.web.streaming.sse import EventStream, Selection
+from cmdc_gateway.web.streaming.websocket import SocketQuery
 
 router = APIRouter(prefix="/v1/sessions/{session_id}", tags=["events"])
 
@@ -57,7 +57,7 @@ class EventsQuery(QueryModel):
 async def read_events(
     request: Request,
     gateway: GatewayDep,
-    caller: CallerDep,
+    caller: PrincipalDep,
     key: KeyDep,
     sent: Annotated[EventsQuery, Depends(query(EventsQuery))],
 ) -> Response:
@@ -73,7 +73,7 @@ async def read_events(
         raise Unavailable("the server is stopping", retry_after=5)
     selection = await _selection(key, log, session, cursor, sent, types=types)
     return EventStream(
-        selection, log, session, pulse=gateway.pulse, connections=gateway.connections, key_id=caller.key_id
+        selection, log, session, pulse=gateway.heartbeats, connections=gateway.connections, key_id=caller.key_id
     )
 
 

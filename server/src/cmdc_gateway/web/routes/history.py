@@ -8,11 +8,11 @@ from fastapi import APIRouter, Depends
 from starlette.responses import Response
 
 from cmdc_gateway.protocol.sessions import MessageList, SessionStats, TenantUsage
-from cmdc_gateway.web.dependencies import CallerDep, KeyDep, PageQuery, query
-from cmdc_gateway.web.operation import operation
+from cmdc_gateway.web.dependencies import KeyDep, PageQuery, PrincipalDep, query
 from cmdc_gateway.web.routes.sessions import GONE
+from cmdc_gateway.web.schema.operations import operation
+from cmdc_gateway.web.serializers import message_list, session_stats, tenant_usage
 from cmdc_gateway.web.state import GatewayDep, json_answer
-from cmdc_gateway.web.views import message_list, session_stats, tenant_usage
 
 router = APIRouter(prefix="/v1", tags=["history"])
 
@@ -36,6 +36,6 @@ async def get_stats(gateway: GatewayDep, key: KeyDep) -> Response:
 
 
 @router.get("/usage", **operation("Count what your tenant used", TenantUsage))
-async def get_usage(gateway: GatewayDep, caller: CallerDep) -> Response:
+async def get_usage(gateway: GatewayDep, caller: PrincipalDep) -> Response:
     """Your tenant's figures, and those of each of its keys."""
     return json_answer(await tenant_usage(gateway.store, caller.tenant))

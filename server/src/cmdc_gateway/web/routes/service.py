@@ -10,8 +10,8 @@ from starlette.responses import Response
 from cmdc_gateway import __version__
 from cmdc_gateway.errors import Unavailable
 from cmdc_gateway.protocol.service import ActiveSessions, Capabilities, Health, Readiness, TrackedKeys
-from cmdc_gateway.store.store import StoreDown
-from cmdc_gateway.web.operation import operation
+from cmdc_gateway.store.store import StoreUnavailable
+from cmdc_gateway.web.schema.operations import operation
 from cmdc_gateway.web.state import GatewayDep, json_answer
 
 router = APIRouter(tags=["service"])
@@ -22,7 +22,7 @@ async def healthz(gateway: GatewayDep) -> Response:
     """200 as long as the process answers."""
     try:
         tracked = await gateway.store.tracked_keys()
-    except StoreDown:  # alive all the same; /readyz tells of the store
+    except StoreUnavailable:  # alive all the same; /readyz tells of the store
         tracked = 0
     health = Health(
         status="ok",

@@ -20,10 +20,10 @@ from cmdc_gateway.protocol.sessions import (
     SessionInfo,
     SessionList,
 )
-from cmdc_gateway.web.dependencies import CallerDep, IdempotencyKeyDep, KeyDep, PageQuery, body, query
-from cmdc_gateway.web.operation import operation, success
+from cmdc_gateway.web.dependencies import IdempotencyKeyDep, KeyDep, PageQuery, PrincipalDep, body, query
+from cmdc_gateway.web.schema.operations import operation, success
+from cmdc_gateway.web.serializers import session_info, session_list
 from cmdc_gateway.web.state import GatewayDep, answer, json_answer
-from cmdc_gateway.web.views import session_info, session_list
 
 router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
 
@@ -51,7 +51,7 @@ class SessionsQuery(PageQuery):
 )
 async def create_session(
     gateway: GatewayDep,
-    caller: CallerDep,
+    caller: PrincipalDep,
     sent: Annotated[CreateSessionBody, body(CreateSessionBody)],
     once: IdempotencyKeyDep,
 ) -> Response:
@@ -61,7 +61,7 @@ async def create_session(
 
 @router.get("", **operation("List sessions", SessionList, takes=SessionsQuery, errors=("invalid_cursor",)))
 async def list_sessions(
-    gateway: GatewayDep, caller: CallerDep, page: Annotated[SessionsQuery, Depends(query(SessionsQuery))]
+    gateway: GatewayDep, caller: PrincipalDep, page: Annotated[SessionsQuery, Depends(query(SessionsQuery))]
 ) -> Response:
     """Your tenant's sessions, newest first."""
     return json_answer(await session_list(gateway.store, caller.tenant, page.limit, page.cursor, page.state))
@@ -74,7 +74,7 @@ async def get_session(gateway: GatewayDep, key: KeyDep) -> Response:
 
 
 @router.delete("/{session_id}", **operation("Delete a session", SessionDeleted, errors=GONE))
-async def delete_session(gateway: GatewayDep, caller: CallerDep, key: KeyDep) -> Response:
+async def delete_session(gateway: GatewayDep, caller: PrincipalDep, key: KeyDep) -> Response:
     """Stop its run, end its streams, and forget its tools, log and history."""
     return json_answer((await gateway.registry.delete(key, caller.key_id)).body.encode())
 
@@ -92,7 +92,7 @@ async def delete_session(gateway: GatewayDep, caller: CallerDep, key: KeyDep) ->
 )
 async def post_prompt(
     gateway: GatewayDep,
-    caller: CallerDep,
+    caller: PrincipalDep,
     key: KeyDep,
     sent: Annotated[PromptBody, body(PromptBody)],
     once: IdempotencyKeyDep,
@@ -117,7 +117,7 @@ async def post_prompt(
 )
 async def abort_run(
     gateway: GatewayDep,
-    caller: CallerDep,
+    caller: PrincipalDep,
     key: KeyDep,
     sent: Annotated[AbortBody, body(AbortBody)],
     once: IdempotencyKeyDep,
@@ -140,7 +140,7 @@ async def abort_run(
 )
 async def issue_ticket(
     gateway: GatewayDep,
-    caller: CallerDep,
+    caller: PrincipalDep,
     key: KeyDep,
     sent: Annotated[TicketBody, body(TicketBody)],
     once: IdempotencyKeyDep,

@@ -8,12 +8,12 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from cmdc_gateway.protocol.tools import RegisterToolBody, ToolList, ToolRegistered, ToolRemoved
-from cmdc_gateway.web.dependencies import CallerDep, IdempotencyKeyDep, KeyDep, body
-from cmdc_gateway.web.described import CALLBACKS
-from cmdc_gateway.web.operation import operation
+from cmdc_gateway.web.dependencies import IdempotencyKeyDep, KeyDep, PrincipalDep, body
 from cmdc_gateway.web.routes.sessions import GONE
+from cmdc_gateway.web.schema.components import CALLBACKS
+from cmdc_gateway.web.schema.operations import operation
+from cmdc_gateway.web.serializers import tool_list
 from cmdc_gateway.web.state import GatewayDep, answer, json_answer
-from cmdc_gateway.web.views import tool_list
 
 router = APIRouter(prefix="/v1/sessions/{session_id}/tools", tags=["tools"])
 
@@ -32,7 +32,7 @@ router = APIRouter(prefix="/v1/sessions/{session_id}/tools", tags=["tools"])
 )
 async def register_tool(
     gateway: GatewayDep,
-    caller: CallerDep,
+    caller: PrincipalDep,
     key: KeyDep,
     sent: Annotated[RegisterToolBody, body(RegisterToolBody)],
     once: IdempotencyKeyDep,
@@ -48,7 +48,7 @@ async def list_tools(gateway: GatewayDep, key: KeyDep) -> Response:
 
 
 @router.delete("/{name}", **operation("Remove a callback tool", ToolRemoved, errors=GONE))
-async def remove_tool(gateway: GatewayDep, caller: CallerDep, key: KeyDep, name: str) -> Response:
+async def remove_tool(gateway: GatewayDep, caller: PrincipalDep, key: KeyDep, name: str) -> Response:
     """Take a callback tool away from the agent."""
     session = await gateway.registry.find(key)
     return json_answer((await session.remove_tool(name, caller.key_id)).body.encode())
