@@ -218,15 +218,16 @@ def lock(session: nox.Session) -> None:
 
 
 def install(session: nox.Session, *, packages: list[str], groups: list[str] | None = None) -> None:
-    """Install these packages of ours, editable, with what they and these dependency groups need."""
+    """Install these packages as editable, with their dependencies and these groups; `tests` and `lint` bring the testkit."""
     session.install(
         "--require-hashes",
         "--constraints=constraints.txt",
         *(f"--requirements={folder}/pyproject.toml" for folder in packages),
         *(f"--group=pyproject.toml:{group}" for group in ("build", *(groups or ()))),
     )
-    if packages:
-        session.install("--no-deps", "--no-build-isolation", *(f"--editable=./{folder}" for folder in packages))
+    editable = [*packages, *(["testkit"] if {"tests", "lint"}.intersection(groups or ()) else [])]
+    if editable:
+        session.install("--no-deps", "--no-build-isolation", *(f"--editable=./{folder}" for folder in editable))
 
 
 def published_client(session: nox.Session) -> str:

@@ -15,7 +15,7 @@ import pytest
 from cmdc_conformance import Keys, Options, Report, Target, judge
 from cmdc_conformance.__main__ import main
 from cmdc_conformance.report import schema
-from cmdc_gateway.testing.gateways import KEY, OTHER_KEY, Served, serving
+from cmdc_testkit.gateways import KEY, OTHER_KEY, Served, serving
 
 # One of each kind: plain, with a tool, by stream, by WebSocket, by the client, watched by monitors, drawn at random.
 SOME = ("EP-session.get", "EP-create.names", "EVT-3", "EVT-6", "WS-4.before", "HTTP-1.fields", "APP-1.approve")

@@ -16,11 +16,11 @@ from cmdc_gateway.protocol.events import EVENT_NAMES
 from cmdc_gateway.protocol.schema import events_schema
 from cmdc_gateway.store.memory import MemoryStore
 from cmdc_gateway.store.store import SessionKey, StoredResponseRow, StoredSession, StoredStateDamaged, UsageRow
-from cmdc_gateway.testing.contract import Contract
-from cmdc_gateway.testing.conversations import Conversation, Seen, calling, frames, script
-from cmdc_gateway.testing.gateways import KEY, Served, serving
-from cmdc_gateway.testing.receivers import Receiver
 from cmdc_gateway.web.errors import STATUS
+from cmdc_testkit.contract import Contract
+from cmdc_testkit.conversations import Conversation, Seen, calling, frames, script
+from cmdc_testkit.gateways import KEY, Served, serving
+from cmdc_testkit.receivers import Receiver
 
 # No operation of the document answers these two: see `test_what_no_operation_answers`.
 ELSEWHERE = {"forbidden", "method_not_allowed"}

@@ -24,13 +24,13 @@ from cmdc_gateway.protocol.events import EVENT_TYPES
 from cmdc_gateway.providers.hosted import HOSTED
 from cmdc_gateway.providers.options import OPTIONS
 from cmdc_gateway.settings import ConfigFile, Settings
-from cmdc_gateway.testing.gateways import GatewayProcess
 from cmdc_gateway.tools.builtin import BUILTIN, READ_ONLY
 from cmdc_gateway.tools.callback import new_secret
 from cmdc_gateway.web.errors import STATUS
 from cmdc_gateway.web.schema.asyncapi import asyncapi
 from cmdc_gateway.web.schema.openapi import openapi
 from cmdc_gateway.web.streaming import websocket
+from cmdc_testkit.gateways import GatewayProcess
 from pydantic.alias_generators import to_camel
 from standardwebhooks import Webhook
 

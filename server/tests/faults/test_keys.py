@@ -18,11 +18,11 @@ from typing import Any
 import httpx
 import pytest
 from cmdc_gateway.tenancy.keys import KeyRing, NewKey, Principal, new_key
-from cmdc_gateway.testing.conversations import Conversation, calling, script
-from cmdc_gateway.testing.experiments import Experiment
-from cmdc_gateway.testing.gateways import KEY, OTHER_KEY, GatewayProcess, Served, serving
-from cmdc_gateway.testing.published import Operation, Slot, operations
-from cmdc_gateway.testing.watching import close_code
+from cmdc_testkit.conversations import Conversation, calling, script
+from cmdc_testkit.experiments import Experiment
+from cmdc_testkit.gateways import KEY, OTHER_KEY, GatewayProcess, Served, serving
+from cmdc_testkit.published import Operation, Slot, operations
+from cmdc_testkit.watching import close_code
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 

@@ -15,12 +15,12 @@ from typing import Any
 
 import httpx
 import pytest
-from cmdc_gateway.testing.audit import audit
-from cmdc_gateway.testing.conversations import Conversation, Seen, calling, names, script
-from cmdc_gateway.testing.experiments import Experiment
-from cmdc_gateway.testing.gateways import serving
-from cmdc_gateway.testing.models import HUGE, Fault, ScriptedModelServer, call_chunk, text_chunk
-from cmdc_gateway.testing.watching import record_of
+from cmdc_testkit.audit import audit
+from cmdc_testkit.conversations import Conversation, Seen, calling, names, script
+from cmdc_testkit.experiments import Experiment
+from cmdc_testkit.gateways import serving
+from cmdc_testkit.models import HUGE, Fault, ScriptedModelServer, call_chunk, text_chunk
+from cmdc_testkit.watching import record_of
 
 pytestmark = pytest.mark.timeout(240)  # on a machine that is busy with other things
 

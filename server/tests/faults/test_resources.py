@@ -13,11 +13,11 @@ from cmdc_gateway.sessions import registry
 from cmdc_gateway.sessions.log import Reader
 from cmdc_gateway.sessions.session import Session
 from cmdc_gateway.store.sqlite.store import SqliteStore
-from cmdc_gateway.testing.audit import audit
-from cmdc_gateway.testing.conversations import Conversation, calling, names, script
-from cmdc_gateway.testing.gateways import KEY, Served, serving
-from cmdc_gateway.testing.receivers import Receiver
-from cmdc_gateway.testing.watching import Watcher, record_of, until, until_idle
+from cmdc_testkit.audit import audit
+from cmdc_testkit.conversations import Conversation, calling, names, script
+from cmdc_testkit.gateways import KEY, Served, serving
+from cmdc_testkit.receivers import Receiver
+from cmdc_testkit.watching import Watcher, record_of, until, until_idle
 from websockets.asyncio.client import connect
 
 SLOW = script({"text": ["w "] * 1000, "delayMs": 5})

@@ -11,12 +11,12 @@ from typing import Any
 
 import httpx
 import pytest
-from cmdc_gateway.testing.audit import audit
-from cmdc_gateway.testing.conversations import Conversation, calling, script
-from cmdc_gateway.testing.gateways import KEY, GatewayProcess
-from cmdc_gateway.testing.receivers import Receiver
-from cmdc_gateway.testing.watching import Watcher, close_code, record_of, until
 from cmdc_gateway.web.errors import ExceptionMiddleware
+from cmdc_testkit.audit import audit
+from cmdc_testkit.conversations import Conversation, calling, script
+from cmdc_testkit.gateways import KEY, GatewayProcess
+from cmdc_testkit.receivers import Receiver
+from cmdc_testkit.watching import Watcher, close_code, record_of, until
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 

@@ -1,7 +1,7 @@
 """Experiment 18: whole gateways under a seeded scheduler, a clock of their own, and a store that fails (simulation).
 
-A step is one callback of the event loop. What a world is: `cmdc_gateway.testing.simulation`. A world that fails comes
-back with `python -m cmdc_gateway.testing.simulation SEED`.
+A step is one callback of the event loop. What a world is: `cmdc_testkit.simulation`. A world that fails comes
+back with `python -m cmdc_testkit.simulation SEED`.
 """
 
 # pyright: reportPrivateUsage=false
@@ -27,10 +27,10 @@ from cmdc_gateway.sessions.transitions import RunTransitions
 from cmdc_gateway.sessions.unit_of_work import UnitOfWork
 from cmdc_gateway.store.memory import MemoryStore
 from cmdc_gateway.store.store import Lease, PutRequest, Write
-from cmdc_gateway.testing.experiments import Experiment
-from cmdc_gateway.testing.simulation.judge import Violation
-from cmdc_gateway.testing.simulation.loop import Stuck, simulate
-from cmdc_gateway.testing.simulation.world import run
+from cmdc_testkit.experiments import Experiment
+from cmdc_testkit.simulation.judge import Violation
+from cmdc_testkit.simulation.loop import Stuck, simulate
+from cmdc_testkit.simulation.world import run
 
 WORLDS_TO_FIND_A_DEFECT = 30
 
@@ -61,7 +61,7 @@ def test_no_promise_is_broken_in_any_world(experiment: Experiment) -> None:
 
 def test_a_world_comes_back_from_its_seed_in_any_process() -> None:
     first = run(2)
-    program = [sys.executable, "-m", "cmdc_gateway.testing.simulation", "2"]
+    program = [sys.executable, "-m", "cmdc_testkit.simulation", "2"]
     elsewhere = subprocess.run(program, capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "1"})
 
     assert run(2) == first

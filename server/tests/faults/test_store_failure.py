@@ -12,12 +12,12 @@ from cmdc_gateway.sessions import registry
 from cmdc_gateway.store.memory import MemoryStore
 from cmdc_gateway.store.sqlite.store import SqliteStore
 from cmdc_gateway.store.store import AppendEvents, LeaseLost, PutTool, SessionKey, Store, StoreUnavailable, Write
-from cmdc_gateway.testing.audit import audit
-from cmdc_gateway.testing.conversations import Conversation, calling, names, script
-from cmdc_gateway.testing.faults import Faults, faulty, once
-from cmdc_gateway.testing.gateways import Served, serving
-from cmdc_gateway.testing.receivers import Receiver
-from cmdc_gateway.testing.watching import Watcher, record_of, until, until_available, whole_log
+from cmdc_testkit.audit import audit
+from cmdc_testkit.conversations import Conversation, calling, names, script
+from cmdc_testkit.faults import Faults, faulty, once
+from cmdc_testkit.gateways import Served, serving
+from cmdc_testkit.receivers import Receiver
+from cmdc_testkit.watching import Watcher, record_of, until, until_available, whole_log
 
 
 @dataclass

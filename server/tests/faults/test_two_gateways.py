@@ -6,10 +6,10 @@ from typing import Any, cast
 
 from cmdc_gateway.store.memory import MemoryStore
 from cmdc_gateway.store.store import Lease, SessionKey, Store
-from cmdc_gateway.testing.conversations import Conversation
-from cmdc_gateway.testing.faults import faulty
-from cmdc_gateway.testing.gateways import serving
-from cmdc_gateway.testing.watching import record_of, until_idle
+from cmdc_testkit.conversations import Conversation
+from cmdc_testkit.faults import faulty
+from cmdc_testkit.gateways import serving
+from cmdc_testkit.watching import record_of, until_idle
 
 
 class SlowToClaim:

@@ -12,11 +12,11 @@ import pytest
 import rfc8785
 from cmdc_gateway.store.memory import MemoryStore
 from cmdc_gateway.store.store import AppendAudit, AuditRow, StoreUnavailable
-from cmdc_gateway.testing.conversations import Conversation, calling, script
-from cmdc_gateway.testing.faults import faulty, once
-from cmdc_gateway.testing.gateways import KEY, OTHER_KEY, Served, serving
-from cmdc_gateway.testing.receivers import Receiver
-from cmdc_gateway.testing.watching import until
+from cmdc_testkit.conversations import Conversation, calling, script
+from cmdc_testkit.faults import faulty, once
+from cmdc_testkit.gateways import KEY, OTHER_KEY, Served, serving
+from cmdc_testkit.receivers import Receiver
+from cmdc_testkit.watching import until
 from websockets.asyncio.client import connect
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -17,8 +17,8 @@ import cmdc_gateway
 import httpx
 import pytest
 from cmdc_gateway.tenancy.keys import KeyRing
-from cmdc_gateway.testing.conversations import Conversation
-from cmdc_gateway.testing.gateways import KEY, OTHER_KEY, TENANTS, GatewayProcess
+from cmdc_testkit.conversations import Conversation
+from cmdc_testkit.gateways import KEY, OTHER_KEY, TENANTS, GatewayProcess
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

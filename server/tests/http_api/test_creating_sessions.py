@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
-from cmdc_gateway.testing.conversations import Conversation, calling, names, script
-from cmdc_gateway.testing.gateways import Served, serving
+from cmdc_testkit.conversations import Conversation, calling, names, script
+from cmdc_testkit.gateways import Served, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

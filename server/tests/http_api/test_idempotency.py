@@ -11,9 +11,9 @@ import httpx
 import pytest
 from cmdc_gateway.store.memory import MemoryStore
 from cmdc_gateway.store.store import CreateSession, Lease, StoreUnavailable, Write
-from cmdc_gateway.testing.conversations import Conversation, calling, names, script
-from cmdc_gateway.testing.gateways import KEY, TENANTS, serving
-from cmdc_gateway.testing.receivers import Receiver
+from cmdc_testkit.conversations import Conversation, calling, names, script
+from cmdc_testkit.gateways import KEY, TENANTS, serving
+from cmdc_testkit.receivers import Receiver
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

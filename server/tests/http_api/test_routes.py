@@ -13,9 +13,9 @@ import pytest_asyncio
 from cmdc_gateway.errors import GatewayError
 from cmdc_gateway.store.memory import MemoryStore
 from cmdc_gateway.store.store import Lease, StoreUnavailable, UsageRow, Write
-from cmdc_gateway.testing.conversations import Conversation
-from cmdc_gateway.testing.gateways import Served, serving
 from cmdc_gateway.web.errors import STATUS
+from cmdc_testkit.conversations import Conversation
+from cmdc_testkit.gateways import Served, serving
 from structlog.testing import capture_logs
 
 # Nothing is changed by what is refused, so one gateway does for the module.

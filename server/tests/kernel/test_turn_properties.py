@@ -35,7 +35,7 @@ from cmdc_gateway.protocol.events import (
 )
 from cmdc_gateway.protocol.frames import LoggedEvent
 from cmdc_gateway.protocol.history import TokenUsage
-from cmdc_gateway.testing.runs import broken_rules
+from cmdc_testkit.runs import broken_rules
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule

@@ -15,8 +15,8 @@ from cmdc_gateway.providers.direct import DirectProvider
 from cmdc_gateway.providers.endpoints import endpoint
 from cmdc_gateway.providers.pool import ConnectionPool
 from cmdc_gateway.providers.target import ModelTarget
-from cmdc_gateway.testing.models import ScriptedModelServer, text_chunk
 from cmdc_gateway.testing.providers import answer, request, until_failure
+from cmdc_testkit.models import ScriptedModelServer, text_chunk
 
 KEY = "k3y-of-the-0perator"
 

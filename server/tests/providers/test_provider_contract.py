@@ -13,8 +13,8 @@ from cmdc_gateway.providers.provider import ModelProvider
 from cmdc_gateway.providers.retry import RetryingProvider
 from cmdc_gateway.providers.scripted import ScriptedProvider
 from cmdc_gateway.providers.target import ModelTarget
-from cmdc_gateway.testing.models import ScriptedModelServer
 from cmdc_gateway.testing.providers import ProviderContract
+from cmdc_testkit.models import ScriptedModelServer
 
 
 class TestScripted(ProviderContract):

@@ -17,8 +17,8 @@ from cmdc_gateway.providers.pool import ConnectionPool
 from cmdc_gateway.providers.provider import ModelError, ModelProvider, ModelRequest
 from cmdc_gateway.providers.retry import RetryingProvider
 from cmdc_gateway.providers.target import ModelTarget
-from cmdc_gateway.testing.models import HUGE, Fault, ScriptedModelServer, call_chunk, text_chunk
 from cmdc_gateway.testing.providers import WEATHER, answer, request, said, script
+from cmdc_testkit.models import HUGE, Fault, ScriptedModelServer, call_chunk, text_chunk
 
 # litellm asks pydantic for what will be gone one day.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:litellm")

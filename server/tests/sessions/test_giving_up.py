@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from cmdc_gateway.store.memory import MemoryStore
 from cmdc_gateway.store.store import Lease, SessionKey, StoreUnavailable
-from cmdc_gateway.testing.conversations import Conversation
-from cmdc_gateway.testing.faults import faulty
-from cmdc_gateway.testing.gateways import serving
-from cmdc_gateway.testing.watching import until, until_available
+from cmdc_testkit.conversations import Conversation
+from cmdc_testkit.faults import faulty
+from cmdc_testkit.gateways import serving
+from cmdc_testkit.watching import until, until_available
 
 
 class SlowStore(MemoryStore):

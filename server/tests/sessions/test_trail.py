@@ -4,8 +4,8 @@ import asyncio
 
 from cmdc_gateway.sessions.audit import AuditLog
 from cmdc_gateway.store.memory import MemoryStore
-from cmdc_gateway.testing.faults import faulty
-from cmdc_gateway.testing.watching import until
+from cmdc_testkit.faults import faulty
+from cmdc_testkit.watching import until
 
 
 async def test_a_note_whose_commit_is_under_way_at_the_end_is_kept_once() -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from cmdc_gateway.testing.gateways import OTHER_KEY, Served, serving
-from cmdc_gateway.testing.streams import (
+from cmdc_testkit.gateways import OTHER_KEY, Served, serving
+from cmdc_testkit.streams import (
     HEARTBEAT,
     EventStream,
     NotStrict,

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from cmdc_gateway.testing.gateways import KEY, Served, serving
-from cmdc_gateway.testing.streams import (
+from cmdc_gateway.web.streaming.heartbeats import WatchedStream
+from cmdc_testkit.gateways import KEY, Served, serving
+from cmdc_testkit.streams import (
     StreamParser,
     call,
     conversation,
@@ -21,7 +22,6 @@ from cmdc_gateway.testing.streams import (
     script,
     text_of,
 )
-from cmdc_gateway.web.streaming.heartbeats import WatchedStream
 
 MIB = 1024 * 1024
 STALLED_AFTER = 0.4

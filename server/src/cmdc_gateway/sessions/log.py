@@ -181,7 +181,7 @@ class Reader:
     and returns False; then the bell rings.
     """
 
-    __slots__ = ("_woken", "_log", "_pending", "push", "seq")
+    __slots__ = ("_log", "_pending", "_woken", "push", "seq")
 
     def __init__(self, log: EventLog, after: int) -> None:
         self.seq = after

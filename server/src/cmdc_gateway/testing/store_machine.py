@@ -161,7 +161,9 @@ class StoreMachine(RuleBasedStateMachine):
         if model := self._commit_to(key, PutSession(row)):
             old = model.row
             served = max(served, old.delivered_seq)
-            model.row = replace(row, epoch=old.epoch, created_at=old.created_at, settings=old.settings, delivered_seq=served)
+            model.row = replace(
+                row, epoch=old.epoch, created_at=old.created_at, settings=old.settings, delivered_seq=served
+            )
 
     @rule(key=keys, seq=few)
     def mark_served(self, key: SessionKey, seq: int) -> None:

@@ -8,17 +8,17 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from pydantic import JsonValue
-
 from cmdc_gateway.kernel.signals import ModelFinished, ModelSignal, TextArrived, ThoughtArrived, ToolRequested
 from cmdc_gateway.protocol.history import TokenUsage, ToolCall
 from cmdc_gateway.providers.provider import ModelError, ModelRequest, Price
 from cmdc_gateway.store.memory import MemoryStore
 from cmdc_gateway.store.store import Durability, Lease, StoreUnavailable, Write
-from cmdc_gateway.testing.simulation.judge import Judge
 from cmdc_gateway.tools.addresses import AddressPolicy
 from cmdc_gateway.tools.callback import CallbackClient, CallbackDefinition
 from cmdc_gateway.tools.tool import ToolResult
+from pydantic import JsonValue
+
+from cmdc_testkit.simulation.judge import Judge
 
 _FOREVER = 10_000.0
 

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from cmdc_gateway.testing.gateways import KEY
+from cmdc_testkit.gateways import KEY
 
 _PATIENCE_SECONDS = 20
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from cmdc_gateway.testing.streams import conversation, names
+from cmdc_testkit.streams import conversation, names
 
 # Below the rate that WS-7 allows one connection.
 _PAUSE_SECONDS = 0.06
@@ -37,7 +37,7 @@ class Neighbour:
     async def __aenter__(self) -> Self:
         given = (f"{self.port}", self.session_id, self.origin)
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "cmdc_gateway.testing.neighbour", *given),
+            *(sys.executable, "-m", "cmdc_testkit.neighbour", *given),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
         )

@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import httpx
-from fastapi import FastAPI
-
 from cmdc_gateway.__main__ import main
 from cmdc_gateway.app import create_app
 from cmdc_gateway.server import GatewayServer, app_config
@@ -25,6 +23,7 @@ from cmdc_gateway.settings import ConfigFile, Settings
 from cmdc_gateway.store.store import Store
 from cmdc_gateway.tenancy.keys import KeyRing
 from cmdc_gateway.web.state import Gateway
+from fastapi import FastAPI
 
 KEY = "test-key-of-the-first-tenant"
 OTHER_KEY = "test-key-of-the-second-tenant"

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-
 from cmdc_gateway.errors import GatewayError
 from cmdc_gateway.protocol.sessions import CreateSessionBody
 from cmdc_gateway.store.store import SessionKey, StoreUnavailable
-from cmdc_gateway.testing.simulation.judge import Violation
-from cmdc_gateway.testing.simulation.loop import SimulatedLoop, Stuck, simulate
-from cmdc_gateway.testing.simulation.people import Person, Reading, registration
-from cmdc_gateway.testing.simulation.place import CALLER, TENANT, Gone, Incarnation, Place
+
+from cmdc_testkit.simulation.judge import Violation
+from cmdc_testkit.simulation.loop import SimulatedLoop, Stuck, simulate
+from cmdc_testkit.simulation.people import Person, Reading, registration
+from cmdc_testkit.simulation.place import CALLER, TENANT, Gone, Incarnation, Place
 
 # With fair weather and somebody to decide, everything comes to its end in this time (of the simulation).
 _PATIENCE_SECONDS = 1_800.0

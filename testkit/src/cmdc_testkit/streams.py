@@ -18,7 +18,7 @@ from typing import Any, cast
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from cmdc_gateway.testing.gateways import KEY
+from cmdc_testkit.gateways import KEY
 
 TERMINAL = frozenset({"agent_end", "agent_abort"})
 HEARTBEAT = ": heartbeat"

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from cmdc_gateway.testing.peers import Answer, peer, request
+from cmdc_testkit.peers import Answer, peer, request
 
 _LOOK_SECONDS = 0.02
 

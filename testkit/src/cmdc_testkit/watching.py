@@ -12,9 +12,9 @@ import httpx
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed
 
-from cmdc_gateway.testing.audit import Frame, Record
-from cmdc_gateway.testing.conversations import Conversation
-from cmdc_gateway.testing.streams import TERMINAL
+from cmdc_testkit.audit import Frame, Record
+from cmdc_testkit.conversations import Conversation
+from cmdc_testkit.streams import TERMINAL
 
 _PATIENCE_SECONDS = 15
 _LOOK_SECONDS = 0.01

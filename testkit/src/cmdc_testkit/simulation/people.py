@@ -15,10 +15,11 @@ from cmdc_gateway.protocol.tools import RegisterToolBody
 from cmdc_gateway.sessions.idempotency import StoredResponse
 from cmdc_gateway.sessions.log import Trimmed
 from cmdc_gateway.store.store import SessionKey, StoreUnavailable
-from cmdc_gateway.testing.audit import Frame
-from cmdc_gateway.testing.simulation.judge import body
-from cmdc_gateway.testing.simulation.place import CALLER, Gone, Incarnation, Place
 from cmdc_gateway.web.actions import Actions
+
+from cmdc_testkit.audit import Frame
+from cmdc_testkit.simulation.judge import body
+from cmdc_testkit.simulation.place import CALLER, Gone, Incarnation, Place
 
 _SECRET = "whsec_" + "c2VjcmV0" * 5
 _PARAMETERS: dict[str, Any] = {"type": "object", "properties": {"n": {"type": "integer"}}}

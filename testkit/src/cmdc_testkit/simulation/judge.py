@@ -13,7 +13,8 @@ from cmdc_gateway.protocol.frames import LoggedEvent
 from cmdc_gateway.protocol.history import TokenUsage, ToolCall
 from cmdc_gateway.store.memory import MemoryStore
 from cmdc_gateway.store.store import AppendEvents, DeleteSession, PutSession, SessionKey, StoredSession, Write
-from cmdc_gateway.testing.audit import Frame, Record, audit, audit_so_far
+
+from cmdc_testkit.audit import Frame, Record, audit, audit_so_far
 
 
 class Violation(AssertionError):

@@ -19,12 +19,13 @@ from cmdc_gateway.store.memory import MemoryStore
 from cmdc_gateway.tenancy.keys import Principal
 from cmdc_gateway.tenancy.meter import BudgetConfig, Meter
 from cmdc_gateway.tenancy.tickets import Tickets
-from cmdc_gateway.testing.simulation.judge import Judge
-from cmdc_gateway.testing.simulation.loop import SimulatedLoop
-from cmdc_gateway.testing.simulation.parts import SimulatedCallbacks, SimulatedModel, SimulatedStore, Weather
 from cmdc_gateway.tools.addresses import AddressPolicy
 from cmdc_gateway.tools.workspace import Workspace
 from cmdc_gateway.web.actions import Actions
+
+from cmdc_testkit.simulation.judge import Judge
+from cmdc_testkit.simulation.loop import SimulatedLoop
+from cmdc_testkit.simulation.parts import SimulatedCallbacks, SimulatedModel, SimulatedStore, Weather
 
 T = TypeVar("T")
 

@@ -12,11 +12,11 @@ from typing import Any, Self
 
 import httpx
 
-from cmdc_gateway.testing.audit import Record, audit
-from cmdc_gateway.testing.conversations import Conversation, calling, script
-from cmdc_gateway.testing.gateways import GatewayProcess
-from cmdc_gateway.testing.receivers import Receiver
-from cmdc_gateway.testing.watching import Watcher, record_of
+from cmdc_testkit.audit import Record, audit
+from cmdc_testkit.conversations import Conversation, calling, script
+from cmdc_testkit.gateways import GatewayProcess
+from cmdc_testkit.receivers import Receiver
+from cmdc_testkit.watching import Watcher, record_of
 
 _PATIENCE_SECONDS = 60
 

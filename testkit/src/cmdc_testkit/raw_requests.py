@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cmdc_gateway.testing.gateways import KEY
+from cmdc_testkit.gateways import KEY
 
 SMUGGLED = b"GET /v1/smuggled HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 _ITS_STATUS = 401
