@@ -1,4 +1,6 @@
-"""Generates the tables of API.md from the contract. Each table is between two comments:
+"""Generates the tables of API.md from the contract.
+
+Each table is between two comments:
 
 <!-- generated: errors -->
 <!-- end -->
