@@ -114,7 +114,7 @@ _REQUESTS: dict[type[RequestBody], dict[str, Example]] = {
         "settings": {
             "model": "deepseek:deepseek-chat",
             "sessionId": "support-4711",
-            "systemPrompt": "You help travellers. Be brief.",
+            "systemPrompt": "You help travelers. Be brief.",
             "tools": ["read_file", "grep", "ask_user"],
             "maxTurns": 20,
             "maxTokens": 2_000,
@@ -263,7 +263,7 @@ _ANSWERS: Sequence[tuple[str, AnswerBody]] = (
         MessageList(
             session_id=SESSION_ID,
             messages=[
-                MessageEntry(role="system", content="You help travellers. Be brief."),
+                MessageEntry(role="system", content="You help travelers. Be brief."),
                 MessageEntry(role="user", content="What is the weather in Oslo?"),
                 MessageEntry(
                     role="assistant",
