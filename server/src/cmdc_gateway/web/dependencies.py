@@ -48,8 +48,8 @@ class NoQuery(QueryModel):
 class PageQuery(QueryModel):
     """Which page of a list."""
 
-    limit: WholeNumber | None = Field(None, ge=1, le=1000, description="How many at most.")
-    cursor: str | None = Field(None, description="`nextCursor` of the page before.")
+    limit: WholeNumber | None = Field(None, ge=1, le=1000, description="Maximum number of items to return.")
+    cursor: str | None = Field(None, description="`nextCursor` of the previous page.")
 
 
 @dataclass(frozen=True, slots=True)

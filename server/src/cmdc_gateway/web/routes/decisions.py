@@ -1,4 +1,4 @@
-"""Approvals and questions: what people decide and answer (§3.7, §7)."""
+"""Approvals and questions: approve or reject a tool call, answer a question (APP-1, ASK-1)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def approve(
     sent: Annotated[ApproveBody, body(ApproveBody)],
     once: IdempotencyKeyDep,
 ) -> Response:
-    """Let a tool call run, as it was shown or with edited arguments."""
+    """Approve a pending tool call, as shown or with edited arguments."""
     return answer(await gateway.actions.approve(caller, key, sent, once))
 
 
@@ -56,7 +56,7 @@ async def reject(
     sent: Annotated[RejectBody, body(RejectBody)],
     once: IdempotencyKeyDep,
 ) -> Response:
-    """Keep a tool call from running; the model is told so and the run goes on."""
+    """Reject a pending tool call. The model receives the rejection as the tool result, and the run continues."""
     return answer(await gateway.actions.reject(caller, key, sent, once))
 
 
@@ -71,5 +71,5 @@ async def respond(
     sent: Annotated[RespondBody, body(RespondBody)],
     once: IdempotencyKeyDep,
 ) -> Response:
-    """Give the answer to a question the agent asked."""
+    """Answer a question that the agent asked with `ask_user`."""
     return answer(await gateway.actions.respond(caller, key, sent, once))

@@ -1,4 +1,4 @@
-"""Callback tools: registering, listing and removing them (§3.10, §7)."""
+"""Callback tools: register, list, and delete (CB-1)."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ async def register_tool(
     sent: Annotated[RegisterToolBody, body(RegisterToolBody)],
     once: IdempotencyKeyDep,
 ) -> Response:
-    """Give the agent a tool of yours; it is called over HTTP, signed. The same name again replaces it."""
+    """Register a tool that the server calls over HTTP, with signed requests. The same name replaces the tool."""
     return answer(await gateway.actions.register(caller, key, sent, once))
 
 
 @router.get("", **operation("List tools", ToolList, errors=GONE))
 async def list_tools(gateway: GatewayDep, key: KeyDep) -> Response:
-    """The tools the agent has, built-in ones and yours. Never a secret."""
+    """The session's built-in and callback tools. Secrets are never returned."""
     return json_answer(tool_list(await gateway.registry.find(key)))
 
 
-@router.delete("/{name}", **operation("Remove a callback tool", ToolRemoved, errors=GONE))
+@router.delete("/{name}", **operation("Delete a callback tool", ToolRemoved, errors=GONE))
 async def remove_tool(gateway: GatewayDep, caller: PrincipalDep, key: KeyDep, name: str) -> Response:
-    """Take a callback tool away from the agent."""
+    """Delete a callback tool. Pending approvals of its calls are cancelled."""
     session = await gateway.registry.find(key)
     return json_answer((await session.remove_tool(name, caller.key_id)).body.encode())

@@ -1,4 +1,4 @@
-"""The WebSocket, described (PROTOCOL §6)."""
+"""The AsyncAPI document of the WebSocket (WS-1 to WS-7)."""
 
 from __future__ import annotations
 
@@ -30,42 +30,44 @@ _ANSWERS: tuple[type[AnswerBody], ...] = (PromptAccepted, DecisionTaken, Respons
 
 _REFUSED = ("bad_request", "unauthorized", "forbidden", "not_found", "cursor_expired", "rate_limited", "unavailable")
 _CLOSE_CODES = {
-    1000: "you closed it",
-    1001: "the server goes away",
-    1008: "the connection was refused",
-    1009: "a message was too big",
-    1011: "the server failed",
-    1012: "the server restarts: connect again",
-    4001: "the key was revoked",
-    4004: "the session is gone",
-    4008: "you read too slowly: connect again, with `after`",
+    1000: "closed by the client",
+    1001: "server going away",
+    1008: "connection refused",
+    1009: "message too big",
+    1011: "server error or no pong",
+    1012: "server restarting: reconnect",
+    4001: "API key revoked",
+    4004: "session deleted",
+    4008: "client too slow: reconnect with `after`",
 }
 
 _DESCRIPTION = """\
-One connection to one session: its events as they happen, and actions on it. `/openapi.json` describes the rest.
+Events and actions of one session over one connection. The HTTP API is described in `/openapi.json`.
 
-**Credentials** are the headers `X-API-Key` or `Authorization`; or, in a browser, the subprotocols `cmdc.v1` and
-`cmdc.ticket.<ticket>`, with a ticket of `POST /v1/sessions/{sessionId}/tickets`; or the query parameter `api_key`, if the
-server allows it. A connection that is not allowed is refused before the upgrade, with the usual body: {refused}.
+**Credentials** are sent in the header `X-API-Key` or `Authorization`; in a browser, as the subprotocols `cmdc.v1` and
+`cmdc.ticket.<ticket>`, with a ticket created by `POST /v1/sessions/{sessionId}/tickets`; or in the query parameter
+`api_key`, if the server allows it. Connections are rejected before the upgrade with the usual error body: {refused}.
 
-**Events** come from the moment of connecting on, or from just after the cursor `after`, across runs.
+**Events** are sent from the time of connecting, or from just after the cursor `after`, across runs.
 
-**Actions** are JSON text frames. Each gets exactly one acknowledgement, which comes before any event it causes: it has no
-`event` member, and the `actionId` of its action if that had one. What is wrong with a frame is answered with `error` and
-`message`, and the connection stays open. At most 20 messages a second are taken.
+**Actions** are JSON text frames. Each action gets exactly one acknowledgement, sent before any event that the action
+causes. An acknowledgement has no `event` member and repeats the `actionId` of its action, if any. An invalid frame is
+answered with `error` and `message`, and the connection stays open. At most 20 messages per second are accepted.
 
-**The server pings** every 20 s and closes if no pong comes within 20 s. Close codes: {codes}.
+**Keepalive**: the server pings every 20 s and closes the connection if no pong arrives within 20 s.
+
+**Close codes**: {codes}.
 """
 
 _ACTION_ID: Described = {
     "type": "string",
     "maxLength": 64,
-    "description": "Yours; the acknowledgement repeats it.",
+    "description": "Chosen by the client; repeated in the acknowledgement.",
 }
 _IDEMPOTENCY_KEY: Described = {
     "type": "string",
     "pattern": "^[!-~]{1,255}$",
-    "description": "The same key with the same action has one effect, for 24 hours.",
+    "description": "Repeating an action with the same key within 24 hours has no second effect.",
 }
 _SCHEMA = "#/components/schemas/{model}"
 _MESSAGE = "#/channels/session/messages/{name}"
@@ -90,8 +92,8 @@ def asyncapi(version: str) -> Described:
             "gateway": {
                 "host": "{host}",
                 "protocol": "ws",
-                "description": "The server this document comes from; `wss` behind a proxy that speaks TLS.",
-                "variables": {"host": {"default": "127.0.0.1:4000", "description": "Where the server listens."}},
+                "description": "The server that published this document; `wss` behind a TLS proxy.",
+                "variables": {"host": {"default": "127.0.0.1:4000", "description": "Address of the server."}},
                 "security": [{"$ref": f"#/components/securitySchemes/{name}"} for name in _security_schemes()],
             }
         },
@@ -101,7 +103,7 @@ def asyncapi(version: str) -> Described:
             "events": {
                 "action": "send",
                 "channel": _CHANNEL,
-                "summary": "What happens in the session, in the order of its log.",
+                "summary": "Receive the session's events in log order.",
                 "messages": [{"$ref": _MESSAGE.format(name=name)} for name in events],
             },
         },
@@ -130,7 +132,7 @@ def _channel(messages: list[str]) -> Described:
     return {
         "address": "/v1/sessions/{sessionId}/ws",
         "title": "A session",
-        "parameters": {"sessionId": {"description": "The session.", "examples": ["support-4711"]}},
+        "parameters": {"sessionId": {"description": "ID of the session.", "examples": ["support-4711"]}},
         "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in messages},
         "bindings": {
             "ws": {
@@ -139,13 +141,13 @@ def _channel(messages: list[str]) -> Described:
                     "type": "object",
                     "properties": {
                         "after": {
-                            "description": "A cursor, `start` or `latest`; left out: `latest`.",
+                            "description": "A cursor, `start` or `latest` (default).",
                             "anyOf": [
                                 {"type": "string", "pattern": CURSOR_PATTERN, "examples": [f"{EPOCH}.8"]},
                                 {"enum": ["start", "latest"]},
                             ],
                         },
-                        "api_key": {"type": "string", "description": "A key, for clients that cannot set headers."},
+                        "api_key": {"type": "string", "description": "API key, for clients that cannot set headers."},
                     },
                     "additionalProperties": False,
                 },
@@ -154,7 +156,7 @@ def _channel(messages: list[str]) -> Described:
                     "properties": {
                         "Sec-WebSocket-Protocol": {
                             "type": "string",
-                            "description": "`cmdc.v1`, and in a browser the ticket.",
+                            "description": "`cmdc.v1`, and for browsers the ticket.",
                             "examples": [f"cmdc.v1, cmdc.ticket.{TICKET}"],
                         }
                     },
@@ -218,7 +220,7 @@ def _with_action_id(schema: Described) -> Described:
     title = schema["title"]
     if title == ErrorBody.__name__:
         title, examples = "ActionRefused", [error_example(code) for code in ("bad_request", "rate_limited")]
-        told = f"{schema['description']} The codes are those of the HTTP API: {', '.join(error_meanings())}."
+        told = f"{schema['description']} Uses the error codes of the HTTP API: {', '.join(error_meanings())}."
     else:
         examples = next(EXAMPLES[answer] for answer in _ANSWERS if answer.__name__ == title).values()
         told = schema["description"]
@@ -239,12 +241,12 @@ def _security_schemes() -> dict[str, Described]:
             "type": "httpApiKey",
             "in": "header",
             "name": "Sec-WebSocket-Protocol",
-            "description": "`cmdc.v1, cmdc.ticket.<ticket>`; a ticket of scope `read` allows no action.",
+            "description": "`cmdc.v1, cmdc.ticket.<ticket>`; a ticket with scope `read` does not allow actions.",
         },
         "QueryKey": {
             "type": "httpApiKey",
             "in": "query",
             "name": "api_key",
-            "description": "A server can turn it off.",
+            "description": "Can be disabled by the operator.",
         },
     }

@@ -14,11 +14,11 @@ from cmdc_gateway.web.schema.operations import example_references
 DESCRIPTION = """\
 An AI agent behind HTTP, Server-Sent Events and WebSocket.
 
-Make a session, send it a prompt, read the events of the run. `/asyncapi.json` describes the WebSocket,
-`/events.schema.json` the events.
+Create a session, send a prompt, and read the events of the run. The WebSocket is described in `/asyncapi.json`, the
+events in `/events.schema.json`.
 
-Every error has the body `{"error": "<code>", "message": "<sentence>"}`. A path that is not there is 404 `not_found`; a
-path that is there, but not with this method, is 405 `method_not_allowed` with the header `Allow`.
+Every error response has the body `{"error": "<code>", "message": "<sentence>"}`. An unknown path returns 404
+`not_found`; a known path with an unsupported method returns 405 `method_not_allowed` with an `Allow` header.
 """
 
 LICENSE = {
@@ -27,85 +27,90 @@ LICENSE = {
 }
 
 TAGS = [
-    {"name": "sessions", "description": "Agents with settings of their own: made, prompted, looked at, ended."},
-    {"name": "events", "description": "What happens in a session, as it happens or later."},
-    {"name": "decisions", "description": "Approvals and questions: what people decide and answer."},
-    {"name": "tools", "description": "Tools of yours that the agent calls over HTTP."},
-    {"name": "history", "description": "What was said and what it cost."},
-    {"name": "service", "description": "The server about itself."},
+    {"name": "sessions", "description": "Create, list, get, prompt, and delete sessions."},
+    {"name": "events", "description": "Read a session's events, live or later."},
+    {"name": "decisions", "description": "Approve or reject tool calls and answer questions."},
+    {"name": "tools", "description": "Your own tools, called over HTTP."},
+    {"name": "history", "description": "Messages, tokens, and cost."},
+    {"name": "service", "description": "Health, capabilities, and the published documents."},
 ]
 
 SECURITY_SCHEMES: dict[str, dict[str, Any]] = {
-    "ApiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "It wins over the other header."},
+    "ApiKey": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-API-Key",
+        "description": "Takes precedence over `Authorization`.",
+    },
     "Bearer": {"type": "http", "scheme": "bearer", "description": "The same key, as `Authorization: Bearer KEY`."},
     "Ticket": {
         "type": "apiKey",
         "in": "query",
         "name": "ticket",
-        "description": "Single-use, for one event stream, for browsers; `POST …/tickets` gives one.",
+        "description": "Single-use credential for one event stream, for browsers; created with `POST …/tickets`.",
     },
 }
 
 HEADERS: dict[str, dict[str, Any]] = {
     "RateLimit": {
-        "description": "Requests that are left, and seconds until there are more. Absent where there is no limit.",
+        "description": "Remaining requests (`r`) and seconds until the quota is full (`t`). Absent if there is no limit.",
         "schema": {"type": "string"},
         "example": '"default";r=57;t=3',
     },
     "RateLimit-Policy": {
-        "description": "Requests a minute and key. Absent where there is no limit.",
+        "description": "Requests (`q`) per window of `w` seconds and API key. Absent if there is no limit.",
         "schema": {"type": "string"},
         "example": '"default";q=60;w=60',
     },
     "Retry-After": {
-        "description": "Whole seconds to wait before the next try. Absent with `queue_full`.",
+        "description": "Whole seconds to wait before retrying. Absent with `queue_full`.",
         "schema": {"type": "integer", "minimum": 0},
         "example": 7,
     },
     "WWW-Authenticate": {
-        "description": "How to send a key.",
+        "description": "Authentication scheme.",
         "required": True,
         "schema": {"type": "string"},
         "example": "Bearer",
     },
     "Allow": {
-        "description": "The methods this path has.",
+        "description": "Methods supported by this path.",
         "required": True,
         "schema": {"type": "string"},
         "example": "GET, POST",
     },
     "Upgrade": {
-        "description": "What this address speaks.",
+        "description": "Protocol required by this endpoint.",
         "required": True,
         "schema": {"const": "websocket", "type": "string"},
         "example": "websocket",
     },
     "Idempotent-Replayed": {
-        "description": "`true`: this answer was given before, to the same Idempotency-Key. Absent otherwise.",
+        "description": "`true` if this is the stored response to an earlier request with the same key. Absent otherwise.",
         "schema": {"const": "true", "type": "string"},
         "example": "true",
     },
 }
 
 PATH_PARAMETERS: dict[str, dict[str, Any]] = {
-    "sessionId": {"description": "The session.", "example": "support-4711"},
-    "name": {"description": "The name of a callback tool.", "example": "get_weather"},
+    "sessionId": {"description": "ID of the session.", "example": "support-4711"},
+    "name": {"description": "Name of a callback tool.", "example": "get_weather"},
 }
 
 _WEBHOOK_HEADERS: dict[str, dict[str, Any]] = {
     "webhook-id": {
-        "description": "The callId. It is the same when the server tries again: do not run the tool twice.",
+        "description": "The `callId`. Retries have the same value: use it to avoid running the tool twice.",
         "schema": {"type": "string"},
         "example": "call_20179a1c02ca3430_1",
     },
     "webhook-timestamp": {
-        "description": "When this try was made, in seconds since 1970. Refuse one that is not from now.",
+        "description": "Time of this attempt, in seconds since the Unix epoch. Reject calls that are too old.",
         "schema": {"type": "string", "pattern": "^[0-9]+$"},
         "example": "1795348783",
     },
     "webhook-signature": {
-        "description": "`v1,` and the base64 of HMAC-SHA256 of `<webhook-id>.<webhook-timestamp>.<body>` with the "
-        "tool's secret, as in Standard Webhooks.",
+        "description": "`v1,` followed by the base64-encoded HMAC-SHA256 of `<webhook-id>.<webhook-timestamp>.<body>`, "
+        "keyed with the tool's secret (Standard Webhooks).",
         "schema": {"type": "string"},
         "example": "v1,K5oZfzN95Z9UVu1EsfQmfVNQhnkZ2pj9o9NDN/H/pI4=",
     },
@@ -125,9 +130,9 @@ CALLBACKS: dict[str, Any] = {
         "{$request.body#/callbackUrl}": {
             "post": {
                 "tags": ["tools"],
-                "summary": "The server calls your tool",
-                "description": "Sent when the agent calls the tool, with arguments that hold for its `parameters`. Redirects "
-                "are not followed. Tried again, at most twice, only if nothing was sent or the tool is `idempotent`.",
+                "summary": "Call a callback tool",
+                "description": "Sent when the agent calls the tool. The arguments are valid against its `parameters`. Redirects "
+                "are not followed. Retried, at most twice, only if nothing was sent or the tool is `idempotent`.",
                 "operationId": "call_tool",
                 "security": [],
                 "parameters": [
@@ -140,11 +145,11 @@ CALLBACKS: dict[str, Any] = {
                 },
                 "responses": {
                     "2XX": {
-                        "description": "The result, or why there is none. At most 256 KiB.",
+                        "description": "The result or an error, at most 256 KiB.",
                         "content": _json(CallbackResult, CallbackError),
                     },
-                    "4XX": {"description": "The call failed: the model is told the status, and the run goes on."},
-                    "5XX": {"description": "The same; tried again if the tool is `idempotent`."},
+                    "4XX": {"description": "The call failed. The model receives the status, and the run continues."},
+                    "5XX": {"description": "The call failed; retried if the tool is `idempotent`."},
                 },
             }
         }
@@ -160,7 +165,7 @@ def stream_or_page() -> dict[str, Any]:
         if frame["event"] in ("message_delta", "agent_end")
     )
     return {
-        "description": "The stream; or a page, with `Accept: application/json`.",
+        "description": "The event stream, or a page of the log with `Accept: application/json`.",
         "content": {
             "text/event-stream": {
                 "schema": {"type": "string"},

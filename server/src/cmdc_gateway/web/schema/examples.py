@@ -98,7 +98,7 @@ _USED: dict[str, Any] = {"prompt_count": 1, "total_tokens": 99, "cost_usd": 0.00
 _METADATA = {"ticket": "4711"}
 _WEATHER: dict[str, Any] = {
     "name": "get_weather",
-    "description": "The weather of a city, now.",
+    "description": "Current weather in a city.",
     "parameters": {
         "type": "object",
         "properties": {"city": {"type": "string"}},
@@ -114,7 +114,7 @@ _REQUESTS: dict[type[RequestBody], dict[str, Example]] = {
         "settings": {
             "model": "deepseek:deepseek-chat",
             "sessionId": "support-4711",
-            "systemPrompt": "You help travellers. Be brief.",
+            "systemPrompt": "You help travelers. Be brief.",
             "tools": ["read_file", "grep", "ask_user"],
             "maxTurns": 20,
             "maxTokens": 2_000,
@@ -125,7 +125,7 @@ _REQUESTS: dict[type[RequestBody], dict[str, Example]] = {
         },
         "blueprint": {"blueprint": "support", "metadata": _METADATA},
     },
-    PromptBody: {"prompt": {"text": "How is the weather in Oslo?"}},
+    PromptBody: {"prompt": {"text": "What is the weather in Oslo?"}},
     AbortBody: {"empty": {}, "reason": {"reason": "the user closed the window"}},
     TicketBody: {"read": {"scope": "read"}, "control": {"scope": "control"}},
     ApproveBody: {
@@ -263,17 +263,17 @@ _ANSWERS: Sequence[tuple[str, AnswerBody]] = (
         MessageList(
             session_id=SESSION_ID,
             messages=[
-                MessageEntry(role="system", content="You help travellers. Be brief."),
-                MessageEntry(role="user", content="How is the weather in Oslo?"),
+                MessageEntry(role="system", content="You help travelers. Be brief."),
+                MessageEntry(role="user", content="What is the weather in Oslo?"),
                 MessageEntry(
                     role="assistant",
-                    content="Let me see. ",
+                    content="Let me check. ",
                     tool_calls=[ToolCallEntry(call_id=CALL_ID, name="get_weather", arguments={"city": "Oslo"})],
                 ),
                 MessageEntry(
                     role="tool_result", content="-3 °C, snow", call_id=CALL_ID, name="get_weather", is_error=False
                 ),
-                MessageEntry(role="assistant", content="It snows in Oslo, at -3 °C."),
+                MessageEntry(role="assistant", content="It is snowing in Oslo at -3 °C."),
             ],
         ),
     ),
@@ -293,7 +293,7 @@ _ANSWERS: Sequence[tuple[str, AnswerBody]] = (
     ),
     ("call", CallbackCall(call_id=CALL_ID, tool_name="get_weather", args={"city": "Oslo"}, session_id=SESSION_ID)),
     ("result", CallbackResult(result="-3 °C, snow")),
-    ("error", CallbackError(error="the weather service does not answer")),
+    ("error", CallbackError(error="the weather service is not responding")),
 )
 
 EXAMPLES: dict[type[BaseModel], dict[str, Example]] = {**_REQUESTS}

@@ -1,4 +1,4 @@
-"""The published schemas, and a page to read them on (§3.11). Made once, when the app is."""
+"""The published schemas and the API reference page, built once when the app is created."""
 
 from __future__ import annotations
 
@@ -30,10 +30,14 @@ _ANSWERS = (EventPage, CallbackCall, CallbackResult, CallbackError)
 _ERROR_BODY = {"$ref": _TEMPLATE.format(model=ErrorBody.__name__)}
 
 _DOCUMENTS = {
-    "/openapi.json": ("get_openapi", "The HTTP API, as OpenAPI 3.1", "application/json"),
-    "/asyncapi.json": ("get_asyncapi", "The WebSocket, as AsyncAPI 3.0", "application/json"),
-    "/events.schema.json": ("get_events_schema", "The events, as JSON Schema 2020-12", "application/schema+json"),
-    "/docs": ("get_docs", "The API reference, to be read in a browser", "text/html"),
+    "/openapi.json": ("get_openapi", "Get the OpenAPI 3.1 document", "application/json"),
+    "/asyncapi.json": ("get_asyncapi", "Get the AsyncAPI 3.0 document", "application/json"),
+    "/events.schema.json": (
+        "get_events_schema",
+        "Get the event schema (JSON Schema 2020-12)",
+        "application/schema+json",
+    ),
+    "/docs": ("get_docs", "View the API reference", "text/html"),
 }
 
 
@@ -57,7 +61,7 @@ def openapi(app: FastAPI) -> dict[str, Any]:
     document: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {"title": app.title, "version": app.version, "description": DESCRIPTION, "license": LICENSE},
-        "servers": [{"url": "/", "description": "The server this document comes from."}],
+        "servers": [{"url": "/", "description": "The server that published this document."}],
         "security": [{"ApiKey": []}, {"Bearer": []}],
         "tags": TAGS,
         "paths": {_in_camel_case(path): methods for path, methods in derived["paths"].items()} | _documents(),
@@ -104,7 +108,7 @@ def _schemas(answers: dict[str, Any]) -> dict[str, Any]:
     }
     union = {
         "title": "Event",
-        "description": "Something that has happened in a run.",
+        "description": "An event of a run.",
         "oneOf": [{"$ref": reference} for reference in references.values()],
         "discriminator": {"propertyName": "event", "mapping": references},
     }

@@ -43,12 +43,12 @@ _BEFORE_COUNTING = (401, 414, 431)
 
 REQUEST_HEADERS: dict[str, Described] = {
     "Idempotency-Key": {
-        "description": "The same key with the same body has one effect and one answer, for 24 hours.",
+        "description": "Within 24 hours, the same key and body return the stored response without a second effect.",
         "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
         "example": "3f0c7c1e-prompt-17",
     },
     "Last-Event-ID": {
-        "description": "Go on after this event. `EventSource` sends it by itself. It wins over `after`.",
+        "description": "Resume after this event. `EventSource` sends it automatically. Takes precedence over `after`.",
         "schema": {"anyOf": [{"type": "string", "pattern": CURSOR_PATTERN}, {"enum": ["start", "latest"]}]},
         "example": "koyx4hiu.8",
     },

@@ -58,7 +58,7 @@ _READ_OVER_LIMIT = 16 * 1024
 class SocketQuery(QueryModel):
     """Parameters of the WebSocket's URL."""
 
-    api_key: str | None = Field(None, alias="api_key", description="For clients that cannot set headers.")
+    api_key: str | None = Field(None, alias="api_key", description="API key, for clients that cannot set headers.")
     after: str | None = Field(None, description="A cursor, `start` or `latest`.")
 
 
