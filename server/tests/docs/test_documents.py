@@ -493,7 +493,7 @@ def test_every_link_leads_somewhere(path: Path) -> None:
 
 def test_every_threat_is_tested_in_files_that_exist() -> None:
     """SECURITY.md: a threat without a test is a wish."""
-    rows = table(read("SECURITY.md"), "Threat", "Defence").rows
+    rows = table(read("SECURITY.md"), "Threat", "Defense").rows
 
     assert rows
     for threat, _, tested in rows:
