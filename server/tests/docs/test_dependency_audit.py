@@ -1,4 +1,4 @@
-"""The audit of the dependencies says what it knows, and what it could not find out."""
+"""The dependency audit reports vulnerabilities, and which dependencies it could not look up."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 SCRIPT = Path(__file__).parents[3] / ".ci" / "audit_dependencies.py"
 FINE: dict[str, Any] = {"name": "fine", "version": "1.0", "vulns": []}
-FLAWED: dict[str, Any] = {"name": "bad", "version": "2.0", "vulns": [{"id": "CVE-1", "fix_versions": ["2.1"]}]}
+VULNERABLE: dict[str, Any] = {"name": "bad", "version": "2.0", "vulns": [{"id": "CVE-1", "fix_versions": ["2.1"]}]}
 NOTHING: list[dict[str, Any]] = []
 SKIPPED: dict[str, Any] = {"name": "odd", "skip_reason": "not found"}
 
@@ -32,40 +32,40 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     ("reports", "status", "must", "told"),
     [
         ([[FINE]], 0, 0, ["1 dependencies looked up, 0 of them vulnerable."]),
-        ([[FINE, FLAWED]], 1, 1, ["VULNERABLE: bad 2.0: CVE-1, mended in 2.1"]),
+        ([[FINE, VULNERABLE]], 1, 1, ["VULNERABLE: bad 2.0: CVE-1, fixed in 2.1"]),
         (
-            [[FLAWED, SKIPPED]],
+            [[VULNERABLE, SKIPPED]],
             1,
             1,
-            ["VULNERABLE: bad 2.0: CVE-1, mended in 2.1", "NOT AUDITED: 1 dependencies are unknown"],
+            ["VULNERABLE: bad 2.0: CVE-1, fixed in 2.1", "NOT AUDITED: 1 dependencies could not be looked up"],
         ),
-        ([[SKIPPED]], 0, 2, ["NOT AUDITED: no vulnerability service answered for any of 1 dependencies."]),
-        ([[FINE, SKIPPED]], 0, 2, ["NOT AUDITED: 1 dependencies are unknown to it: odd"]),
-        ([[SKIPPED], [{**FLAWED, "name": "odd"}]], 1, 1, ["VULNERABLE: odd 2.0: CVE-1, mended in 2.1"]),
+        ([[SKIPPED]], 0, 2, ["NOT AUDITED: no vulnerability service could look up any of 1 dependencies."]),
+        ([[FINE, SKIPPED]], 0, 2, ["NOT AUDITED: 1 dependencies could not be looked up: odd"]),
+        ([[SKIPPED], [{**VULNERABLE, "name": "odd"}]], 1, 1, ["VULNERABLE: odd 2.0: CVE-1, fixed in 2.1"]),
         ([[FINE], [{"name": "fine", "skip_reason": "no answer"}]], 0, 0, ["1 dependencies looked up"]),
         ([NOTHING], 0, 2, ["0 dependencies looked up"]),
     ],
 )
-def test_a_flaw_fails_and_what_was_not_looked_up_is_said(
+def test_a_vulnerability_fails_and_unknown_dependencies_are_reported(
     script: ModuleType, reports: list[list[dict[str, Any]]], status: int, must: int, told: list[str]
 ) -> None:
     findings = script.Findings()
     for report in reports:
-        findings.take(report)
+        findings.add(report)
 
     assert (findings.status(must=False), findings.status(must=True)) == (status, must)
     for line, expected in zip(findings.report(), told, strict=False):
         assert line.startswith(expected)
 
 
-def test_the_names_of_the_pins_are_read(script: ModuleType) -> None:
+def test_names_returns_the_pinned_packages(script: ModuleType) -> None:
     text = "a==1 \\\n    --hash=sha256:00\nb-c==2 ; sys_platform == 'win32' \\\n    --hash=sha256:11\n# d==3\n"
 
     assert script.names(text) == {"a", "b-c"}
 
 
-def test_every_file_of_constraints_is_audited(script: ModuleType) -> None:
-    """All but the one that is a part of another."""
+def test_every_constraints_file_is_audited(script: ModuleType) -> None:
+    """Except constraints-server.txt, a subset of constraints.txt."""
     files = {path.name for path in SCRIPT.parents[1].glob("constraints*.txt")}
 
     assert set(script.CONSTRAINTS) == files - {"constraints-server.txt"}
