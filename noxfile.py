@@ -143,7 +143,7 @@ def bench(session: nox.Session) -> None:
 def conformance(session: nox.Session) -> None:
     """Does the gateway keep to the protocol? Profile full, about three minutes. Arguments after `--` go to cmdc-conformance."""
     install(session, packages=[*PACKAGES])
-    session.run("python", "conformance/judge_gateway.py", *session.posargs)
+    session.run("python", "conformance/run_against_gateway.py", *session.posargs)
 
 
 @nox.session
@@ -155,10 +155,10 @@ def real_model(session: nox.Session) -> None:
 
 
 @nox.session
-def judge(session: nox.Session) -> None:
-    """Is the conformance suite just? Judges every broken gateway in full, ours over and over: `-- --runs 30`, `-- -k NAME`."""
+def suite_selftest(session: nox.Session) -> None:
+    """Is the conformance suite sound? Runs it fully against every mutant, and ours repeatedly: `-- --runs 30`, `-- -k NAME`."""
     install(session, packages=[*PACKAGES], groups=["contract", "tests"])
-    session.run("python", "-m", "pytest", "-m", "long", "conformance/tests/judged", *session.posargs)
+    session.run("python", "-m", "pytest", "-m", "long", "conformance/tests/selftest", *session.posargs)
 
 
 @nox.session

@@ -19,7 +19,7 @@ from cmdc_gateway.tenancy.keys import Caller
 from cmdc_gateway.web import dependencies, errors, socket
 
 from broken_gateways.mutant import breaks
-from broken_gateways.surgery import Answer, Message, Receive, Scope, Send, after, change_answers, put_before, wrap
+from broken_gateways.patching import Answer, Message, Receive, Scope, Send, after, change_answers, put_before, wrap
 
 # -- HTTP-1, HTTP-2 ----------------------------------------------------------------------------------------------------
 

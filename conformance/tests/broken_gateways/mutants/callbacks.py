@@ -19,7 +19,7 @@ from cmdc_gateway.tools.tool import ToolResult
 from cmdc_gateway.web import actions, dependencies
 
 from broken_gateways.mutant import breaks
-from broken_gateways.surgery import after_waiting, change_arguments, wrap
+from broken_gateways.patching import after_waiting, change_arguments, wrap
 
 # -- CB-1 --------------------------------------------------------------------------------------------------------------
 
@@ -27,7 +27,7 @@ from broken_gateways.surgery import after_waiting, change_arguments, wrap
 @breaks("CB-1.registered")
 def created_otherwise() -> None:
     """A tool that was registered is told by another name."""
-    from broken_gateways.surgery import Answer, change_answers
+    from broken_gateways.patching import Answer, change_answers
 
     def change(answer: Answer) -> None:
         if answer.status == 201:

@@ -16,7 +16,7 @@ from cmdc_gateway.sessions.session import Session
 from cmdc_gateway.tenancy.meter import Meter
 
 from broken_gateways.mutant import breaks
-from broken_gateways.surgery import change_arguments, wrap
+from broken_gateways.patching import change_arguments, wrap
 
 
 @breaks("MTR-1.counted", "EP-session.counts", "EP-stats", "EP-usage.figures", "MTR-1.failed", "MTR-1.aborted")

@@ -21,7 +21,7 @@ from cmdc_gateway.store.store import AppendEvents, PutApproval, PutQuestion, Put
 from cmdc_gateway.web import connections, socket
 
 from broken_gateways.mutant import breaks
-from broken_gateways.surgery import Answer, after, change_answers, wrap
+from broken_gateways.patching import Answer, after, change_answers, wrap
 
 
 def _lose(lost: Any) -> None:

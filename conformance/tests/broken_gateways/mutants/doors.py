@@ -18,7 +18,7 @@ from cmdc_gateway.web import cors, dependencies, errors, gate
 from starlette.datastructures import Headers
 
 from broken_gateways.mutant import breaks
-from broken_gateways.surgery import Answer, change_answers, change_stream_headers, wrap
+from broken_gateways.patching import Answer, change_answers, change_stream_headers, wrap
 
 REVOKED_KEY = "key-that-was-revoked-0123456789"
 

@@ -27,7 +27,7 @@ from cmdc_gateway.protocol.events import (
 from cmdc_gateway.sessions import log
 
 from broken_gateways.mutant import breaks
-from broken_gateways.surgery import change_frames, change_streams, wrap
+from broken_gateways.patching import change_frames, change_streams, wrap
 
 
 def _change_outcomes(change: Any) -> None:

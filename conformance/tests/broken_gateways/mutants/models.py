@@ -12,7 +12,7 @@ from cmdc_gateway.providers.retry import Retrying
 from cmdc_gateway.sessions.present import Present
 
 from broken_gateways.mutant import breaks
-from broken_gateways.surgery import wrap
+from broken_gateways.patching import wrap
 
 
 def _ask(change: Any) -> None:

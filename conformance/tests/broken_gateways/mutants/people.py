@@ -18,7 +18,7 @@ from cmdc_gateway.sessions.deadlines import Deadlines
 from cmdc_gateway.sessions.session import Session
 
 from broken_gateways.mutant import breaks
-from broken_gateways.surgery import after, change_arguments, wrap
+from broken_gateways.patching import after, change_arguments, wrap
 
 # -- APP-1, APP-2 ------------------------------------------------------------------------------------------------------
 

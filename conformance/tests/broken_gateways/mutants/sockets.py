@@ -13,7 +13,7 @@ from cmdc_gateway.errors import Unauthorized
 from cmdc_gateway.web import connections, gate, socket
 
 from broken_gateways.mutant import breaks
-from broken_gateways.surgery import after, change_frames, put_before, wrap
+from broken_gateways.patching import after, change_frames, put_before, wrap
 
 _Frame = dict[str, Any]
 

@@ -18,7 +18,7 @@ from cmdc_gateway.web import gate, pulse, sse
 from cmdc_gateway.web.routes import events
 
 from broken_gateways.mutant import breaks
-from broken_gateways.surgery import (
+from broken_gateways.patching import (
     Answer,
     Message,
     change_answers,

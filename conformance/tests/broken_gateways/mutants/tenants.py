@@ -13,7 +13,7 @@ from cmdc_gateway.store.store import SessionKey
 from cmdc_gateway.web.routes import history, sessions
 
 from broken_gateways.mutant import breaks
-from broken_gateways.surgery import wrap
+from broken_gateways.patching import wrap
 
 
 async def _owners(registry: Any, session_id: str) -> list[str]:
