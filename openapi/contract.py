@@ -25,8 +25,8 @@ from api_tables import UnknownTable, with_tables
 from cmdc_gateway.app import create_app
 from cmdc_gateway.protocol.schema import events_schema
 from cmdc_gateway.settings import Settings
-from cmdc_gateway.web.asyncapi import asyncapi
-from cmdc_gateway.web.openapi import openapi
+from cmdc_gateway.web.schema.asyncapi import asyncapi
+from cmdc_gateway.web.schema.openapi import openapi
 from event_classes import event_classes
 
 ROOT = Path(__file__).resolve().parent.parent

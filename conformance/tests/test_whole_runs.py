@@ -15,7 +15,7 @@ import pytest
 from cmdc_conformance import Keys, Options, Report, Target, run_suite_async, write_report
 from cmdc_conformance.__main__ import main
 from cmdc_conformance.reports.report import schema
-from cmdc_gateway.testing.gateways import KEY, OTHER_KEY, Served, serving
+from cmdc_testkit.gateways import KEY, OTHER_KEY, Served, serving
 
 # One of each kind: a request, a tool, a stream, a WebSocket, the client, a monitor, a property.
 SAMPLE = ("EP-session.get", "EP-create.names", "EVT-3", "EVT-6", "WS-4.before", "HTTP-1.fields", "APP-1.approve")

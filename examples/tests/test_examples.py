@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from cmdc_gateway.testing.gateways import KEY, Served
+from cmdc_testkit.gateways import KEY, Served
 from programs import EXAMPLES, command, environ, run
 
 EVERY = sorted(EXAMPLES.glob("[0-9][0-9]_*"))

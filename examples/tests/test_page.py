@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 from browser import Tab, browsing, installed
-from cmdc_gateway.testing.gateways import KEY, Served
+from cmdc_testkit.gateways import KEY, Served
 from programs import EXAMPLES, command, environ
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]

@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
-from cmdc_gateway.testing.gateways import Served, serving
+from cmdc_testkit.gateways import Served, serving
 
 sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode leaves the folder of the tests out
 

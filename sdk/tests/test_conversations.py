@@ -31,8 +31,8 @@ from cmdc_client import (
     Unauthorized,
     is_terminal,
 )
-from cmdc_gateway.testing.gateways import KEY, Served
-from cmdc_gateway.testing.streams import call, script
+from cmdc_testkit.gateways import KEY, Served
+from cmdc_testkit.streams import call, script
 from wayward import handle
 
 SHELL = script({"text": ["Let me."], "toolCalls": [call("shell", command="echo one")]}, {"text": ["Done."]})

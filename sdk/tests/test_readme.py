@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cmdc_client import AsyncClient, Client
 from cmdc_client.config import DEFAULT_URL
-from cmdc_gateway.testing.gateways import KEY, Served
+from cmdc_testkit.gateways import KEY, Served
 
 PACKAGE = Path(__file__).resolve().parents[1]
 PAGES = {"sdk": PACKAGE / "README.md", "repository": PACKAGE.parent / "README.md"}

@@ -24,8 +24,8 @@ from cmdc_client import (
     Unauthorized,
     is_terminal,
 )
-from cmdc_gateway.testing.gateways import KEY, Served
-from cmdc_gateway.testing.streams import call, script
+from cmdc_testkit.gateways import KEY, Served
+from cmdc_testkit.streams import call, script
 from wayward import handle, http, sync_handle, wayward
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response

@@ -200,7 +200,7 @@ def _cache_openapi() -> None:
     """Generate the OpenAPI document once. It is the same for all gateways and the slowest part of their start."""
     from cmdc_gateway.app import create_app
     from cmdc_gateway.settings import Settings
-    from cmdc_gateway.web import openapi
+    from cmdc_gateway.web.schema import openapi
 
     cached: list[dict[str, Any]] = []
     original = openapi.openapi

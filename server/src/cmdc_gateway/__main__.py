@@ -11,10 +11,10 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 
 from cmdc_gateway import __version__
-from cmdc_gateway.command import TrailQuery, key_list, key_new, moment, trail_json, trail_table
-from cmdc_gateway.settings import Settings, WrongSetting, load_settings, store_address
-from cmdc_gateway.store.store import StoreDown
-from cmdc_gateway.store.url import trail_from_url
+from cmdc_gateway.command import AuditQuery, audit_json, audit_table, key_list, key_new, moment
+from cmdc_gateway.settings import InvalidSetting, Settings, load_settings, store_address
+from cmdc_gateway.store.store import StoreUnavailable
+from cmdc_gateway.store.url import audit_from_url
 from cmdc_gateway.tenancy.keys import DEFAULT_TENANT
 
 
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                         {"host": given.host, "port": given.port, "store": given.store, "config": given.config}
                     )
                 )
-    except WrongSetting as flaw:
+    except InvalidSetting as flaw:
         print(f"cmdc-gateway: {flaw}", file=sys.stderr)
         return 2
 
@@ -77,7 +77,7 @@ def _add_audit(audit: argparse.ArgumentParser) -> None:
 def _keys(given: argparse.Namespace) -> int:
     if given.what == "new":
         if not given.tenant.isprintable() or not given.tenant:
-            raise WrongSetting("--tenant: a tenant's name must be printable, and not empty")
+            raise InvalidSetting("--tenant: a tenant's name must be printable, and not empty")
         _print(key_new(given.tenant))
     else:
         _print(key_list(load_settings({"config": given.config}).tenants))
@@ -85,13 +85,13 @@ def _keys(given: argparse.Namespace) -> int:
 
 
 def _audit(given: argparse.Namespace) -> int:
-    query = TrailQuery(given.tenant, given.session, given.key, given.since)
+    query = AuditQuery(given.tenant, given.session, given.key, given.since)
     try:
-        rows = (entry for entry in trail_from_url(store_address(given.store)) if query.wants(entry[1]))
+        rows = (entry for entry in audit_from_url(store_address(given.store)) if query.wants(entry[1]))
         chosen = rows if given.last is None else deque(rows, maxlen=max(0, given.last))
-        _print(trail_json(chosen) if given.json else trail_table(chosen))
-    except (StoreDown, ValueError) as flaw:
-        raise WrongSetting(f"GATEWAY_STORE: {flaw}") from None
+        _print(audit_json(chosen) if given.json else audit_table(chosen))
+    except (StoreUnavailable, ValueError) as flaw:
+        raise InvalidSetting(f"GATEWAY_STORE: {flaw}") from None
     return 0
 
 

@@ -19,17 +19,17 @@ from starlette.routing import WebSocketRoute
 from cmdc_gateway import __version__, logs
 from cmdc_gateway.errors import GatewayError
 from cmdc_gateway.protocol.service import Capabilities, Limits
-from cmdc_gateway.providers.catalog import Catalog
-from cmdc_gateway.providers.reach import Reach
-from cmdc_gateway.providers.retry import Retrying
+from cmdc_gateway.providers.factory import ProviderFactory
+from cmdc_gateway.providers.registry import ModelRegistry
+from cmdc_gateway.providers.retry import RetryingProvider
+from cmdc_gateway.sessions.audit import AuditLog
 from cmdc_gateway.sessions.idempotency import Idempotency
 from cmdc_gateway.sessions.ids import random_ids
 from cmdc_gateway.sessions.registry import Registry
 from cmdc_gateway.sessions.services import Services
-from cmdc_gateway.sessions.settings import PLUGINS, Offer
-from cmdc_gateway.sessions.trail import Trail
+from cmdc_gateway.sessions.settings import PLUGINS, SessionPolicy
 from cmdc_gateway.settings import Settings
-from cmdc_gateway.store.store import Store, StoreDown
+from cmdc_gateway.store.store import Store, StoreUnavailable
 from cmdc_gateway.store.url import store_from_url
 from cmdc_gateway.tenancy.keys import KeyRing
 from cmdc_gateway.tenancy.limits import RateLimit
@@ -39,18 +39,18 @@ from cmdc_gateway.tools.addresses import AddressPolicy
 from cmdc_gateway.tools.callback import CallbackClient
 from cmdc_gateway.tools.workspace import Workspace
 from cmdc_gateway.web.actions import Actions
-from cmdc_gateway.web.connections import Connections
-from cmdc_gateway.web.cors import Cors
-from cmdc_gateway.web.errors import SafetyNet, on_gateway_error, on_http_exception
-from cmdc_gateway.web.gate import Gate
-from cmdc_gateway.web.journal import Journal
-from cmdc_gateway.web.limits import HttpLimits
-from cmdc_gateway.web.openapi import publish
-from cmdc_gateway.web.pulse import Pulse
+from cmdc_gateway.web.errors import ExceptionMiddleware, on_gateway_error, on_http_exception
+from cmdc_gateway.web.fast_path import FastPath
+from cmdc_gateway.web.middleware.authentication import AuthenticationMiddleware
+from cmdc_gateway.web.middleware.cors import CorsMiddleware
+from cmdc_gateway.web.middleware.request_log import RequestLogMiddleware
 from cmdc_gateway.web.routes import decisions, events, history, service, sessions, tools
-from cmdc_gateway.web.shortcuts import Shortcuts
-from cmdc_gateway.web.socket import EventSocket
+from cmdc_gateway.web.schema.openapi import publish
 from cmdc_gateway.web.state import Gateway
+from cmdc_gateway.web.streaming.connections import Connections
+from cmdc_gateway.web.streaming.heartbeats import Heartbeats
+from cmdc_gateway.web.streaming.websocket import EventSocket
+from cmdc_gateway.web.transport.limits import HttpLimits
 
 EXTENDED = [
     "abort",
@@ -100,7 +100,7 @@ def create_app(
     *,
     keys: KeyRing | None = None,
     store: Store | None = None,
-    catalog: Catalog | None = None,
+    catalog: ModelRegistry | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> FastAPI:
     """The gateway as an ASGI application. Its lifespan opens and closes everything it uses.
@@ -112,13 +112,13 @@ def create_app(
     environ = os.environ if environ is None else environ
     keys = KeyRing(settings.tenants) if keys is None else keys
     store = store_from_url(settings.store) if store is None else store
-    catalog = catalog or Catalog(
+    catalog = catalog or ModelRegistry(
         aliases=settings.targets(environ),
         environ=environ,
         scripted=settings.scripted_model,
-        reach=Reach(timeout=settings.model_timeout_ms / 1000),
+        factory=ProviderFactory(timeout=settings.model_timeout_ms / 1000),
         retry=partial(
-            Retrying,
+            RetryingProvider,
             delays=[delay / 1000 for delay in settings.model_retry_ms],
             stall_seconds=settings.model_stall_ms / 1000,
         ),
@@ -136,12 +136,12 @@ def create_app(
         registry=registry,
         actions=actions,
         connections=connections,
-        pulse=Pulse(settings.heartbeat_ms / 1000),
-        trail=Trail(store, now_ms),
+        heartbeats=Heartbeats(settings.heartbeat_ms / 1000),
+        audit=AuditLog(store, now_ms),
         capabilities=_capabilities(settings, services, store),
     )
     socket = EventSocket(
-        actions, rate=rate, pulse=gateway.pulse, connections=connections, origins=settings.cors_origins
+        actions, rate=rate, pulse=gateway.heartbeats, connections=connections, origins=settings.cors_origins
     )
     app = FastAPI(
         title="CMDC Gateway",
@@ -156,15 +156,17 @@ def create_app(
         generate_unique_id_function=lambda route: route.name,
         exception_handlers={
             GatewayError: on_gateway_error,
-            StoreDown: on_gateway_error,
+            StoreUnavailable: on_gateway_error,
             HTTPException: on_http_exception,
         },
         middleware=[
-            Middleware(Journal),
-            Middleware(Cors, origins=settings.cors_origins),
-            Middleware(SafetyNet),
-            Middleware(Gate, keys=keys, tickets=tickets, rate=rate, key_in_socket_url=settings.ws_api_key),
-            Middleware(Shortcuts, gateway=gateway, socket=socket),
+            Middleware(RequestLogMiddleware),
+            Middleware(CorsMiddleware, origins=settings.cors_origins),
+            Middleware(ExceptionMiddleware),
+            Middleware(
+                AuthenticationMiddleware, keys=keys, tickets=tickets, rate=rate, key_in_socket_url=settings.ws_api_key
+            ),
+            Middleware(FastPath, gateway=gateway, socket=socket),
         ],
     )
     app.state.gateway = gateway
@@ -176,24 +178,24 @@ def create_app(
     return app
 
 
-def _services(settings: Settings, store: Store, catalog: Catalog, addresses: AddressPolicy) -> Services:
+def _services(settings: Settings, store: Store, catalog: ModelRegistry, addresses: AddressPolicy) -> Services:
     root = settings.workspace_root
     if settings.workspace is None:
         root.mkdir(exist_ok=True)
     elif not root.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, "there is no such folder")
-    offer = Offer(
-        catalog=catalog,
+    offer = SessionPolicy(
+        models=catalog,
         workspace=Workspace(root),
         tools=tuple(settings.file.tools.offered),
-        guarded=tuple(settings.file.tools.approval),
+        requires_approval=tuple(settings.file.tools.approval),
         blueprints=settings.blueprints(),
     )
     return Services(
         store=store,
-        offer=offer,
+        policy=offer,
         callbacks=CallbackClient(addresses),
-        meter=Meter(settings.allowances, clock=now_ms),
+        meter=Meter(settings.budget_configs, clock=now_ms),
         clock=now_ms,
         new_id=random_ids().__next__,
         owner=f"{os.getpid()}-{secrets.token_hex(8)}",
@@ -206,8 +208,8 @@ def _capabilities(settings: Settings, services: Services, store: Store) -> Capab
     return Capabilities(
         protocol="0.1",
         extended=EXTENDED,
-        models=services.offer.catalog.names(),
-        tools=list(services.offer.tools),
+        models=services.policy.models.names(),
+        tools=list(services.policy.tools),
         plugins=list(PLUGINS),
         durability=store.durability,
         limits=Limits(
@@ -229,20 +231,20 @@ def _lifespan(gateway: Gateway, keys: KeyRing) -> Callable[[FastAPI], AbstractAs
         services = gateway.registry.services
         await gateway.store.open()
         try:
-            await gateway.recall(caller.tenant for caller in keys.callers())
-            gateway.trail.note("keys_loaded", keys=sorted(caller.key_id for caller in keys.callers()))
+            await gateway.load_usage(caller.tenant for caller in keys.principals())
+            gateway.audit.record("keys_loaded", keys=sorted(caller.key_id for caller in keys.principals()))
             await gateway.registry.start()
-            gateway.pulse.start()
+            gateway.heartbeats.start()
             gateway.ready = True
             yield
         finally:
             gateway.ready = False
             gateway.connections.end_all()
-            await gateway.pulse.stop()
+            await gateway.heartbeats.stop()
             await gateway.registry.close()
-            await gateway.trail.close()
+            await gateway.audit.close()
             await services.callbacks.aclose()
-            await services.offer.catalog.close()
+            await services.policy.models.close()
             await gateway.store.close()
 
     return lifespan

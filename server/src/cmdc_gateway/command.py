@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from cmdc_gateway.store.store import TrailRow
+from cmdc_gateway.store.store import AuditRow
 from cmdc_gateway.tenancy.keys import KeyRing, new_key
 
 _DIGEST_SHOWN = 12
@@ -18,7 +18,7 @@ _COLUMNS = ("when", "tenant", "session", "who", "what", "on", "digest", "more")
 def key_new(tenant: str) -> Iterator[str]:
     """A new key, and what to configure for it."""
     made = new_key()
-    (caller,) = KeyRing({made.stored: tenant}).callers()
+    (caller,) = KeyRing({made.stored: tenant}).principals()
     yield f"key      {made.key}"
     yield f"keyId    {caller.key_id}"
     yield "Give the key to its user. The server needs only its hash, in the file that GATEWAY_CONFIG names:"
@@ -29,12 +29,12 @@ def key_new(tenant: str) -> Iterator[str]:
 
 def key_list(tenants: Mapping[str, str]) -> Iterator[str]:
     """The keyId and the tenant of each key that is configured; never a key, nor the hash of one."""
-    callers = KeyRing(tenants).callers()
+    callers = KeyRing(tenants).principals()
     return _table(("keyId", "tenant"), [(caller.key_id, caller.tenant) for caller in callers])
 
 
 @dataclass(frozen=True, slots=True)
-class TrailQuery:
+class AuditQuery:
     """Which rows of the audit trail: each condition that is given has to hold. `since` is in ms since 1970."""
 
     tenant: str | None = None
@@ -42,7 +42,7 @@ class TrailQuery:
     key_id: str | None = None
     since: int = 0
 
-    def wants(self, row: TrailRow) -> bool:
+    def wants(self, row: AuditRow) -> bool:
         return (
             row.at >= self.since
             and self.tenant in (None, row.tenant)
@@ -51,7 +51,7 @@ class TrailQuery:
         )
 
 
-def trail_json(rows: Iterable[tuple[int, TrailRow]]) -> Iterator[str]:
+def audit_json(rows: Iterable[tuple[int, AuditRow]]) -> Iterator[str]:
     """Each row as one line of JSON, with everything it has."""
     for n, row in rows:
         fields: dict[str, Any] = {
@@ -68,7 +68,7 @@ def trail_json(rows: Iterable[tuple[int, TrailRow]]) -> Iterator[str]:
         yield json.dumps(fields)
 
 
-def trail_table(rows: Iterable[tuple[int, TrailRow]]) -> Iterator[str]:
+def audit_table(rows: Iterable[tuple[int, AuditRow]]) -> Iterator[str]:
     """The rows for people: digests by their beginning, and nothing that a terminal would take for a command."""
     return _table(_COLUMNS, [_cells(row) for _, row in rows])
 
@@ -79,7 +79,7 @@ def moment(text: str) -> int:
     return int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
-def _cells(row: TrailRow) -> tuple[str, ...]:
+def _cells(row: AuditRow) -> tuple[str, ...]:
     at = datetime.fromtimestamp(row.at / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     detail: dict[str, Any] = json.loads(row.detail)
     more = " ".join(f"{name}={_plain(value)}" for name, value in detail.items())

@@ -27,7 +27,7 @@ class GatewayError(Exception):
 
 
 class BadRequest(GatewayError):
-    """The request is not understood: malformed JSON, an unknown field, a wrong value.
+    """The request is invalid: malformed JSON, an unknown field, or an invalid value.
 
     `details` lists what failed validation as pairs of a path into the body and a sentence.
     """
@@ -43,13 +43,13 @@ class BadRequest(GatewayError):
 
 
 class InvalidCursor(GatewayError):
-    """A cursor that is malformed, or that names an event which has not happened yet (SSE-7)."""
+    """The cursor is malformed or names an event in the future (SSE-7)."""
 
     code = "invalid_cursor"
 
 
 class Unauthorized(GatewayError):
-    """No key or ticket, or not a valid one (HTTP-7)."""
+    """The API key or ticket is missing or invalid (HTTP-7)."""
 
     code = "unauthorized"
 
@@ -58,19 +58,19 @@ class Unauthorized(GatewayError):
 
 
 class Forbidden(GatewayError):
-    """A `read` ticket was used to act, or an origin is not allowed."""
+    """A `read` ticket was used for an action, or the origin is not allowed."""
 
     code = "forbidden"
 
 
 class BudgetExceeded(GatewayError):
-    """The session's budget, the key's or the tenant's is spent (MTR-2)."""
+    """The budget of the session, the key, or the tenant is exhausted (MTR-2)."""
 
     code = "budget_exceeded"
 
 
 class NotFound(GatewayError):
-    """There is nothing of that name, or it belongs to another tenant (HTTP-8)."""
+    """The resource does not exist or belongs to another tenant (HTTP-8)."""
 
     code = "not_found"
 
@@ -111,7 +111,7 @@ class ToolNotFound(NotFound):
 
 
 class SessionDead(GatewayError):
-    """The session exists, but its stored state cannot be loaded; its events stay readable where they can be."""
+    """The stored state of the session cannot be loaded; its event log stays readable where possible."""
 
     code = "session_dead"
 
@@ -120,7 +120,7 @@ class SessionDead(GatewayError):
 
 
 class MethodNotAllowed(GatewayError):
-    """The path exists, with other methods (HTTP-6)."""
+    """The path does not support this method (HTTP-6)."""
 
     code = "method_not_allowed"
 
@@ -130,7 +130,7 @@ class MethodNotAllowed(GatewayError):
 
 
 class RequestTimeout(GatewayError):
-    """The client took too long to send its request (HTTP-5)."""
+    """The client took too long to send the request (HTTP-5)."""
 
     code = "request_timeout"
 
@@ -139,7 +139,10 @@ class RequestTimeout(GatewayError):
 
 
 class AlreadyResolved(GatewayError):
-    """The approval or question was decided otherwise, has expired or was cancelled (APP-2, ASK-1). `status` is that decision."""
+    """The approval or question already has a different decision, expired, or was cancelled (APP-2, ASK-1).
+
+    `status` is that decision.
+    """
 
     code = "already_resolved"
 
@@ -152,7 +155,7 @@ class AlreadyResolved(GatewayError):
 
 
 class DigestMismatch(GatewayError):
-    """The digest sent along is not that of the call which waits; nothing was decided (APP-3)."""
+    """The digest does not match the pending call; nothing was decided (APP-3)."""
 
     code = "digest_mismatch"
 
@@ -161,7 +164,7 @@ class DigestMismatch(GatewayError):
 
 
 class SessionExists(GatewayError):
-    """This tenant has a session of that id."""
+    """The tenant already has a session with this ID."""
 
     code = "session_exists"
 
@@ -170,7 +173,7 @@ class SessionExists(GatewayError):
 
 
 class IdempotencyInProgress(GatewayError):
-    """The first request with this Idempotency-Key has not been answered yet (HTTP-11)."""
+    """The first request with this Idempotency-Key is still in progress (HTTP-11)."""
 
     code = "idempotency_in_progress"
 
@@ -179,7 +182,7 @@ class IdempotencyInProgress(GatewayError):
 
 
 class CursorExpired(GatewayError):
-    """The cursor is of another log, or what follows it has been trimmed (SSE-7)."""
+    """The cursor belongs to another log, or the events after it were trimmed (SSE-7)."""
 
     code = "cursor_expired"
 
@@ -193,7 +196,7 @@ class CursorExpired(GatewayError):
 
 
 class PayloadTooLarge(GatewayError):
-    """The body is longer than this server takes (HTTP-5). `limit` is in bytes."""
+    """The body exceeds the size limit (HTTP-5). `limit` is in bytes."""
 
     code = "payload_too_large"
 
@@ -202,7 +205,7 @@ class PayloadTooLarge(GatewayError):
 
 
 class UriTooLong(GatewayError):
-    """The URL is longer than this server takes (HTTP-5). `limit` is in bytes."""
+    """The URL exceeds the size limit (HTTP-5). `limit` is in bytes."""
 
     code = "uri_too_long"
 
@@ -211,7 +214,7 @@ class UriTooLong(GatewayError):
 
 
 class HeadersTooLarge(GatewayError):
-    """The header block is larger than this server takes (HTTP-5)."""
+    """The headers exceed the size limit or the number of fields (HTTP-5)."""
 
     code = "headers_too_large"
 
@@ -220,7 +223,7 @@ class HeadersTooLarge(GatewayError):
 
 
 class UnsupportedMediaType(GatewayError):
-    """The body is not declared as JSON in UTF-8 (HTTP-3)."""
+    """The Content-Type of the body is not JSON in UTF-8 (HTTP-3)."""
 
     code = "unsupported_media_type"
 
@@ -230,19 +233,19 @@ class UnsupportedMediaType(GatewayError):
 
 
 class CreateFailed(GatewayError):
-    """The session cannot be made like this; the message lists what is offered."""
+    """The session cannot be created with these settings; the message lists the available names."""
 
     code = "create_failed"
 
 
 class RegistrationFailed(GatewayError):
-    """The tool cannot be registered like this (CB-1)."""
+    """The tool cannot be registered with these values (CB-1)."""
 
     code = "registration_failed"
 
 
 class IdempotencyMismatch(GatewayError):
-    """This Idempotency-Key was used with another body (HTTP-11)."""
+    """The Idempotency-Key was used before with a different body (HTTP-11)."""
 
     code = "idempotency_mismatch"
 
@@ -251,7 +254,7 @@ class IdempotencyMismatch(GatewayError):
 
 
 class UpgradeRequired(GatewayError):
-    """A plain request to the address of the WebSocket."""
+    """The request to the WebSocket endpoint did not ask for an upgrade."""
 
     code = "upgrade_required"
 
@@ -260,7 +263,10 @@ class UpgradeRequired(GatewayError):
 
 
 class RateLimited(GatewayError):
-    """Too many requests with this key, or too many frames on this WebSocket (HTTP-9). `retry_after` is in whole seconds."""
+    """Too many requests with this key, or too many messages on this WebSocket (HTTP-9, WS-7).
+
+    `retry_after` is in whole seconds.
+    """
 
     code = "rate_limited"
 
@@ -273,7 +279,7 @@ class RateLimited(GatewayError):
 
 
 class QueueFull(GatewayError):
-    """As many prompts wait in this session as may wait. `limit` is their number."""
+    """The prompt queue of the session is full. `limit` is the maximum number of queued prompts."""
 
     code = "queue_full"
 
@@ -282,7 +288,7 @@ class QueueFull(GatewayError):
 
 
 class Internal(GatewayError):
-    """A defect of the server; the message has an id that stands in its log too. `incident` is what the server's log has it under."""
+    """An internal error; the message contains an ID that the server's log has too. `incident` is that ID."""
 
     code = "internal"
 
@@ -291,7 +297,7 @@ class Internal(GatewayError):
 
 
 class Unavailable(GatewayError):
-    """The server is stopping, or its store does not answer; nothing was done. `retry_after` is in whole seconds."""
+    """The server is stopping, or its store is unavailable; nothing was done. `retry_after` is in whole seconds."""
 
     code = "unavailable"
 

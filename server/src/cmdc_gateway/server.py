@@ -14,11 +14,11 @@ import structlog
 import uvicorn
 
 from cmdc_gateway.app import create_app, http_limits
-from cmdc_gateway.settings import Settings, WrongSetting, load_settings
-from cmdc_gateway.store.store import StoreDown
+from cmdc_gateway.settings import InvalidSetting, Settings, load_settings
+from cmdc_gateway.store.store import StoreUnavailable
 from cmdc_gateway.tenancy.keys import KeyRing, new_key
-from cmdc_gateway.web.limits import http_protocol, ws_protocol
 from cmdc_gateway.web.state import Gateway
+from cmdc_gateway.web.transport.limits import http_protocol, ws_protocol
 
 _PING_SECONDS = 20
 # Spent twice after the grace period, on readers that do not read; with all the rest it must stay below 1 s (DUR-3).
@@ -43,7 +43,7 @@ async def serve(settings: Settings) -> int:
     try:
         app = create_app(settings, keys=keys)
     except OSError as failure:
-        raise WrongSetting(f"GATEWAY_WORKSPACE: {settings.workspace_root}: {failure.strerror}") from None
+        raise InvalidSetting(f"GATEWAY_WORKSPACE: {settings.workspace_root}: {failure.strerror}") from None
     allow_open_files()
     listening = _listen(settings)
     server = GatewayServer(app_config(app, settings), app.state.gateway, grace_seconds=settings.grace_ms / 1000)
@@ -59,8 +59,8 @@ async def serve(settings: Settings) -> int:
     try:
         async with app.router.lifespan_context(app):
             await server.serve(sockets=[listening])
-    except StoreDown as failure:
-        raise WrongSetting(f"GATEWAY_STORE: {failure}") from None
+    except StoreUnavailable as failure:
+        raise InvalidSetting(f"GATEWAY_STORE: {failure}") from None
     finally:
         listening.close()
     return 0
@@ -159,7 +159,7 @@ def _listen(settings: Settings) -> socket.socket:
     try:
         return socket.create_server((settings.host, settings.port), family=family, backlog=2048)
     except OSError as failure:
-        raise WrongSetting(
+        raise InvalidSetting(
             f"GATEWAY_HOST, GATEWAY_PORT: cannot listen on {settings.host}:{settings.port}: {failure.strerror}"
         ) from None
 
@@ -177,18 +177,18 @@ async def _reload_keys(settings: Settings, keys: KeyRing, gateway: Gateway) -> N
     """Take the keys of the configuration file as it is now; streams of keys that are gone are closed."""
     try:
         fresh = load_settings({"config": settings.config, "host": settings.host})
-    except WrongSetting as flaw:
+    except InvalidSetting as flaw:
         _log.error("keys_not_reloaded", reason=str(flaw))
         return
     try:
-        await gateway.recall(fresh.tenants.values())
-    except StoreDown as failure:
+        await gateway.load_usage(fresh.tenants.values())
+    except StoreUnavailable as failure:
         _log.error("keys_not_reloaded", reason=str(failure))
         return
-    before = {caller.key_id: caller.tenant for caller in keys.callers()}
+    before = {caller.key_id: caller.tenant for caller in keys.principals()}
     keys.replace(fresh.tenants)
-    after = {caller.key_id: caller.tenant for caller in keys.callers()}
+    after = {caller.key_id: caller.tenant for caller in keys.principals()}
     added = sorted(key_id for key_id, tenant in after.items() if before.get(key_id) != tenant)
     revoked = sorted(key_id for key_id, tenant in before.items() if after.get(key_id) != tenant)
-    gateway.trail.note("keys_reloaded", added=added, revoked=revoked)
+    gateway.audit.record("keys_reloaded", added=added, revoked=revoked)
     _log.info("keys_reloaded", keys=len(after), added=added, revoked=revoked)

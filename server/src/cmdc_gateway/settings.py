@@ -18,12 +18,12 @@ from cmdc_gateway.providers.hosted import target_from_config
 from cmdc_gateway.providers.target import ModelTarget
 from cmdc_gateway.store.url import store_from_url
 from cmdc_gateway.tenancy.keys import DEFAULT_TENANT, check_keys
-from cmdc_gateway.tenancy.meter import Allowance
+from cmdc_gateway.tenancy.meter import BudgetConfig
 from cmdc_gateway.tools.addresses import AddressPolicy
 from cmdc_gateway.tools.builtin import BUILTIN, READ_ONLY
 
 
-class WrongSetting(Exception):
+class InvalidSetting(Exception):
     """The gateway cannot start like this; the sentence says which setting, and what it may be."""
 
 
@@ -93,60 +93,61 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="GATEWAY_", extra="ignore", frozen=True, use_attribute_docstrings=True)
 
     host: str = "127.0.0.1"
-    """Address to listen on. Beyond loopback, keys must be configured."""
+    """Address to listen on. Addresses other than loopback require configured API keys."""
     port: int = Field(4000, ge=0, le=65535)
-    """0 takes any free one; the first line printed says which."""
+    """Port to listen on. 0 selects a free port, which is printed at startup."""
     api_keys: CommaList = []
-    """Keys of the tenant `default`, divided by commas; added to those of the file. With none at all, one is made for this
-    run and printed."""
+    """API keys of the tenant `default`, comma-separated, in addition to those in the file. If no key is configured, one
+    is generated for this run and printed."""
     store: str = "sqlite:///cmdc-gateway.db"
-    """`memory:`, `sqlite:///relative.db` or `sqlite:////absolute.db`, the latter two with `?durability=process` or
-    `?durability=disk`. One gateway holds one file."""
+    """`memory:` (not persisted), `sqlite:///relative.db`, or `sqlite:////absolute.db`; SQLite with `?durability=process`
+    or `?durability=disk`. A file can be used by one gateway at a time."""
     config: Path | None = None
-    """The TOML file."""
+    """Path of the TOML configuration file."""
     rate_limit_rpm: int | None = Field(None, ge=0)
-    """Requests a minute and key; 60 if neither this nor the file says otherwise, 0 is no limit."""
+    """Requests per minute and API key; 60 unless set here or in the file, 0: no limit."""
     workspace: Path | None = None
-    """The folder for tools, which must exist. Left out: `cmdc-gateway-workspace` beside the store, made if need be."""
+    """Directory of the built-in tools; it must exist. Default: `cmdc-gateway-workspace` next to the store, created if
+    missing."""
     cors_origins: CommaList = ["*"]
-    """Origins of browsers that may ask, divided by commas."""
+    """Allowed CORS origins, comma-separated."""
     callback_allow: CommaList = []
-    """Networks (`10.0.0.0/8`), addresses and host names, divided by commas, that callbacks may go to beside public
-    addresses."""
+    """Networks (`10.0.0.0/8`), addresses, and host names, comma-separated, that callbacks may connect to in addition to
+    public addresses."""
     heartbeat_ms: int = Field(15_000, ge=10, le=30_000)
-    """How often a silent stream gets a comment line; 10 to 30000."""
+    """Interval of heartbeat comments on an idle stream; 10 to 30000."""
     grace_ms: int = Field(30_000, ge=0, le=3_600_000)
-    """How long runs may take to end after SIGTERM."""
+    """Grace period for active runs after SIGTERM."""
     replay_events: int | None = Field(None, ge=1)
-    """How many events of a session are kept at least; left out, all are. The newest run is never cut."""
+    """Minimum number of events kept per session. Default: all. The newest run is never trimmed."""
     scripted_model: bool = True
-    """Whether the scripted model is served."""
+    """Whether the scripted model is available."""
     ws_api_key: bool = True
-    """Whether `?api_key=` opens a WebSocket."""
+    """Whether WebSockets accept `?api_key=`."""
     queued_prompts: int = Field(100, ge=1, le=10_000)
-    """How many prompts may wait in a session."""
+    """Maximum number of queued prompts per session."""
     body_bytes: int = Field(1_048_576, ge=1_024)
-    """Longest body."""
+    """Maximum size of a request body."""
     header_bytes: int = Field(32_768, ge=1_024)
-    """All headers of a request together."""
+    """Maximum total size of the request headers."""
     header_fields: int = Field(100, ge=8)
-    """How many headers a request may have."""
+    """Maximum number of request headers."""
     url_bytes: int = Field(8_192, ge=256)
-    """Longest URL."""
+    """Maximum length of the URL."""
     header_timeout_ms: int = Field(10_000, ge=100)
-    """Until the headers are complete."""
+    """Timeout for receiving the complete headers."""
     body_timeout_ms: int = Field(30_000, ge=100)
-    """Until the body is complete."""
+    """Timeout for receiving the complete body."""
     ws_message_bytes: int = Field(1_048_576, ge=1_024)
-    """Longest WebSocket message."""
+    """Maximum size of a WebSocket message."""
     model_timeout_ms: int = Field(600_000, ge=100)
-    """How long a model's connection may be silent."""
+    """Timeout of an idle connection to a model provider."""
     model_stall_ms: int = Field(120_000, ge=100)
-    """How long a model may be silent within an answer before the call is ended."""
+    """Timeout between chunks of a model's response; then the call fails."""
     model_retry_ms: CommaNumbers = [500, 1_000]
-    """The pauses before a model call is tried again, divided by commas."""
+    """Delays before each retry of a model call, comma-separated."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """How much is logged: `debug`, `info`, `warning` or `error`."""
+    """Log level: `debug`, `info`, `warning`, or `error`."""
     _file: ConfigFile = PrivateAttr(default_factory=ConfigFile)
 
     @property
@@ -194,9 +195,9 @@ class Settings(BaseSettings):
         return Path("cmdc-gateway-workspace")
 
     @property
-    def allowances(self) -> dict[str, Allowance]:
+    def budget_configs(self) -> dict[str, BudgetConfig]:
         return {
-            name: Allowance(section.max_tokens, section.max_cost_usd, section.period)
+            name: BudgetConfig(section.max_tokens, section.max_cost_usd, section.period)
             for name, section in self.file.budgets.items()
         }
 
@@ -239,9 +240,9 @@ def load_settings(overrides: Mapping[str, Any] | None = None, environ: Mapping[s
             settings = settings.with_file(read_config(settings.config))
         check(settings, os.environ if environ is None else environ)
     except ValidationError as flaws:
-        raise WrongSetting(_named(flaws)) from None
+        raise InvalidSetting(_named(flaws)) from None
     except (ValueError, BadRequest) as flaw:
-        raise WrongSetting(str(flaw)) from None
+        raise InvalidSetting(str(flaw)) from None
     return settings
 
 
@@ -251,7 +252,7 @@ def store_address(given: str | None) -> str:
         overrides: dict[str, Any] = {} if given is None else {"store": given}
         return Settings(**overrides).store
     except ValidationError as flaws:
-        raise WrongSetting(_named(flaws)) from None
+        raise InvalidSetting(_named(flaws)) from None
 
 
 def read_config(path: Path) -> ConfigFile:
@@ -261,11 +262,11 @@ def read_config(path: Path) -> ConfigFile:
         config = ConfigFile.model_validate(data)
         check_keys(config.api_keys)
     except OSError as failure:
-        raise WrongSetting(f"GATEWAY_CONFIG: {path} cannot be read: {failure.strerror}") from None
+        raise InvalidSetting(f"GATEWAY_CONFIG: {path} cannot be read: {failure.strerror}") from None
     except ValidationError as flaws:
-        raise WrongSetting(f"{path}: {_first(flaws)}") from None
+        raise InvalidSetting(f"{path}: {_first(flaws)}") from None
     except ValueError as flaw:
-        raise WrongSetting(f"{path}: {flaw}") from None
+        raise InvalidSetting(f"{path}: {flaw}") from None
     return config
 
 
@@ -274,26 +275,26 @@ def check(settings: Settings, environ: Mapping[str, str]) -> None:
     try:
         check_keys(settings.api_keys)
     except ValueError as flaw:
-        raise WrongSetting(f"GATEWAY_API_KEYS: {flaw}") from None
+        raise InvalidSetting(f"GATEWAY_API_KEYS: {flaw}") from None
     if not settings.loopback and not settings.tenants:
-        raise WrongSetting(
+        raise InvalidSetting(
             f"GATEWAY_HOST: the server does not listen on {settings.host}, beyond this machine, without API keys; "
             "make one with `cmdc-gateway keys new` and set GATEWAY_API_KEYS"
         )
     try:
         store_from_url(settings.store)
     except ValueError as flaw:
-        raise WrongSetting(f"GATEWAY_STORE: {flaw}") from None
+        raise InvalidSetting(f"GATEWAY_STORE: {flaw}") from None
     try:
         AddressPolicy(settings.callback_allow)
     except ValueError as flaw:
-        raise WrongSetting(f"GATEWAY_CALLBACK_ALLOW: {flaw}") from None
+        raise InvalidSetting(f"GATEWAY_CALLBACK_ALLOW: {flaw}") from None
     for tenant in settings.tenants.values():
         if not tenant:
-            raise WrongSetting("api_keys: a tenant's name must not be empty")
+            raise InvalidSetting("api_keys: a tenant's name must not be empty")
     for name in settings.file.budgets:
         if not name.startswith(("tenant:", "key:")):
-            raise WrongSetting(f"budgets.{name}: a budget is named tenant:NAME or key:ID")
+            raise InvalidSetting(f"budgets.{name}: a budget is named tenant:NAME or key:ID")
     settings.targets(environ)
     settings.blueprints()
 

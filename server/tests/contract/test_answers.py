@@ -15,12 +15,12 @@ import pytest
 from cmdc_gateway.protocol.events import EVENT_NAMES
 from cmdc_gateway.protocol.schema import events_schema
 from cmdc_gateway.store.memory import MemoryStore
-from cmdc_gateway.store.store import AnswerRow, SessionKey, StoredSession, StoredStateDamaged, UsageRow
-from cmdc_gateway.testing.contract import Contract
-from cmdc_gateway.testing.conversations import Conversation, Seen, calling, frames, script
-from cmdc_gateway.testing.gateways import KEY, Served, serving
-from cmdc_gateway.testing.receivers import Receiver
+from cmdc_gateway.store.store import SessionKey, StoredResponseRow, StoredSession, StoredStateDamaged, UsageRow
 from cmdc_gateway.web.errors import STATUS
+from cmdc_testkit.contract import Contract
+from cmdc_testkit.conversations import Conversation, Seen, calling, frames, script
+from cmdc_testkit.gateways import KEY, Served, serving
+from cmdc_testkit.receivers import Receiver
 
 # No operation of the document answers these two: see `test_what_no_operation_answers`.
 ELSEWHERE = {"forbidden", "method_not_allowed"}
@@ -43,10 +43,10 @@ class TroubledStore(MemoryStore):
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def answer(self, tenant: str, route: str, idempotency_key: str) -> AnswerRow | None:
+    async def response(self, tenant: str, route: str, idempotency_key: str) -> StoredResponseRow | None:
         self.asked.set()
         await self.gate.wait()
-        return await super().answer(tenant, route, idempotency_key)
+        return await super().response(tenant, route, idempotency_key)
 
     async def usage(self, tenant: str) -> list[UsageRow]:
         if self.defect:

@@ -78,4 +78,4 @@ def test_a_table_that_does_not_exist_is_named(checkout: Path) -> None:
     )
 
     assert done.returncode == 1
-    assert "there is no table 'colours'; there are endpoints, errors, events, settings" in done.stderr
+    assert "unknown table 'colours'; known tables: endpoints, errors, events, settings" in done.stderr

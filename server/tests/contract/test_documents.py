@@ -11,9 +11,9 @@ import jsonschema_rs
 import pytest
 from cmdc_gateway.protocol.events import EVENT_TYPES
 from cmdc_gateway.protocol.schema import events_schema
-from cmdc_gateway.testing.gateways import serving
-from cmdc_gateway.web.asyncapi import asyncapi
 from cmdc_gateway.web.errors import STATUS
+from cmdc_gateway.web.schema.asyncapi import asyncapi
+from cmdc_testkit.gateways import serving
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 ROOT = Path(__file__).resolve().parents[3]

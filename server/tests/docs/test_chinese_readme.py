@@ -1,7 +1,7 @@
-"""README.zh-CN.md says what README.md says, as far as a machine can see.
+"""README.zh-CN.md has the same structure as README.md.
 
-It has the same sections, and in each the same code blocks, list items, table rows, links and names in backticks. What
-differs is told by section, with what to add to the Chinese text and what to take out of it.
+Both have the same sections, and in each section the same code blocks, list items, table rows, links, and code spans.
+Differences are reported by section, with what to add to the Chinese text and what to remove from it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FENCE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A heading, and what stands under it up to the next."""
+    """A heading and the text up to the next one."""
 
     level: int
     title: str
@@ -39,7 +39,7 @@ class Section:
 
     @property
     def items(self) -> Counter[str]:
-        """What must be in both, with how often."""
+        """Everything that both languages must contain, with its count."""
         prose = self.prose
         targets = re.findall(r"\]\(([^)]+)\)", prose)
         return Counter[str](
@@ -53,7 +53,7 @@ class Section:
 
 
 def sections(markdown: str) -> list[Section]:
-    """The sections in their order; a `#` inside a code block begins none."""
+    """The sections in order. A `#` inside a code block does not start a section."""
     blocks = FENCE.findall(markdown)
     hidden = FENCE.sub("\0", markdown)
     found: list[Section] = []
@@ -65,7 +65,7 @@ def sections(markdown: str) -> list[Section]:
 
 
 def differences(english: str, chinese: str) -> list[str]:
-    """Where the Chinese text is not as the English one, each in a few lines."""
+    """Return the differences between the two texts, each as a few lines."""
     ours, theirs = sections(english), sections(chinese)
     if [section.level for section in ours] != [section.level for section in theirs]:
         pairs = zip_longest(ours, theirs)
@@ -79,7 +79,7 @@ def differences(english: str, chinese: str) -> list[str]:
                 diff = unified_diff(other.splitlines(), block.splitlines(), CHINESE, ENGLISH, lineterm="")
                 found.append(f"{where}: code block {number} differs:\n" + "\n".join(diff))
         found += [f"{where}: {count} × {item} to add" for item, count in (here.items - there.items).items()]
-        found += [f"{where}: {count} × {item} too many" for item, count in (there.items - here.items).items()]
+        found += [f"{where}: {count} × {item} to remove" for item, count in (there.items - here.items).items()]
     return found
 
 
@@ -87,34 +87,34 @@ def read(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
 
 
-def test_the_chinese_readme_has_everything_that_the_english_one_has_and_nothing_else() -> None:
+def test_the_chinese_readme_has_the_structure_of_the_english_one() -> None:
     found = differences(read(ENGLISH), read(CHINESE))
 
     if found:
-        pytest.fail(f"{CHINESE} is not as {ENGLISH}:\n\n" + "\n\n".join(found), pytrace=False)
+        pytest.fail(f"{CHINESE} differs from {ENGLISH}:\n\n" + "\n\n".join(found), pytrace=False)
 
 
-def test_each_readme_leads_to_the_other() -> None:
+def test_each_readme_links_to_the_other() -> None:
     assert f"]({CHINESE})" in read(ENGLISH).partition("##")[0]
     assert f"]({ENGLISH})" in read(CHINESE).partition("##")[0]
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "message"),
     [
         (("## Two", "### Two"), "the headings do not match"),
         (("echo a", "echo b"), "section 'Two' ('二'): code block 1 differs"),
         (("`name`", "`other`"), "section 'One' ('一'): 1 × `other` to add"),
         (("](API.md)", "](API.md#there)"), "section 'One' ('一'): 1 × a link to API.md#there to add"),
         (("- one\n", "- one\n- two\n"), "section 'Two' ('二'): 1 × list items to add"),
-        (("- one\n", ""), "section 'Two' ('二'): 1 × list items too many"),
+        (("- one\n", ""), "section 'Two' ('二'): 1 × list items to remove"),
     ],
 )
-def test_a_difference_is_told_with_its_section(changed: tuple[str, str], told: str) -> None:
-    english = "# One\n\nA `name`, [told](API.md).\n\n## Two\n\n```sh\n# no heading\necho a\n```\n\n- one\n"
+def test_a_difference_is_reported_with_its_section(changed: tuple[str, str], message: str) -> None:
+    english = "# One\n\nA `name`, [described](API.md).\n\n## Two\n\n```sh\n# no heading\necho a\n```\n\n- one\n"
     chinese = "# 一\n\n`name`，见[说明](API.md)。\n\n## 二\n\n```sh\n# no heading\necho a\n```\n\n- 一\n"
     assert differences(english, chinese) == []
 
     found = differences(english.replace(*changed), chinese)
 
-    assert any(told in line for line in found), found
+    assert any(message in line for line in found), found

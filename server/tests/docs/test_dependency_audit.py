@@ -1,4 +1,4 @@
-"""The audit of the dependencies says what it knows, and what it could not find out."""
+"""The dependency audit reports vulnerabilities, and the dependencies that it could not check."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         ([NOTHING], 0, 2, ["0 dependencies looked up"]),
     ],
 )
-def test_a_flaw_fails_and_what_was_not_looked_up_is_said(
+def test_a_vulnerability_fails_and_an_unchecked_dependency_is_reported(
     script: ModuleType, reports: list[list[dict[str, Any]]], status: int, must: int, told: list[str]
 ) -> None:
     findings = script.Findings()
@@ -58,14 +58,15 @@ def test_a_flaw_fails_and_what_was_not_looked_up_is_said(
         assert line.startswith(expected)
 
 
-def test_the_names_of_the_pins_are_read(script: ModuleType) -> None:
+def test_the_names_of_pinned_dependencies_are_read(script: ModuleType) -> None:
     text = "a==1 \\\n    --hash=sha256:00\nb-c==2 ; sys_platform == 'win32' \\\n    --hash=sha256:11\n# d==3\n"
 
     assert script.names(text) == {"a", "b-c"}
 
 
-def test_every_file_of_constraints_is_audited(script: ModuleType) -> None:
-    """All but the one that is a part of another."""
-    files = {path.name for path in SCRIPT.parents[1].glob("constraints*.txt")}
+def test_every_requirements_file_is_audited(script: ModuleType) -> None:
+    """server.txt is a subset of development.txt."""
+    root = SCRIPT.parents[1]
+    files = {path.relative_to(root).as_posix() for path in root.glob("requirements/*.txt")}
 
-    assert set(script.CONSTRAINTS) == files - {"constraints-server.txt"}
+    assert set(script.CONSTRAINTS) == files - {"requirements/server.txt"}

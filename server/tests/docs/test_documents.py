@@ -1,7 +1,8 @@
-"""What the documents say, where a machine can check it: examples are run, and tables held against the code.
+"""The documents agree with the code: their examples are run, and their tables are compared with the server.
 
-An example is a fenced block `sh` with `curl` in it; the block `json` or `text` right after it is what it answers. What
-differs from run to run (times, random ids) is not compared; ids that a command takes from an answer are put in its place.
+An example is a fenced `sh` block that contains `curl`. The `json` or `text` block directly after it is the expected
+output. Values that differ between runs (times, random values) are not compared; IDs in later commands are replaced by
+those that the gateway under test returned.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from cmdc_gateway.protocol.events import EVENT_TYPES
 from cmdc_gateway.providers.hosted import HOSTED
 from cmdc_gateway.providers.options import OPTIONS
 from cmdc_gateway.settings import ConfigFile, Settings
-from cmdc_gateway.testing.gateways import GatewayProcess
 from cmdc_gateway.tools.builtin import BUILTIN, READ_ONLY
 from cmdc_gateway.tools.callback import new_secret
-from cmdc_gateway.web import socket
-from cmdc_gateway.web.asyncapi import asyncapi
 from cmdc_gateway.web.errors import STATUS
-from cmdc_gateway.web.openapi import openapi
+from cmdc_gateway.web.schema.asyncapi import asyncapi
+from cmdc_gateway.web.schema.openapi import openapi
+from cmdc_gateway.web.streaming import websocket
+from cmdc_testkit.gateways import GatewayProcess
 from pydantic.alias_generators import to_camel
 from standardwebhooks import Webhook
 
@@ -38,14 +39,22 @@ ROOT = Path(__file__).resolve().parents[3]
 ADDRESS = "http://127.0.0.1:4000"
 EVERY_TOOL = f"[tools]\noffered = {json.dumps(list(BUILTIN))}\n"
 
-# Times, random values and what depends on how the gateway of the test is set: only that they are there is compared.
+GUIDES = (
+    *("docs/approvals.md", "docs/configuration.md", "docs/events.md", "docs/operations.md"),
+    *("docs/scripted-model.md", "docs/strict-json.md", "docs/tools.md", "docs/websocket.md"),
+)
+RUN = {"README.md": "", "API.md": EVERY_TOOL, **dict.fromkeys(GUIDES, "")}
+"""Documents with examples, each with the configuration file of its gateway."""
+LONGEST_GUIDE = 300
+
+# Times, random values, and settings of the gateway under test: only the type is compared.
 VOLATILE = {
     *("at", "createdAt", "expiresAt", "requestedAt", "timestamp", "uptimeMs"),
     *("digest", "secret", "ticket", "rpm"),
 }
 CURSOR = re.compile(r"([0-9a-z]{1,32})\.[0-9]+")
 
-# What API.md says once for all routes.
+# Errors that API.md documents once for all endpoints.
 COMMON = {
     *("bad_request", "internal", "rate_limited", "unauthorized"),
     *("headers_too_large", "payload_too_large", "request_timeout", "unsupported_media_type", "uri_too_long"),
@@ -59,7 +68,7 @@ DOCUMENTS = ("/openapi.json", "/asyncapi.json", "/events.schema.json", "/docs")
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """A fenced block; `after` is the text since the one before it."""
+    """A fenced block. `after` is the text between the previous block and this one."""
 
     info: str
     content: str
@@ -68,7 +77,7 @@ class Fence:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """Commands, and what they answer: `kind` is `json`, `text` (a stream), or nothing where the document shows none."""
+    """Commands with their expected output. `kind` is `json`, `text` (a stream), or empty if no output is shown."""
 
     script: str
     kind: str
@@ -77,7 +86,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table, under the heading it stands under."""
+    """A table and the heading above it."""
 
     heading: str
     columns: list[str]
@@ -88,15 +97,20 @@ def read(name: str) -> str:
     return (ROOT / name).read_text(encoding="utf-8")
 
 
+def reference() -> str:
+    """API.md and its guides."""
+    return "\n\n".join(read(name) for name in ("API.md", *GUIDES))
+
+
 def fences(markdown: str) -> Iterator[Fence]:
     at = 0
-    for found in re.finditer(r"^```(\w*)\n(.*?)^```$", markdown, re.DOTALL | re.MULTILINE):
-        yield Fence(found[1], found[2], markdown[at : found.start()])
+    for found in re.finditer(r"^(?P<ticks>`{3,})(\w*)\n(.*?)^(?P=ticks)$", markdown, re.DOTALL | re.MULTILINE):
+        yield Fence(found[2], found[3], markdown[at : found.start()])
         at = found.end()
 
 
 def examples(markdown: str) -> list[Example]:
-    """The examples in their order, each with the variables that were set before."""
+    """The examples in order, each with the variables that were set before it."""
     found: list[Example] = []
     variables, script = "", ""
     for fence in [*fences(markdown), Fence("", "", "")]:
@@ -113,7 +127,7 @@ def examples(markdown: str) -> list[Example]:
 
 def prose(markdown: str) -> str:
     """The document without its fenced blocks."""
-    return re.sub(r"^```.*?^```$", "", markdown, flags=re.DOTALL | re.MULTILINE)
+    return re.sub(r"^(`{3,}).*?^\1$", "", markdown, flags=re.DOTALL | re.MULTILINE)
 
 
 def tables(markdown: str) -> list[Table]:
@@ -135,18 +149,18 @@ def tables(markdown: str) -> list[Table]:
 
 
 def table(markdown: str, *columns: str) -> Table:
-    """The one table that has these first columns."""
+    """The only table that starts with these columns."""
     [found] = [table for table in tables(markdown) if table.columns[: len(columns)] == list(columns)]
     return found
 
 
 def code(text: str) -> list[str]:
-    """What stands in backticks."""
+    """The contents of all code spans."""
     return re.findall(r"`([^`]+)`", text)
 
 
 def sections(markdown: str) -> dict[tuple[str, str], str]:
-    """The text under each heading that is a method and a path."""
+    """The text below each heading of the form `METHOD /path`."""
     parts = re.split(r"^#{2,3} ", markdown, flags=re.MULTILINE)
     found: dict[tuple[str, str], str] = {}
     for part in parts:
@@ -161,7 +175,7 @@ def sections(markdown: str) -> dict[tuple[str, str], str]:
 
 @dataclass(slots=True)
 class Names:
-    """What this gateway calls what the document calls otherwise."""
+    """Maps the IDs in a document to those of the gateway under test."""
 
     real: dict[str, str] = field(default_factory=dict[str, str])
 
@@ -186,7 +200,7 @@ class Names:
 
 
 def answer(kind: str, text: str) -> Any:
-    """What an example answered, or shows, as a value: JSON as it is, a stream as the list of its events."""
+    """Parse output: JSON as it is, a stream as the list of its events."""
     if kind == "json":
         return json.loads(text)
     frames: list[dict[str, Any]] = []
@@ -219,8 +233,8 @@ async def run(script: str) -> str:
 
 
 async def answered(example: Example, url: str, names: Names) -> tuple[Any, Any]:
-    """What the document shows and what came, in the same names. What is only asked for is asked until it is so."""
-    asks = not re.search(r" -(d|X)\b", example.script)
+    """Return the expected and the actual output, with the same IDs. Requests that only read are repeated until equal."""
+    reads = not re.search(r" -(d|X)\b", example.script)
     async with asyncio.timeout(20):
         while True:
             text = await run(names.put_into(example.script).replace(ADDRESS, url))
@@ -230,26 +244,32 @@ async def answered(example: Example, url: str, names: Names) -> tuple[Any, Any]:
             names.learn(shown, real)
             expected = without_volatile(answer(example.kind, names.put_into(example.shown)))
             got = without_volatile(real)
-            # Nothing has come of a refusal either: what it is about may be about to happen.
-            if expected == got or not (asks or "error" in got):
+            # A request that failed had no effect and may succeed once the run has progressed.
+            if expected == got or not (reads or "error" in got):
                 return expected, got
             await asyncio.sleep(0.05)
 
 
-@pytest.mark.parametrize(("document", "config"), [("README.md", ""), ("API.md", EVERY_TOOL)], ids=["README", "API"])
-async def test_every_example_answers_what_the_document_shows(document: str, config: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("document", [name for name in RUN if examples(read(name))])
+async def test_every_example_returns_what_the_document_shows(document: str, tmp_path: Path) -> None:
     if shutil.which("curl") is None:
-        pytest.skip("the examples are for curl, which is not on this machine")
+        pytest.skip("the examples need curl, which is not installed")
     found, names = examples(read(document)), Names()
-    assert found
 
-    async with GatewayProcess(tmp_path, config=config, GATEWAY_API_KEYS="sk-abc123") as gateway:
+    async with GatewayProcess(tmp_path, config=RUN[document], GATEWAY_API_KEYS="sk-abc123") as gateway:
         for example in found:
             try:
                 expected, got = await answered(example, gateway.url, names)
             except TimeoutError:
-                pytest.fail(f"{document}: never answered what it shows:\n{example.script}")
+                pytest.fail(f"{document}: never returned what it shows:\n{example.script}")
             assert got == expected, f"{document}:\n{example.script}"
+
+
+def test_the_reference_and_the_guides_have_examples() -> None:
+    """A change of the Markdown that hides all examples of a page would otherwise go unnoticed."""
+    with_examples = {name for name in RUN if examples(read(name))}
+
+    assert {"README.md", "API.md", "docs/approvals.md", "docs/events.md", "docs/scripted-model.md"} <= with_examples
 
 
 async def test_every_command_of_the_readme_that_starts_a_gateway_starts_one(tmp_path: Path) -> None:
@@ -276,11 +296,11 @@ async def test_every_command_of_the_readme_that_starts_a_gateway_starts_one(tmp_
         assert process.returncode == 0, command
 
 
-def test_the_example_that_verifies_a_callback_believes_ours_and_nothing_else() -> None:
+def test_the_example_that_verifies_a_signature_accepts_only_genuine_calls() -> None:
     """CB-4."""
-    [example] = [fence.content for fence in fences(read("API.md")) if fence.info == "python"]
+    [example] = [fence.content for fence in fences(reference()) if fence.info == "python"]
     module: dict[str, Any] = {}
-    exec(compile(example, "API.md", "exec"), module)
+    exec(compile(example, "docs/tools.md", "exec"), module)
     is_genuine = module["is_genuine"]
     secret, body, now = new_secret(os.urandom), b'{"args":{"city":"Troms\xc3\xb8"}}', datetime.now(UTC)
     headers = {
@@ -296,12 +316,12 @@ def test_the_example_that_verifies_a_callback_believes_ours_and_nothing_else() -
     assert not is_genuine(secret, headers | {"webhook-timestamp": str(int(now.timestamp()) - 3600)}, body)
 
 
-# -- the routes --------------------------------------------------------------------------------------------------------
+# -- the endpoints -----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A route as the published document describes it."""
+    """An endpoint as described in the OpenAPI document."""
 
     body: set[str]
     parameters: set[str]
@@ -310,7 +330,7 @@ class Route:
 
 
 def published(tmp_path: Path) -> dict[tuple[str, str], Route]:
-    """Every route but those of the published documents themselves."""
+    """Every endpoint except the published documents."""
     given: dict[str, Any] = {"store": "memory:", "workspace": tmp_path}
     app = create_app(Settings(**given), environ={})
     document = openapi(app)
@@ -336,7 +356,7 @@ def published(tmp_path: Path) -> dict[tuple[str, str], Route]:
     return routes
 
 
-def test_every_route_is_in_api_md_and_nothing_else_is(tmp_path: Path) -> None:
+def test_api_md_documents_exactly_the_endpoints_of_the_server(tmp_path: Path) -> None:
     api = read("API.md")
 
     assert sections(api).keys() == published(tmp_path).keys()
@@ -344,31 +364,31 @@ def test_every_route_is_in_api_md_and_nothing_else_is(tmp_path: Path) -> None:
         assert f"`{path}`" in api
 
 
-def test_every_route_is_told_with_its_fields_parameters_and_answers(tmp_path: Path) -> None:
+def test_every_endpoint_is_documented_with_its_fields_and_parameters(tmp_path: Path) -> None:
     described = sections(read("API.md"))
 
     for place, route in published(tmp_path).items():
-        told = {
+        documented = {
             table.columns[0]: {code(row[0])[0] for row in table.rows}
             for table in tables(described[place])
-            if table.columns[0] in ("Field", "Parameter", "Answer")
+            if table.columns[0] in ("Request field", "Query parameter", "Response field")
         }
-        assert told.get("Field", set()) == route.body, place
-        assert told.get("Parameter", set()) == route.parameters, place
-        assert told.get("Answer", set()) == route.answer, place
+        assert documented.get("Request field", set()) == route.body, place
+        assert documented.get("Query parameter", set()) == route.parameters, place
+        assert documented.get("Response field", set()) == route.answer, place
 
 
-def test_every_route_is_told_with_the_errors_of_its_own(tmp_path: Path) -> None:
+def test_every_endpoint_is_documented_with_its_own_errors(tmp_path: Path) -> None:
     described = sections(read("API.md"))
 
     for place, route in published(tmp_path).items():
         common = {*COMMON, *(("unavailable",) if place[1].startswith("/v1/") else ())}
-        found = re.search(r"Own errors(?:, before the upgrade)?: (.*?)\.\s", described[place], re.DOTALL)
-        told = {name for name in code(found[1]) if name in STATUS} if found else set[str]()
-        assert told == route.errors - common, place
+        found = re.search(r"\bErrors(?: before the upgrade)?: (.*?)\.\s", described[place], re.DOTALL)
+        documented = {name for name in code(found[1]) if name in STATUS} if found else set[str]()
+        assert documented == route.errors - common, place
 
 
-def test_every_error_code_is_in_api_md_with_its_status_and_members() -> None:
+def test_every_error_code_is_documented_with_its_status_and_members() -> None:
     """HTTP-2."""
     rows = table(read("API.md"), "Code", "Status").rows
 
@@ -380,7 +400,7 @@ def test_every_error_code_is_in_api_md_with_its_status_and_members() -> None:
     assert members["cursor_expired"] == ["earliest", "latest"]
 
 
-def test_every_event_is_in_api_md_with_its_fields() -> None:
+def test_every_event_is_documented_with_its_fields() -> None:
     """EVT-5."""
     rows = table(read("API.md"), "Event", "Fields of `data`").rows
 
@@ -389,9 +409,9 @@ def test_every_event_is_in_api_md_with_its_fields() -> None:
     ]
 
 
-def test_every_action_and_close_code_of_the_websocket_is_in_api_md() -> None:
+def test_every_action_and_close_code_of_the_websocket_is_documented() -> None:
     """WS-3, WS-6."""
-    api = read("API.md")
+    pages = reference()
     schemas = asyncapi("0")["components"]["schemas"]
     actions = {
         name.removesuffix("Action").lower(): set(schema["properties"]) - {"action", "actionId", "idempotencyKey"}
@@ -399,25 +419,31 @@ def test_every_action_and_close_code_of_the_websocket_is_in_api_md() -> None:
         if name.endswith("Action")
     }
 
-    assert {code(row[0])[0]: set(code(row[1])) for row in table(api, "Action", "Members").rows} == actions
-    told = {int(row[0]) for row in table(api, "Close code").rows}
-    ours = {socket.SERVER_FAULT, socket.RESTARTING, socket.KEY_REVOKED, socket.SESSION_GONE, socket.READER_TOO_SLOW}
-    assert ours < told
+    assert {code(row[0])[0]: set(code(row[1])) for row in table(pages, "Action", "Members").rows} == actions
+    documented = {int(row[0]) for row in table(pages, "Close code").rows}
+    ours = {
+        websocket.SERVER_FAULT,
+        websocket.RESTARTING,
+        websocket.KEY_REVOKED,
+        websocket.SESSION_GONE,
+        websocket.READER_TOO_SLOW,
+    }
+    assert ours < documented
 
 
-def test_what_the_server_offers_is_in_api_md() -> None:
-    api = read("API.md")
+def test_features_tools_options_and_providers_are_documented() -> None:
+    pages = reference()
 
-    assert [code(row[0])[0] for row in table(api, "In `extended`").rows] == EXTENDED
-    rows = table(api, "Tool", "Arguments").rows
+    assert [code(row[0])[0] for row in table(pages, "In `extended`").rows] == EXTENDED
+    rows = table(pages, "Tool", "Arguments").rows
     tools = {code(row[0])[0]: (set(re.findall(r"`(\w+)\??`", row[1])), row[3]) for row in rows}
     by_default = {*READ_ONLY, "ask_user"}
     assert tools == {
         name: (set(definition.properties), "yes" if name in by_default else "no")
         for name, definition in BUILTIN.items()
     }
-    assert set(OPTIONS) <= set(code(prose(sections(api)["POST", "/v1/sessions"])))
-    providers = {code(row[0])[0]: set(code(row[1])) for row in table(api, "Provider").rows}
+    assert set(OPTIONS) <= set(code(prose(sections(pages)["POST", "/v1/sessions"])))
+    providers = {code(row[0])[0]: set(code(row[1])) for row in table(pages, "Provider").rows}
     assert providers == {name: {*hosted.keys, *filter(None, [hosted.base])} for name, hosted in HOSTED.items()}
 
 
@@ -432,37 +458,46 @@ def default_of(setting: str) -> str:
 
 
 def test_every_setting_is_documented_with_its_default() -> None:
-    told = {code(row[0])[0]: row[1] for row in table(read("API.md"), "Variable", "Default").rows}
+    documented = {code(row[0])[0]: row[1] for row in table(read("API.md"), "Variable", "Default").rows}
     in_short = {code(row[0])[0]: row[1] for row in table(read("README.md"), "Variable", "Default").rows}
 
     defaults = {f"GATEWAY_{name.upper()}": default_of(name) for name in Settings.model_fields}
-    assert {name: "".join(code(cell)) for name, cell in told.items()} == defaults
-    assert in_short.items() <= told.items()
+    assert {name: "".join(code(cell)) for name, cell in documented.items()} == defaults
+    assert in_short.items() <= documented.items()
+
+
+def test_every_setting_that_a_guide_names_exists() -> None:
+    named = {name for page in GUIDES for name in re.findall(r"GATEWAY_[A-Z_]*[A-Z]", read(page))}
+
+    assert named <= {f"GATEWAY_{name.upper()}" for name in Settings.model_fields}
 
 
 def test_every_section_and_key_of_the_configuration_file_is_documented() -> None:
-    rows = table(read("API.md"), "Section", "Key").rows
-    sections_told = {found[1] for row in rows for found in re.finditer(r"`\[(\w+)", row[0])}
-    keys_told = {name for row in rows for name in code(row[1])}
+    rows = table(reference(), "Section", "Key").rows
+    sections_documented = {found[1] for row in rows for found in re.finditer(r"`\[(\w+)", row[0])}
+    keys_documented = {name for row in rows for name in code(row[1])}
 
-    assert sections_told == set(ConfigFile.model_fields)
+    assert sections_documented == set(ConfigFile.model_fields)
     for name in ("models", "rate_limit", "tools", "budgets"):
         section: Any = ConfigFile.model_fields[name].annotation
         model = section.__args__[1] if hasattr(section, "__args__") else section
-        assert set(model.model_fields) <= keys_told, name
+        assert set(model.model_fields) <= keys_documented, name
 
 
-def test_the_example_of_a_configuration_file_can_be_read() -> None:
+def test_every_example_of_a_configuration_file_is_valid() -> None:
     import tomllib
 
-    [example] = [fence.content for fence in fences(read("API.md")) if fence.info == "toml"]
-    settings = Settings(**dict[str, Any]()).with_file(ConfigFile.model_validate(tomllib.loads(example)))
+    files = [fence.content for fence in fences(reference()) if fence.info == "toml"]
+    read_back = [
+        Settings(**dict[str, Any]()).with_file(ConfigFile.model_validate(tomllib.loads(file))) for file in files
+    ]
 
-    assert settings.blueprints().keys() == {"reviewer"}
-    assert settings.targets({"LOCAL_KEY": "k"}).keys() == {"local:qwen"}
+    [whole] = [settings for settings in read_back if settings.blueprints()]
+    assert whole.blueprints().keys() == {"reviewer"}
+    assert whole.targets({"LOCAL_KEY": "k"}).keys() == {"local:qwen"}
 
 
-# -- everything that is written ----------------------------------------------------------------------------------------
+# -- all documents -----------------------------------------------------------------------------------------------------
 
 
 def documents() -> list[Path]:
@@ -472,13 +507,13 @@ def documents() -> list[Path]:
 
 
 def anchors(markdown: str) -> set[str]:
-    """The places that links can point to, named as GitHub names them."""
+    """The anchors of all headings, as GitHub derives them."""
     headings = re.findall(r"^#+ (.+)$", prose(markdown), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_link_leads_somewhere(path: Path) -> None:
+def test_every_link_resolves(path: Path) -> None:
     text = prose(path.read_text(encoding="utf-8"))
 
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
@@ -491,8 +526,15 @@ def test_every_link_leads_somewhere(path: Path) -> None:
             assert anchor in anchors(place.read_text(encoding="utf-8")), target
 
 
+@pytest.mark.parametrize("name", GUIDES)
+def test_a_guide_is_short_and_linked_with_the_reference_both_ways(name: str) -> None:
+    assert len(read(name).splitlines()) <= LONGEST_GUIDE
+    assert f"]({name}" in read("API.md")
+    assert "](../API.md#" in read(name)
+
+
 def test_every_threat_is_tested_in_files_that_exist() -> None:
-    """SECURITY.md: a threat without a test is a wish."""
+    """Every threat in SECURITY.md names the tests of its defense."""
     rows = table(read("SECURITY.md"), "Threat", "Defence").rows
 
     assert rows
@@ -503,7 +545,7 @@ def test_every_threat_is_tested_in_files_that_exist() -> None:
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "ARCHITECTURE.md", "SECURITY.md"])
-def test_every_session_of_nox_that_is_named_exists(name: str) -> None:
+def test_every_nox_session_that_a_document_names_exists(name: str) -> None:
     sessions = set(re.findall(r"^@nox\.session\ndef (\w+)", read("noxfile.py"), re.MULTILINE))
 
     assert set(re.findall(r"nox (?:-s|--session) (\w+)", read(name))) <= sessions

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from cmdc_gateway.testing.gateways import GatewayProcess
-from cmdc_gateway.testing.receivers import Receiver
+from cmdc_testkit.gateways import GatewayProcess
+from cmdc_testkit.receivers import Receiver
 
 # Every tool, and none that needs a person unless its session says so.
 CONFIG = """

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from cmdc_gateway.testing.audit import Frame, Record, audit, audit_so_far
+from cmdc_testkit.audit import Frame, Record, audit, audit_so_far
 
 USAGE = {"promptTokens": 3, "completionTokens": 2, "totalTokens": 5}
 CALLS: list[dict[str, Any]] = [

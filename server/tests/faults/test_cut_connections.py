@@ -10,12 +10,12 @@ from pathlib import Path
 
 import httpx
 import pytest
-from cmdc_gateway.testing.audit import Frame
-from cmdc_gateway.testing.conversations import Conversation, script
-from cmdc_gateway.testing.experiments import Experiment
-from cmdc_gateway.testing.gateways import KEY, Served, serving
-from cmdc_gateway.testing.proxy import Fault, FaultProxy
-from cmdc_gateway.testing.watching import Watcher, whole_log
+from cmdc_testkit.audit import Frame
+from cmdc_testkit.conversations import Conversation, script
+from cmdc_testkit.experiments import Experiment
+from cmdc_testkit.gateways import KEY, Served, serving
+from cmdc_testkit.proxy import Fault, FaultProxy
+from cmdc_testkit.watching import Watcher, whole_log
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidHandshake, WebSocketException
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import httpx
 import pytest
-from cmdc_gateway.testing.audit import Record, audit
-from cmdc_gateway.testing.conversations import Conversation, calling, script
-from cmdc_gateway.testing.experiments import Experiment
-from cmdc_gateway.testing.gateways import KEY, ForkedGateway
-from cmdc_gateway.testing.receivers import Receiver
-from cmdc_gateway.testing.watching import Watcher, record_of
+from cmdc_testkit.audit import Record, audit
+from cmdc_testkit.conversations import Conversation, calling, script
+from cmdc_testkit.experiments import Experiment
+from cmdc_testkit.gateways import KEY, ForkedGateway
+from cmdc_testkit.receivers import Receiver
+from cmdc_testkit.watching import Watcher, record_of
 
 GRACE_SECONDS = 2.0
 EXIT_SECONDS = GRACE_SECONDS + 1  # DUR-3

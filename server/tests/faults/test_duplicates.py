@@ -12,13 +12,13 @@ from typing import Any
 import httpx
 import pytest
 from cmdc_gateway.store.memory import MemoryStore
-from cmdc_gateway.store.store import PutAnswer, Write
-from cmdc_gateway.testing.conversations import Conversation, calling, script
-from cmdc_gateway.testing.experiments import Experiment
-from cmdc_gateway.testing.faults import faulty
-from cmdc_gateway.testing.gateways import KEY, ForkedGateway, serving
-from cmdc_gateway.testing.receivers import Receiver
-from cmdc_gateway.testing.watching import Watcher, until_available, until_idle, whole_log
+from cmdc_gateway.store.store import PutResponse, Write
+from cmdc_testkit.conversations import Conversation, calling, script
+from cmdc_testkit.experiments import Experiment
+from cmdc_testkit.faults import faulty
+from cmdc_testkit.gateways import KEY, ForkedGateway, serving
+from cmdc_testkit.receivers import Receiver
+from cmdc_testkit.watching import Watcher, until_available, until_idle, whole_log
 
 DUPLICATES = 50
 CRASHES = 0.25  # of the keys
@@ -215,7 +215,7 @@ async def test_a_key_whose_answer_was_lost_after_the_commit_is_answered_again(
     left = ["once"]
 
     def keeps_an_answer(writes: Sequence[Write]) -> bool:
-        return bool(left and any(isinstance(write, PutAnswer) for write in writes) and left.pop())
+        return bool(left and any(isinstance(write, PutResponse) for write in writes) and left.pop())
 
     async with serving(tmp_path, store=store) as served, served.client() as client:
         effects = Effects(client, receiver)

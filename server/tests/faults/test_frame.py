@@ -1,7 +1,7 @@
 """Experiments have two forms, parts that add up, chances that come back, and a table of what they measured."""
 
 import pytest
-from cmdc_gateway.testing.experiments import Experiment, Part
+from cmdc_testkit.experiments import Experiment, Part
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -60,9 +60,7 @@ def test_the_table_says_what_was_tried_and_what_came_of_it(
 ) -> None:
     pytester.makepyfile(MODULE)
 
-    result = pytester.runpytest(
-        "-p", "cmdc_gateway.testing.experiments", "-m", "experiment", "-p", "no:asyncio", *options
-    )
+    result = pytester.runpytest("-p", "cmdc_testkit.experiments", "-m", "experiment", "-p", "no:asyncio", *options)
 
     result.assert_outcomes(passed=1, failed=1)  # and the one that is none was left out
     result.stdout.fnmatch_lines(
@@ -77,6 +75,6 @@ def test_the_table_says_what_was_tried_and_what_came_of_it(
 def test_a_module_that_does_not_say_which_experiment_it_is_is_refused(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("def test_it(experiment): pass")
 
-    result = pytester.runpytest("-p", "cmdc_gateway.testing.experiments", "-p", "no:asyncio")
+    result = pytester.runpytest("-p", "cmdc_testkit.experiments", "-p", "no:asyncio")
 
     result.assert_outcomes(errors=1)

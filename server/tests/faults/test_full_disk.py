@@ -12,11 +12,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from cmdc_gateway.testing.conversations import Conversation
-from cmdc_gateway.testing.experiments import Experiment
-from cmdc_gateway.testing.gateways import ForkedGateway
-from cmdc_gateway.testing.receivers import Receiver
-from cmdc_gateway.testing.users import Crowd, Tally, User
+from cmdc_testkit.conversations import Conversation
+from cmdc_testkit.experiments import Experiment
+from cmdc_testkit.gateways import ForkedGateway
+from cmdc_testkit.receivers import Receiver
+from cmdc_testkit.users import Crowd, Tally, User
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs prlimit")
 

@@ -16,11 +16,11 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-from cmdc_gateway.testing.contract import Contract
-from cmdc_gateway.testing.experiments import Experiment
-from cmdc_gateway.testing.gateways import GatewayProcess
-from cmdc_gateway.testing.peers import Answer, Peer, peer, request
-from cmdc_gateway.testing.raw_requests import (
+from cmdc_testkit.contract import Contract
+from cmdc_testkit.experiments import Experiment
+from cmdc_testkit.gateways import GatewayProcess
+from cmdc_testkit.peers import Answer, Peer, peer, request
+from cmdc_testkit.raw_requests import (
     MALFORMED,
     MALFORMED_BODIES,
     SMUGGLED,
@@ -28,7 +28,7 @@ from cmdc_gateway.testing.raw_requests import (
     WELL_FRAMED,
     Framed,
 )
-from cmdc_gateway.testing.weighing import Weight, mib
+from cmdc_testkit.weighing import Weight, mib
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="weighs a process by /proc")
 

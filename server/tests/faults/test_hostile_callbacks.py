@@ -16,15 +16,15 @@ from typing import Self
 
 import httpcore
 import pytest
-from cmdc_gateway.testing.addresses import DISGUISED, FORBIDDEN
-from cmdc_gateway.testing.conversations import Conversation, calling, script
-from cmdc_gateway.testing.experiments import Experiment
-from cmdc_gateway.testing.gateways import GatewayProcess, Served, serving
-from cmdc_gateway.testing.receivers import Receiver
-from cmdc_gateway.testing.weighing import Weight, mib
 from cmdc_gateway.tools.addresses import AddressPolicy
 from cmdc_gateway.tools.callback import MAX_ANSWER, CallbackClient
-from cmdc_gateway.tools.dial import connect_tcp
+from cmdc_gateway.tools.connector import connect_tcp
+from cmdc_testkit.addresses import DISGUISED, FORBIDDEN
+from cmdc_testkit.conversations import Conversation, calling, script
+from cmdc_testkit.experiments import Experiment
+from cmdc_testkit.gateways import GatewayProcess, Served, serving
+from cmdc_testkit.receivers import Receiver
+from cmdc_testkit.weighing import Weight, mib
 
 PUBLIC = "8.8.8.8"
 PARAMETERS = {"type": "object"}

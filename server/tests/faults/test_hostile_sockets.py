@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cmdc_gateway.testing.conversations import Conversation as Talk
-from cmdc_gateway.testing.experiments import Experiment
-from cmdc_gateway.testing.gateways import KEY, GatewayProcess
-from cmdc_gateway.testing.neighbour import Neighbour
-from cmdc_gateway.testing.peers import Answer, Peer, peer
-from cmdc_gateway.testing.weighing import Weight, mib, ms, p99
+from cmdc_testkit.conversations import Conversation as Talk
+from cmdc_testkit.experiments import Experiment
+from cmdc_testkit.gateways import KEY, GatewayProcess
+from cmdc_testkit.neighbour import Neighbour
+from cmdc_testkit.peers import Answer, Peer, peer
+from cmdc_testkit.weighing import Weight, mib, ms, p99
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="weighs a process by /proc")
 

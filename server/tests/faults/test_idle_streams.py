@@ -9,11 +9,11 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from cmdc_gateway.testing.conversations import Conversation
-from cmdc_gateway.testing.experiments import Experiment
-from cmdc_gateway.testing.gateways import KEY, GatewayProcess
-from cmdc_gateway.testing.streams import EventStream, conversation, event_stream
-from cmdc_gateway.testing.weighing import Weight
+from cmdc_testkit.conversations import Conversation
+from cmdc_testkit.experiments import Experiment
+from cmdc_testkit.gateways import KEY, GatewayProcess
+from cmdc_testkit.streams import EventStream, conversation, event_stream
+from cmdc_testkit.weighing import Weight
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="weighs a process by /proc")
 

@@ -17,12 +17,12 @@ from typing import Any
 
 import httpx
 import pytest
-from cmdc_gateway.tenancy.keys import Caller, KeyRing, NewKey, new_key
-from cmdc_gateway.testing.conversations import Conversation, calling, script
-from cmdc_gateway.testing.experiments import Experiment
-from cmdc_gateway.testing.gateways import KEY, OTHER_KEY, GatewayProcess, Served, serving
-from cmdc_gateway.testing.published import Operation, Slot, operations
-from cmdc_gateway.testing.watching import close_code
+from cmdc_gateway.tenancy.keys import KeyRing, NewKey, Principal, new_key
+from cmdc_testkit.conversations import Conversation, calling, script
+from cmdc_testkit.experiments import Experiment
+from cmdc_testkit.gateways import KEY, OTHER_KEY, GatewayProcess, Served, serving
+from cmdc_testkit.published import Operation, Slot, operations
+from cmdc_testkit.watching import close_code
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
@@ -185,12 +185,12 @@ async def test_a_body_that_arrives_after_its_key_was_taken_away_has_no_effect(
         talk = await Conversation.begin(stranger)
         admitted = asyncio.Event()
 
-        def noticed(keys: KeyRing, key: str) -> Caller | None:
+        def noticed(keys: KeyRing, key: str) -> Principal | None:
             admitted.set()
             return whose(keys, key)
 
-        whose = KeyRing.caller
-        monkeypatch.setattr(KeyRing, "caller", noticed)
+        whose = KeyRing.principal
+        monkeypatch.setattr(KeyRing, "principal", noticed)
 
         async def slowly() -> AsyncIterator[bytes]:
             yield b'{"text": '

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from cmdc_gateway.testing.audit import audit
-from cmdc_gateway.testing.conversations import Conversation, calling, script
-from cmdc_gateway.testing.gateways import GatewayProcess
-from cmdc_gateway.testing.receivers import Receiver
-from cmdc_gateway.testing.watching import Watcher, record_of, until
+from cmdc_testkit.audit import audit
+from cmdc_testkit.conversations import Conversation, calling, script
+from cmdc_testkit.gateways import GatewayProcess
+from cmdc_testkit.receivers import Receiver
+from cmdc_testkit.watching import Watcher, record_of, until
 
 PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}}
 COUNT_THRICE: list[tuple[str, dict[str, Any]]] = [("count", {})] * 3

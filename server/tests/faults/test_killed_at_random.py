@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from cmdc_gateway.testing.audit import Frame
-from cmdc_gateway.testing.experiments import Experiment
-from cmdc_gateway.testing.gateways import ForkedGateway
-from cmdc_gateway.testing.receivers import Receiver
-from cmdc_gateway.testing.users import Crowd, Tally, User
-from cmdc_gateway.testing.watching import Watcher
+from cmdc_testkit.audit import Frame
+from cmdc_testkit.experiments import Experiment
+from cmdc_testkit.gateways import ForkedGateway
+from cmdc_testkit.receivers import Receiver
+from cmdc_testkit.users import Crowd, Tally, User
+from cmdc_testkit.watching import Watcher
 
 SETTLED_SECONDS = 5  # DUR-2
 SESSIONS = 4

@@ -15,12 +15,12 @@ from typing import Any
 
 import httpx
 import pytest
-from cmdc_gateway.testing.audit import audit
-from cmdc_gateway.testing.conversations import Conversation, Seen, calling, names, script
-from cmdc_gateway.testing.experiments import Experiment
-from cmdc_gateway.testing.gateways import serving
-from cmdc_gateway.testing.models import HUGE, Fault, ScriptedModelServer, call_chunk, text_chunk
-from cmdc_gateway.testing.watching import record_of
+from cmdc_testkit.audit import audit
+from cmdc_testkit.conversations import Conversation, Seen, calling, names, script
+from cmdc_testkit.experiments import Experiment
+from cmdc_testkit.gateways import serving
+from cmdc_testkit.models import HUGE, Fault, ScriptedModelServer, call_chunk, text_chunk
+from cmdc_testkit.watching import record_of
 
 pytestmark = pytest.mark.timeout(240)  # on a machine that is busy with other things
 
@@ -202,7 +202,7 @@ async def bench(folder: Path, cases: Sequence[Case], *, stall_ms: int) -> AsyncG
             )
         )
         # Loading litellm takes seconds, which are no silence of a model's.
-        await served.gateway.registry.services.offer.catalog.find("house:0").prepare()
+        await served.gateway.registry.services.policy.models.find("house:0").prepare()
         client = await stack.enter_async_context(served.client())
         yield Bench(client, servers)
 

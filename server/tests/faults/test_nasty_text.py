@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cmdc_gateway.testing.conversations import Conversation as Talk
-from cmdc_gateway.testing.conversations import calling, script
-from cmdc_gateway.testing.experiments import Experiment
-from cmdc_gateway.testing.gateways import Served, serving
-from cmdc_gateway.testing.receivers import Receiver
-from cmdc_gateway.testing.streams import SeenEvent, conversation, event_stream, text_of
+from cmdc_testkit.conversations import Conversation as Talk
+from cmdc_testkit.conversations import calling, script
+from cmdc_testkit.experiments import Experiment
+from cmdc_testkit.gateways import Served, serving
+from cmdc_testkit.receivers import Receiver
+from cmdc_testkit.streams import SeenEvent, conversation, event_stream, text_of
 
 # What some parser on the way takes for something else: of JSON, of event streams, of lines, of Unicode, of terminals.
 NASTY = [

@@ -7,9 +7,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from cmdc_gateway.testing.conversations import Conversation, script
-from cmdc_gateway.testing.experiments import Experiment
-from cmdc_gateway.testing.gateways import KEY, Served, serving
+from cmdc_testkit.conversations import Conversation, script
+from cmdc_testkit.experiments import Experiment
+from cmdc_testkit.gateways import KEY, Served, serving
 from websockets.asyncio.client import connect
 
 WORDS = 996  # and prompt_received, agent_start, message_start, agent_end

@@ -11,12 +11,12 @@ from typing import Any
 
 import httpx
 import pytest
-from cmdc_gateway.testing.audit import audit
-from cmdc_gateway.testing.conversations import Conversation, calling, script
-from cmdc_gateway.testing.experiments import Experiment
-from cmdc_gateway.testing.gateways import ForkedGateway
-from cmdc_gateway.testing.receivers import Receiver
-from cmdc_gateway.testing.watching import Watcher, record_of, until_idle
+from cmdc_testkit.audit import audit
+from cmdc_testkit.conversations import Conversation, calling, script
+from cmdc_testkit.experiments import Experiment
+from cmdc_testkit.gateways import ForkedGateway
+from cmdc_testkit.receivers import Receiver
+from cmdc_testkit.watching import Watcher, record_of, until_idle
 
 CLIENTS = 4
 CRASHES = 0.04  # of the interleavings

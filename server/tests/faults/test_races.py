@@ -8,12 +8,12 @@ from typing import Any
 
 import httpx
 import pytest
-from cmdc_gateway.testing.audit import audit
-from cmdc_gateway.testing.conversations import Conversation, calling, names, script
-from cmdc_gateway.testing.gateways import KEY, Served, serving
-from cmdc_gateway.testing.models import ScriptedModelServer
-from cmdc_gateway.testing.receivers import Receiver
-from cmdc_gateway.testing.watching import Watcher, close_code, record_of, until, until_idle
+from cmdc_testkit.audit import audit
+from cmdc_testkit.conversations import Conversation, calling, names, script
+from cmdc_testkit.gateways import KEY, Served, serving
+from cmdc_testkit.models import ScriptedModelServer
+from cmdc_testkit.receivers import Receiver
+from cmdc_testkit.watching import Watcher, close_code, record_of, until, until_idle
 from websockets.asyncio.client import connect
 
 A_THOUSAND: list[tuple[str, dict[str, Any]]] = [("t", {})] * 1000

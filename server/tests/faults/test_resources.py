@@ -13,11 +13,11 @@ from cmdc_gateway.sessions import registry
 from cmdc_gateway.sessions.log import Reader
 from cmdc_gateway.sessions.session import Session
 from cmdc_gateway.store.sqlite.store import SqliteStore
-from cmdc_gateway.testing.audit import audit
-from cmdc_gateway.testing.conversations import Conversation, calling, names, script
-from cmdc_gateway.testing.gateways import KEY, Served, serving
-from cmdc_gateway.testing.receivers import Receiver
-from cmdc_gateway.testing.watching import Watcher, record_of, until, until_idle
+from cmdc_testkit.audit import audit
+from cmdc_testkit.conversations import Conversation, calling, names, script
+from cmdc_testkit.gateways import KEY, Served, serving
+from cmdc_testkit.receivers import Receiver
+from cmdc_testkit.watching import Watcher, record_of, until, until_idle
 from websockets.asyncio.client import connect
 
 SLOW = script({"text": ["w "] * 1000, "delayMs": 5})
@@ -27,7 +27,7 @@ SLOW = script({"text": ["w "] * 1000, "delayMs": 5})
 def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sessions are let go soon after they came to rest."""
     monkeypatch.setattr(registry, "_SWEEP_SECONDS", 0.02)
-    monkeypatch.setattr(registry, "RESTS_AFTER_MS", 50)
+    monkeypatch.setattr(registry, "IDLE_AFTER_MS", 50)
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ class Held:
             sessions=sum(type(item) is Session for item in objects),
             readers=sum(type(item) is Reader for item in objects),
             connections=len(served.gateway.connections),
-            streams=served.gateway.pulse.streams,
+            streams=served.gateway.heartbeats.streams,
             sockets_and_pipes=sum(kind.startswith(("socket:", "pipe:")) for kind in _open_files()),
         )
 
@@ -218,4 +218,4 @@ async def test_a_stream_that_idles_costs_one_task_or_two(served: Served) -> None
             await watcher.__aexit__(None, None, None)
         await until(lambda: len(asyncio.all_tasks()) <= base)
     assert grown <= 2 * len(watchers)
-    assert served.gateway.pulse.streams == 0
+    assert served.gateway.heartbeats.streams == 0

@@ -11,12 +11,12 @@ from typing import Any
 
 import httpx
 import pytest
-from cmdc_gateway.testing.audit import audit
-from cmdc_gateway.testing.conversations import Conversation, calling, script
-from cmdc_gateway.testing.gateways import KEY, GatewayProcess
-from cmdc_gateway.testing.receivers import Receiver
-from cmdc_gateway.testing.watching import Watcher, close_code, record_of, until
-from cmdc_gateway.web.errors import SafetyNet
+from cmdc_gateway.web.errors import ExceptionMiddleware
+from cmdc_testkit.audit import audit
+from cmdc_testkit.conversations import Conversation, calling, script
+from cmdc_testkit.gateways import KEY, GatewayProcess
+from cmdc_testkit.receivers import Receiver
+from cmdc_testkit.watching import Watcher, close_code, record_of, until
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
@@ -315,7 +315,9 @@ async def test_a_request_that_the_exit_cuts_short_is_told_so() -> None:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    request = asyncio.create_task(SafetyNet(slow)({"type": "http", "method": "POST", "headers": []}, receive, send))
+    request = asyncio.create_task(
+        ExceptionMiddleware(slow)({"type": "http", "method": "POST", "headers": []}, receive, send)
+    )
     await entered.wait()
     request.cancel()
     await request

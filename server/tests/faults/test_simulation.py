@@ -1,7 +1,7 @@
 """Experiment 18: whole gateways under a seeded scheduler, a clock of their own, and a store that fails (simulation).
 
-A step is one callback of the event loop. What a world is: `cmdc_gateway.testing.simulation`. A world that fails comes
-back with `python -m cmdc_gateway.testing.simulation SEED`.
+A step is one callback of the event loop. What a world is: `cmdc_testkit.simulation`. A world that fails comes
+back with `python -m cmdc_testkit.simulation SEED`.
 """
 
 # pyright: reportPrivateUsage=false
@@ -18,19 +18,19 @@ import pytest
 from cmdc_gateway.kernel import recovery
 from cmdc_gateway.kernel.turn import OpenCall, Turn
 from cmdc_gateway.protocol.frames import LoggedEvent
-from cmdc_gateway.sessions import life
-from cmdc_gateway.sessions.draft import Draft
-from cmdc_gateway.sessions.idempotency import Given, Idempotency
-from cmdc_gateway.sessions.life import Life
+from cmdc_gateway.sessions import actor
+from cmdc_gateway.sessions.actor import SessionActor
+from cmdc_gateway.sessions.idempotency import Idempotency, StoredResponse
 from cmdc_gateway.sessions.log import EventLog
-from cmdc_gateway.sessions.present import Present
-from cmdc_gateway.sessions.progress import Progress
+from cmdc_gateway.sessions.state import LiveState
+from cmdc_gateway.sessions.transitions import RunTransitions
+from cmdc_gateway.sessions.unit_of_work import UnitOfWork
 from cmdc_gateway.store.memory import MemoryStore
-from cmdc_gateway.store.store import Fence, PutRequest, Write
-from cmdc_gateway.testing.experiments import Experiment
-from cmdc_gateway.testing.simulation.judge import Violation
-from cmdc_gateway.testing.simulation.loop import Stuck, simulate
-from cmdc_gateway.testing.simulation.world import run
+from cmdc_gateway.store.store import Lease, PutRequest, Write
+from cmdc_testkit.experiments import Experiment
+from cmdc_testkit.simulation.judge import Violation
+from cmdc_testkit.simulation.loop import Stuck, simulate
+from cmdc_testkit.simulation.world import run
 
 WORLDS_TO_FIND_A_DEFECT = 30
 
@@ -61,7 +61,7 @@ def test_no_promise_is_broken_in_any_world(experiment: Experiment) -> None:
 
 def test_a_world_comes_back_from_its_seed_in_any_process() -> None:
     first = run(2)
-    program = [sys.executable, "-m", "cmdc_gateway.testing.simulation", "2"]
+    program = [sys.executable, "-m", "cmdc_testkit.simulation", "2"]
     elsewhere = subprocess.run(program, capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "1"})
 
     assert run(2) == first
@@ -82,44 +82,44 @@ def test_a_world_in_which_nothing_can_happen_is_found_out() -> None:
 
 def effects_first(patch: pytest.MonkeyPatch) -> None:
     """Effects start before their commit."""
-    carry, receive = Life._carry, Progress.receive
-    lives: dict[Progress, Life] = {}
+    carry, receive = SessionActor._process, RunTransitions.receive
+    lives: dict[RunTransitions, SessionActor] = {}
 
-    async def carry_on(self: Life, *rest: Any) -> None:
-        lives[self._progress] = self
+    async def carry_on(self: SessionActor, *rest: Any) -> None:
+        lives[self._transitions] = self
         await carry(self, *rest)
 
-    def act_at_once(self: Progress, now: Present, turn: Turn, signal: Any, draft: Draft) -> None:
+    def act_at_once(self: RunTransitions, now: LiveState, turn: Turn, signal: Any, draft: UnitOfWork) -> None:
         receive(self, now, turn, signal, draft)
-        lives[self]._act(draft)
+        lives[self]._start_effects(draft)
         draft.effects.clear()
 
-    patch.setattr(Life, "_carry", carry_on)
-    patch.setattr(Progress, "receive", act_at_once)
+    patch.setattr(SessionActor, "_process", carry_on)
+    patch.setattr(RunTransitions, "receive", act_at_once)
 
 
 def keys_forgotten(patch: pytest.MonkeyPatch) -> None:
     """An Idempotency-Key means nothing."""
-    once = Idempotency.once
+    once = Idempotency.execute
 
-    async def without(self: Idempotency, tenant: str, route: str, _: str, *rest: Any) -> Given:
+    async def without(self: Idempotency, tenant: str, route: str, _: str, *rest: Any) -> StoredResponse:
         return await once(self, tenant, route, None, *rest)
 
-    patch.setattr(Idempotency, "once", without)
+    patch.setattr(Idempotency, "execute", without)
 
 
 def calls_run_again(patch: pytest.MonkeyPatch) -> None:
     """After a crash, calls that were running are taken for calls that have not begun, and the run goes on."""
-    remains = recovery.remains
+    remains = recovery.recover_run
 
-    def forgetful(*args: Any, **options: Any) -> recovery.Remains:
+    def forgetful(*args: Any, **options: Any) -> recovery.RecoveredRun:
         left = remains(*args, **options)
         ready = tuple(OpenCall(item.call, "ready") for item in left.open_calls if item.stage == "running")
         waiting = tuple(item for item in left.open_calls if item.stage != "running")
-        return recovery.Remains(waiting + ready, left.said)
+        return recovery.RecoveredRun(waiting + ready, left.text)
 
-    patch.setattr(life, "remains", forgetful)
-    patch.setattr(recovery.Remains, "only_waits", property(lambda self: any(self.open_calls)))
+    patch.setattr(actor, "recover_run", forgetful)
+    patch.setattr(recovery.RecoveredRun, "blocked_on_user", property(lambda self: any(self.open_calls)))
 
 
 def half_a_commit(patch: pytest.MonkeyPatch) -> None:
@@ -127,7 +127,7 @@ def half_a_commit(patch: pytest.MonkeyPatch) -> None:
     commit = MemoryStore.commit
     chance = random.Random(1)
 
-    async def torn(self: MemoryStore, writes: Sequence[Write], fence: Fence | None = None) -> None:
+    async def torn(self: MemoryStore, writes: Sequence[Write], fence: Lease | None = None) -> None:
         if len(writes) > 1 and chance.random() < 0.02:
             await commit(self, writes[:1], fence)
             return
@@ -138,28 +138,28 @@ def half_a_commit(patch: pytest.MonkeyPatch) -> None:
 
 def prompts_not_written(patch: pytest.MonkeyPatch) -> None:
     """A queued prompt is kept in memory alone."""
-    writes = Draft.writes
+    writes = UnitOfWork.writes
 
-    def without(self: Draft, before: Any) -> list[Write]:
+    def without(self: UnitOfWork, before: Any) -> list[Write]:
         return [
             write for write in writes(self, before) if not isinstance(write, PutRequest) or write.row.status != "queued"
         ]
 
-    patch.setattr(Draft, "writes", without)
+    patch.setattr(UnitOfWork, "writes", without)
 
 
 def shown_first(patch: pytest.MonkeyPatch) -> None:
     """Readers see what is only about to be committed."""
-    settle, publish = Progress.settle_row, EventLog.publish
+    settle, publish = RunTransitions.settle_row, EventLog.publish
 
-    def show(self: Progress, now: Present, draft: Draft) -> None:
+    def show(self: RunTransitions, now: LiveState, draft: UnitOfWork) -> None:
         settle(self, now, draft)
         self._log.publish(draft.events)
 
     def publish_once(self: EventLog, events: Sequence[LoggedEvent]) -> None:
         publish(self, [event for event in events if event.seq > self.last_seq])
 
-    patch.setattr(Progress, "settle_row", show)
+    patch.setattr(RunTransitions, "settle_row", show)
     patch.setattr(EventLog, "publish", publish_once)
 
 

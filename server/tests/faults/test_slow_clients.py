@@ -7,10 +7,10 @@ import asyncio
 import time
 from pathlib import Path
 
-from cmdc_gateway.testing.experiments import Experiment
-from cmdc_gateway.testing.gateways import KEY, GatewayProcess
-from cmdc_gateway.testing.peers import Answer, Peer, peer
-from cmdc_gateway.testing.weighing import Health, Weight, mib, ms, p99
+from cmdc_testkit.experiments import Experiment
+from cmdc_testkit.gateways import KEY, GatewayProcess
+from cmdc_testkit.peers import Answer, Peer, peer
+from cmdc_testkit.weighing import Health, Weight, mib, ms, p99
 
 HEAD = f"POST /v1/sessions HTTP/1.1\r\nHost: a\r\nX-API-Key: {KEY}\r\nContent-Type: application/json\r\n".encode()
 LENGTH, CHUNKED = b"Content-Length: 100000\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n"

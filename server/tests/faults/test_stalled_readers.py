@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from cmdc_gateway.testing.conversations import Conversation
-from cmdc_gateway.testing.experiments import Experiment
-from cmdc_gateway.testing.gateways import GatewayProcess
-from cmdc_gateway.testing.streams import EventStream, event_stream
-from cmdc_gateway.testing.watching import raw_frames
-from cmdc_gateway.testing.weighing import Weight, mib, ms, p99, unread_bytes
+from cmdc_testkit.conversations import Conversation
+from cmdc_testkit.experiments import Experiment
+from cmdc_testkit.gateways import GatewayProcess
+from cmdc_testkit.streams import EventStream, event_stream
+from cmdc_testkit.watching import raw_frames
+from cmdc_testkit.weighing import Weight, mib, ms, p99, unread_bytes
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="weighs a process by /proc")
 
@@ -35,7 +35,7 @@ SHORT_PATIENCE = 3
 
 _IMPATIENT = """
 from cmdc_gateway.__main__ import main
-from cmdc_gateway.web.pulse import Pulse
+from cmdc_gateway.web.streaming.heartbeats import Pulse
 
 Pulse.__init__.__kwdefaults__["stalled_after"] = Patience
 main(["serve"])

@@ -16,8 +16,8 @@ import pytest
 from cmdc_gateway.kernel.signals import ModelSignal, TextArrived
 from cmdc_gateway.providers.provider import ModelProvider, ModelRequest, Price
 from cmdc_gateway.store.sqlite.store import SqliteStore
-from cmdc_gateway.testing.conversations import Conversation, script
-from cmdc_gateway.testing.gateways import GatewayProcess, serving
+from cmdc_testkit.conversations import Conversation, script
+from cmdc_testkit.gateways import GatewayProcess, serving
 
 
 async def test_it_is_ready_soon(tmp_path: Path) -> None:
@@ -56,8 +56,8 @@ async def test_the_library_for_models_far_away_is_not_loaded_at_the_start(tmp_pa
     program = """if True:
         import asyncio, pathlib, sys
         from cmdc_gateway import __main__, server
-        from cmdc_gateway.testing.conversations import Conversation
-        from cmdc_gateway.testing.gateways import serving
+        from cmdc_testkit.conversations import Conversation
+        from cmdc_testkit.gateways import serving
 
         async def converse():
             async with serving(pathlib.Path(sys.argv[1])) as served, served.client() as client:
@@ -101,7 +101,7 @@ async def test_a_reader_has_what_the_model_said_within_milliseconds(
 ) -> None:
     """DESIGN: from the model's chunk, over a commit in SQLite, to a reader of the stream: 10 ms on an idle machine."""
     async with serving(tmp_path, store=SqliteStore(tmp_path / "gateway.db")) as served, served.client() as client:
-        catalog = served.gateway.registry.services.offer.catalog
+        catalog = served.gateway.registry.services.policy.models
         model = TimedProvider(catalog.find("scripted:x"))
         monkeypatch.setattr(catalog, "find", model.found)
         talk = await Conversation.begin(client)

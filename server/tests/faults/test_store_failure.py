@@ -11,13 +11,13 @@ import pytest
 from cmdc_gateway.sessions import registry
 from cmdc_gateway.store.memory import MemoryStore
 from cmdc_gateway.store.sqlite.store import SqliteStore
-from cmdc_gateway.store.store import AppendEvents, FenceLost, PutTool, SessionKey, Store, StoreDown, Write
-from cmdc_gateway.testing.audit import audit
-from cmdc_gateway.testing.conversations import Conversation, calling, names, script
-from cmdc_gateway.testing.faults import Faults, faulty, once
-from cmdc_gateway.testing.gateways import Served, serving
-from cmdc_gateway.testing.receivers import Receiver
-from cmdc_gateway.testing.watching import Watcher, record_of, until, until_available, whole_log
+from cmdc_gateway.store.store import AppendEvents, LeaseLost, PutTool, SessionKey, Store, StoreUnavailable, Write
+from cmdc_testkit.audit import audit
+from cmdc_testkit.conversations import Conversation, calling, names, script
+from cmdc_testkit.faults import Faults, faulty, once
+from cmdc_testkit.gateways import Served, serving
+from cmdc_testkit.receivers import Receiver
+from cmdc_testkit.watching import Watcher, record_of, until, until_available, whole_log
 
 
 @dataclass
@@ -98,7 +98,7 @@ async def test_a_run_whose_commit_fails_once_ends_with_an_error(frail: Frail, re
     talk = await Conversation.begin(frail.client)
     tool = {"name": "count", "description": "", "parameters": {"type": "object"}, "callbackUrl": receiver.url}
     await talk.post("tools", tool)
-    frail.faults.refuse = once(appends(event), StoreDown("once"))
+    frail.faults.refuse = once(appends(event), StoreUnavailable("once"))
     doing = script({"text": ["so ", "far"], "toolCalls": [{"name": "count"}], "delayMs": 60}, {"text": ["end"]})
 
     async with Watcher(talk) as watcher:
@@ -175,7 +175,7 @@ async def test_an_approval_that_could_not_be_written_still_waits(frail: Frail) -
         assert audit(await record_of(talk, watcher, decisions={approval_id: "approved"})) == []
     assert [answer.status_code for answer in refused] == [503] * 3
     assert approved.status_code == 200
-    workspace = frail.served.gateway.registry.services.offer.workspace.root
+    workspace = frail.served.gateway.registry.services.policy.workspace.root
     assert (workspace / "ran.txt").read_text() == "x\n"
 
 
@@ -265,7 +265,7 @@ async def test_a_session_that_another_gateway_has_taken_writes_no_more(frail: Fr
         await watcher.until("message_delta", 3)
         key = SessionKey("default", talk.id)
         registry_ = frail.served.gateway.registry
-        await frail.store.beat("the other gateway", registry_.services.clock() + 60_000)
+        await frail.store.renew("the other gateway", registry_.services.clock() + 60_000)
         await _steal(frail.store, key, registry_.services.owner)
         async with asyncio.timeout(10):
             await watcher.over.wait()
@@ -282,8 +282,8 @@ async def test_a_session_that_another_gateway_has_taken_writes_no_more(frail: Fr
 
 async def _steal(store: Store, key: SessionKey, owner: str) -> None:
     """Claim a session as another gateway, once its owner has not been heard of for a while."""
-    await store.beat(owner, 0)
-    await store.claim(key, "the other gateway", 1)
+    await store.renew(owner, 0)
+    await store.acquire(key, "the other gateway", 1)
 
 
 async def test_a_fence_that_is_lost_in_the_middle_of_a_command_is_told_to_who_asked(frail: Frail) -> None:
@@ -292,7 +292,7 @@ async def test_a_fence_that_is_lost_in_the_middle_of_a_command_is_told_to_who_as
     await talk.run("hello")
 
     def lost(writes: Sequence[Write]) -> Exception | None:
-        return FenceLost("another has it") if any(isinstance(write, AppendEvents) for write in writes) else None
+        return LeaseLost("another has it") if any(isinstance(write, AppendEvents) for write in writes) else None
 
     frail.faults.refuse = lost
     refused = await talk.post("prompt", {"text": "lost"})
@@ -307,7 +307,7 @@ async def test_a_fence_that_is_lost_in_the_middle_of_a_command_is_told_to_who_as
 def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sessions are let go soon after they came to rest."""
     monkeypatch.setattr(registry, "_SWEEP_SECONDS", 0.02)
-    monkeypatch.setattr(registry, "RESTS_AFTER_MS", 50)
+    monkeypatch.setattr(registry, "IDLE_AFTER_MS", 50)
 
 
 @pytest.mark.usefixtures("brisk")
@@ -330,7 +330,7 @@ async def test_a_disk_that_is_full_keeps_nobody_busy(frail: Frail) -> None:
         await talk.prompt(script({"text": ["tick "] * 1000, "delayMs": 2}))
         await watcher.until("message_delta")
         before = asyncio.get_running_loop().time()
-        frail.faults.refuse = lambda _: StoreDown("the disk is full")
+        frail.faults.refuse = lambda _: StoreUnavailable("the disk is full")
         await until(lambda: frail.faults.refused >= 4, within=20)
         frail.faults.refuse = lambda _: None
         took = asyncio.get_running_loop().time() - before
@@ -365,7 +365,7 @@ async def test_a_session_that_is_taken_over_gives_back_what_it_held_of_a_budget(
         async with Watcher(losing) as watcher:
             await losing.prompt(script({"text": ["tick "] * 5000, "delayMs": 5}))
             await watcher.until("message_delta")
-            faults.refuse = once(appends("message_delta"), FenceLost("another has it"))
+            faults.refuse = once(appends("message_delta"), LeaseLost("another has it"))
             await watcher.ended()
 
         run = await (await Conversation.begin(client, maxTokens=6_000)).run("hello")
@@ -377,7 +377,7 @@ async def test_a_registration_that_was_refused_is_not_there(frail: Frail, receiv
     """DUR-5: neither in the list nor for the model."""
     talk = await Conversation.begin(frail.client)
     tool = {"name": "t", "description": "", "parameters": {"type": "object"}, "callbackUrl": receiver.url}
-    frail.faults.refuse = once(lambda write: isinstance(write, PutTool), StoreDown("once"))
+    frail.faults.refuse = once(lambda write: isinstance(write, PutTool), StoreUnavailable("once"))
     refused = await talk.post("tools", tool)
     await until_up(talk)
 

@@ -21,11 +21,11 @@ from cmdc_gateway.errors import Forbidden
 from cmdc_gateway.sessions.registry import Registry
 from cmdc_gateway.sessions.session import Session
 from cmdc_gateway.store.store import SessionKey
-from cmdc_gateway.testing.conversations import Conversation, calling, script
-from cmdc_gateway.testing.experiments import Experiment
-from cmdc_gateway.testing.foreign import Answer, Belongings, Foreign, leaked, tell_apart
-from cmdc_gateway.testing.gateways import KEY, OTHER_KEY, Served, serving
-from cmdc_gateway.testing.published import Operation, Slot, actions, operations
+from cmdc_testkit.conversations import Conversation, calling, script
+from cmdc_testkit.experiments import Experiment
+from cmdc_testkit.foreign import Answer, Belongings, Foreign, leaked, tell_apart
+from cmdc_testkit.gateways import KEY, OTHER_KEY, Served, serving
+from cmdc_testkit.published import Operation, Slot, actions, operations
 from hypothesis import HealthCheck, Phase, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
@@ -97,7 +97,7 @@ class World:
     async def let_sleep(self) -> None:
         """Have every session that rests be in the store alone."""
         registry = self.served.gateway.registry
-        await registry._let_go(registry.services.clock() + 1)  # pyright: ignore[reportPrivateUsage]
+        await registry._evict_idle(registry.services.clock() + 1)  # pyright: ignore[reportPrivateUsage]
 
     async def ask(self, operation: Operation, values: Mapping[Slot, str]) -> Answer:
         """What the stranger is answered; of a stream no more than its head, which may have no end."""

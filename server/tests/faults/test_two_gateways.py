@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from cmdc_gateway.store.memory import MemoryStore
-from cmdc_gateway.store.store import Fence, SessionKey, Store
-from cmdc_gateway.testing.conversations import Conversation
-from cmdc_gateway.testing.faults import faulty
-from cmdc_gateway.testing.gateways import serving
-from cmdc_gateway.testing.watching import record_of, until_idle
+from cmdc_gateway.store.store import Lease, SessionKey, Store
+from cmdc_testkit.conversations import Conversation
+from cmdc_testkit.faults import faulty
+from cmdc_testkit.gateways import serving
+from cmdc_testkit.watching import record_of, until_idle
 
 
 class SlowToClaim:
@@ -20,10 +20,10 @@ class SlowToClaim:
         self.may = asyncio.Event()
         self._store = store
 
-    async def claim(self, key: SessionKey, owner: str, now: int) -> Fence:
+    async def acquire(self, key: SessionKey, owner: str, now: int) -> Lease:
         self.asked.set()
         await self.may.wait()
-        return await self._store.claim(key, owner, now)
+        return await self._store.acquire(key, owner, now)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
@@ -46,7 +46,7 @@ async def test_a_key_has_one_effect_though_the_session_is_taken_over_in_between(
         faults.open.clear()
         committing = asyncio.create_task(talk.post("prompt", {"text": "hello"}, Idempotency_Key="once"))
         await faults.waiting.wait()
-        await store.beat(first.gateway.registry.services.owner, 0)
+        await store.renew(first.gateway.registry.services.owner, 0)
         taking_over = asyncio.create_task(there.post("prompt", {"text": "hello"}, Idempotency_Key="once"))
         await slow.asked.wait()
         faults.open.set()

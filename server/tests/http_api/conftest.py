@@ -12,8 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 import pytest_asyncio
-from cmdc_gateway.testing.gateways import OTHER_KEY, Served, serving
-from cmdc_gateway.testing.receivers import Receiver
+from cmdc_testkit.gateways import OTHER_KEY, Served, serving
+from cmdc_testkit.receivers import Receiver
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

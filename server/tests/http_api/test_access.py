@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 from cmdc_gateway.tenancy.keys import new_key
-from cmdc_gateway.testing.conversations import Conversation, calling, frames, script
-from cmdc_gateway.testing.gateways import KEY, OTHER_KEY, Served, serving
+from cmdc_testkit.conversations import Conversation, calling, frames, script
+from cmdc_testkit.gateways import KEY, OTHER_KEY, Served, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

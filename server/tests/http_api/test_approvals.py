@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 import pytest
 import rfc8785
-from cmdc_gateway.testing.conversations import Conversation, Seen, calling, names, script, shown
-from cmdc_gateway.testing.gateways import Served, serving
-from cmdc_gateway.testing.receivers import Receiver
+from cmdc_testkit.conversations import Conversation, Seen, calling, names, script, shown
+from cmdc_testkit.gateways import Served, serving
+from cmdc_testkit.receivers import Receiver
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

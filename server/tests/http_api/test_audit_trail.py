@@ -11,12 +11,12 @@ import httpx
 import pytest
 import rfc8785
 from cmdc_gateway.store.memory import MemoryStore
-from cmdc_gateway.store.store import AddToTrail, StoreDown, TrailRow
-from cmdc_gateway.testing.conversations import Conversation, calling, script
-from cmdc_gateway.testing.faults import faulty, once
-from cmdc_gateway.testing.gateways import KEY, OTHER_KEY, Served, serving
-from cmdc_gateway.testing.receivers import Receiver
-from cmdc_gateway.testing.watching import until
+from cmdc_gateway.store.store import AppendAudit, AuditRow, StoreUnavailable
+from cmdc_testkit.conversations import Conversation, calling, script
+from cmdc_testkit.faults import faulty, once
+from cmdc_testkit.gateways import KEY, OTHER_KEY, Served, serving
+from cmdc_testkit.receivers import Receiver
+from cmdc_testkit.watching import until
 from websockets.asyncio.client import connect
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -26,17 +26,17 @@ GUARDED = calling(("shell", {"command": "true"}))
 
 
 def mine(served: Served) -> str:
-    caller = served.keys.caller(KEY)
+    caller = served.keys.principal(KEY)
     assert caller is not None
     return caller.key_id
 
 
-async def trail(served: Served, *, of: str | None = None) -> list[TrailRow]:
+async def trail(served: Served, *, of: str | None = None) -> list[AuditRow]:
     """What the trail has, of one session or of all."""
-    return [row for _, row in await served.gateway.store.trail(0, 10_000) if of in (None, row.session_id)]
+    return [row for _, row in await served.gateway.store.audit(0, 10_000) if of in (None, row.session_id)]
 
 
-def told(rows: list[TrailRow]) -> list[tuple[str, str, str]]:
+def told(rows: list[AuditRow]) -> list[tuple[str, str, str]]:
     return [(row.action, row.subject, row.key_id) for row in rows]
 
 
@@ -58,7 +58,7 @@ async def test_an_approval_leaves_who_gave_it_and_the_digest_it_was_given_on(
 
     assert (created.action, created.key_id, created.tenant) == ("session_created", mine(served), "default")
     assert json.loads(created.detail) == {"model": "scripted:x"}
-    assert approved == TrailRow(
+    assert approved == AuditRow(
         approved.at,
         "default",
         talk.id,
@@ -204,7 +204,7 @@ async def test_a_decision_that_is_not_committed_leaves_no_trace(tmp_path: Path) 
         talk = await Conversation.begin(client, tools=["shell"])
         await talk.prompt(script(GUARDED))
         required = await talk.first("approval_required")
-        faults.refuse = once(lambda write: isinstance(write, AddToTrail), StoreDown("the disk is full"))
+        faults.refuse = once(lambda write: isinstance(write, AppendAudit), StoreUnavailable("the disk is full"))
         refused = await talk.post("approve", {"approvalId": required["approvalId"]})
         after_refusal = told((await trail(served, of=talk.id))[1:])
         await until(lambda: faults.refused > 0)
@@ -218,7 +218,7 @@ async def test_a_decision_that_is_not_committed_leaves_no_trace(tmp_path: Path) 
 
 
 async def test_the_trail_says_which_keys_there_are_from_the_start_on(served: Served) -> None:
-    ids = sorted(caller.key_id for caller in served.keys.callers())
+    ids = sorted(caller.key_id for caller in served.keys.principals())
 
     (row,) = (await trail(served))[:SERVER_STARTED]
 
@@ -231,13 +231,13 @@ async def test_a_store_that_is_down_keeps_no_key_from_being_revoked_and_is_told_
     store, faults = faulty(MemoryStore())
     async with serving(tmp_path, store=store) as served, served.client(OTHER_KEY) as other:
         faults.down = True
-        served.gateway.trail.note("keys_reloaded", revoked=["key_1"])
-        served.gateway.trail.note("keys_reloaded", revoked=["key_2"])
+        served.gateway.audit.record("keys_reloaded", revoked=["key_1"])
+        served.gateway.audit.record("keys_reloaded", revoked=["key_2"])
         served.keys.replace({})
         assert (await other.get("/v1/usage")).status_code == 401
         faults.down = False
 
-        await served.gateway.trail.close()
+        await served.gateway.audit.close()
 
         assert [json.loads(row.detail) for row in (await trail(served))[SERVER_STARTED:]] == [
             {"revoked": ["key_1"]},

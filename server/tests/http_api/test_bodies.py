@@ -12,8 +12,8 @@ import httpx
 import pytest
 import pytest_asyncio
 from cmdc_gateway.protocol.strict import parse_object
-from cmdc_gateway.testing.conversations import Conversation
-from cmdc_gateway.testing.gateways import KEY, Served, serving
+from cmdc_testkit.conversations import Conversation
+from cmdc_testkit.gateways import KEY, Served, serving
 
 # What is refused leaves nothing behind, so one gateway does for the module.
 pytestmark = pytest.mark.asyncio(loop_scope="module")

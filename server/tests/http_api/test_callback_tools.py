@@ -9,9 +9,9 @@ from typing import Any
 
 import httpx
 import pytest
-from cmdc_gateway.testing.conversations import Conversation, Seen, calling, names, script
-from cmdc_gateway.testing.gateways import Served, serving
-from cmdc_gateway.testing.receivers import Receiver
+from cmdc_testkit.conversations import Conversation, Seen, calling, names, script
+from cmdc_testkit.gateways import Served, serving
+from cmdc_testkit.receivers import Receiver
 from standardwebhooks import Webhook
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

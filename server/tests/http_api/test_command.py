@@ -17,8 +17,8 @@ import cmdc_gateway
 import httpx
 import pytest
 from cmdc_gateway.tenancy.keys import KeyRing
-from cmdc_gateway.testing.conversations import Conversation
-from cmdc_gateway.testing.gateways import KEY, OTHER_KEY, TENANTS, GatewayProcess
+from cmdc_testkit.conversations import Conversation
+from cmdc_testkit.gateways import KEY, OTHER_KEY, TENANTS, GatewayProcess
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -101,7 +101,7 @@ async def test_a_new_key_comes_with_what_to_configure(tmp_path: Path) -> None:
     (tmp_path / "gateway.toml").write_text(printed[printed.index("[api_keys]") :].replace('"default"', '"acme"'))
     assert (status, told) == (0, "")
     assert re.fullmatch(r"cmdc_[0-9a-f]{8}_[A-Za-z0-9_-]{43}", key)
-    assert [caller.key_id for caller in KeyRing({key: "x"}).callers()] == [key_id]
+    assert [caller.key_id for caller in KeyRing({key: "x"}).principals()] == [key_id]
     async with (
         running(tmp_path, "--store", "memory:", "--config", "gateway.toml") as (url, _),
         client(url, key) as mine,
@@ -173,7 +173,7 @@ async def test_the_keys_are_taken_anew_on_sighup(tmp_path: Path) -> None:
             await start(tmp_path, "audit", "--json", "--store", f"sqlite:///{tmp_path / 'gateway.db'}")
         )
         rows = [json.loads(line) for line in printed.splitlines()]
-        ids = {caller.tenant: caller.key_id for caller in KeyRing({**TENANTS, "a-new-key": "third"}).callers()}
+        ids = {caller.tenant: caller.key_id for caller in KeyRing({**TENANTS, "a-new-key": "third"}).principals()}
         reloaded = [row["detail"] for row in rows if row["action"] == "keys_reloaded"]
         assert status == 0
         assert reloaded == [{"added": [ids["third"]], "revoked": [ids["other"]]}]

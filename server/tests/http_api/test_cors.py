@@ -6,8 +6,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from cmdc_gateway.testing.conversations import Conversation
-from cmdc_gateway.testing.gateways import Served, serving
+from cmdc_testkit.conversations import Conversation
+from cmdc_testkit.gateways import Served, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 from cmdc_gateway.tenancy.keys import KeyRing
-from cmdc_gateway.testing.conversations import Conversation, Seen, calling, names, script, shown
-from cmdc_gateway.testing.gateways import KEY, OTHER_KEY, TENANTS, serving
+from cmdc_testkit.conversations import Conversation, Seen, calling, names, script, shown
+from cmdc_testkit.gateways import KEY, OTHER_KEY, TENANTS, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -18,7 +18,7 @@ SECOND_KEY = "another key of the first tenant".replace(" ", "-")
 
 
 def key_id(key: str) -> str:
-    [caller] = KeyRing({key: "x"}).callers()
+    [caller] = KeyRing({key: "x"}).principals()
     return caller.key_id
 
 

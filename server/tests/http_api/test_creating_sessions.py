@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
-from cmdc_gateway.testing.conversations import Conversation, calling, names, script
-from cmdc_gateway.testing.gateways import Served, serving
+from cmdc_testkit.conversations import Conversation, calling, names, script
+from cmdc_testkit.gateways import Served, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -337,7 +337,7 @@ async def test_offered_options_are_taken(client: httpx.AsyncClient) -> None:
 
 async def test_tools_work_in_the_folder_that_was_given(served: Served) -> None:
     """§3.2, workingDir."""
-    root = served.gateway.registry.services.offer.workspace.root
+    root = served.gateway.registry.services.policy.workspace.root
     (root / "project").mkdir()
     async with served.client() as client:
         talk = await Conversation.begin(client, workingDir="project", tools=["write_file", "read_file"])
@@ -352,7 +352,7 @@ async def test_tools_work_in_the_folder_that_was_given(served: Served) -> None:
 @pytest.mark.parametrize("folder", ["..", "/etc", "missing", "project/../..", "file.txt", "way-out", "\n"])
 async def test_a_working_folder_outside_the_workspace_is_refused(served: Served, folder: str) -> None:
     """§3.2: wherever it leads, and by whatever way."""
-    root = served.gateway.registry.services.offer.workspace.root
+    root = served.gateway.registry.services.policy.workspace.root
     (root / "project").mkdir()
     (root / "file.txt").touch()
     (root / "way-out").symlink_to("/")
@@ -363,7 +363,7 @@ async def test_a_working_folder_outside_the_workspace_is_refused(served: Served,
 
 async def test_skills_are_told_to_the_model_and_opened_with_read_file(served: Served) -> None:
     """§3.2, skillsDirs: names and descriptions enter the system prompt."""
-    root = served.gateway.registry.services.offer.workspace.root
+    root = served.gateway.registry.services.policy.workspace.root
     skill = root / "skills" / "greet"
     skill.mkdir(parents=True)
     (skill / "SKILL.md").write_text("---\nname: greeting\ndescription: How to greet.\n---\nSay ahoy.\n")

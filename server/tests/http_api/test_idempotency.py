@@ -10,10 +10,10 @@ from typing import Any
 import httpx
 import pytest
 from cmdc_gateway.store.memory import MemoryStore
-from cmdc_gateway.store.store import CreateSession, Fence, StoreDown, Write
-from cmdc_gateway.testing.conversations import Conversation, calling, names, script
-from cmdc_gateway.testing.gateways import KEY, TENANTS, serving
-from cmdc_gateway.testing.receivers import Receiver
+from cmdc_gateway.store.store import CreateSession, Lease, StoreUnavailable, Write
+from cmdc_testkit.conversations import Conversation, calling, names, script
+from cmdc_testkit.gateways import KEY, TENANTS, serving
+from cmdc_testkit.receivers import Receiver
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -31,12 +31,12 @@ class GatedStore(MemoryStore):
         self.asked = asyncio.Event()
         self.down = False
 
-    async def commit(self, writes: Sequence[Write], fence: Fence | None = None) -> None:
+    async def commit(self, writes: Sequence[Write], fence: Lease | None = None) -> None:
         if not self.gate.is_set() and any(isinstance(write, CreateSession) for write in writes):
             self.asked.set()  # the server has notes of its own to commit when it starts
         await self.gate.wait()
         if self.down:
-            raise StoreDown("the disk is full")
+            raise StoreUnavailable("the disk is full")
         await super().commit(writes, fence)
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from cmdc_gateway.tenancy.keys import key_id
-from cmdc_gateway.testing.conversations import Conversation
-from cmdc_gateway.testing.gateways import KEY, GatewayProcess
+from cmdc_testkit.conversations import Conversation
+from cmdc_testkit.gateways import KEY, GatewayProcess
 
 HUSH = "hush-hush"
 MINE = key_id(sha256(KEY.encode()).hexdigest())

@@ -10,9 +10,9 @@ import httpx
 import pytest
 import pytest_asyncio
 from cmdc_gateway.providers.litellm import close_connections
-from cmdc_gateway.testing.conversations import Conversation, Seen, calling, names, script, shown
-from cmdc_gateway.testing.gateways import Served, serving
-from cmdc_gateway.testing.models import ScriptedModelServer
+from cmdc_testkit.conversations import Conversation, Seen, calling, names, script, shown
+from cmdc_testkit.gateways import Served, serving
+from cmdc_testkit.models import ScriptedModelServer
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 from cmdc_gateway.__main__ import main
 from cmdc_gateway.store.sqlite import SqliteStore
-from cmdc_gateway.store.store import AddToTrail, TrailRow
+from cmdc_gateway.store.store import AppendAudit, AuditRow
 from cmdc_gateway.tenancy.keys import KeyRing
 
 NOON = 1_764_158_400_000  # 2025-11-26T12:00:00Z
-APPROVED = TrailRow(NOON, "acme", "s1", "key_1", "approved", "apr_1", "d" * 64, b'{"tool":"shell"}')
+APPROVED = AuditRow(NOON, "acme", "s1", "key_1", "approved", "apr_1", "d" * 64, b'{"tool":"shell"}')
 ROWS = [
-    TrailRow(NOON - 1000, "", "", "", "keys_loaded", detail=b'{"keys":["key_1"]}'),
+    AuditRow(NOON - 1000, "", "", "", "keys_loaded", detail=b'{"keys":["key_1"]}'),
     APPROVED,
     replace(APPROVED, tenant="globex", key_id="key_2", at=NOON + 1, action="rejected"),
     replace(APPROVED, session_id="s2", key_id="", at=NOON + 60_000, action="expired"),
@@ -42,7 +42,7 @@ def store() -> str:
     async def fill() -> None:
         store = SqliteStore(Path("gateway.db"))
         await store.open()
-        await store.commit([AddToTrail(row) for row in ROWS])
+        await store.commit([AppendAudit(row) for row in ROWS])
         await store.close()
 
     asyncio.run(fill())
@@ -55,7 +55,7 @@ def test_a_new_key_is_for_the_tenant_that_is_named(capsys: pytest.CaptureFixture
     printed = capsys.readouterr().out
     key = printed.splitlines()[0].removeprefix("key      ")
     configured = tomllib.loads(printed[printed.index("[api_keys]") :])["api_keys"]
-    caller = KeyRing(configured).caller(key)
+    caller = KeyRing(configured).principal(key)
     assert caller is not None
     assert caller.tenant == 'Ünïted "Tenants"'
     assert re.fullmatch(r"cmdc_[0-9a-f]{8}_[A-Za-z0-9_-]{43}", key)
@@ -78,7 +78,7 @@ def test_the_keys_are_listed_by_their_ids_alone(capsys: pytest.CaptureFixture[st
     printed, told = capsys.readouterr()
     assert [line.split() for line in printed.splitlines()] == [
         ["keyId", "tenant"],
-        *([caller.key_id, caller.tenant] for caller in KeyRing(keys).callers()),
+        *([caller.key_id, caller.tenant] for caller in KeyRing(keys).principals()),
     ]
     assert told == ""
     assert "hush" not in printed
@@ -146,7 +146,7 @@ def test_what_a_terminal_would_obey_is_not_printed(capsys: pytest.CaptureFixture
     async def add() -> None:
         opened = SqliteStore(Path("gateway.db"))
         await opened.open()
-        await opened.commit([AddToTrail(replace(APPROVED, subject="\x1b[2J", detail=b'{"tool":"\\u009b0m"}'))])
+        await opened.commit([AppendAudit(replace(APPROVED, subject="\x1b[2J", detail=b'{"tool":"\\u009b0m"}'))])
         await opened.close()
 
     asyncio.run(add())

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from cmdc_gateway.testing.conversations import Conversation
-from cmdc_gateway.testing.gateways import KEY, OTHER_KEY, TENANTS, serving
+from cmdc_testkit.conversations import Conversation
+from cmdc_testkit.gateways import KEY, OTHER_KEY, TENANTS, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

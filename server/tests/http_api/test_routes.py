@@ -12,10 +12,10 @@ import pytest
 import pytest_asyncio
 from cmdc_gateway.errors import GatewayError
 from cmdc_gateway.store.memory import MemoryStore
-from cmdc_gateway.store.store import Fence, StoreDown, UsageRow, Write
-from cmdc_gateway.testing.conversations import Conversation
-from cmdc_gateway.testing.gateways import Served, serving
+from cmdc_gateway.store.store import Lease, StoreUnavailable, UsageRow, Write
 from cmdc_gateway.web.errors import STATUS
+from cmdc_testkit.conversations import Conversation
+from cmdc_testkit.gateways import Served, serving
 from structlog.testing import capture_logs
 
 # Nothing is changed by what is refused, so one gateway does for the module.
@@ -62,18 +62,18 @@ class BrokenStore(MemoryStore):
     down = False
     defect = False
 
-    async def commit(self, writes: Sequence[Write], fence: Fence | None = None) -> None:
+    async def commit(self, writes: Sequence[Write], fence: Lease | None = None) -> None:
         if self.down:
-            raise StoreDown("the disk is full")
+            raise StoreUnavailable("the disk is full")
         await super().commit(writes, fence)
 
     async def ping(self) -> None:
         if self.down:
-            raise StoreDown("the disk is full")
+            raise StoreUnavailable("the disk is full")
 
     async def tracked_keys(self) -> int:
         if self.down:
-            raise StoreDown("the disk is full")
+            raise StoreUnavailable("the disk is full")
         return await super().tracked_keys()
 
     async def usage(self, tenant: str) -> list[UsageRow]:

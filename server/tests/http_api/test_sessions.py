@@ -13,9 +13,9 @@ from typing import Any
 import httpx
 import pytest
 from cmdc_gateway import __version__
-from cmdc_gateway.testing.conversations import Conversation, calling, names, script, shown
-from cmdc_gateway.testing.gateways import Served, serving
-from cmdc_gateway.testing.receivers import Receiver
+from cmdc_testkit.conversations import Conversation, calling, names, script, shown
+from cmdc_testkit.gateways import Served, serving
+from cmdc_testkit.receivers import Receiver
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from cmdc_gateway.__main__ import main
-from cmdc_gateway.settings import Settings, WrongSetting, load_settings
+from cmdc_gateway.settings import InvalidSetting, Settings, load_settings
 
 NO_KEYS = "beyond this machine, without API keys; make one with `cmdc-gateway keys new` and set GATEWAY_API_KEYS"
 STORES = (
@@ -163,7 +163,7 @@ def test_a_file_that_is_not_text_is_told() -> None:
     """DESIGN §4."""
     Path("gateway.toml").write_bytes(b"\xff\xfe")
 
-    with pytest.raises(WrongSetting, match=r"^gateway\.toml: "):
+    with pytest.raises(InvalidSetting, match=r"^gateway\.toml: "):
         load_settings({"config": "gateway.toml"})
 
 

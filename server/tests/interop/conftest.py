@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-PINS = Path(__file__).parents[3] / "constraints-interop.txt"
+PINS = Path(__file__).parents[3] / "requirements/interop.txt"
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 import pytest
-from cmdc_gateway.testing.gateways import KEY, serving
+from cmdc_testkit.gateways import KEY, serving
 
 DRIVER = Path(__file__).with_name("drive_sdk.py")
 README = Path(__file__).resolve().parents[3] / "README.md"

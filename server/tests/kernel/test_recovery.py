@@ -1,7 +1,7 @@
 """What a run left when its process ended, read from what was committed (DUR-2)."""
 
 import pytest
-from cmdc_gateway.kernel.recovery import Remains, remains
+from cmdc_gateway.kernel.recovery import RecoveredRun, recover_run
 from cmdc_gateway.kernel.turn import OpenCall
 from cmdc_gateway.protocol.events import (
     AgentStart,
@@ -40,8 +40,8 @@ def logged(*events: Event) -> list[LoggedEvent]:
     return [LoggedEvent("e", seq, event.name, 0, encode_data(event, "r1")) for seq, event in enumerate(events, 1)]
 
 
-def left(messages: list[Message], *events: Event, undecided: str = "", unanswered: str = "") -> Remains:
-    return remains(messages, logged(*events), undecided={*undecided.split()}, unanswered={*unanswered.split()})
+def left(messages: list[Message], *events: Event, undecided: str = "", unanswered: str = "") -> RecoveredRun:
+    return recover_run(messages, logged(*events), undecided={*undecided.split()}, unanswered={*unanswered.split()})
 
 
 def test_every_call_without_a_result_is_still_open_in_the_stage_it_had() -> None:
@@ -53,7 +53,7 @@ def test_every_call_without_a_result_is_still_open_in_the_stage_it_had() -> None
         OpenCall(ASK, "waiting_input"),
         OpenCall(LATE, "ready"),
     )
-    assert remaining.said == ""
+    assert remaining.text == ""
 
 
 def test_a_call_with_a_result_is_not_open() -> None:
@@ -78,27 +78,27 @@ def test_calls_of_an_earlier_step_are_not_looked_at() -> None:
 
 @pytest.mark.parametrize("history", [[], [user("hi")], [assistant("", CALLS), user("hi")]])
 def test_a_run_that_has_not_asked_for_tools_has_no_open_calls(history: list[Message]) -> None:
-    assert left(history, *BEGUN[:2]) == Remains((), "")
+    assert left(history, *BEGUN[:2]) == RecoveredRun((), "")
 
 
 def test_text_that_is_in_no_message_yet_is_kept() -> None:
     """§3.9: text that readers saw stays. Reasoning is in no message."""
     said = (MessageStart(), MessageDelta("Hel"), ThinkingDelta("?"), MessageDelta("lo\u2028\r\n"))
 
-    assert left([user("hi")], PromptReceived("hi"), AgentStart(), *said) == Remains((), "Hello\u2028\r\n")
+    assert left([user("hi")], PromptReceived("hi"), AgentStart(), *said) == RecoveredRun((), "Hello\u2028\r\n")
 
 
 def test_text_of_a_step_that_is_over_is_in_its_message_already() -> None:
     later = (MessageStart(), MessageDelta("So."))
 
-    assert left([user("hi"), assistant("Let me see.", CALLS)], *BEGUN).said == ""
-    assert left([user("hi"), assistant("Let me see.", ())], *BEGUN, *later).said == "So."
+    assert left([user("hi"), assistant("Let me see.", CALLS)], *BEGUN).text == ""
+    assert left([user("hi"), assistant("Let me see.", ())], *BEGUN, *later).text == "So."
 
 
 def test_text_of_an_earlier_run_is_not_of_this_one() -> None:
     earlier = (PromptReceived("first"), MessageDelta("old"))
 
-    assert left([user("hi")], *earlier, PromptReceived("hi"), MessageDelta("new")).said == "new"
+    assert left([user("hi")], *earlier, PromptReceived("hi"), MessageDelta("new")).text == "new"
 
 
 @pytest.mark.parametrize(
@@ -118,4 +118,4 @@ def test_a_run_goes_on_waiting_if_people_are_all_it_waits_for(
 ) -> None:
     remaining = left([user("hi"), assistant("", calls)], *BEGUN, undecided=undecided, unanswered=unanswered)
 
-    assert remaining.only_waits == only_waits
+    assert remaining.blocked_on_user == only_waits

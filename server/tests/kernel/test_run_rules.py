@@ -24,7 +24,7 @@ from cmdc_gateway.protocol.events import (
     ToolExecutionStart,
 )
 from cmdc_gateway.protocol.history import TokenUsage, ToolCall, assistant, tool_result, user
-from cmdc_gateway.testing.runs import broken_rules
+from cmdc_testkit.runs import broken_rules
 
 C1, C2, C3, C4, C5 = CALLS = (
     ToolCall("c1", "look", {"n": 1}),

@@ -60,8 +60,8 @@ def flaw(name: str, args: dict[str, JsonValue]) -> str | None:
 
 def rules(*, approval_ms: int = 0, max_steps: int = 100, parallel: int = 8) -> Rules:
     return Rules(
-        flaw=flaw,
-        needs_approval=lambda name: name == "shell",
+        error=flaw,
+        requires_approval=lambda name: name == "shell",
         digest=lambda call: f"digest of {call.id}",
         approval_ms=approval_ms,
         max_steps=max_steps,
@@ -247,7 +247,7 @@ def test_no_more_tools_run_at_once_than_may() -> None:
         (ToolRequested("fly", {}), "this session has no tool 'fly'"),
         (ToolRequested("look", {"bad": 1}), "bad is not allowed"),
         (ToolRequested("shell", {"bad": 1}), "bad is not allowed"),
-        (ToolRequested("look", {}, flaw="the arguments are not JSON"), "the arguments are not JSON"),
+        (ToolRequested("look", {}, error="the arguments are not JSON"), "the arguments are not JSON"),
     ],
 )
 def test_a_call_that_cannot_be_made_gives_an_error_and_the_model_is_told(
@@ -284,7 +284,7 @@ def test_a_call_that_needs_a_person_waits(approval_ms: int, expires_at: int | No
 
     assert outcome.events == (ToolCalls(1), required(SHELL, expires_at=expires_at))
     assert outcome.effects == ()
-    assert (turn.state, turn.only_waits) == ("waiting_approval", True)
+    assert (turn.state, turn.blocked_on_user) == ("waiting_approval", True)
     assert turn.waiting_approval("apr_call_r1_1") == SHELL
 
 
@@ -381,7 +381,7 @@ def test_a_question_is_asked_and_its_answer_is_the_result() -> None:
 
     assert asked.events == (ToolCalls(1), started(ASK), AskUser("ask_call_r1_1", "Which?", ["left", "right"]))
     assert asked.effects == ()
-    assert (turn.state, turn.only_waits, turn.waiting_input("ask_call_r1_1")) == ("waiting_input", True, ASK)
+    assert (turn.state, turn.blocked_on_user, turn.waiting_input("ask_call_r1_1")) == ("waiting_input", True, ASK)
     assert turn.receive(Answered("ask_call_r1_1", "left"), NOW) == Outcome(
         (ended(ASK, "left"),), (tool_result(ASK, "left", is_error=False),), (AskModel(),)
     )
@@ -407,7 +407,7 @@ def test_a_run_that_waits_and_works_does_not_only_wait() -> None:
     """DUR-3: a run that only waits for a person does not hold up the server's exit."""
     turn = turn_after(*asked_for(SHELL, LOOK))
 
-    assert (turn.state, turn.only_waits) == ("waiting_approval", False)
+    assert (turn.state, turn.blocked_on_user) == ("waiting_approval", False)
 
 
 @pytest.mark.parametrize(("length", "hint_length"), [(180, 200), (181, 200), (500, 200)])

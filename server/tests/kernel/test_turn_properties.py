@@ -5,7 +5,7 @@ from typing import TypedDict
 import pytest
 from cmdc_gateway.errors import ApprovalNotFound, QuestionNotFound
 from cmdc_gateway.kernel.effects import Outcome, RunTool, StopWork
-from cmdc_gateway.kernel.recovery import remains
+from cmdc_gateway.kernel.recovery import recover_run
 from cmdc_gateway.kernel.signals import (
     Aborted,
     Answered,
@@ -35,7 +35,7 @@ from cmdc_gateway.protocol.events import (
 )
 from cmdc_gateway.protocol.frames import LoggedEvent
 from cmdc_gateway.protocol.history import TokenUsage
-from cmdc_gateway.testing.runs import broken_rules
+from cmdc_testkit.runs import broken_rules
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -84,8 +84,8 @@ class TurnMachine(RuleBasedStateMachine):
     def prompt(self, before: int, parallel: int, max_steps: int, approval_ms: int) -> None:
         self.bounds = {"before": before, "parallel": parallel, "max_steps": max_steps}
         self.policy = Rules(
-            flaw=lambda name, args: "it cannot be called so" if name == "fly" or "bad" in args else None,
-            needs_approval=lambda name: name == "shell",
+            error=lambda name, args: "it cannot be called so" if name == "fly" or "bad" in args else None,
+            requires_approval=lambda name: name == "shell",
             digest=lambda call: call.id,
             approval_ms=approval_ms,
             max_steps=max_steps,
@@ -238,7 +238,7 @@ class TurnMachine(RuleBasedStateMachine):
         if self.turn.ended:
             return
         before = self.turn
-        left = remains(
+        left = recover_run(
             self.run.messages,
             [
                 LoggedEvent("e", seq, event.name, 0, encode_data(event, "r1"))
@@ -256,11 +256,11 @@ class TurnMachine(RuleBasedStateMachine):
             usage=self.run.usage,
             cost_usd=self.run.cost_usd,
             open_calls=left.open_calls,
-            said=left.said,
+            text=left.text,
         )
-        assert left.only_waits == self.turn.only_waits == before.only_waits
+        assert left.blocked_on_user == self.turn.blocked_on_user == before.blocked_on_user
         assert self.turn.state == before.state
-        if not left.only_waits:
+        if not left.blocked_on_user:
             outcome = self.receive(Aborted("interrupted", error="the process died"))
             assert not any(isinstance(effect, RunTool) for effect in outcome.effects)
 
@@ -271,7 +271,7 @@ class TurnMachine(RuleBasedStateMachine):
         waits_for = "waiting_approval" if self.undecided else "waiting_input" if self.unanswered else "working"
 
         assert self.turn.state == waits_for
-        assert self.turn.only_waits == (waits_for != "working" and not self.running)
+        assert self.turn.blocked_on_user == (waits_for != "working" and not self.running)
 
     @invariant()
     def it_asks_the_model_only_when_nothing_is_open_and_never_stands_still(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from cmdc_gateway.providers.litellm import close_connections
-from cmdc_gateway.testing.models import ScriptedModelServer
+from cmdc_testkit.models import ScriptedModelServer
 
 
 @pytest.fixture

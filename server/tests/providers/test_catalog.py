@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 from cmdc_gateway.errors import BadRequest, CreateFailed
-from cmdc_gateway.providers.catalog import Catalog, UnknownModel
 from cmdc_gateway.providers.hosted import target_from_config
 from cmdc_gateway.providers.options import OPTIONS, UnknownOption, check_options
 from cmdc_gateway.providers.provider import ModelProvider
+from cmdc_gateway.providers.registry import ModelRegistry, UnknownModel
 from cmdc_gateway.providers.scripted import ScriptedProvider
 from cmdc_gateway.providers.target import ModelTarget
 from pydantic import JsonValue
@@ -28,8 +28,8 @@ class Reached:
         return ScriptedProvider()
 
 
-def catalog(environ: dict[str, str] | None = None, **more: Any) -> Catalog:
-    return Catalog(aliases={"house:small": HOUSE}, environ=environ or {}, **more)
+def catalog(environ: dict[str, str] | None = None, **more: Any) -> ModelRegistry:
+    return ModelRegistry(aliases={"house:small": HOUSE}, environ=environ or {}, **more)
 
 
 # -- names --------------------------------------------------------------------------------------------------------------
@@ -48,7 +48,7 @@ def test_what_is_offered_depends_on_the_configuration_and_the_credentials() -> N
 
 def test_a_model_is_found_once() -> None:
     reached = Reached()
-    models = catalog({"OPENAI_API_KEY": "k1", "OLLAMA_API_BASE": "http://127.0.0.1:11434"}, reach=reached)
+    models = catalog({"OPENAI_API_KEY": "k1", "OLLAMA_API_BASE": "http://127.0.0.1:11434"}, factory=reached)
 
     for name in ("house:small", "openai:gpt-4o", "ollama:llama3:8b", "openai:gpt-4o"):
         assert models.find(name) is models.find(name)
@@ -68,7 +68,7 @@ def test_the_scripted_model_is_one_whatever_it_is_called() -> None:
 
 def test_only_so_many_models_are_remembered() -> None:
     reached = Reached()
-    models = catalog({"OPENAI_API_KEY": "k"}, reach=reached)
+    models = catalog({"OPENAI_API_KEY": "k"}, factory=reached)
 
     for n in range(300):
         models.find(f"openai:m{n}")
@@ -113,7 +113,7 @@ def test_an_operator_can_leave_the_scripted_model_out() -> None:
 
 def test_an_alias_hides_a_hosted_model_of_its_name() -> None:
     reached = Reached()
-    models = Catalog(aliases={"openai:gpt-4o": HOUSE}, environ={"OPENAI_API_KEY": "k"}, reach=reached)
+    models = ModelRegistry(aliases={"openai:gpt-4o": HOUSE}, environ={"OPENAI_API_KEY": "k"}, factory=reached)
 
     models.find("openai:gpt-4o")
 

@@ -102,8 +102,8 @@ def test_arguments_that_are_no_object_are_a_flaw(arguments: str) -> None:
     [request] = calls.requests()
 
     assert (request.name, request.args) == ("f", {})
-    assert request.flaw is not None
-    assert request.flaw.startswith("The arguments of f cannot be read: ")
+    assert request.error is not None
+    assert request.error.startswith("The arguments of f cannot be read: ")
 
 
 def test_another_id_is_another_call_even_if_the_first_is_not_complete() -> None:
@@ -113,7 +113,7 @@ def test_another_id_is_another_call_even_if_the_first_is_not_complete() -> None:
 
     broken, whole = calls.requests()
 
-    assert broken.flaw is not None
+    assert broken.error is not None
     assert whole == ToolRequested("f", {})
 
 
@@ -121,7 +121,7 @@ def test_a_call_without_a_name_is_a_flaw() -> None:
     calls = ToolFragments()
     calls.add(0, "c1", None, "{}")
 
-    assert calls.requests() == [ToolRequested("", {}, flaw="The tool call has no name.")]
+    assert calls.requests() == [ToolRequested("", {}, error="The tool call has no name.")]
 
 
 @given(

@@ -13,22 +13,22 @@ from cmdc_gateway.kernel.signals import ModelFinished, TextArrived, ThoughtArriv
 from cmdc_gateway.protocol.history import TokenUsage
 from cmdc_gateway.providers.direct import DirectProvider
 from cmdc_gateway.providers.endpoints import endpoint
-from cmdc_gateway.providers.pool import Pool
+from cmdc_gateway.providers.pool import ConnectionPool
 from cmdc_gateway.providers.target import ModelTarget
-from cmdc_gateway.testing.models import ScriptedModelServer, text_chunk
 from cmdc_gateway.testing.providers import answer, request, until_failure
+from cmdc_testkit.models import ScriptedModelServer, text_chunk
 
 KEY = "k3y-of-the-0perator"
 
 
 @pytest.fixture
-async def pool() -> AsyncIterator[Pool]:
-    pool = Pool()
+async def pool() -> AsyncIterator[ConnectionPool]:
+    pool = ConnectionPool()
     yield pool
     await pool.close()
 
 
-def provider(pool: Pool, api_base: str) -> DirectProvider:
+def provider(pool: ConnectionPool, api_base: str) -> DirectProvider:
     target = ModelTarget("openai/m", api_base, KEY)
     place = endpoint(target)
     assert place is not None
@@ -55,7 +55,7 @@ async def answering(*pieces: bytes) -> AsyncGenerator[tuple[str, list[bytes]]]:
 STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
 
 
-async def test_an_answer_that_is_not_streamed_is_an_answer(pool: Pool) -> None:
+async def test_an_answer_that_is_not_streamed_is_an_answer(pool: ConnectionPool) -> None:
     call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
     message: dict[str, Any] = {"role": "assistant", "content": "Hello", "reasoning_content": "hm", "tool_calls": [call]}
     body = json.dumps(
@@ -77,7 +77,7 @@ async def test_an_answer_that_is_not_streamed_is_an_answer(pool: Pool) -> None:
     ]
 
 
-async def test_a_stream_may_have_comments_other_fields_and_any_line_ends(pool: Pool) -> None:
+async def test_a_stream_may_have_comments_other_fields_and_any_line_ends(pool: ConnectionPool) -> None:
     stream = (
         b": waiting\r\n\r\nevent: x\r\ndata:"
         + json.dumps(text_chunk("a")).encode()
@@ -92,7 +92,7 @@ async def test_a_stream_may_have_comments_other_fields_and_any_line_ends(pool: P
 
 
 @pytest.mark.parametrize("data", [b"[]", b"7", b'{"choices": 7}', b'{"choices": [{"delta": "x"}]}', b'"x"', b"{"])
-async def test_what_has_not_the_shape_of_an_answer_is_a_failure(pool: Pool, data: bytes) -> None:
+async def test_what_has_not_the_shape_of_an_answer_is_a_failure(pool: ConnectionPool, data: bytes) -> None:
     async with answering(STREAM + b"data: " + data + b"\n\n") as (url, _):
         signals, failed = await until_failure(provider(pool, url), request("Hi"))
 
@@ -100,14 +100,14 @@ async def test_what_has_not_the_shape_of_an_answer_is_a_failure(pool: Pool, data
     assert failed.reason == "the model's provider sent something that is not an answer"
 
 
-async def test_an_error_instead_of_an_answer_is_told(pool: Pool) -> None:
+async def test_an_error_instead_of_an_answer_is_told(pool: ConnectionPool) -> None:
     async with answering(STREAM + b'data: {"error": {"message": "no such model", "code": 404}}\n\n') as (url, _):
         _, failed = await until_failure(provider(pool, url), request("Hi"))
 
     assert (failed.reason, failed.transient) == ("the model's provider answered with status 404: no such model", False)
 
 
-async def test_a_key_does_not_follow_a_redirect(pool: Pool, server: ScriptedModelServer) -> None:
+async def test_a_key_does_not_follow_a_redirect(pool: ConnectionPool, server: ScriptedModelServer) -> None:
     head = f"HTTP/1.1 307 Moved\r\nLocation: {server.base_url}/chat/completions\r\nContent-Length: 0\r\n\r\n"
 
     async with answering(head.encode()) as (url, heads):
@@ -118,7 +118,7 @@ async def test_a_key_does_not_follow_a_redirect(pool: Pool, server: ScriptedMode
     assert server.requests == []
 
 
-async def test_what_the_provider_says_it_cost_counts(pool: Pool) -> None:
+async def test_what_the_provider_says_it_cost_counts(pool: ConnectionPool) -> None:
     usage = {"prompt_tokens": 7, "completion_tokens": 3, "cost": 0.25}
     stream = b"data: " + json.dumps({**text_chunk("a", finish="stop"), "usage": usage}).encode() + b"\n\n"
 
@@ -128,7 +128,7 @@ async def test_what_the_provider_says_it_cost_counts(pool: Pool) -> None:
     assert finished == ModelFinished(TokenUsage(7, 3), 0.25)
 
 
-async def test_calls_one_after_another_use_one_connection(pool: Pool, server: ScriptedModelServer) -> None:
+async def test_calls_one_after_another_use_one_connection(pool: ConnectionPool, server: ScriptedModelServer) -> None:
     asked = provider(pool, server.base_url)
     for _ in range(3):
         await answer(asked, request("Hi"))

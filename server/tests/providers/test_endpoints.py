@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from cmdc_gateway.providers.direct import DirectProvider
 from cmdc_gateway.providers.endpoints import endpoint
+from cmdc_gateway.providers.factory import ProviderFactory
 from cmdc_gateway.providers.litellm import LitellmProvider
 from cmdc_gateway.providers.pool import proxy_for
-from cmdc_gateway.providers.reach import Reach
 from cmdc_gateway.providers.target import ModelTarget
 
 
@@ -34,7 +34,7 @@ def test_these_are_reached_directly(model: str, api_base: str | None, url: str) 
 
     assert place is not None
     assert place.url == url
-    assert isinstance(Reach()(target), DirectProvider)
+    assert isinstance(ProviderFactory()(target), DirectProvider)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_these_are_reached_directly(model: str, api_base: str | None, url: str) 
     [("anthropic/claude", None), ("mistral/m", "http://h/v1"), ("hosted_vllm/m", None), ("gemini/g", None)],
 )
 def test_these_are_reached_through_litellm(model: str, api_base: str | None) -> None:
-    assert isinstance(Reach()(ModelTarget(model, api_base, "k")), LitellmProvider)
+    assert isinstance(ProviderFactory()(ModelTarget(model, api_base, "k")), LitellmProvider)
 
 
 def spoken(model: str, api_base: str | None = None, **body: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from cmdc_gateway.providers.failures import is_transient, refusal, scrubbed, seconds_to_wait
+from cmdc_gateway.providers.failures import is_transient, rejection, scrubbed, seconds_to_wait
 from cmdc_gateway.providers.litellm_failures import model_error
 
 NOW = 1_000_000_000.0
@@ -42,7 +42,7 @@ def test_which_statuses_may_pass() -> None:
 
 
 def test_a_refusal_names_the_status() -> None:
-    assert refusal(404, "no such model") == "the model's provider answered with status 404: no such model"
+    assert rejection(404, "no such model") == "the model's provider answered with status 404: no such model"
 
 
 @pytest.mark.parametrize(

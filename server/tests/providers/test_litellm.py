@@ -40,7 +40,7 @@ async def test_litellm_knows_the_hosted_providers() -> None:
 
 
 async def test_importing_this_module_does_not_import_litellm() -> None:
-    code = "import sys, cmdc_gateway.providers.catalog;sys.exit('litellm' in sys.modules or 'openai' in sys.modules or 'aiohttp' in sys.modules)"
+    code = "import sys, cmdc_gateway.providers.registry;sys.exit('litellm' in sys.modules or 'openai' in sys.modules or 'aiohttp' in sys.modules)"
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", code)
 
     assert await process.wait() == 0

@@ -8,13 +8,13 @@ import pytest
 from cmdc_gateway.providers.direct import DirectProvider
 from cmdc_gateway.providers.endpoints import endpoint
 from cmdc_gateway.providers.litellm import LitellmProvider
-from cmdc_gateway.providers.pool import Pool
+from cmdc_gateway.providers.pool import ConnectionPool
 from cmdc_gateway.providers.provider import ModelProvider
-from cmdc_gateway.providers.retry import Retrying
+from cmdc_gateway.providers.retry import RetryingProvider
 from cmdc_gateway.providers.scripted import ScriptedProvider
 from cmdc_gateway.providers.target import ModelTarget
-from cmdc_gateway.testing.models import ScriptedModelServer
 from cmdc_gateway.testing.providers import ProviderContract
+from cmdc_testkit.models import ScriptedModelServer
 
 
 class TestScripted(ProviderContract):
@@ -26,7 +26,7 @@ class TestScripted(ProviderContract):
 class TestRetryingThatDoesNotRetry(ProviderContract):
     @pytest.fixture
     def provider(self) -> ModelProvider:
-        return Retrying(ScriptedProvider(), delays=())
+        return RetryingProvider(ScriptedProvider(), delays=())
 
 
 # litellm asks pydantic for what will be gone one day.
@@ -40,7 +40,7 @@ class TestLitellm(ProviderContract):
 class TestDirect(ProviderContract):
     @pytest.fixture
     async def provider(self, server: ScriptedModelServer) -> AsyncIterator[ModelProvider]:
-        pool, target = Pool(), ModelTarget("openai/scripted", server.base_url, "none")
+        pool, target = ConnectionPool(), ModelTarget("openai/scripted", server.base_url, "none")
         place = endpoint(target)
         assert place is not None
         yield DirectProvider(target, place, pool)

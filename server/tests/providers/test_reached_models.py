@@ -13,12 +13,12 @@ from cmdc_gateway.protocol.history import TokenUsage
 from cmdc_gateway.providers.direct import DirectProvider
 from cmdc_gateway.providers.endpoints import endpoint
 from cmdc_gateway.providers.litellm import LitellmProvider
-from cmdc_gateway.providers.pool import Pool
+from cmdc_gateway.providers.pool import ConnectionPool
 from cmdc_gateway.providers.provider import ModelError, ModelProvider, ModelRequest
-from cmdc_gateway.providers.retry import Retrying
+from cmdc_gateway.providers.retry import RetryingProvider
 from cmdc_gateway.providers.target import ModelTarget
-from cmdc_gateway.testing.models import HUGE, Fault, ScriptedModelServer, call_chunk, text_chunk
 from cmdc_gateway.testing.providers import WEATHER, answer, request, said, script
+from cmdc_testkit.models import HUGE, Fault, ScriptedModelServer, call_chunk, text_chunk
 
 # litellm asks pydantic for what will be gone one day.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:litellm")
@@ -35,7 +35,7 @@ class Making(Protocol):
 @pytest.fixture(params=["direct", "litellm"])
 async def making(request: pytest.FixtureRequest) -> AsyncIterator[Making]:
     """Both ways of reaching an endpoint that speaks OpenAI's chat format."""
-    pool = Pool()
+    pool = ConnectionPool()
 
     def make(model: str, api_base: str, *, timeout: float = 60.0) -> ModelProvider:
         target = ModelTarget(f"openai/{model}", api_base, KEY)
@@ -115,7 +115,7 @@ async def test_fragments_of_tool_calls_are_put_together(provider: ModelProvider,
 
     assert signals[0] == ToolRequested("f", {"x": 1})
     assert isinstance(signals[1], ToolRequested)
-    assert (signals[1].name, signals[1].args, bool(signals[1].flaw)) == ("g", {}, True)
+    assert (signals[1].name, signals[1].args, bool(signals[1].error)) == ("g", {}, True)
     assert isinstance(finished, ModelFinished)
 
 
@@ -137,7 +137,7 @@ async def test_halves_of_a_character_come_as_they_were_sent_and_are_joined_above
 ) -> None:
     asked = request(script({"thinking": ["\ud83d", "\ude00"], "text": ["a\ud83d", "\ude00b", "\udc00"]}))
 
-    signals = [signal async for signal in Retrying(provider).stream(asked)]
+    signals = [signal async for signal in RetryingProvider(provider).stream(asked)]
 
     assert signals[:-1] == [ThoughtArrived("😀"), TextArrived("a"), TextArrived("😀b"), TextArrived("\ufffd")]
 
@@ -294,7 +294,7 @@ async def test_only_retrying_retries(provider: ModelProvider, server: ScriptedMo
         waits.append(seconds)
 
     asked = request(script({"fail": {"status": 500, "attempts": 2}, "text": ["at last"]}))
-    signals = [signal async for signal in Retrying(provider, sleep=sleep).stream(asked)]
+    signals = [signal async for signal in RetryingProvider(provider, sleep=sleep).stream(asked)]
 
     assert said(signals) == "at last"
     assert (len(server.requests), waits) == (3, [0.5, 1.0])
@@ -335,7 +335,7 @@ async def test_silence_closes_the_connection_and_is_asked_again(
     provider: ModelProvider, server: ScriptedModelServer
 ) -> None:
     server.fault = "stall"
-    patient = Retrying(provider, delays=(0.0,), stall_seconds=0.3)
+    patient = RetryingProvider(provider, delays=(0.0,), stall_seconds=0.3)
 
     with pytest.raises(ModelError, match=r"sent nothing for 0\.3 s"):
         _ = [signal async for signal in patient.stream(request("Hello"))]

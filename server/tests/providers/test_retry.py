@@ -9,7 +9,7 @@ import pytest
 from cmdc_gateway.kernel.signals import ModelFinished, ModelSignal, TextArrived, ThoughtArrived, ToolRequested
 from cmdc_gateway.protocol.history import TokenUsage
 from cmdc_gateway.providers.provider import ModelError, ModelRequest, Price
-from cmdc_gateway.providers.retry import Retrying
+from cmdc_gateway.providers.retry import RetryingProvider
 from cmdc_gateway.testing.providers import until_failure
 
 REQUEST = ModelRequest("some:model", ())
@@ -57,7 +57,7 @@ FINISHED = ModelFinished(TokenUsage(5, 6), 0.5)
 async def test_a_failure_that_passes_is_not_seen() -> None:
     slept, model = Slept(), Playing([busy()], [busy()], [TextArrived("hi"), FINISHED])
 
-    signals = [signal async for signal in Retrying(model, sleep=slept).stream(REQUEST)]
+    signals = [signal async for signal in RetryingProvider(model, sleep=slept).stream(REQUEST)]
 
     assert signals == [TextArrived("hi"), FINISHED]
     assert (slept, model.asked, model.closed) == ([0.5, 1.0], 3, 3)
@@ -67,7 +67,7 @@ async def test_after_two_more_tries_it_fails() -> None:
     slept, model = Slept(), Playing([busy()], [busy()], [ModelError("still busy", transient=True)])
 
     with pytest.raises(ModelError, match="still busy"):
-        _ = [signal async for signal in Retrying(model, sleep=slept).stream(REQUEST)]
+        _ = [signal async for signal in RetryingProvider(model, sleep=slept).stream(REQUEST)]
 
     assert slept == [0.5, 1.0]
 
@@ -76,7 +76,7 @@ async def test_a_failure_that_does_not_pass_is_told_at_once() -> None:
     slept, model = Slept(), Playing([ModelError("no such model")])
 
     with pytest.raises(ModelError, match="no such model"):
-        _ = [signal async for signal in Retrying(model, sleep=slept).stream(REQUEST)]
+        _ = [signal async for signal in RetryingProvider(model, sleep=slept).stream(REQUEST)]
 
     assert (slept, model.asked) == ([], 1)
 
@@ -85,7 +85,7 @@ async def test_a_failure_that_does_not_pass_is_told_at_once() -> None:
 async def test_once_something_was_shown_nothing_is_tried_again(shown: ModelSignal) -> None:
     slept, model = Slept(), Playing([shown, busy(usage=TokenUsage(1, 1))])
 
-    signals, failure = await until_failure(Retrying(model, sleep=slept), REQUEST)
+    signals, failure = await until_failure(RetryingProvider(model, sleep=slept), REQUEST)
 
     assert (signals, slept) == ([shown], [])
     assert not failure.transient
@@ -95,7 +95,7 @@ async def test_once_something_was_shown_nothing_is_tried_again(shown: ModelSigna
 async def test_a_sign_of_life_is_not_shown() -> None:
     model = Playing([TextArrived(""), ThoughtArrived(""), busy()], [TextArrived("hi"), FINISHED])
 
-    signals = [signal async for signal in Retrying(model, sleep=Slept()).stream(REQUEST)]
+    signals = [signal async for signal in RetryingProvider(model, sleep=Slept()).stream(REQUEST)]
 
     assert signals == [TextArrived("hi"), FINISHED]
 
@@ -104,7 +104,7 @@ async def test_a_sign_of_life_is_not_shown() -> None:
 async def test_the_provider_may_ask_to_wait_up_to_a_limit(asked: float | None, waited: float) -> None:
     slept, model = Slept(), Playing([busy(after=asked)], [FINISHED])
 
-    _ = [signal async for signal in Retrying(model, sleep=slept).stream(REQUEST)]
+    _ = [signal async for signal in RetryingProvider(model, sleep=slept).stream(REQUEST)]
 
     assert slept == [waited]
 
@@ -112,7 +112,7 @@ async def test_the_provider_may_ask_to_wait_up_to_a_limit(asked: float | None, w
 async def test_what_failed_tries_used_is_counted_once() -> None:
     model = Playing([busy(usage=TokenUsage(10, 1), cost=0.25)], [busy(usage=TokenUsage(20, 2))], [FINISHED])
 
-    [finished] = [signal async for signal in Retrying(model, sleep=Slept()).stream(REQUEST)]
+    [finished] = [signal async for signal in RetryingProvider(model, sleep=Slept()).stream(REQUEST)]
 
     assert finished == ModelFinished(TokenUsage(35, 9), 0.75)
 
@@ -121,14 +121,14 @@ async def test_what_failed_tries_used_is_counted_when_all_fail() -> None:
     model = Playing(*([busy(usage=TokenUsage(1, 2), cost=0.5)] for _ in range(3)))
 
     with pytest.raises(ModelError) as raised:
-        _ = [signal async for signal in Retrying(model, sleep=Slept()).stream(REQUEST)]
+        _ = [signal async for signal in RetryingProvider(model, sleep=Slept()).stream(REQUEST)]
 
     assert (raised.value.usage, raised.value.cost_usd) == (TokenUsage(3, 6), 1.5)
 
 
 async def test_an_answer_without_a_finish_is_cut_off() -> None:
     with pytest.raises(ModelError, match="cut off"):
-        _ = [signal async for signal in Retrying(Playing([TextArrived("a")]), delays=()).stream(REQUEST)]
+        _ = [signal async for signal in RetryingProvider(Playing([TextArrived("a")]), delays=()).stream(REQUEST)]
 
 
 async def test_a_model_that_falls_silent_is_given_up() -> None:
@@ -143,7 +143,7 @@ async def test_a_model_that_falls_silent_is_given_up() -> None:
 
     model = Silent()
     with pytest.raises(ModelError, match=r"the model sent nothing for 0\.05 s") as raised:
-        _ = [signal async for signal in Retrying(model, stall_seconds=0.05).stream(REQUEST)]
+        _ = [signal async for signal in RetryingProvider(model, stall_seconds=0.05).stream(REQUEST)]
 
     assert not raised.value.transient
     assert model.closed == 1
@@ -157,14 +157,14 @@ async def test_a_model_that_never_begins_is_asked_again() -> None:
                 await asyncio.Event().wait()
             yield FINISHED
 
-    signals = [s async for s in Retrying(Late(), sleep=Slept(), stall_seconds=0.05).stream(REQUEST)]
+    signals = [s async for s in RetryingProvider(Late(), sleep=Slept(), stall_seconds=0.05).stream(REQUEST)]
 
     assert signals == [FINISHED]
 
 
 async def test_a_reader_that_leaves_closes_the_call() -> None:
     model = Playing([TextArrived("one"), TextArrived("two"), FINISHED])
-    signals = Retrying(model).stream(REQUEST)
+    signals = RetryingProvider(model).stream(REQUEST)
 
     first = await anext(signals)
     await signals.aclose()
@@ -187,7 +187,7 @@ async def test_an_iterator_that_cannot_be_closed_will_do() -> None:
         def stream(self, request: ModelRequest) -> AsyncIterator[ModelSignal]:  # type: ignore[override]
             return Plain()
 
-    assert [s async for s in Retrying(Provider()).stream(REQUEST)] == [TextArrived("a"), FINISHED]
+    assert [s async for s in RetryingProvider(Provider()).stream(REQUEST)] == [TextArrived("a"), FINISHED]
 
 
 async def test_a_provider_that_fails_before_there_is_an_iterator_is_asked_again() -> None:
@@ -200,13 +200,13 @@ async def test_a_provider_that_fails_before_there_is_an_iterator_is_asked_again(
 
     provider = Plain([], [TextArrived("hi"), ModelFinished(TokenUsage(2, 2))])
 
-    signals = [signal async for signal in Retrying(provider, sleep=Slept()).stream(REQUEST)]
+    signals = [signal async for signal in RetryingProvider(provider, sleep=Slept()).stream(REQUEST)]
 
     assert signals == [TextArrived("hi"), ModelFinished(TokenUsage(3, 3))]
 
 
 async def test_price_and_preparation_are_the_providers() -> None:
     model = Playing()
-    await Retrying(model).prepare()
+    await RetryingProvider(model).prepare()
 
-    assert (model.prepared, Retrying(model).price("x")) == (True, Price(1.0, 2.0))
+    assert (model.prepared, RetryingProvider(model).price("x")) == (True, Price(1.0, 2.0))

@@ -11,9 +11,9 @@ import pytest
 from cmdc_gateway.kernel.signals import ModelFinished, ModelSignal, TextArrived
 from cmdc_gateway.protocol.history import assistant, system, user
 from cmdc_gateway.protocol.strict import parse_object
-from cmdc_gateway.providers.catalog import Catalog
 from cmdc_gateway.providers.hosted import target_from_config
 from cmdc_gateway.providers.provider import ModelError, ModelProvider, ModelRequest
+from cmdc_gateway.providers.registry import ModelRegistry
 
 pytestmark = [pytest.mark.real_model, pytest.mark.filterwarnings("ignore::DeprecationWarning:litellm")]
 
@@ -42,7 +42,7 @@ def api_base() -> Iterator[str]:
 @pytest.fixture
 async def model(api_base: str) -> AsyncIterator[ModelProvider]:
     target = target_from_config("local:small", model=_example().MODEL, api_base=api_base, api_key_env=None, environ={})
-    catalog = Catalog(aliases={"local:small": target}, environ={})
+    catalog = ModelRegistry(aliases={"local:small": target}, environ={})
     yield catalog.find("local:small")
     await catalog.close()
 

@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from cmdc_gateway.kernel.ledger import Amount
+from cmdc_gateway.kernel.budget import Spend
 from cmdc_gateway.protocol.frames import LoggedEvent
 from cmdc_gateway.protocol.history import TokenUsage, user
-from cmdc_gateway.sessions.draft import Draft
+from cmdc_gateway.sessions.unit_of_work import UnitOfWork
 from cmdc_gateway.store.store import (
     AddUsage,
     AppendEvents,
@@ -32,14 +32,14 @@ APPROVAL = ApprovalRow("apr_1", "r1", "c1", "shell", b"{}", "", "", 0, None)
 QUESTION = QuestionRow("ask_1", "r1", "c2", "Why?", None)
 
 
-def draft() -> Draft:
-    return Draft(ROW, last_seq=4, now=9, day=DAY)
+def draft() -> UnitOfWork:
+    return UnitOfWork(ROW, last_seq=4, now=9, day=DAY)
 
 
 def test_a_draft_of_nothing_writes_nothing() -> None:
     made = draft()
     made.append([])
-    made.count("key_1", TokenUsage(), 0.0)
+    made.add_usage("key_1", TokenUsage(), 0.0)
 
     assert made.writes(ROW) == []
     assert (made.last_seq, made.spent) == (4, [])
@@ -100,8 +100,8 @@ def test_what_is_used_is_counted_for_the_session_and_for_who_pays() -> None:
     made = draft()
 
     made.count_prompt("key_1")
-    made.count("key_1", TokenUsage(7, 3), 0.25)
-    made.count("key_2", TokenUsage(), 0.5)
+    made.add_usage("key_1", TokenUsage(7, 3), 0.25)
+    made.add_usage("key_2", TokenUsage(), 0.5)
 
     row = replace(ROW, prompts=1, usage=TokenUsage(7, 3), cost_usd=0.75)
     assert made.row == row
@@ -111,4 +111,4 @@ def test_what_is_used_is_counted_for_the_session_and_for_who_pays() -> None:
         AddUsage(UsageRow("acme", "key_1", DAY, usage=TokenUsage(7, 3), cost_usd=0.25)),
         AddUsage(UsageRow("acme", "key_2", DAY, cost_usd=0.5)),
     ]
-    assert made.spent == [("key_1", Amount(10, 0.25)), ("key_2", Amount(0, 0.5))]
+    assert made.spent == [("key_1", Spend(10, 0.25)), ("key_2", Spend(0, 0.5))]

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 from cmdc_gateway.store.memory import MemoryStore
-from cmdc_gateway.store.store import Fence, SessionKey, StoreDown
-from cmdc_gateway.testing.conversations import Conversation
-from cmdc_gateway.testing.faults import faulty
-from cmdc_gateway.testing.gateways import serving
-from cmdc_gateway.testing.watching import until, until_available
+from cmdc_gateway.store.store import Lease, SessionKey, StoreUnavailable
+from cmdc_testkit.conversations import Conversation
+from cmdc_testkit.faults import faulty
+from cmdc_testkit.gateways import serving
+from cmdc_testkit.watching import until, until_available
 
 
 class SlowStore(MemoryStore):
@@ -26,10 +26,10 @@ class SlowStore(MemoryStore):
         self.asked = asyncio.Event()
         self.may = asyncio.Event()
 
-    async def claim(self, key: SessionKey, owner: str, now: int) -> Fence:
+    async def acquire(self, key: SessionKey, owner: str, now: int) -> Lease:
         self.asked.set()
         await self.may.wait()
-        return await super().claim(key, owner, now)
+        return await super().acquire(key, owner, now)
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ async def test_a_prompt_that_is_refused_when_nobody_waits_any_longer(tmp_path: P
         await faults.waiting.wait()
         await forgotten(task)
         del task
-        faults.refuse = lambda _: StoreDown("no")
+        faults.refuse = lambda _: StoreUnavailable("no")
         faults.open.set()
         await until(lambda: faults.refused > 0)
         faults.refuse = lambda _: None

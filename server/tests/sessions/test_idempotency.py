@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from cmdc_gateway.errors import IdempotencyInProgress, IdempotencyMismatch, QueueFull
 from cmdc_gateway.protocol.sessions import AbortTaken
-from cmdc_gateway.sessions.commands import Remember, Reply
-from cmdc_gateway.sessions.idempotency import KEPT_MS, Given, Idempotency
+from cmdc_gateway.sessions.command import IdempotencyRecord, Reply
+from cmdc_gateway.sessions.idempotency import KEPT_MS, Idempotency, StoredResponse
 from cmdc_gateway.store.memory import MemoryStore
 
 BODY = {"text": "hi", "n": 1}
-Act = Callable[[Remember | None], Awaitable[Reply]]
+Act = Callable[[IdempotencyRecord | None], Awaitable[Reply]]
 
 
 class Desk:
@@ -27,7 +27,7 @@ class Desk:
     def restart(self) -> None:
         self.idempotency = Idempotency(self.store, lambda: self.now)
 
-    async def act(self, remember: Remember | None) -> Reply:
+    async def act(self, remember: IdempotencyRecord | None) -> Reply:
         self.effects += 1
         reply = Reply(AbortTaken(ok=self.effects == 1), 202)
         if remember is not None:
@@ -42,8 +42,8 @@ class Desk:
         tenant: str = "acme",
         route: str = "prompt s1",
         act: Act | None = None,
-    ) -> Given:
-        return await self.idempotency.once(tenant, route, key, BODY if body is None else body, act or self.act)
+    ) -> StoredResponse:
+        return await self.idempotency.execute(tenant, route, key, BODY if body is None else body, act or self.act)
 
 
 @pytest.fixture
@@ -51,8 +51,8 @@ def desk() -> Desk:
     return Desk()
 
 
-FIRST = Given(202, b'{"ok":true}')
-AGAIN = Given(202, b'{"ok":true}', replayed=True)
+FIRST = StoredResponse(202, b'{"ok":true}')
+AGAIN = StoredResponse(202, b'{"ok":true}', replayed=True)
 
 
 async def test_the_same_request_gets_the_stored_answer_and_has_no_second_effect(desk: Desk) -> None:
@@ -86,7 +86,7 @@ async def test_without_a_key_every_request_is_one(desk: Desk) -> None:
     await desk.ask(None)
     given = await desk.ask(None)
 
-    assert given == Given(202, b'{"ok":false}')
+    assert given == StoredResponse(202, b'{"ok":false}')
     assert desk.effects == 2
 
 
@@ -120,7 +120,7 @@ async def test_a_key_that_is_a_day_old_can_be_used_for_something_else(desk: Desk
 async def test_while_the_first_runs_the_same_request_is_told_so_and_another_is_refused(desk: Desk) -> None:
     running, done = asyncio.Event(), asyncio.Event()
 
-    async def slowly(remember: Remember | None) -> Reply:
+    async def slowly(remember: IdempotencyRecord | None) -> Reply:
         running.set()
         await done.wait()
         return await desk.act(remember)
@@ -151,7 +151,7 @@ async def test_of_many_at_once_one_acts(desk: Desk) -> None:
 async def test_a_refusal_is_not_kept(desk: Desk) -> None:
     """It had no effect, so a retry is a new try."""
 
-    async def refuse(remember: Remember | None) -> Reply:
+    async def refuse(remember: IdempotencyRecord | None) -> Reply:
         raise QueueFull(100)
 
     with pytest.raises(QueueFull):
@@ -163,7 +163,7 @@ async def test_a_refusal_is_not_kept(desk: Desk) -> None:
 async def test_a_request_whose_client_went_away_can_be_tried_again(desk: Desk) -> None:
     forever = asyncio.Event()
 
-    async def hang(remember: Remember | None) -> Reply:
+    async def hang(remember: IdempotencyRecord | None) -> Reply:
         await forever.wait()
         raise AssertionError
 

@@ -2,17 +2,17 @@
 
 import asyncio
 
-from cmdc_gateway.sessions.trail import Trail
+from cmdc_gateway.sessions.audit import AuditLog
 from cmdc_gateway.store.memory import MemoryStore
-from cmdc_gateway.testing.faults import faulty
-from cmdc_gateway.testing.watching import until
+from cmdc_testkit.faults import faulty
+from cmdc_testkit.watching import until
 
 
 async def test_a_note_whose_commit_is_under_way_at_the_end_is_kept_once() -> None:
     store, faults = faulty(MemoryStore())
-    trail = Trail(store, lambda: 0)
+    trail = AuditLog(store, lambda: 0)
     faults.open.clear()
-    trail.note("key_added")
+    trail.record("key_added")
     await faults.waiting.wait()
 
     closing = asyncio.create_task(trail.close())
@@ -20,30 +20,30 @@ async def test_a_note_whose_commit_is_under_way_at_the_end_is_kept_once() -> Non
     faults.open.set()
     await closing
 
-    assert [row.action for _, row in await store.trail(0, 10)] == ["key_added"]
+    assert [row.action for _, row in await store.audit(0, 10)] == ["key_added"]
 
 
 async def test_a_note_that_waits_for_the_store_is_written_at_the_end() -> None:
     store, faults = faulty(MemoryStore())
-    trail = Trail(store, lambda: 0)
+    trail = AuditLog(store, lambda: 0)
     faults.down = True
-    trail.note("key_added")
+    trail.record("key_added")
     await until(lambda: faults.refused > 0)
     faults.down = False
 
     await trail.close()
 
-    assert [row.action for _, row in await store.trail(0, 10)] == ["key_added"]
+    assert [row.action for _, row in await store.audit(0, 10)] == ["key_added"]
 
 
 async def test_an_end_does_not_wait_for_a_store_that_stays_down() -> None:
     store, faults = faulty(MemoryStore())
-    trail = Trail(store, lambda: 0)
+    trail = AuditLog(store, lambda: 0)
     faults.down = True
-    trail.note("key_added")
+    trail.record("key_added")
 
     async with asyncio.timeout(15):
         await trail.close()
 
     faults.down = False
-    assert await store.trail(0, 10) == []
+    assert await store.audit(0, 10) == []

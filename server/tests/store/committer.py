@@ -30,11 +30,11 @@ def event(seq: int) -> LoggedEvent:
 
 
 async def write(store: SqliteStore, number: int) -> None:
-    edges = await store.edges(key(number))
+    edges = await store.log_bounds(key(number))
     if edges is None:
         await store.commit([CreateSession(SessionRow(key(number), "e", 1, b"{}"))])
     last_seq = edges[2] if edges else 0
-    fence = await store.claim(key(number), "committer", now=0)
+    fence = await store.acquire(key(number), "committer", now=0)
     while True:
         if last_seq % 3 == 0:
             last_seq += 1

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cmdc_gateway.protocol.frames import LoggedEvent
 from cmdc_gateway.store.sqlite import SqliteStore
-from cmdc_gateway.store.store import AppendEvents, CreateSession, SessionKey, SessionRow, StoreDown
+from cmdc_gateway.store.store import AppendEvents, CreateSession, SessionKey, SessionRow, StoreUnavailable
 
 KEY = SessionKey("acme", "s1")
 
@@ -25,7 +25,7 @@ async def main() -> None:
     store = SqliteStore(Path(sys.argv[1]))
     await store.open()
     await store.commit([CreateSession(SessionRow(KEY, "e", 1, b"{}"))])
-    fence = await store.claim(KEY, "one", now=0)
+    fence = await store.acquire(KEY, "one", now=0)
 
     limit_file_size(200_000)
     committed = 0
@@ -33,19 +33,19 @@ async def main() -> None:
         while committed < 1000:
             await store.commit([append(committed + 1)], fence)
             committed += 1
-    except StoreDown as down:
+    except StoreUnavailable as down:
         sys.stdout.write(f"{down}\n")
     for refused in await asyncio.gather(
         *(store.commit([append(committed + n)], fence) for n in (1, 2, 3)), return_exceptions=True
     ):
-        assert isinstance(refused, StoreDown), refused
-    assert await store.edges(KEY) == ("e", 1, committed)
+        assert isinstance(refused, StoreUnavailable), refused
+    assert await store.log_bounds(KEY) == ("e", 1, committed)
     assert [event.seq for event in await store.events(KEY, 0, 2000, 1 << 30)] == list(range(1, committed + 1))
 
     limit_file_size(resource.RLIM_INFINITY)
     await store.ping()
     await store.commit([append(committed + 1)], fence)
-    assert await store.edges(KEY) == ("e", 1, committed + 1)
+    assert await store.log_bounds(KEY) == ("e", 1, committed + 1)
     await store.close()
     sys.stdout.write(f"recovered after {committed}\n")
 

@@ -19,13 +19,13 @@ from cmdc_gateway.store.store import (
     AppendEvents,
     CreateSession,
     DeleteSession,
-    Fence,
-    FenceLost,
+    Lease,
+    LeaseLost,
     PutSession,
+    SessionAlreadyExists,
     SessionKey,
     SessionRow,
-    SessionTaken,
-    StoreDown,
+    StoreUnavailable,
     TrimEvents,
 )
 
@@ -73,7 +73,7 @@ class Call:
     """One call of the store, and what it says."""
 
     kind: str
-    fence: Fence
+    fence: Lease
     epoch: str
     events: tuple[LoggedEvent, ...]
     before: int = 0
@@ -94,7 +94,7 @@ class Call:
             case "refused":
                 return store.commit([append, CreateSession(row(self.key, "never"))], self.fence)
             case "claim":
-                return store.claim(self.key, "me", 0)
+                return store.acquire(self.key, "me", 0)
             case "release":
                 return store.release(self.fence)
             case "trim":
@@ -116,7 +116,7 @@ class World:
         self.store = store
         self.chance = chance
         self.logs: dict[SessionKey, Log] = {}
-        self.fences: dict[SessionKey, list[Fence]] = {key: [Fence(key, 0)] for key in KEYS}
+        self.fences: dict[SessionKey, list[Lease]] = {key: [Lease(key, 0)] for key in KEYS}
         self.epochs = count(1)
 
     def calls(self) -> list[Call]:
@@ -144,13 +144,13 @@ class World:
         if call.kind == "claim":
             return None if known else KeyError
         if call.kind == "create":
-            return SessionTaken if known else self._created(call)
+            return SessionAlreadyExists if known else self._created(call)
         if call.kind == "release":
             if held and known:
                 known.token = None
             return None
         if known is None or not (held or call.kind in ("unfenced", "renew")):
-            return FenceLost
+            return LeaseLost
         if call.kind == "delete":
             del self.logs[call.key]
         elif call.kind == "trim":
@@ -160,7 +160,7 @@ class World:
         elif list(call.events) != list(log(known.epoch, len(known.events) + 1, len(call.events))):
             return ValueError
         elif call.kind == "refused":
-            return SessionTaken
+            return SessionAlreadyExists
         else:
             known.events += call.events
         return None
@@ -178,11 +178,11 @@ class World:
         outcomes = await asyncio.gather(*(call.of(self.store) for call in calls), return_exceptions=True)
         await reading
         for call, outcome in zip(calls, outcomes, strict=True):
-            if isinstance(outcome, StoreDown):
+            if isinstance(outcome, StoreUnavailable):
                 continue
             expected = self.expected(call)
             assert (type(outcome) if isinstance(outcome, Exception) else None) is expected, (call, outcome, before)
-            if isinstance(outcome, Fence):
+            if isinstance(outcome, Lease):
                 self.logs[call.key].token = outcome.token
                 self.fences[call.key].append(outcome)
 
@@ -202,7 +202,7 @@ class World:
             wanted = [event for event in known.events if event.seq > max(after, known.trimmed)] if known else []
             assert await self.store.events(key, after, limit) == wanted[:limit]
             edges = (known.epoch, known.trimmed + 1, len(known.events)) if known else None
-            assert await self.store.edges(key) == edges
+            assert await self.store.log_bounds(key) == edges
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -212,10 +212,10 @@ async def test_whatever_is_called_at_once_the_logs_are_what_they_are_to_be(
     """EVT-7, EVT-8, DUR-1, DUR-5."""
 
     def broken(connection: WritingConnection) -> None:
-        connection.journal.settle(connection, KEYS[0])
+        connection.journal.flush(connection, KEYS[0])
         raise sqlite3.OperationalError("disk I/O error")
 
-    monkeypatch.setattr(writing, "pulse", broken)
+    monkeypatch.setattr(writing, "check_health", broken)
     monkeypatch.setattr(journal, "MAX_ROWS", 5)
     monkeypatch.setattr(journal, "_LOGS_AT_ONCE", 2)
     monkeypatch.setattr(packing, "MAX_EVENTS", 4)

@@ -18,14 +18,14 @@ from cmdc_gateway.store.store import (
     AppendMessages,
     CreateSession,
     DeleteSession,
-    FenceLost,
+    LeaseLost,
     PutQuestion,
     PutTool,
     QuestionRow,
     SessionKey,
     SessionRow,
-    StoreDown,
     StoredStateDamaged,
+    StoreUnavailable,
     ToolRow,
     UsageRow,
 )
@@ -49,7 +49,7 @@ def execute(path: Path, statement: str) -> int:
 
 async def refusal(path: Path) -> str:
     """The sentence with which the store refuses to open this file."""
-    with pytest.raises(StoreDown) as refused:
+    with pytest.raises(StoreUnavailable) as refused:
         await SqliteStore(path).open()
     return str(refused.value)
 
@@ -92,15 +92,15 @@ async def test_a_fence_ends_with_its_process(path: Path) -> None:
     store = SqliteStore(path)
     await store.open()
     await store.commit([CreateSession(ROW)])
-    await store.beat("one", until=100)
-    fence = await store.claim(KEY, "one", now=0)
+    await store.renew("one", until=100)
+    fence = await store.acquire(KEY, "one", now=0)
     await store.close()
 
     await store.open()
 
-    with pytest.raises(FenceLost):
+    with pytest.raises(LeaseLost):
         await store.commit([], fence)
-    await store.claim(KEY, "two", now=0)
+    await store.acquire(KEY, "two", now=0)
     await store.close()
 
 
@@ -118,12 +118,12 @@ async def test_what_was_deleted_is_not_in_the_file_any_more(path: Path) -> None:
 async def test_a_store_that_is_not_open_is_down(path: Path) -> None:
     store = SqliteStore(path)
     for _ in range(2):
-        with pytest.raises(StoreDown, match="is not open"):
+        with pytest.raises(StoreUnavailable, match="is not open"):
             await store.ping()
-        with pytest.raises(StoreDown, match="is not open"):
+        with pytest.raises(StoreUnavailable, match="is not open"):
             await store.session(KEY)
-        with pytest.raises(StoreDown, match="is not open"):
-            await store.beat("one", 1)
+        with pytest.raises(StoreUnavailable, match="is not open"):
+            await store.renew("one", 1)
         await store.open()
         await store.open()
         await store.ping()
@@ -253,7 +253,7 @@ async def swept(path: Path) -> None:
 
 async def fill(store: SqliteStore, events: int) -> None:
     await store.commit([CreateSession(ROW), AppendMessages(KEY, (user("Hello"),) * 1200)])
-    await store.claim(KEY, "one", now=0)
+    await store.acquire(KEY, "one", now=0)
     for start in range(1, events, 10_000):
         log = (LoggedEvent("e", seq, "message_delta", seq, b"x" * 100) for seq in range(start, start + 10_000))
         await store.commit([AppendEvents(KEY, tuple(log))])

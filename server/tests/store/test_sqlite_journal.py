@@ -17,11 +17,11 @@ from cmdc_gateway.store.store import (
     AppendEvents,
     CreateSession,
     DeleteSession,
-    Fence,
+    Lease,
     PutSession,
     SessionKey,
     SessionRow,
-    StoreDown,
+    StoreUnavailable,
     TrimEvents,
 )
 
@@ -39,7 +39,7 @@ def log(first: int, last: int, epoch: str = "e") -> tuple[LoggedEvent, ...]:
     )
 
 
-async def say(store: SqliteStore, fence: Fence, first: int, last: int) -> None:
+async def say(store: SqliteStore, fence: Lease, first: int, last: int) -> None:
     """Add to a log, and change nothing else."""
     await store.commit([AppendEvents(fence.key, log(first, last))], fence)
 
@@ -65,8 +65,8 @@ async def store(path: Path) -> AsyncIterator[SqliteStore]:
 
 
 @pytest_asyncio.fixture
-async def fences(store: SqliteStore) -> list[Fence]:
-    return [await store.claim(key, "me", 0) for key in KEYS]
+async def fences(store: SqliteStore) -> list[Lease]:
+    return [await store.acquire(key, "me", 0) for key in KEYS]
 
 
 async def killed(path: Path) -> SqliteStore:
@@ -81,7 +81,7 @@ async def killed(path: Path) -> SqliteStore:
 
 
 async def test_what_is_only_in_the_journal_is_read_like_everything_else(
-    path: Path, store: SqliteStore, fences: list[Fence]
+    path: Path, store: SqliteStore, fences: list[Lease]
 ) -> None:
     """EVT-8."""
     for seq in range(1, 21):
@@ -91,14 +91,14 @@ async def test_what_is_only_in_the_journal_is_read_like_everything_else(
     assert await store.events(KEY, 0, 100) == list(log(1, 20))
     assert await store.events(KEY, 5, 3) == list(log(6, 8))
     assert len(await store.events(KEY, 0, 100, max_bytes=30)) == 2
-    assert await store.edges(KEY) == ("e", 1, 20)
+    assert await store.log_bounds(KEY) == ("e", 1, 20)
     loaded = await store.load(KEY)
     assert loaded
     assert (loaded.first_seq, loaded.last_seq) == (1, 20)
 
 
 async def test_it_is_moved_as_soon_as_something_else_happens_to_the_session(
-    path: Path, store: SqliteStore, fences: list[Fence]
+    path: Path, store: SqliteStore, fences: list[Lease]
 ) -> None:
     await asyncio.gather(say(store, fences[0], 1, 5), say(store, fences[1], 1, 5))
 
@@ -112,7 +112,7 @@ async def test_it_is_moved_as_soon_as_something_else_happens_to_the_session(
         assert connection.execute("SELECT session, seq, count FROM events").fetchall() == [(1, 5, 5), (1, 7, 2)]
 
 
-async def test_what_is_in_the_journal_survives_kill_9(path: Path, store: SqliteStore, fences: list[Fence]) -> None:
+async def test_what_is_in_the_journal_survives_kill_9(path: Path, store: SqliteStore, fences: list[Lease]) -> None:
     """DUR-1."""
     await asyncio.gather(*(say(store, fence, 1, 30) for fence in fences))
     await store.commit([PutSession(row(OTHER)), AppendEvents(OTHER, log(31, 31))], fences[1])
@@ -125,8 +125,8 @@ async def test_what_is_in_the_journal_survives_kill_9(path: Path, store: SqliteS
     assert await again.events(OTHER, 0, 100) == list(log(1, 31))
     assert await again.events(KEYS[2], 0, 100) == list(log(11, 30))
     assert await again.events(KEYS[3], 0, 100) == []
-    assert await again.edges(KEY) == ("e", 1, 30)
-    fence = await again.claim(KEY, "other", 0)
+    assert await again.log_bounds(KEY) == ("e", 1, 30)
+    fence = await again.acquire(KEY, "other", 0)
     await say(again, fence, 31, 31)
     assert await again.events(KEY, 28, 100) == list(log(29, 31))
     await again.close()
@@ -137,30 +137,30 @@ async def test_what_is_in_the_journal_survives_kill_9(path: Path, store: SqliteS
 
 
 async def test_a_transaction_that_fails_takes_only_its_own_events_with_it(
-    store: SqliteStore, fences: list[Fence], monkeypatch: pytest.MonkeyPatch
+    store: SqliteStore, fences: list[Lease], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """DUR-5."""
     await say(store, fences[0], 1, 3)
 
-    def fail(self: journal.Journal, connection: WritingConnection, key: SessionKey) -> None:
+    def fail(self: journal.AppendJournal, connection: WritingConnection, key: SessionKey) -> None:
         settle(self, connection, key)
         raise sqlite3.OperationalError("disk I/O error")
 
-    settle = journal.Journal.settle
+    settle = journal.AppendJournal.flush
     with monkeypatch.context() as patched:
-        patched.setattr(journal.Journal, "settle", fail)
+        patched.setattr(journal.AppendJournal, "flush", fail)
         outcomes = await asyncio.gather(
             say(store, fences[0], 4, 4), store.commit([PutSession(row(KEY))], fences[0]), return_exceptions=True
         )
         assert await store.events(KEY, 0, 100) == list(log(1, 3))
 
-    assert [type(outcome) for outcome in outcomes] == [StoreDown, StoreDown]
-    assert await store.edges(KEY) == ("e", 1, 3)
+    assert [type(outcome) for outcome in outcomes] == [StoreUnavailable, StoreUnavailable]
+    assert await store.log_bounds(KEY) == ("e", 1, 3)
     await say(store, fences[0], 4, 4)
     assert await store.events(KEY, 0, 100) == list(log(1, 4))
 
 
-async def test_a_job_that_is_refused_leaves_what_was_in_the_journal(store: SqliteStore, fences: list[Fence]) -> None:
+async def test_a_job_that_is_refused_leaves_what_was_in_the_journal(store: SqliteStore, fences: list[Lease]) -> None:
     await say(store, fences[0], 1, 3)
 
     outcomes = await asyncio.gather(
@@ -176,7 +176,7 @@ async def test_a_job_that_is_refused_leaves_what_was_in_the_journal(store: Sqlit
     assert await store.events(KEY, 0, 100) == list(log(1, 6))
 
 
-async def test_a_refused_job_undoes_nothing_of_the_jobs_before_it(store: SqliteStore, fences: list[Fence]) -> None:
+async def test_a_refused_job_undoes_nothing_of_the_jobs_before_it(store: SqliteStore, fences: list[Lease]) -> None:
     await say(store, fences[0], 1, 3)
 
     outcomes = await asyncio.gather(
@@ -193,7 +193,7 @@ async def test_a_refused_job_undoes_nothing_of_the_jobs_before_it(store: SqliteS
 
 
 async def test_the_text_of_a_deleted_session_does_not_stay_in_the_journal(
-    path: Path, store: SqliteStore, fences: list[Fence]
+    path: Path, store: SqliteStore, fences: list[Lease]
 ) -> None:
     await say(store, fences[0], 1, 1)
     await say(store, fences[1], 1, 1)
@@ -208,7 +208,7 @@ async def test_the_text_of_a_deleted_session_does_not_stay_in_the_journal(
     assert await store.events(KEY, 0, 10) == []
 
 
-async def test_an_idle_store_has_an_empty_journal(path: Path, store: SqliteStore, fences: list[Fence]) -> None:
+async def test_an_idle_store_has_an_empty_journal(path: Path, store: SqliteStore, fences: list[Lease]) -> None:
     await say(store, fences[0], 1, 5)
 
     async with asyncio.timeout(30):
@@ -221,14 +221,14 @@ async def test_an_idle_store_has_an_empty_journal(path: Path, store: SqliteStore
 
 
 async def test_the_journal_is_bounded_and_readers_miss_nothing_while_it_is_moved(
-    path: Path, store: SqliteStore, fences: list[Fence], monkeypatch: pytest.MonkeyPatch
+    path: Path, store: SqliteStore, fences: list[Lease], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """EVT-8."""
     monkeypatch.setattr(journal, "MAX_ROWS", 3)
     monkeypatch.setattr(journal, "_LOGS_AT_ONCE", 2)
     said = dict.fromkeys(KEYS, 0)
 
-    async def talk(fence: Fence) -> None:
+    async def talk(fence: Lease) -> None:
         for seq in range(1, 301):
             await say(store, fence, seq, seq)
             said[fence.key] = seq
@@ -240,7 +240,7 @@ async def test_the_journal_is_bounded_and_readers_miss_nothing_while_it_is_moved
             found = await store.events(key, after, 1000)
             assert [event.seq for event in found] == list(range(after + 1, after + 1 + len(found)))
             assert found[-1].seq >= known if found else known == after
-            edges = await store.edges(key)
+            edges = await store.log_bounds(key)
             assert edges
             assert edges[2] >= known
 
@@ -265,17 +265,17 @@ async def test_a_file_from_before_there_was_a_journal_goes_on(path: Path, monkey
         )
     store = SqliteStore(path)
     await store.open()
-    fence = await store.claim(KEY, "me", 0)
+    fence = await store.acquire(KEY, "me", 0)
 
     await say(store, fence, 6, 7)
     await store.release(fence)
 
     assert await store.events(KEY, 0, 10) == list(log(1, 7))
-    assert await store.edges(KEY) == ("e", 1, 7)
+    assert await store.log_bounds(KEY) == ("e", 1, 7)
     await store.close()
 
 
-async def test_events_are_packed_within_bounds(path: Path, store: SqliteStore, fences: list[Fence]) -> None:
+async def test_events_are_packed_within_bounds(path: Path, store: SqliteStore, fences: list[Lease]) -> None:
     events = log(1, 2 * packing.MAX_EVENTS + 1)
     large = tuple(
         LoggedEvent("e", seq, "message_delta", seq, b"x" * (packing.MAX_BYTES // 2 + 1))
@@ -293,7 +293,7 @@ async def test_events_are_packed_within_bounds(path: Path, store: SqliteStore, f
 
 
 async def test_a_connection_that_is_lost_forgets_nothing_that_was_committed(
-    store: SqliteStore, fences: list[Fence], monkeypatch: pytest.MonkeyPatch
+    store: SqliteStore, fences: list[Lease], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """DUR-5: what the file says counts, when a new connection is made; fences stay what they were."""
     await say(store, fences[0], 1, 3)
@@ -302,8 +302,8 @@ async def test_a_connection_that_is_lost_forgets_nothing_that_was_committed(
         raise sqlite3.OperationalError("disk I/O error")
 
     with monkeypatch.context() as patched:
-        patched.setattr(writing, "pulse", broken)
-        with pytest.raises(StoreDown):
+        patched.setattr(writing, "check_health", broken)
+        with pytest.raises(StoreUnavailable):
             await store.ping()
 
     assert await store.events(KEY, 0, 100) == list(log(1, 3))
@@ -314,7 +314,7 @@ async def test_a_connection_that_is_lost_forgets_nothing_that_was_committed(
 
 
 async def test_a_journal_that_cannot_be_moved_keeps_nobody_from_writing(
-    path: Path, store: SqliteStore, fences: list[Fence], monkeypatch: pytest.MonkeyPatch
+    path: Path, store: SqliteStore, fences: list[Lease], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """DUR-5: a disk that has room for little may still take little."""
     failed = threading.Event()
@@ -324,7 +324,7 @@ async def test_a_journal_that_cannot_be_moved_keeps_nobody_from_writing(
         raise sqlite3.OperationalError("database or disk is full")
 
     with monkeypatch.context() as patched:
-        patched.setattr(journal.Journal, "move_some", fail)
+        patched.setattr(journal.AppendJournal, "flush_some", fail)
         patched.setattr(journal, "MAX_ROWS", 2)
         for seq in range(1, 11):
             await say(store, fences[0], seq, seq)
@@ -344,7 +344,7 @@ async def test_a_journal_that_cannot_be_moved_keeps_nobody_from_writing(
 
 
 async def test_what_was_trimmed_leaves_the_journal_though_others_go_on(
-    path: Path, store: SqliteStore, fences: list[Fence]
+    path: Path, store: SqliteStore, fences: list[Lease]
 ) -> None:
     await say(store, fences[0], 1, 2)
     await store.commit([TrimEvents(KEY, 3)], fences[0])
@@ -354,19 +354,19 @@ async def test_what_was_trimmed_leaves_the_journal_though_others_go_on(
             await store.ping()
             await asyncio.sleep(0.05)
 
-    assert await store.edges(KEY) == ("e", 3, 2)
+    assert await store.log_bounds(KEY) == ("e", 3, 2)
 
 
 @pytest.mark.parametrize("kept", [10, 40, 50])
 async def test_packed_events_that_are_damaged_are_told_as_a_damaged_file(
-    path: Path, store: SqliteStore, fences: list[Fence], kept: int
+    path: Path, store: SqliteStore, fences: list[Lease], kept: int
 ) -> None:
     await say(store, fences[0], 1, 5)
     await store.release(fences[0])
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("UPDATE events SET data = substr(data, 1, ?)", (kept,))
 
-    with pytest.raises(StoreDown, match=r"cannot be used: .*(cut off|damaged)"):
+    with pytest.raises(StoreUnavailable, match=r"cannot be used: .*(cut off|damaged)"):
         await store.events(KEY, 0, 100)
 
     await store.ping()
@@ -379,5 +379,5 @@ async def test_a_damaged_journal_is_told_when_the_store_is_opened(path: Path) ->
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("INSERT INTO journal (data) VALUES (?)", (packing.pack(1, log(1, 2))[:-3],))
 
-    with pytest.raises(StoreDown, match="cut off"):
+    with pytest.raises(StoreUnavailable, match="cut off"):
         await store.open()

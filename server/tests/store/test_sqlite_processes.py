@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from cmdc_gateway.store.sqlite import SqliteStore
-from cmdc_gateway.store.store import SessionKey, StoreDown
+from cmdc_gateway.store.store import SessionKey, StoreUnavailable
 
 HERE = Path(__file__).parent
 
@@ -48,7 +48,7 @@ async def test_nothing_that_was_reported_as_committed_is_lost_by_kill_9(tmp_path
         await store.open()
         commits = 0
         for key, last_seq in reported.items():
-            edges = await store.edges(key)
+            edges = await store.log_bounds(key)
             assert edges
             assert edges[2] >= last_seq
             events = await store.events(key, 0, edges[2] + 1, 1 << 30)
@@ -73,7 +73,7 @@ async def test_a_file_is_of_one_process_until_that_is_killed(tmp_path: Path) -> 
         await asyncio.to_thread(read_reports, process, 1)
 
         for name in ("store.db", "other name.db"):
-            with pytest.raises(StoreDown, match=r"store\.db is in use by another gateway"):
+            with pytest.raises(StoreUnavailable, match=r"store\.db is in use by another gateway"):
                 await SqliteStore(tmp_path / name).open()
 
     store = SqliteStore(path)

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from cmdc_gateway.store.sqlite import SqliteStore, schema
-from cmdc_gateway.store.sqlite.trail import read_trail
-from cmdc_gateway.store.store import AddToTrail, StoreDown, TrailRow
+from cmdc_gateway.store.sqlite.audit import read_audit
+from cmdc_gateway.store.store import AppendAudit, AuditRow, StoreUnavailable
 
-ROW = TrailRow(1_700_000_000_000, "acme", "s1", "key_1", "approved", "apr_1", "d" * 64, b"{}")
+ROW = AuditRow(1_700_000_000_000, "acme", "s1", "key_1", "approved", "apr_1", "d" * 64, b"{}")
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def path(tmp_path: Path) -> Path:
 async def store(path: Path) -> AsyncIterator[SqliteStore]:
     store = SqliteStore(path)
     await store.open()
-    await store.commit([AddToTrail(ROW)])
+    await store.commit([AppendAudit(ROW)])
     yield store
     await store.close()
 
@@ -40,33 +40,33 @@ async def test_what_is_in_the_trail_stays_as_it_is(store: SqliteStore, path: Pat
         with pytest.raises(sqlite3.IntegrityError, match="the audit trail is only ever added to"):
             connection.execute(statement)
 
-    assert await store.trail(0, 10) == [(1, ROW)]
+    assert await store.audit(0, 10) == [(1, ROW)]
 
 
 async def test_it_is_read_while_a_gateway_has_the_file(store: SqliteStore, path: Path) -> None:
     more = [replace(ROW, at=n) for n in range(2500)]
-    await store.commit([AddToTrail(row) for row in more])
+    await store.commit([AppendAudit(row) for row in more])
 
-    assert list(read_trail(path)) == list(enumerate([ROW, *more], start=1))
-    assert list(read_trail(path, after=2500)) == [(2501, more[-1])]
-    await store.commit([AddToTrail(ROW)])
+    assert list(read_audit(path)) == list(enumerate([ROW, *more], start=1))
+    assert list(read_audit(path, after=2500)) == [(2501, more[-1])]
+    await store.commit([AppendAudit(ROW)])
 
 
 async def test_it_is_read_from_a_file_that_nobody_has(store: SqliteStore, path: Path) -> None:
     await store.close()
 
-    assert list(read_trail(path)) == [(1, ROW)]
+    assert list(read_audit(path)) == [(1, ROW)]
 
 
 def test_a_file_that_is_none_of_ours_is_refused_and_left_as_it_was(path: Path) -> None:
-    with pytest.raises(StoreDown, match="there is no store at"):
-        list(read_trail(path))
+    with pytest.raises(StoreUnavailable, match="there is no store at"):
+        list(read_audit(path))
     assert not path.exists()
 
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE bookmarks (url TEXT)")
-    with pytest.raises(StoreDown, match="is a database of another program"):
-        list(read_trail(path))
+    with pytest.raises(StoreUnavailable, match="is a database of another program"):
+        list(read_audit(path))
 
 
 async def test_a_file_of_an_older_version_is_told_to_be_brought_up_to_date(
@@ -77,10 +77,10 @@ async def test_a_file_of_an_older_version_is_told_to_be_brought_up_to_date(
     await old.close()
     monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, "CREATE TABLE next (n INTEGER)"))
 
-    with pytest.raises(StoreDown, match="was written by an older version of the gateway"):
-        list(read_trail(path))
+    with pytest.raises(StoreUnavailable, match="was written by an older version of the gateway"):
+        list(read_audit(path))
 
     store = SqliteStore(path)
     await store.open()
     await store.close()
-    assert list(read_trail(path)) == []
+    assert list(read_audit(path)) == []

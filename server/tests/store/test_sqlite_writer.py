@@ -15,11 +15,11 @@ from cmdc_gateway.store.sqlite.writer import MAX_BYTES, MAX_JOBS, Writer
 from cmdc_gateway.store.store import (
     AppendEvents,
     CreateSession,
-    Fence,
-    FenceLost,
+    Lease,
+    LeaseLost,
     SessionKey,
     SessionRow,
-    StoreDown,
+    StoreUnavailable,
 )
 
 
@@ -140,7 +140,7 @@ async def test_a_transaction_that_fails_is_undone_whole_and_the_next_one_works(w
     assert [f"{type(outcome).__name__}: {outcome}"[-30:] for outcome in await outcomes] == [
         "cannot be used: disk I/O error"
     ] * 3
-    assert all(isinstance(outcome, StoreDown) for outcome in await outcomes)
+    assert all(isinstance(outcome, StoreUnavailable) for outcome in await outcomes)
     assert await writer.run(beat) == 1
 
 
@@ -148,7 +148,7 @@ async def test_a_file_that_others_keep_locked_is_down_until_they_let_go(writer: 
     with closing(sqlite3.connect(database.path, isolation_level=None)) as other:
         await writer.run(lambda connection: connection.execute("PRAGMA busy_timeout = 50").close())
         other.execute("BEGIN IMMEDIATE")
-        with pytest.raises(StoreDown, match="database is locked"):
+        with pytest.raises(StoreUnavailable, match="database is locked"):
             await writer.run(beat)
         other.execute("ROLLBACK")
 
@@ -175,7 +175,7 @@ async def test_closing_does_what_was_given_before(database: Database) -> None:
     await writer.close()
 
     assert await outcomes == list(range(1, 11))
-    with pytest.raises(StoreDown):
+    with pytest.raises(StoreUnavailable):
         await writer.run(beat)
     database.release()
 
@@ -196,10 +196,10 @@ async def test_of_many_logs_that_go_on_at_once_one_that_may_not_is_refused_alone
     keys = [SessionKey("acme", f"s{number}") for number in range(5)]
     for key in keys:
         await store.commit([CreateSession(SessionRow(key, "e", 1, b"{}"))])
-    fences = [await store.claim(key, "me", 1) for key in keys]
-    lost, fences[1] = fences[1], await store.claim(keys[1], "me", 1)
+    fences = [await store.acquire(key, "me", 1) for key in keys]
+    lost, fences[1] = fences[1], await store.acquire(keys[1], "me", 1)
 
-    def append(fence: Fence, seq: int) -> Coroutine[None, None, None]:
+    def append(fence: Lease, seq: int) -> Coroutine[None, None, None]:
         event = LoggedEvent("e", seq, "message_delta", 1, b"{}")
         return store.commit([AppendEvents(fence.key, (event,))], fence)
 
@@ -210,7 +210,7 @@ async def test_of_many_logs_that_go_on_at_once_one_that_may_not_is_refused_alone
     await store.release(fences[0])
     refused = await asyncio.gather(append(fences[0], 3), return_exceptions=True)
 
-    assert [type(outcome) for outcome in outcomes] == [type(None), FenceLost, ValueError, type(None), type(None)]
-    assert isinstance(refused[0], FenceLost)
+    assert [type(outcome) for outcome in outcomes] == [type(None), LeaseLost, ValueError, type(None), type(None)]
+    assert isinstance(refused[0], LeaseLost)
     assert [len(await store.events(key, 0, 10)) for key in keys] == [2, 1, 0, 0, 0]
     await store.close()

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from cmdc_gateway.testing.gateways import Served, serving
+from cmdc_testkit.gateways import Served, serving
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 import pytest
 from cmdc_gateway.store.url import store_from_url
-from cmdc_gateway.testing.gateways import Served, serving
-from cmdc_gateway.testing.streams import SeenEvent, conversation, event_stream, names, parsed, script, text_of
+from cmdc_testkit.gateways import Served, serving
+from cmdc_testkit.streams import SeenEvent, conversation, event_stream, names, parsed, script, text_of
 from websockets.exceptions import InvalidStatus
 
 ASKS = script({"toolCalls": [{"name": "ask_user", "args": {"question": "Go on?"}}]}, {"text": ["Going on."]})

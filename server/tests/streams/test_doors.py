@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 import structlog
-from cmdc_gateway.testing.gateways import KEY, OTHER_KEY, GatewayProcess, Served, serving
-from cmdc_gateway.testing.streams import conversation, event_stream, parsed, text_of
+from cmdc_testkit.gateways import KEY, OTHER_KEY, GatewayProcess, Served, serving
+from cmdc_testkit.streams import conversation, event_stream, parsed, text_of
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 

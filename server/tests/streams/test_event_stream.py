@@ -6,8 +6,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from cmdc_gateway.testing.gateways import OTHER_KEY, Served, serving
-from cmdc_gateway.testing.streams import (
+from cmdc_testkit.gateways import OTHER_KEY, Served, serving
+from cmdc_testkit.streams import (
     HEARTBEAT,
     EventStream,
     NotStrict,
@@ -341,4 +341,4 @@ async def test_readers_that_left_leave_nothing_behind(served: Served, session: s
         for _ in range(20):
             async with event_stream(served.port, session) as stream:
                 await stream.heartbeat()
-    await eventually(lambda: served.gateway.pulse.streams == len(served.gateway.connections) == 0)
+    await eventually(lambda: served.gateway.heartbeats.streams == len(served.gateway.connections) == 0)

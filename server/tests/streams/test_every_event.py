@@ -5,8 +5,8 @@ from typing import Any
 
 import httpx
 import pytest
-from cmdc_gateway.testing.gateways import Served
-from cmdc_gateway.testing.streams import (
+from cmdc_testkit.gateways import Served
+from cmdc_testkit.streams import (
     MEMBERS,
     Conversation,
     EventStream,

@@ -3,7 +3,7 @@
 import asyncio
 
 import httpx
-from cmdc_gateway.testing.conversations import Conversation, script
+from cmdc_testkit.conversations import Conversation, script
 
 PIECES = [f"piece {number} " for number in range(30)]
 

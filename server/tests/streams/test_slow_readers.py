@@ -9,8 +9,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from cmdc_gateway.testing.gateways import KEY, Served, serving
-from cmdc_gateway.testing.streams import (
+from cmdc_gateway.web.streaming.heartbeats import WatchedStream
+from cmdc_testkit.gateways import KEY, Served, serving
+from cmdc_testkit.streams import (
     StreamParser,
     call,
     conversation,
@@ -21,7 +22,6 @@ from cmdc_gateway.testing.streams import (
     script,
     text_of,
 )
-from cmdc_gateway.web.pulse import Beat
 
 MIB = 1024 * 1024
 STALLED_AFTER = 0.4
@@ -32,7 +32,7 @@ LAST_CHUNK = b"\r\n0\r\n\r\n"
 async def served(tmp_path: Path) -> AsyncIterator[Served]:
     """A gateway that has less patience than usual."""
     async with serving(tmp_path, heartbeat_ms=100) as served:
-        served.gateway.pulse.stalled_after = STALLED_AFTER
+        served.gateway.heartbeats.stalled_after = STALLED_AFTER
         yield served
 
 
@@ -124,8 +124,8 @@ def close_frame(code: int) -> bytes:
     return b"\x88\x02" + code.to_bytes(2, "big")
 
 
-def beats(served: Served) -> list[Beat]:
-    return list(served.gateway.pulse._beats)  # pyright: ignore[reportPrivateUsage]
+def beats(served: Served) -> list[WatchedStream]:
+    return list(served.gateway.heartbeats._beats)  # pyright: ignore[reportPrivateUsage]
 
 
 def stalled(served: Served) -> int:
@@ -205,7 +205,7 @@ async def test_a_websocket_that_never_reads_again_is_closed_all_the_same(
     served: Served, session: str, stall: Stall, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SSE-10."""
-    monkeypatch.setattr("cmdc_gateway.web.socket._SLOW_SECONDS", 0.2)
+    monkeypatch.setattr("cmdc_gateway.web.streaming.websocket._SLOW_SECONDS", 0.2)
 
     await stall(socket_request(session, "?after=start"))
 
@@ -233,7 +233,7 @@ async def test_a_reader_that_is_merely_slow_is_not_closed(
 
 async def test_a_stalled_reader_costs_at_most_1_mib(served: Served, session: str, stall: Stall) -> None:
     """SSE-10: on streams and WebSockets, each far behind in a log that is not kept in memory for it."""
-    served.gateway.pulse.stalled_after = 60
+    served.gateway.heartbeats.stalled_after = 60
     requests = [events_request(session), socket_request(session, "?after=start")] * 10
     for request in requests[:2]:  # what the log keeps for everybody, once somebody asks, is not a reader's cost
         await stall(request)
@@ -258,7 +258,7 @@ async def test_a_stalled_reader_delays_nobody(
     served: Served, client: httpx.AsyncClient, session: str, stall: Stall
 ) -> None:
     """SSE-10: neither the other readers of its session, nor the run, nor other sessions."""
-    served.gateway.pulse.stalled_after = 60
+    served.gateway.heartbeats.stalled_after = 60
     await stall(events_request(session))
     await stall(socket_request(session, "?after=start"))
     await eventually(lambda: stalled(served) == 2)
@@ -284,7 +284,7 @@ async def test_readers_far_behind_a_deleted_session_come_to_an_end(
     served: Served, client: httpx.AsyncClient, session: str, stall: Stall
 ) -> None:
     """§3.4: what they had not read is forgotten with the log."""
-    served.gateway.pulse.stalled_after = 60
+    served.gateway.heartbeats.stalled_after = 60
     stream = await stall(events_request(session))
     talk = await stall(socket_request(session, "?after=start"))
     await eventually(lambda: stalled(served) == 2)
@@ -300,7 +300,7 @@ async def test_a_server_that_stops_does_not_wait_for_readers_that_do_not_read(
     served: Served, session: str, stall: Stall, caplog: pytest.LogCaptureFixture
 ) -> None:
     """DUR-3: nor does it fill its log with them."""
-    served.gateway.pulse.stalled_after = 60
+    served.gateway.heartbeats.stalled_after = 60
     await stall(events_request(session))
     await stall(socket_request(session, "?after=start"))
     await eventually(lambda: stalled(served) == 2)

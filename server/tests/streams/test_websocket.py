@@ -8,8 +8,8 @@ from typing import Any
 
 import httpx
 import pytest
-from cmdc_gateway.testing.gateways import KEY, OTHER_KEY, TENANTS, GatewayProcess, Served, serving
-from cmdc_gateway.testing.streams import (
+from cmdc_testkit.gateways import KEY, OTHER_KEY, TENANTS, GatewayProcess, Served, serving
+from cmdc_testkit.streams import (
     Conversation,
     call,
     conversation,

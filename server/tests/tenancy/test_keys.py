@@ -5,7 +5,7 @@ from hmac import compare_digest
 
 import pytest
 from cmdc_gateway.tenancy import keys
-from cmdc_gateway.tenancy.keys import Caller, KeyRing, check_keys, key_id, new_key
+from cmdc_gateway.tenancy.keys import KeyRing, Principal, check_keys, key_id, new_key
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,18 +15,18 @@ STORED = f"sha256:{sha256(b'hashed').hexdigest()}"
 def test_a_key_opens_its_tenant_however_it_is_configured() -> None:
     ring = KeyRing({"plain": "acme", STORED: "globex"})
 
-    plain, hashed = ring.caller("plain"), ring.caller("hashed")
+    plain, hashed = ring.principal("plain"), ring.principal("hashed")
 
     assert plain is not None
     assert hashed is not None
     assert (plain.tenant, hashed.tenant) == ("acme", "globex")
-    assert sorted(ring.callers(), key=lambda caller: caller.tenant) == [plain, hashed]
+    assert sorted(ring.principals(), key=lambda caller: caller.tenant) == [plain, hashed]
 
 
 @pytest.mark.parametrize("key", ["", "plai", "plain ", "PLAIN", STORED, "sha256:plain", "clé", "\udcff"])
 def test_another_key_opens_nothing(key: str) -> None:
     """HTTP-7: neither does the digest that is configured."""
-    assert KeyRing({"plain": "acme", STORED: "globex"}).caller(key) is None
+    assert KeyRing({"plain": "acme", STORED: "globex"}).principal(key) is None
 
 
 def test_a_server_without_keys_knows_it() -> None:
@@ -38,18 +38,18 @@ def test_two_keys_of_a_tenant_are_told_apart() -> None:
     """MTR-1 counts per key."""
     ring = KeyRing({"one": "acme", "two": "acme"})
 
-    assert len({caller.key_id for caller in ring.callers()}) == 2
+    assert len({caller.key_id for caller in ring.principals()}) == 2
 
 
 @given(key=st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1))
 def test_a_key_id_says_nothing_about_its_key(key: str) -> None:
     """§3.8: not even the digest that is configured can be compared with it."""
-    caller = KeyRing({key: "acme"}).caller(key)
+    caller = KeyRing({key: "acme"}).principal(key)
 
     assert caller is not None
     assert caller.key_id.startswith("key_")
     assert caller.key_id.removeprefix("key_") not in sha256(key.encode()).hexdigest()
-    assert caller == Caller("acme", key_id(sha256(key.encode()).hexdigest()))
+    assert caller == Principal("acme", key_id(sha256(key.encode()).hexdigest()))
 
 
 def test_a_new_key_opens_what_its_stored_form_is_configured_for() -> None:
@@ -58,8 +58,8 @@ def test_a_new_key_opens_what_its_stored_form_is_configured_for() -> None:
     check_keys([made.key, made.stored])
     assert made.key != other.key
     assert made.key not in made.stored
-    assert KeyRing({made.stored: "acme"}).caller(made.key) is not None
-    assert KeyRing({other.stored: "acme"}).caller(made.key) is None
+    assert KeyRing({made.stored: "acme"}).principal(made.key) is not None
+    assert KeyRing({other.stored: "acme"}).principal(made.key) is None
 
 
 @pytest.mark.parametrize("key", ["plain", "wrong", "", "x" * 512])
@@ -73,7 +73,7 @@ def test_every_key_is_compared_once_and_in_constant_time(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(keys, "compare_digest", watched)
 
-    assert (KeyRing({"plain": "acme"}).caller(key) is not None) == (key == "plain")
+    assert (KeyRing({"plain": "acme"}).principal(key) is not None) == (key == "plain")
     assert [len(digest) for pair in compared for digest in pair] == [64, 64]
 
 
@@ -81,7 +81,7 @@ def test_a_ring_holds_no_key() -> None:
     """What a dump of the memory would show is hashes, also of a key that was configured as it is."""
     ring = KeyRing({"plain-as-written": "acme"})
 
-    assert "plain-as-written" not in repr([vars(ring), ring.callers()])
+    assert "plain-as-written" not in repr([vars(ring), ring.principals()])
 
 
 def test_both_keys_of_a_tenant_are_good_while_one_replaces_the_other() -> None:
@@ -91,39 +91,39 @@ def test_both_keys_of_a_tenant_are_good_while_one_replaces_the_other() -> None:
     ring.on_revoked(revoked.append)
 
     ring.replace({old.stored: "acme", new.stored: "acme"})
-    both = [ring.caller(old.key), ring.caller(new.key)]
+    both = [ring.principal(old.key), ring.principal(new.key)]
     ring.replace({new.stored: "acme"})
 
     assert [caller and caller.tenant for caller in both] == ["acme", "acme"]
-    assert (ring.caller(old.key), ring.caller(new.key)) == (None, both[1])
+    assert (ring.principal(old.key), ring.principal(new.key)) == (None, both[1])
     assert revoked == [{both[0] and both[0].key_id}]
 
 
 def test_a_key_that_is_given_to_another_tenant_is_taken_away_from_the_first() -> None:
     """HTTP-8: streams that it opened show what is not its own any longer."""
     ring = KeyRing({"key": "acme"})
-    (before,) = ring.callers()
+    (before,) = ring.principals()
     revoked: list[set[str]] = []
     ring.on_revoked(revoked.append)
 
     ring.replace({"key": "globex"})
 
     assert revoked == [{before.key_id}]
-    assert ring.callers() == [Caller("globex", before.key_id)]
+    assert ring.principals() == [Principal("globex", before.key_id)]
 
 
 def test_replacing_the_keys_tells_which_open_nothing_any_longer() -> None:
     """WS-6: their connections are closed."""
     ring = KeyRing({"old": "acme", "kept": "acme"})
-    (old,) = [caller.key_id for caller in ring.callers() if caller == ring.caller("old")]
+    (old,) = [caller.key_id for caller in ring.principals() if caller == ring.principal("old")]
     revoked: list[set[str]] = []
     ring.on_revoked(revoked.append)
 
     ring.replace({"kept": "acme", "new": "acme"})
 
     assert revoked == [{old}]
-    assert ring.caller("old") is None
-    assert ring.caller("new") is not None
+    assert ring.principal("old") is None
+    assert ring.principal("new") is not None
 
 
 def test_adding_keys_revokes_none() -> None:

@@ -7,13 +7,13 @@ from datetime import UTC, datetime
 
 import pytest
 from cmdc_gateway.errors import BudgetExceeded
-from cmdc_gateway.kernel.ledger import Amount, Ledger
+from cmdc_gateway.kernel.budget import Budget, Spend
 from cmdc_gateway.protocol.history import TokenUsage
-from cmdc_gateway.tenancy.keys import Caller
-from cmdc_gateway.tenancy.meter import Account, Allowance, Meter, Reservation
+from cmdc_gateway.tenancy.keys import Principal
+from cmdc_gateway.tenancy.meter import BudgetAccount, BudgetConfig, Meter, Reservation
 
-ALICE, BOB, STRANGER = Caller("acme", "key_a"), Caller("acme", "key_b"), Caller("globex", "key_c")
-TEN = Amount(10)
+ALICE, BOB, STRANGER = Principal("acme", "key_a"), Principal("acme", "key_b"), Principal("globex", "key_c")
+TEN = Spend(10)
 
 
 class Clock:
@@ -42,17 +42,17 @@ def clock() -> Clock:
     return Clock()
 
 
-def meter_of(clock: Clock, **allowances: Allowance) -> Meter:
+def meter_of(clock: Clock, **allowances: BudgetConfig) -> Meter:
     """A meter with budgets by short names."""
     names = {"acme": "tenant:acme", "alice": "key:key_a", "bob": "key:key_b"}
     return Meter({names[name]: given for name, given in allowances.items()}, clock=clock)
 
 
-def session_budget(tokens: int) -> Account:
-    return Account("this session", Ledger(tokens))
+def session_budget(tokens: int) -> BudgetAccount:
+    return BudgetAccount("this session", Budget(tokens))
 
 
-async def call(meter: Meter, caller: Caller, spent: Amount, own: Account | None = None) -> None:
+async def call(meter: Meter, caller: Principal, spent: Spend, own: BudgetAccount | None = None) -> None:
     """One model call that comes to what was expected of it."""
     reservation = await meter.reserve(caller, own, spent)
     meter.count(caller, own, spent)
@@ -66,8 +66,8 @@ async def settled() -> None:
 
 
 def test_without_a_budget_nothing_is_refused(clock: Clock) -> None:
-    meter = meter_of(clock, acme=Allowance(max_tokens=1))
-    meter.count(ALICE, None, Amount(10**9, 1e6))
+    meter = meter_of(clock, acme=BudgetConfig(max_tokens=1))
+    meter.count(ALICE, None, Spend(10**9, 1e6))
 
     meter.check(STRANGER, None)
     with pytest.raises(BudgetExceeded):
@@ -75,11 +75,11 @@ def test_without_a_budget_nothing_is_refused(clock: Clock) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spent", "refused"), [(Amount(99, 0.99), False), (Amount(100, 0.0), True), (Amount(0, 1.0), True)]
+    ("spent", "refused"), [(Spend(99, 0.99), False), (Spend(100, 0.0), True), (Spend(0, 1.0), True)]
 )
-def test_a_budget_is_spent_in_tokens_or_in_money(clock: Clock, spent: Amount, refused: bool) -> None:
+def test_a_budget_is_spent_in_tokens_or_in_money(clock: Clock, spent: Spend, refused: bool) -> None:
     """§3.5: 402 `budget_exceeded`."""
-    meter = meter_of(clock, alice=Allowance(100, 1.0))
+    meter = meter_of(clock, alice=BudgetConfig(100, 1.0))
     meter.count(ALICE, None, spent)
 
     with pytest.raises(BudgetExceeded, match="key:key_a") if refused else nullcontext():
@@ -87,13 +87,13 @@ def test_a_budget_is_spent_in_tokens_or_in_money(clock: Clock, spent: Amount, re
 
 
 def test_keys_of_a_tenant_share_its_budget_and_not_each_others(clock: Clock) -> None:
-    meter = meter_of(clock, acme=Allowance(100), alice=Allowance(10))
+    meter = meter_of(clock, acme=BudgetConfig(100), alice=BudgetConfig(10))
     meter.count(ALICE, None, TEN)
 
     meter.check(BOB, None)
     with pytest.raises(BudgetExceeded, match="key:key_a"):
         meter.check(ALICE, None)
-    meter.count(BOB, None, Amount(90))
+    meter.count(BOB, None, Spend(90))
     with pytest.raises(BudgetExceeded, match="tenant:acme"):
         meter.check(BOB, None)
 
@@ -109,13 +109,13 @@ async def test_a_session_has_a_budget_of_its_own(clock: Clock) -> None:
 
 
 async def test_a_call_waits_for_another_that_may_yet_come_to_less(clock: Clock) -> None:
-    meter = meter_of(clock, acme=Allowance(15))
+    meter = meter_of(clock, acme=BudgetConfig(15))
     first = await meter.reserve(ALICE, None, TEN)
 
     second = asyncio.create_task(meter.reserve(BOB, None, TEN))
     await settled()
     assert not second.done()
-    meter.count(ALICE, None, Amount(5))
+    meter.count(ALICE, None, Spend(5))
     await settled()
     assert not second.done()
     meter.release(first)
@@ -123,16 +123,16 @@ async def test_a_call_waits_for_another_that_may_yet_come_to_less(clock: Clock) 
     async with asyncio.timeout(5):
         reservation = await second
     assert reservation.amount == TEN
-    assert [account.ledger.held for account in reservation.accounts] == [TEN]
+    assert [account.budget.held for account in reservation.accounts] == [TEN]
 
 
 async def test_a_call_that_waited_is_refused_once_the_budget_is_spent(clock: Clock) -> None:
-    meter = meter_of(clock, acme=Allowance(15))
+    meter = meter_of(clock, acme=BudgetConfig(15))
     first = await meter.reserve(ALICE, None, TEN)
     waiting = [asyncio.create_task(meter.reserve(caller, None, TEN)) for caller in (BOB, ALICE)]
     await settled()
 
-    meter.count(ALICE, None, Amount(15))
+    meter.count(ALICE, None, Spend(15))
     meter.release(first)
 
     async with asyncio.timeout(5):
@@ -141,7 +141,7 @@ async def test_a_call_that_waited_is_refused_once_the_budget_is_spent(clock: Clo
 
 
 async def test_a_call_that_gives_up_waiting_holds_nothing(clock: Clock) -> None:
-    meter = meter_of(clock, acme=Allowance(15))
+    meter = meter_of(clock, acme=BudgetConfig(15))
     first = await meter.reserve(ALICE, None, TEN)
     waiting = asyncio.create_task(meter.reserve(BOB, None, TEN))
     await settled()
@@ -151,12 +151,12 @@ async def test_a_call_that_gives_up_waiting_holds_nothing(clock: Clock) -> None:
     meter.release(first)
 
     async with asyncio.timeout(5):
-        both = [await meter.reserve(BOB, None, Amount(7)), await meter.reserve(BOB, None, Amount(8))]
+        both = [await meter.reserve(BOB, None, Spend(7)), await meter.reserve(BOB, None, Spend(8))]
     assert [reservation.amount.tokens for reservation in both] == [7, 8]
 
 
 async def test_a_call_waits_only_for_those_who_pay_from_the_same_budget(clock: Clock) -> None:
-    meter = meter_of(clock, alice=Allowance(10), bob=Allowance(10))
+    meter = meter_of(clock, alice=BudgetConfig(10), bob=BudgetConfig(10))
     await meter.reserve(ALICE, None, TEN)
 
     async with asyncio.timeout(5):
@@ -166,17 +166,17 @@ async def test_a_call_waits_only_for_those_who_pay_from_the_same_budget(clock: C
 
 async def test_many_calls_at_once_overspend_by_no_more_than_one(clock: Clock) -> None:
     """MTR-2."""
-    meter, spent, running, most_at_once = meter_of(clock, acme=Allowance(100)), 0, 0, 0
+    meter, spent, running, most_at_once = meter_of(clock, acme=BudgetConfig(100)), 0, 0, 0
 
-    async def one_call(caller: Caller, cost: int) -> None:
+    async def one_call(caller: Principal, cost: int) -> None:
         nonlocal spent, running, most_at_once
-        reservation = await meter.reserve(caller, None, Amount(30))
+        reservation = await meter.reserve(caller, None, Spend(30))
         running += 1
         most_at_once = max(most_at_once, running)
         await settled()
         running -= 1
         spent += cost
-        meter.count(caller, None, Amount(cost))
+        meter.count(caller, None, Spend(cost))
         meter.release(reservation)
 
     async with asyncio.timeout(5):
@@ -209,7 +209,7 @@ def test_a_budget_is_renewed_with_its_period(
     clock: Clock, period: str, still_spent_on: str, renewed_on: str | None
 ) -> None:
     """In UTC: the clock stands a millisecond before midnight."""
-    meter = meter_of(clock, acme=Allowance(10, period=period))  # pyright: ignore[reportArgumentType]
+    meter = meter_of(clock, acme=BudgetConfig(10, period=period))  # pyright: ignore[reportArgumentType]
     meter.check(ALICE, None)
     meter.count(ALICE, None, TEN)
 
@@ -222,7 +222,7 @@ def test_a_budget_is_renewed_with_its_period(
 
 
 async def test_a_call_over_midnight_is_still_held_and_counts_in_the_new_day(clock: Clock) -> None:
-    meter = meter_of(clock, acme=Allowance(15, period="day"))
+    meter = meter_of(clock, acme=BudgetConfig(15, period="day"))
     night_call = await meter.reserve(ALICE, None, TEN)
     clock.at("03-16")
     waiting = asyncio.create_task(meter.reserve(BOB, None, TEN))
@@ -234,7 +234,7 @@ async def test_a_call_over_midnight_is_still_held_and_counts_in_the_new_day(cloc
 
     async with asyncio.timeout(5):
         (account,) = (await waiting).accounts
-    assert account.ledger == Ledger(15, spent=TEN, held=TEN, calls=1)
+    assert account.budget == Budget(15, spent=TEN, held=TEN, calls=1)
 
 
 @pytest.mark.parametrize(("period", "counted"), [("day", 1), ("month", 11), ("total", 111)])
@@ -245,11 +245,11 @@ def test_what_was_used_before_a_restart_counts_in_its_period(clock: Clock, perio
         Used("key_b", "2026-03-01", TokenUsage(7, 3)),
         Used("key_a", "2025-03-15", TokenUsage(100)),
     ]
-    enough = meter_of(clock, acme=Allowance(counted + 1, period=period))  # pyright: ignore[reportArgumentType]
-    spent = meter_of(clock, acme=Allowance(counted, period=period))  # pyright: ignore[reportArgumentType]
+    enough = meter_of(clock, acme=BudgetConfig(counted + 1, period=period))  # pyright: ignore[reportArgumentType]
+    spent = meter_of(clock, acme=BudgetConfig(counted, period=period))  # pyright: ignore[reportArgumentType]
 
-    enough.recall("acme", used)
-    spent.recall("acme", used)
+    enough.load_usage("acme", used)
+    spent.load_usage("acme", used)
 
     enough.check(ALICE, None)
     with pytest.raises(BudgetExceeded):
@@ -258,16 +258,16 @@ def test_what_was_used_before_a_restart_counts_in_its_period(clock: Clock, perio
 
 def test_what_another_tenant_used_counts_for_nobody_else(clock: Clock) -> None:
     """HTTP-8: nor does what another key used."""
-    meter = meter_of(clock, acme=Allowance(10), alice=Allowance(10))
+    meter = meter_of(clock, acme=BudgetConfig(10), alice=BudgetConfig(10))
 
-    meter.recall("globex", [Used("key_c", "2026-03-15", TokenUsage(100))])
-    meter.recall("acme", [Used("key_b", "2026-03-15", TokenUsage(9), 99.0)])
+    meter.load_usage("globex", [Used("key_c", "2026-03-15", TokenUsage(100))])
+    meter.load_usage("acme", [Used("key_b", "2026-03-15", TokenUsage(9), 99.0)])
 
     meter.check(ALICE, None)
-    meter.count(BOB, None, Amount(1))
+    meter.count(BOB, None, Spend(1))
     with pytest.raises(BudgetExceeded, match="tenant:acme"):
         meter.check(ALICE, None)
 
 
 def test_its_budgets_have_names(clock: Clock) -> None:
-    assert meter_of(clock, acme=Allowance(), bob=Allowance()).names == ["tenant:acme", "key:key_b"]
+    assert meter_of(clock, acme=BudgetConfig(), bob=BudgetConfig()).names == ["tenant:acme", "key:key_b"]

@@ -1,10 +1,10 @@
 """A browser's way in (§3.11): random, single-use, for 30 seconds and one session."""
 
 import pytest
-from cmdc_gateway.tenancy.keys import Caller
-from cmdc_gateway.tenancy.tickets import LIFE_MS, Ticket, Tickets
+from cmdc_gateway.tenancy.keys import Principal
+from cmdc_gateway.tenancy.tickets import LIFETIME_MS, Ticket, Tickets
 
-CALLER = Caller("acme", "key_1")
+CALLER = Principal("acme", "key_1")
 
 
 class Clock:
@@ -42,7 +42,7 @@ def test_a_ticket_keeps_its_scope(tickets: Tickets) -> None:
     assert redeemed.scope == "control"
 
 
-@pytest.mark.parametrize(("later", "good"), [(LIFE_MS - 1, True), (LIFE_MS, False), (LIFE_MS * 10, False)])
+@pytest.mark.parametrize(("later", "good"), [(LIFETIME_MS - 1, True), (LIFETIME_MS, False), (LIFETIME_MS * 10, False)])
 def test_a_ticket_is_good_for_thirty_seconds(tickets: Tickets, clock: Clock, later: int, good: bool) -> None:
     name, _ = tickets.issue(CALLER, "s1", "read")
     clock.now += later
@@ -75,7 +75,7 @@ def test_tickets_that_nobody_used_are_forgotten(tickets: Tickets, clock: Clock) 
     """They cost memory for 30 seconds, and no longer."""
     for _ in range(100):
         tickets.issue(CALLER, "s1", "read")
-    clock.now += LIFE_MS
+    clock.now += LIFETIME_MS
 
     name, ticket = tickets.issue(CALLER, "s1", "read")
 

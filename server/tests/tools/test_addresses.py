@@ -2,9 +2,9 @@ from ipaddress import ip_address
 
 import pytest
 from cmdc_gateway.errors import RegistrationFailed
-from cmdc_gateway.testing.addresses import DISGUISED, FORBIDDEN
 from cmdc_gateway.tools.addresses import AddressPolicy
 from cmdc_gateway.tools.url import MAX_URL, CallbackUrl, InvalidUrl
+from cmdc_testkit.addresses import DISGUISED, FORBIDDEN
 from hypothesis import given
 from hypothesis import strategies as st
 

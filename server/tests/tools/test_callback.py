@@ -22,7 +22,7 @@ from cmdc_gateway.tools.callback import (
     check_secret,
     new_secret,
 )
-from cmdc_gateway.tools.dial import connect_tcp
+from cmdc_gateway.tools.connector import connect_tcp
 from cmdc_gateway.tools.tool import ToolResult
 from pydantic import JsonValue
 from standardwebhooks import Webhook

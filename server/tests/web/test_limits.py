@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import uvicorn
 from cmdc_gateway.errors import PayloadTooLarge, RequestTimeout
-from cmdc_gateway.testing.raw_requests import MALFORMED
-from cmdc_gateway.web.limits import HttpLimits, http_protocol, read_body, ws_protocol
+from cmdc_gateway.web.transport.limits import HttpLimits, http_protocol, read_body, ws_protocol
+from cmdc_testkit.raw_requests import MALFORMED
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 from websockets.asyncio.client import ClientConnection, connect

@@ -6,7 +6,7 @@ import socket
 from pathlib import Path
 from typing import cast
 
-from cmdc_gateway.testing.gateways import serving
+from cmdc_testkit.gateways import serving
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 

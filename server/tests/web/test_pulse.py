@@ -1,21 +1,21 @@
 """SSE-10: how long a reader may stay without progress, by a clock of the test's own."""
 
-from cmdc_gateway.web.pulse import Beat, Pulse
+from cmdc_gateway.web.streaming.heartbeats import Heartbeats, WatchedStream
 
 
 class Reader:
     """A client of which the server knows how much it has yet to take."""
 
-    def __init__(self, pulse: Pulse, left: int) -> None:
+    def __init__(self, pulse: Heartbeats, left: int) -> None:
         self.left = left
         self.closed_at: float | None = None
         self.now = 0.0
         self._pulse = pulse
-        beat = Beat(
+        beat = WatchedStream(
             wake=lambda: None, abort=self._close, buffered=lambda: self.left, clock=lambda: self.now, wrote_at=0.0
         )
         beat.writing_since, beat.left_before = 0.0, left
-        pulse.join(beat)
+        pulse.watch(beat)
 
     def _close(self) -> None:
         if self.closed_at is None:
@@ -29,7 +29,7 @@ class Reader:
 
 
 def test_a_reader_that_takes_nothing_is_closed_after_30_seconds() -> None:
-    reader = Reader(Pulse(15), left=100_000)
+    reader = Reader(Heartbeats(15), left=100_000)
 
     reader.wait(60)
 
@@ -38,7 +38,7 @@ def test_a_reader_that_takes_nothing_is_closed_after_30_seconds() -> None:
 
 def test_what_the_system_took_at_once_does_not_give_a_reader_as_much_time_again() -> None:
     """Its own buffers take some of each write: that is seen at the first look, and counts from there."""
-    reader = Reader(Pulse(15), left=100_000)
+    reader = Reader(Heartbeats(15), left=100_000)
     reader.left = 60_000
 
     reader.wait(60)
@@ -47,7 +47,7 @@ def test_what_the_system_took_at_once_does_not_give_a_reader_as_much_time_again(
 
 
 def test_a_reader_that_takes_a_little_now_and_then_is_not_closed() -> None:
-    reader = Reader(Pulse(15), left=100_000)
+    reader = Reader(Heartbeats(15), left=100_000)
 
     for _ in range(10):
         reader.wait(29)
@@ -59,7 +59,7 @@ def test_a_reader_that_takes_a_little_now_and_then_is_not_closed() -> None:
 
 def test_what_is_added_meanwhile_is_no_progress_and_hides_none() -> None:
     """Pongs join what a WebSocket's client has yet to take."""
-    reader = Reader(Pulse(15), left=100_000)
+    reader = Reader(Heartbeats(15), left=100_000)
     reader.wait(20)
     reader.left += 5_000
     reader.wait(5)

@@ -15,8 +15,9 @@ from cmdc_gateway import app, server
 from cmdc_gateway.errors import BadRequest
 from cmdc_gateway.protocol import strict
 from cmdc_gateway.protocol.sessions import CreateSessionBody
-from cmdc_gateway.tenancy.keys import Caller
-from cmdc_gateway.web import dependencies, errors, socket
+from cmdc_gateway.tenancy.keys import Principal
+from cmdc_gateway.web import dependencies, errors
+from cmdc_gateway.web.streaming import websocket
 
 from broken_gateways.mutant import breaks
 from broken_gateways.patching import Answer, Message, Receive, Scope, Send, after, change_answers, put_before, wrap
@@ -156,7 +157,7 @@ def ignored_member() -> None:
 
         return validated
 
-    wrap(socket, "validated", around)
+    wrap(websocket, "validated", around)
 
 
 @breaks("HTTP-3.empty-body")
@@ -306,7 +307,7 @@ def half_created() -> None:
                             )
                             tasks.append(
                                 asyncio.get_running_loop().create_task(
-                                    registry.create(Caller("default", "nobody"), body)
+                                    registry.create(Principal("default", "nobody"), body)
                                 )
                             )
                         raise

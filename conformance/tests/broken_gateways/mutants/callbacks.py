@@ -11,7 +11,7 @@ from typing import Any
 
 from cmdc_gateway.errors import RegistrationFailed
 from cmdc_gateway.sessions.session import Session
-from cmdc_gateway.sessions.toolbox import Toolbox
+from cmdc_gateway.sessions.toolset import Toolset
 from cmdc_gateway.tools import callback, registration, url
 from cmdc_gateway.tools.addresses import AddressPolicy
 from cmdc_gateway.tools.callback import CallbackClient, CallbackTool
@@ -68,7 +68,7 @@ def first_come() -> None:
     """A tool that is registered again stays as it was."""
 
     def change(given: dict[str, Any]) -> None:
-        present = given["self"]._present.toolbox.get(given["definition"].name)
+        present = given["self"]._live.toolset.get(given["definition"].name)
         if present is not None and present.definition is not None:
             given["definition"] = present.definition
 
@@ -97,16 +97,16 @@ def too_late_for_this_run() -> None:
 
     def register(original: Any) -> Any:
         async def changed(self: Any, *args: Any) -> Any:
-            idle = self._present.turn is None
+            idle = self._live.turn is None
             reply = await original(self, *args)
             if idle:
-                self._present.toolbox._too_late = set()
+                self._live.toolset._too_late = set()
             return reply
 
         return changed
 
-    wrap(Toolbox, "flaw", around)
-    wrap(Toolbox, "with_callback", with_callback)
+    wrap(Toolset, "error", around)
+    wrap(Toolset, "with_callback", with_callback)
     wrap(Session, "register", register)
 
 
@@ -116,14 +116,14 @@ def nobody_asked() -> None:
 
     def around(original: Any) -> Any:
         def needs_approval(self: Any, name: str) -> bool:
-            fitting = self._fittings.get(name)
+            fitting = self._tools.get(name)
             if fitting is not None and fitting.spec.requires_approval:
                 return name in self._approval
             return original(self, name)
 
         return needs_approval
 
-    wrap(Toolbox, "needs_approval", around)
+    wrap(Toolset, "requires_approval", around)
 
 
 # -- CB-2 --------------------------------------------------------------------------------------------------------------
@@ -180,7 +180,7 @@ def unchecked_arguments() -> None:
     def around(original: Any) -> Any:
         def flaw(self: Any, name: str, args: Any) -> Any:
             found = original(self, name, args)
-            fitting = self._fittings.get(name)
+            fitting = self._tools.get(name)
             if found is not None and fitting is not None and isinstance(fitting.tool, CallbackTool):
                 tool: Any = fitting.tool
                 sent = tool._client.call(tool._definition, ToolCall("call_0", name, args), tool._session_id)
@@ -189,7 +189,7 @@ def unchecked_arguments() -> None:
 
         return flaw
 
-    wrap(Toolbox, "flaw", around)
+    wrap(Toolset, "error", around)
 
 
 # -- CB-3 --------------------------------------------------------------------------------------------------------------

@@ -9,10 +9,10 @@ from dataclasses import replace
 from typing import Any
 
 from cmdc_gateway.protocol.history import TokenUsage
-from cmdc_gateway.sessions import life
-from cmdc_gateway.sessions.draft import Draft
-from cmdc_gateway.sessions.progress import Progress
+from cmdc_gateway.sessions import actor
 from cmdc_gateway.sessions.session import Session
+from cmdc_gateway.sessions.transitions import RunTransitions
+from cmdc_gateway.sessions.unit_of_work import UnitOfWork
 from cmdc_gateway.tenancy.meter import Meter
 
 from broken_gateways.mutant import breaks
@@ -26,7 +26,7 @@ def counted_twice() -> None:
     def around(original: Any) -> Any:
         return lambda self, key_id, usage, cost_usd: original(self, key_id, usage + usage, cost_usd)
 
-    wrap(Draft, "count", around)
+    wrap(UnitOfWork, "add_usage", around)
 
 
 def _forget(end: str) -> None:
@@ -45,7 +45,7 @@ def _forget(end: str) -> None:
 
         return receive
 
-    wrap(Progress, "receive", around)
+    wrap(RunTransitions, "receive", around)
 
 
 @breaks("MTR-1.failed")
@@ -68,7 +68,7 @@ def counted_anew() -> None:
         stored = given["stored"]
         given["stored"] = replace(stored, row=replace(stored.row, usage=TokenUsage(), prompts=0))
 
-    change_arguments(life, "restored", change)
+    change_arguments(actor, "restore", change)
 
 
 @breaks("MTR-2.spent")

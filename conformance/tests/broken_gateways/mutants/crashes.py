@@ -13,12 +13,12 @@ from typing import Any
 from cmdc_gateway import server
 from cmdc_gateway.kernel import recovery
 from cmdc_gateway.kernel.turn import Turn
-from cmdc_gateway.sessions import draft, life
-from cmdc_gateway.sessions.draft import Draft
+from cmdc_gateway.sessions import actor, unit_of_work
 from cmdc_gateway.sessions.registry import Registry
 from cmdc_gateway.sessions.session import Session
+from cmdc_gateway.sessions.unit_of_work import UnitOfWork
 from cmdc_gateway.store.store import AppendEvents, PutApproval, PutQuestion, PutRequest, PutTool
-from cmdc_gateway.web import connections, socket
+from cmdc_gateway.web.streaming import connections, websocket
 
 from broken_gateways.mutant import breaks
 from broken_gateways.patching import Answer, after, change_answers, wrap
@@ -33,7 +33,7 @@ def _lose(lost: Any) -> None:
 
         return writes
 
-    wrap(Draft, "writes", around)
+    wrap(UnitOfWork, "writes", around)
 
 
 @breaks("DUR-1.prompts", "DUR-2.queue")
@@ -45,7 +45,7 @@ def prompts_in_memory() -> None:
 @breaks("DUR-1.events", "EVT-7.identical")
 def text_rewritten() -> None:
     """The text that is stored is not the text that readers have seen."""
-    for owner in (life, draft):
+    for owner in (actor, unit_of_work):
         after(owner, "AppendEvents", _rewritten)
 
 
@@ -78,7 +78,7 @@ def questions_in_memory() -> None:
 @breaks("DUR-2.waiting", "DUR-3.people", "APP-4")
 def nothing_waits() -> None:
     """After a restart a run that waited for a person is ended."""
-    wrap(recovery.Remains, "only_waits", lambda _: property(lambda _: False))
+    wrap(recovery.RecoveredRun, "blocked_on_user", lambda _: property(lambda _: False))
 
 
 @breaks("DUR-2.interrupted", "EVT-9.calls", "DUR-3.left")
@@ -96,7 +96,7 @@ def lost_in_silence() -> None:
 
         return left_open
 
-    wrap(Turn, "_left_open", around)
+    wrap(Turn, "_close_open", around)
 
 
 @breaks("DUR-2.queue", "DUR-1.prompts")
@@ -108,7 +108,7 @@ def queue_forgotten() -> None:
             present.queue.clear()
         return present
 
-    after(life, "restored", change)
+    after(actor, "restore", change)
 
 
 @breaks("DUR-3.refuses")
@@ -190,7 +190,7 @@ def idle_to_the_end() -> None:
 @breaks("DUR-3.people")
 def waits_for_people_too() -> None:
     """After SIGTERM a run that waits for a person uses up the grace period."""
-    wrap(Session, "holds_up_exit", lambda _: property(lambda self: self.view.active is not None))
+    wrap(Session, "delays_exit", lambda _: property(lambda self: self.snapshot.active is not None))
 
 
 @breaks("DUR-3.left")
@@ -212,7 +212,7 @@ def aborted_at_the_end() -> None:
 @breaks("DUR-3.websocket")
 def going_away() -> None:
     """When the server stops it closes its WebSockets with 1001."""
-    wrap(socket, "RESTARTING", lambda _: 1001)
+    wrap(websocket, "RESTARTING", lambda _: 1001)
 
 
 @breaks("DUR-4", "HTTP-1.fields")

@@ -12,9 +12,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from cmdc_gateway.sessions import idempotency
-from cmdc_gateway.tenancy.keys import Caller, KeyRing
+from cmdc_gateway.tenancy.keys import KeyRing, Principal
 from cmdc_gateway.tenancy.limits import RateLimit
-from cmdc_gateway.web import cors, dependencies, errors, gate
+from cmdc_gateway.web import dependencies, errors
+from cmdc_gateway.web.middleware import authentication, cors
 from starlette.datastructures import Headers
 
 from broken_gateways.mutant import breaks
@@ -50,12 +51,12 @@ def paths_told_to_anyone() -> None:
 
         return call
 
-    wrap(gate.Gate, "__call__", around)
+    wrap(authentication.AuthenticationMiddleware, "__call__", around)
 
 
 def _caller(admit: Any) -> None:
     """Who comes with which key."""
-    wrap(gate.Gate, "_admit_key", admit)
+    wrap(authentication.AuthenticationMiddleware, "_admit_key", admit)
 
 
 @breaks("HTTP-7.missing-key")
@@ -63,10 +64,10 @@ def open_figures() -> None:
     """A session's figures are told to whoever has no key at all."""
 
     def around(original: Any) -> Any:
-        def admit(self: Any, scope: Any) -> Caller:
+        def admit(self: Any, scope: Any) -> Principal:
             sent = {name for name, _ in scope["headers"]} & {b"x-api-key", b"authorization"}
             if not sent and scope["path"].endswith("/stats"):
-                return Caller("default", "nobody")
+                return Principal("default", "nobody")
             return original(self, scope)
 
         return admit
@@ -79,10 +80,10 @@ def any_key() -> None:
     """A session's history is told to whoever has a key, right or wrong."""
 
     def around(original: Any) -> Any:
-        def admit(self: Any, scope: Any) -> Caller:
-            key = gate._sent_key(Headers(scope=scope))
-            if key and scope["path"].endswith("/messages") and self._keys.caller(key) is None and key != REVOKED_KEY:
-                return Caller("default", "somebody")
+        def admit(self: Any, scope: Any) -> Principal:
+            key = authentication._sent_key(Headers(scope=scope))
+            if key and scope["path"].endswith("/messages") and self._keys.principal(key) is None and key != REVOKED_KEY:
+                return Principal("default", "somebody")
             return original(self, scope)
 
         return admit
@@ -93,7 +94,7 @@ def any_key() -> None:
 @breaks("HTTP-7.bearer", "WS-1.header")
 def no_bearer() -> None:
     """A key in Authorization is not seen."""
-    wrap(gate, "_sent_key", lambda _: lambda headers: headers.get("x-api-key"))
+    wrap(authentication, "_sent_key", lambda _: lambda headers: headers.get("x-api-key"))
 
 
 @breaks("HTTP-7.precedence")
@@ -107,7 +108,7 @@ def bearer_wins() -> None:
 
         return sent_key
 
-    wrap(gate, "_sent_key", around)
+    wrap(authentication, "_sent_key", around)
 
 
 @breaks("HTTP-7.open-routes")
@@ -123,7 +124,7 @@ def locked_health() -> None:
 
         return call
 
-    wrap(gate.Gate, "__call__", around)
+    wrap(authentication.AuthenticationMiddleware, "__call__", around)
 
 
 @breaks("HTTP-7.revoked")
@@ -131,12 +132,12 @@ def immortal_key() -> None:
     """A key that was revoked still opens."""
 
     def around(original: Any) -> Any:
-        def caller(self: Any, key: str) -> Caller | None:
-            return Caller("default", "revoked") if key == REVOKED_KEY else original(self, key)
+        def caller(self: Any, key: str) -> Principal | None:
+            return Principal("default", "revoked") if key == REVOKED_KEY else original(self, key)
 
         return caller
 
-    wrap(KeyRing, "caller", around)
+    wrap(KeyRing, "principal", around)
 
 
 # -- HTTP-9 ------------------------------------------------------------------------------------------------------------
@@ -175,20 +176,20 @@ def streams_for_free() -> None:
         async def http(self: Any, scope: Any, receive: Any, send: Any) -> None:
             if scope["path"].endswith("/events"):
                 admitted = self._admit(scope)
-                scope.setdefault("state", {})["admission"] = admitted
+                scope.setdefault("state", {})["auth"] = admitted
                 await self.app(scope, receive, send)
             else:
                 await original(self, scope, receive, send)
 
         return http
 
-    wrap(gate.Gate, "_http", around)
+    wrap(authentication.AuthenticationMiddleware, "_http", around)
 
 
 @breaks("HTTP-9.headers")
 def silent_about_the_rate() -> None:
     """Answers do not tell what is left of the rate."""
-    wrap(gate.Gate, "_with_quota", lambda _: lambda _, send, __: send)
+    wrap(authentication.AuthenticationMiddleware, "_with_quota", lambda _: lambda _, send, __: send)
 
 
 # -- HTTP-10 -----------------------------------------------------------------------------------------------------------
@@ -223,7 +224,7 @@ def _asked(change: Callable[[Any, Asked], Asked]) -> None:
     def around(original: Any) -> Any:
         return lambda self, *asked: original(self, *change(self, Asked(*asked)))
 
-    wrap(idempotency.Idempotency, "once", around)
+    wrap(idempotency.Idempotency, "execute", around)
 
 
 @breaks("HTTP-11.replay", "HTTP-11.restart", "HTTP-11.mismatch", "HTTP-11.concurrent", "WS-3.idempotency")

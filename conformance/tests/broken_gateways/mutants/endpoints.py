@@ -17,11 +17,11 @@ from cmdc_gateway.errors import CreateFailed, NotFound, SessionExists, SessionNo
 from cmdc_gateway.kernel.turn import Turn
 from cmdc_gateway.protocol.sessions import AbortTaken, SessionCreated, SessionDeleted
 from cmdc_gateway.sessions import registry as registry_module
-from cmdc_gateway.sessions.commands import Reply
-from cmdc_gateway.sessions.progress import Progress
+from cmdc_gateway.sessions.command import Reply
 from cmdc_gateway.sessions.registry import Registry
 from cmdc_gateway.sessions.session import Session
-from cmdc_gateway.sessions.settings import Offer
+from cmdc_gateway.sessions.settings import SessionPolicy
+from cmdc_gateway.sessions.transitions import RunTransitions
 from cmdc_gateway.store.store import AppendMessages, SessionKey
 from cmdc_gateway.tenancy.tickets import Tickets
 from cmdc_gateway.web.routes import history, sessions, tools
@@ -141,7 +141,7 @@ def unknown_tool_left_out() -> None:
 
         return tools_of
 
-    wrap(Offer, "_tools", around)
+    wrap(SessionPolicy, "_tools", around)
 
 
 @breaks("EP-create.working-dir")
@@ -156,13 +156,13 @@ def anywhere() -> None:
 
         return settle
 
-    wrap(Offer, "settle", around)
+    wrap(SessionPolicy, "resolve", around)
 
 
 @breaks("EP-create.credentials")
 def address_of_the_caller() -> None:
     """ProviderOpts with an address or a credential are taken."""
-    from cmdc_gateway.providers.catalog import Catalog
+    from cmdc_gateway.providers.registry import ModelRegistry
 
     def around(original: Any) -> Any:
         def check_options(self: Any, options: dict[str, Any]) -> None:
@@ -170,7 +170,7 @@ def address_of_the_caller() -> None:
 
         return check_options
 
-    wrap(Catalog, "check_options", around)
+    wrap(ModelRegistry, "check_options", around)
 
 
 @breaks("EP-create.aliases")
@@ -184,7 +184,7 @@ def no_aliases() -> None:
 @breaks("EP-create.max-turns")
 def tireless() -> None:
     """MaxTurns is taken and not heeded."""
-    after(Offer, "settle", lambda settled: replace(settled, max_turns=100))
+    after(SessionPolicy, "resolve", lambda settled: replace(settled, max_turns=100))
 
 
 @breaks("EP-create.system-prompt", "HTTP-8.same-id", "EP-create.exists")
@@ -244,7 +244,7 @@ def miscounted_calls() -> None:
         asked = sum(len(message.tool_calls) for message in given["outcome"].messages)
         draft.row = replace(draft.row, tool_calls=draft.row.tool_calls + asked)
 
-    change_arguments(Progress, "_advance", change)
+    change_arguments(RunTransitions, "_advance", change)
 
 
 @breaks("EP-session.state")
@@ -323,7 +323,7 @@ def undead() -> None:
     def around(original: Any) -> Any:
         async def delete(self: Any, key: SessionKey, *rest: Any) -> Any:
             session = await self.find(key)
-            if session.view.active is None and session.view.row.prompts == 0:
+            if session.snapshot.active is None and session.snapshot.row.prompts == 0:
                 return Reply(SessionDeleted(session_id=key.session_id, status="deleted"))
             return await original(self, key, *rest)
 
@@ -436,7 +436,7 @@ def last_in_first_out() -> None:
         if now.turn is None and len(now.queue) > 1:
             now.queue.rotate(1)
 
-    change_arguments(Progress, "begin_next", change)
+    change_arguments(RunTransitions, "begin_next", change)
 
 
 @breaks("EP-prompt.queue-full")
@@ -506,7 +506,7 @@ def keys_told() -> None:
         for key in body["keys"]:
             key["keyId"] = f"key_{seen.get(key['keyId'], '')}"
 
-    wrap(KeyRing, "caller", around)
+    wrap(KeyRing, "principal", around)
     _change_body("/v1/usage", change)
 
 
@@ -539,12 +539,12 @@ def partial_text_lost() -> None:
 
     def around(original: Any) -> Any:
         def left_open(self: Any, sentence: str) -> Any:
-            self._said = []
+            self._text = []
             return original(self, sentence)
 
         return left_open
 
-    wrap(Turn, "_left_open", around)
+    wrap(Turn, "_close_open", around)
 
 
 @breaks("EP-messages.pages")
@@ -595,7 +595,7 @@ def nothing_is_something() -> None:
 
     def around(original: Any) -> Any:
         async def abort(self: Any, *given: Any) -> Any:
-            if self.view.active is None:
+            if self.snapshot.active is None:
                 return Reply(AbortTaken(ok=True), 202)
             return await original(self, *given)
 
@@ -613,7 +613,7 @@ def queue_aborted_too() -> None:
         if type(signal).__name__ == "Aborted" and signal.reason != "interrupted":
             given["now"].queue.clear()
 
-    change_arguments(Progress, "receive", change)
+    change_arguments(RunTransitions, "receive", change)
 
 
 # -- POST …/tickets ----------------------------------------------------------------------------------------------------
@@ -669,7 +669,7 @@ def secrets_told() -> None:
         def tool_list(session: Any) -> bytes:
             body = json.loads(original(session))
             for entry in body["tools"]:
-                definition = session.toolbox.get(entry["name"]).definition
+                definition = session.toolset.get(entry["name"]).definition
                 if definition is not None:
                     entry["description"] += f" {definition.secret}"
             return json.dumps(body).encode()
@@ -685,9 +685,9 @@ def tool_that_stays() -> None:
 
     def around(original: Any) -> Any:
         async def remove_tool(self: Any, name: str, *rest: Any) -> Any:
-            tool = self._present.toolbox.get(name)
+            tool = self._live.toolset.get(name)
             reply = await original(self, name, *rest)
-            self._present.toolbox = self._present.toolbox.with_callback(tool)
+            self._live.toolset = self._live.toolset.with_callback(tool)
             return reply
 
         return remove_tool
@@ -721,7 +721,7 @@ def undescribed_event() -> None:
 @breaks("EP-documents.docs")
 def page_from_elsewhere() -> None:
     """/docs wants a script from the internet."""
-    from cmdc_gateway.web import openapi
+    from cmdc_gateway.web.schema import openapi
 
     def around(original: Any) -> Any:
         def document(content: bytes, media_type: str) -> Any:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from cmdc_gateway.kernel.effects import Outcome
-from cmdc_gateway.kernel.signals import Piece, TextArrived
+from cmdc_gateway.kernel.signals import Chunk, TextArrived
 from cmdc_gateway.kernel.turn import Turn
 from cmdc_gateway.protocol import encoding, frames
 from cmdc_gateway.protocol.events import (
@@ -59,14 +59,14 @@ def blocks_of_one_piece() -> None:
     """Every piece of text opens a block of its own."""
 
     def around(original: Any) -> Any:
-        def hear(self: Any, piece: Piece) -> tuple[Event, ...]:
+        def hear(self: Any, piece: Chunk) -> tuple[Event, ...]:
             if isinstance(piece, TextArrived):
                 self._block = ""
             return original(self, piece)
 
         return hear
 
-    wrap(Turn, "hear", around)
+    wrap(Turn, "receive_chunk", around)
 
 
 @breaks("EVT-1.unknown-tool", "EVT-1.grammar")
@@ -233,13 +233,13 @@ def tidied_text() -> None:
     """Carriage returns in text are left out."""
 
     def around(original: Any) -> Any:
-        def hear(self: Any, piece: Piece) -> tuple[Event, ...]:
+        def hear(self: Any, piece: Chunk) -> tuple[Event, ...]:
             said = piece.text.replace("\r", "") if isinstance(piece, TextArrived) else piece.text
             return original(self, replace(piece, text=said))
 
         return hear
 
-    wrap(Turn, "hear", around)
+    wrap(Turn, "receive_chunk", around)
 
 
 @breaks(

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from cmdc_gateway.providers.retry import Retrying
-from cmdc_gateway.sessions.present import Present
+from cmdc_gateway.providers.retry import RetryingProvider
+from cmdc_gateway.sessions.state import LiveState
 
 from broken_gateways.mutant import breaks
 from broken_gateways.patching import wrap
@@ -21,7 +21,7 @@ def _ask(change: Any) -> None:
     def around(original: Any) -> Any:
         return lambda self: change(original(self))
 
-    wrap(Present, "model_request", around)
+    wrap(LiveState, "model_request", around)
 
 
 @breaks("MODEL-history")
@@ -52,7 +52,7 @@ def _retrying(**instead: Any) -> None:
 
         return init
 
-    wrap(Retrying, "__init__", around)
+    wrap(RetryingProvider, "__init__", around)
 
 
 @breaks("MODEL-retry.transient", "EVT-2.failure")
@@ -100,7 +100,7 @@ def cut_and_done() -> None:
 
     def around(original: Any) -> Any:
         def receive(self: Any, signal: Any, now: int) -> Any:
-            if type(signal).__name__ == "ModelFailed" and self._said:
+            if type(signal).__name__ == "ModelFailed" and self._text:
                 signal = ModelFinished(signal.usage, signal.cost_usd)
             return original(self, signal, now)
 

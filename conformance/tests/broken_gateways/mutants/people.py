@@ -12,9 +12,9 @@ from cmdc_gateway.errors import AlreadyResolved, ApprovalNotFound, QuestionNotFo
 from cmdc_gateway.kernel.effects import Outcome, RunTool
 from cmdc_gateway.kernel.turn import Turn
 from cmdc_gateway.protocol.decisions import DecisionTaken, ResponseTaken
-from cmdc_gateway.sessions import progress, toolbox
-from cmdc_gateway.sessions.commands import Reply
-from cmdc_gateway.sessions.deadlines import Deadlines
+from cmdc_gateway.sessions import toolset, transitions
+from cmdc_gateway.sessions.approval_timers import ApprovalTimers
+from cmdc_gateway.sessions.command import Reply
 from cmdc_gateway.sessions.session import Session
 
 from broken_gateways.mutant import breaks
@@ -155,7 +155,7 @@ def two_winners() -> None:
 @breaks("APP-2.expired")
 def never_expires() -> None:
     """An approval does not expire at its time limit."""
-    wrap(Deadlines, "set", lambda _: lambda *_: None)
+    wrap(ApprovalTimers, "set", lambda _: lambda *_: None)
 
 
 @breaks("APP-2.cancelled")
@@ -179,7 +179,7 @@ def cancelled_and_unknown() -> None:
 @breaks("APP-3.digest")
 def digest_of_something_else() -> None:
     """The digest leaves the session out."""
-    wrap(progress, "digest", lambda original: lambda _, call: original("", call))
+    wrap(transitions, "digest", lambda original: lambda _, call: original("", call))
 
 
 @breaks("APP-3.mismatch")
@@ -209,13 +209,13 @@ def edits_unchecked() -> None:
 
     def around(original: Any) -> Any:
         async def approve(self: Any, *given: Any) -> Any:
-            kind = type(self._present.toolbox)
-            checks = kind.flaw
-            kind.flaw = lambda *_: None
+            kind = type(self._live.toolset)
+            checks = kind.error
+            kind.error = lambda *_: None
             try:
                 return await original(self, *given)
             finally:
-                kind.flaw = checks
+                kind.error = checks
 
         return approve
 
@@ -254,7 +254,7 @@ def another_tool_behind_the_name() -> None:
 @breaks("APP-5")
 def star_means_nothing() -> None:
     """* in approval.tools is the name of a tool that is not there."""
-    wrap(toolbox, "EVERY_TOOL", lambda _: "every tool")
+    wrap(toolset, "EVERY_TOOL", lambda _: "every tool")
 
 
 # -- ASK-1 -------------------------------------------------------------------------------------------------------------
@@ -296,9 +296,9 @@ def any_answer() -> None:
     """An answer that is none of the options is taken."""
 
     async def change(session: Any, ref: str, _: str, respond: Any) -> Any:
-        asked = session._present.questions.get(ref)
+        asked = session._live.questions.get(ref)
         if asked is not None:
-            session._present.questions[ref] = replace(asked, options=None)
+            session._live.questions[ref] = replace(asked, options=None)
         return await respond()
 
     _respond(change)

@@ -10,7 +10,8 @@ from typing import Any
 
 from cmdc_gateway import app, server
 from cmdc_gateway.errors import Unauthorized
-from cmdc_gateway.web import connections, gate, socket
+from cmdc_gateway.web.middleware import authentication
+from cmdc_gateway.web.streaming import connections, websocket
 
 from broken_gateways.mutant import breaks
 from broken_gateways.patching import after, change_frames, put_before, wrap
@@ -23,7 +24,7 @@ def _headers_of(scope: Any) -> dict[bytes, bytes]:
 
 
 def _admit(change: Any) -> None:
-    wrap(gate.Gate, "_admit_socket", change)
+    wrap(authentication.AuthenticationMiddleware, "_admit_socket", change)
 
 
 # -- WS-1, WS-2 --------------------------------------------------------------------------------------------------------
@@ -92,7 +93,7 @@ def _refuse_after_the_upgrade(status: int) -> None:
     def gate_status(refusal: Any) -> int:
         return STATUS[refusal.code]
 
-    for owner in (gate, socket):
+    for owner in (authentication, websocket):
         wrap(owner, "deny", around)
 
 
@@ -131,7 +132,7 @@ def any_origin() -> None:
 
         return init
 
-    wrap(socket.EventSocket, "__init__", around)
+    wrap(websocket.EventSocket, "__init__", around)
 
 
 @breaks("WS-2.events", "EP-prompt.fifo", "EVT-2.terminal")
@@ -159,14 +160,14 @@ def one_run_only() -> None:
 @breaks("WS-2.after")
 def after_not_heeded() -> None:
     """?after= of a WebSocket is taken and not heeded."""
-    wrap(socket, "position", lambda original: lambda log, _: original(log, "latest"))
+    wrap(websocket, "position", lambda original: lambda log, _: original(log, "latest"))
 
 
 # -- WS-3 --------------------------------------------------------------------------------------------------------------
 
 
 def _carry_out(around: Any) -> None:
-    wrap(socket._Conversation, "_carry_out", around)
+    wrap(websocket._Conversation, "_carry_out", around)
 
 
 @breaks(
@@ -206,12 +207,12 @@ def reject_means_approve() -> None:
 def abort_in_vain() -> None:
     """An abort that comes over a WebSocket finds nothing to end."""
     from cmdc_gateway.protocol.sessions import AbortTaken
-    from cmdc_gateway.sessions.idempotency import Given
+    from cmdc_gateway.sessions.idempotency import StoredResponse
 
     def around(original: Any) -> Any:
         async def carry_out(self: Any, data: _Frame) -> Any:
             if data.get("action") == "abort":
-                return Given(200, AbortTaken(ok=False).encode())
+                return StoredResponse(200, AbortTaken(ok=False).encode())
             return await original(self, data)
 
         return carry_out
@@ -339,7 +340,7 @@ def thrown_out() -> None:
 
         return acknowledgement
 
-    wrap(socket._Conversation, "_acknowledgement", around)
+    wrap(websocket._Conversation, "_acknowledgement", around)
 
 
 @breaks("WS-5.too-big")
@@ -389,7 +390,7 @@ def no_pong_needed() -> None:
 @breaks("WS-6.revoked")
 def refused_for_its_key() -> None:
     """When its key is taken away a WebSocket is closed as refused."""
-    wrap(socket, "KEY_REVOKED", lambda _: 1008)
+    wrap(websocket, "KEY_REVOKED", lambda _: 1008)
 
 
 @breaks("WS-6.revoked")
@@ -401,13 +402,13 @@ def good_for_ever() -> None:
 @breaks("WS-6.slow")
 def slow_is_refused() -> None:
     """A reader that is too slow is closed as refused."""
-    wrap(socket, "READER_TOO_SLOW", lambda _: 1008)
+    wrap(websocket, "READER_TOO_SLOW", lambda _: 1008)
 
 
 @breaks("WS-6.deleted")
 def gone_without_a_code() -> None:
     """When its session is deleted a WebSocket is closed as if the client had wished so."""
-    wrap(socket, "SESSION_GONE", lambda _: 1000)
+    wrap(websocket, "SESSION_GONE", lambda _: 1000)
 
 
 @breaks("WS-7")
@@ -421,4 +422,4 @@ def any_pace() -> None:
 
         return over_limit
 
-    wrap(socket._Conversation, "_over_limit", around)
+    wrap(websocket._Conversation, "_over_limit", around)

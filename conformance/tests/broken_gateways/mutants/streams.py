@@ -14,8 +14,9 @@ from cmdc_gateway.protocol import frames
 from cmdc_gateway.protocol.events import EVENT_NAMES
 from cmdc_gateway.protocol.frames import Cursor
 from cmdc_gateway.sessions.session import Session
-from cmdc_gateway.web import gate, pulse, sse
+from cmdc_gateway.web.middleware import authentication
 from cmdc_gateway.web.routes import events
+from cmdc_gateway.web.streaming import heartbeats, sse
 
 from broken_gateways.mutant import breaks
 from broken_gateways.patching import (
@@ -118,7 +119,7 @@ def two_data_lines() -> None:
 @breaks("SSE-3.heartbeat", "SSE-10.closed")
 def no_pulse() -> None:
     """A silent stream stays silent."""
-    wrap(pulse.Pulse, "_look_after_all", lambda _: lambda *_: None)
+    wrap(heartbeats.Heartbeats, "_look_after_all", lambda _: lambda *_: None)
 
 
 @breaks("SSE-3.first")
@@ -182,13 +183,13 @@ def _start(change: Any) -> None:
 @breaks("SSE-5.posted-first", "EP-prompt.accepted", "SSE-5.queued")
 def over_and_missed() -> None:
     """A run that was over before the stream was opened is not read."""
-    _start(lambda session, at: at if session.view.active else session.log.last_seq)
+    _start(lambda session, at: at if session.snapshot.active else session.log.last_seq)
 
 
 @breaks("SSE-5.active", "EP-prompt.accepted", "EVT-1.grammar")
 def in_the_midst() -> None:
     """A reader that comes during a run starts in the midst of it."""
-    _start(lambda session, at: session.log.last_seq if session.view.active else at)
+    _start(lambda session, at: session.log.last_seq if session.snapshot.active else at)
 
 
 @breaks(
@@ -207,7 +208,7 @@ def in_the_midst() -> None:
 )
 def read_again() -> None:
     """A run whose end a reader has had is read again by the next."""
-    wrap(Session, "mark_served", lambda _: lambda _, __: None)
+    wrap(Session, "mark_delivered", lambda _: lambda _, __: None)
 
 
 @breaks("SSE-5.queued")
@@ -222,7 +223,7 @@ def raise_served(by: int) -> None:
     def around(original: Any) -> Any:
         return lambda self, seq: original(self, seq + by)
 
-    wrap(Session, "mark_served", around)
+    wrap(Session, "mark_delivered", around)
 
 
 # -- SSE-6, SSE-7 ------------------------------------------------------------------------------------------------------
@@ -520,7 +521,7 @@ def stopped_with_its_reader() -> None:
             try:
                 await original(self, scope, receive, send)
             finally:
-                if self._session is not None and self._session.view.active is not None:
+                if self._session is not None and self._session.snapshot.active is not None:
                     asyncio.get_running_loop().create_task(self._session.abort(self._key_id, "the reader left"))
 
         return call
@@ -596,7 +597,7 @@ def everybody_waits() -> None:
 @breaks("SSE-10.closed")
 def endless_patience() -> None:
     """A reader that takes nothing stays connected."""
-    wrap(pulse.Pulse, "_check_progress", lambda _: lambda *_: None)
+    wrap(heartbeats.Heartbeats, "_check_progress", lambda _: lambda *_: None)
 
 
 @breaks("SSE-11.page")
@@ -645,7 +646,7 @@ def no_ticket_for_streams() -> None:
 
         return admit
 
-    wrap(gate.Gate, "_admit", around)
+    wrap(authentication.AuthenticationMiddleware, "_admit", around)
 
 
 @breaks("SSE-12.key-in-url")

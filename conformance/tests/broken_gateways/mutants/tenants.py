@@ -76,7 +76,7 @@ def deleted_by_a_stranger() -> None:
 @breaks("HTTP-8.ws")
 def socket_told_apart() -> None:
     """Another tenant's WebSocket is forbidden, and so its session is known to be there."""
-    from cmdc_gateway.web.socket import EventSocket
+    from cmdc_gateway.web.streaming.websocket import EventSocket
 
     def around(original: Any) -> Any:
         async def call(self: Any, scope: Any, receive: Any, send: Any) -> None:
@@ -113,7 +113,7 @@ class _With:
 @breaks("HTTP-8.lists")
 def usage_of_everyone() -> None:
     """A tenant is told what another one has used."""
-    from cmdc_gateway.web import views
+    from cmdc_gateway.web import serializers
 
     def around(original: Any) -> Any:
         async def session_list(store: Any, tenant: str, limit: Any, cursor: Any, state: Any) -> bytes:
@@ -122,4 +122,4 @@ def usage_of_everyone() -> None:
         return session_list
 
     wrap(sessions, "session_list", around)
-    wrap(history, "tenant_usage", lambda _: lambda store, tenant: views.tenant_usage(store, "default"))
+    wrap(history, "tenant_usage", lambda _: lambda store, tenant: serializers.tenant_usage(store, "default"))

@@ -32,7 +32,7 @@ class UnknownValue(EventFlaw):
 
 @dataclass(frozen=True, slots=True)
 class PromptReceived:
-    """A run has begun: this is the prompt it answers."""
+    """A run started; `text` is its prompt."""
 
     event: ClassVar[Literal["prompt_received"]] = "prompt_received"
     id: str
@@ -43,7 +43,7 @@ class PromptReceived:
 
 @dataclass(frozen=True, slots=True)
 class AgentStart:
-    """The agent has taken the prompt up."""
+    """The agent started working on the prompt."""
 
     event: ClassVar[Literal["agent_start"]] = "agent_start"
     id: str
@@ -53,7 +53,7 @@ class AgentStart:
 
 @dataclass(frozen=True, slots=True)
 class ThinkingStart:
-    """A block of reasoning text opens."""
+    """A block of reasoning text starts."""
 
     event: ClassVar[Literal["thinking_start"]] = "thinking_start"
     id: str
@@ -63,7 +63,7 @@ class ThinkingStart:
 
 @dataclass(frozen=True, slots=True)
 class ThinkingDelta:
-    """A piece of reasoning text, never empty."""
+    """A chunk of reasoning text, never empty."""
 
     event: ClassVar[Literal["thinking_delta"]] = "thinking_delta"
     id: str
@@ -74,7 +74,7 @@ class ThinkingDelta:
 
 @dataclass(frozen=True, slots=True)
 class MessageStart:
-    """A block of answer text opens."""
+    """A block of answer text starts."""
 
     event: ClassVar[Literal["message_start"]] = "message_start"
     id: str
@@ -84,7 +84,7 @@ class MessageStart:
 
 @dataclass(frozen=True, slots=True)
 class MessageDelta:
-    """A piece of answer text, never empty."""
+    """A chunk of answer text, never empty."""
 
     event: ClassVar[Literal["message_delta"]] = "message_delta"
     id: str
@@ -95,7 +95,7 @@ class MessageDelta:
 
 @dataclass(frozen=True, slots=True)
 class ToolCalls:
-    """The step asked for this many tools, after its text."""
+    """The step requested this many tool calls, after its text."""
 
     event: ClassVar[Literal["tool_calls"]] = "tool_calls"
     id: str
@@ -106,31 +106,31 @@ class ToolCalls:
 
 @dataclass(frozen=True, slots=True)
 class ApprovalRequired:
-    """The agent wants to run a tool and waits for a person to decide."""
+    """A tool call is waiting for a person to approve or reject it."""
 
     event: ClassVar[Literal["approval_required"]] = "approval_required"
     id: str
     seq: int
     request_id: str
     approval_id: str
-    """What `approve` and `reject` name."""
+    """ID to send with `approve` or `reject`."""
     tool_name: str
     args: dict[str, JsonValue]
-    """What the tool is to be called with."""
+    """Arguments of the call."""
     hint: str
-    """The call in short, for people."""
+    """One-line summary of the call, for display."""
     requested_at: int
-    """ms since 1970."""
+    """Milliseconds since the Unix epoch."""
     call_id: str
     digest: str
-    """Names exactly the call that is shown; `approve` may send it back."""
+    """Identifies exactly the call shown; `approve` may send it back."""
     expires_at: int | None
-    """ms since 1970; null where no time limit was set."""
+    """Milliseconds since the Unix epoch; null if there is no limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class ApprovalResolved:
-    """The one decision about an approval."""
+    """An approval was decided, expired, or was cancelled. Sent once per approval."""
 
     event: ClassVar[Literal["approval_resolved"]] = "approval_resolved"
     id: str
@@ -155,22 +155,22 @@ class ToolExecutionStart:
 
 @dataclass(frozen=True, slots=True)
 class AskUser:
-    """The agent asks a person and waits for the answer."""
+    """The agent asks the user a question and waits for the answer."""
 
     event: ClassVar[Literal["ask_user"]] = "ask_user"
     id: str
     seq: int
     request_id: str
     ref: str
-    """What `respond` names."""
+    """ID to send with `respond`."""
     question: str
     options: list[str] | None
-    """The answers to choose from; null where any text will do."""
+    """Allowed answers; null if any text is allowed."""
 
 
 @dataclass(frozen=True, slots=True)
 class ToolExecutionEnd:
-    """The tool is done, or its outcome will never be known."""
+    """A tool call ended: with a result, an error, or an outcome that is unknown."""
 
     event: ClassVar[Literal["tool_execution_end"]] = "tool_execution_end"
     id: str
@@ -180,12 +180,12 @@ class ToolExecutionEnd:
     call_id: str
     status: Literal["ok", "error"]
     result: str
-    """What the model is told."""
+    """Tool result, as passed to the model."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunError:
-    """Something failed. It never ends a run by itself."""
+    """Something failed. An error does not end the run by itself."""
 
     event: ClassVar[Literal["error"]] = "error"
     id: str
@@ -196,7 +196,7 @@ class RunError:
 
 @dataclass(frozen=True, slots=True)
 class LastMessage:
-    """The last thing the agent said in this run."""
+    """The agent's last message in this run."""
 
     role: Literal["assistant"]
     content: str
@@ -204,7 +204,7 @@ class LastMessage:
 
 @dataclass(frozen=True, slots=True)
 class TokenUsage:
-    """Tokens the model read, wrote, and both, in this run."""
+    """Input, output, and total tokens of this run."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -213,30 +213,30 @@ class TokenUsage:
 
 @dataclass(frozen=True, slots=True)
 class AgentEnd:
-    """Terminal: the run is done."""
+    """Terminal: the run completed."""
 
     event: ClassVar[Literal["agent_end"]] = "agent_end"
     id: str
     seq: int
     request_id: str
     message_count: int
-    """How many messages the history has now."""
+    """Number of messages in the history."""
     last_message: LastMessage | None
     token_usage: TokenUsage
     cost_usd: float
-    """US dollars, of this run; 0 where no price is known."""
+    """Cost of this run in US dollars; 0 if no price is known."""
 
 
 @dataclass(frozen=True, slots=True)
 class AgentAbort:
-    """Terminal: the run was stopped."""
+    """Terminal: the run was aborted."""
 
     event: ClassVar[Literal["agent_abort"]] = "agent_abort"
     id: str
     seq: int
     request_id: str
     reason: str
-    """`aborted`, `max_turns_exceeded`, `error`, `interrupted`, `budget_exceeded`, `session_deleted`, or the text that was given with the abort."""
+    """`aborted`, `max_turns_exceeded`, `error`, `interrupted`, `budget_exceeded`, `session_deleted`, or the reason sent with the abort."""
 
 
 @dataclass(frozen=True, slots=True)

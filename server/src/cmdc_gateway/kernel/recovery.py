@@ -17,26 +17,26 @@ from cmdc_gateway.protocol.history import Message, ToolCall
 
 
 @dataclass(frozen=True, slots=True)
-class Remains:
+class RecoveredRun:
     """What a run left: calls without a result, and answer text that is in no message yet."""
 
     open_calls: tuple[OpenCall, ...]
-    said: str
+    text: str
 
     @property
-    def only_waits(self) -> bool:
+    def blocked_on_user(self) -> bool:
         """True if every open call waits for a person: such a run simply goes on waiting (DUR-2)."""
         stages = {item.stage for item in self.open_calls}
         return bool(stages) and stages <= {"waiting_approval", "waiting_input"}
 
 
-def remains(
+def recover_run(
     messages: Sequence[Message],
     events: Iterable[LoggedEvent],
     *,
     undecided: AbstractSet[str],
     unanswered: AbstractSet[str],
-) -> Remains:
+) -> RecoveredRun:
     """Work out what is left of a run.
 
     `events` are the run's, in order; `undecided` and `unanswered` the callIds with a pending approval or question.
@@ -61,10 +61,10 @@ def remains(
             return "waiting_input"
         return "running" if call.id in begun else "ready"
 
-    return Remains(tuple(OpenCall(call, stage(call)) for call in _without_result(messages)), "".join(said))
+    return RecoveredRun(tuple(OpenCall(call, stage(call)) for call in _unfinished_calls(messages)), "".join(said))
 
 
-def _without_result(messages: Sequence[Message]) -> list[ToolCall]:
+def _unfinished_calls(messages: Sequence[Message]) -> list[ToolCall]:
     done: set[str] = set()
     for message in reversed(messages):
         if message.role == "tool_result":

@@ -37,7 +37,7 @@ class ToolRequested:
 
     name: str
     args: dict[str, JsonValue]
-    flaw: str | None = None
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +124,11 @@ class Aborted:
     cost_usd: float = 0.0
 
 
-Piece = ThoughtArrived | TextArrived
-PIECES = (ThoughtArrived, TextArrived)
+Chunk = ThoughtArrived | TextArrived
+CHUNKS = (ThoughtArrived, TextArrived)
 """What `isinstance` is to look for: to make a union for each piece would take longer than looking."""
 
-ModelSignal = Piece | ToolRequested | ModelFinished
+ModelSignal = Chunk | ToolRequested | ModelFinished
 
 Signal = (
     Prompted

@@ -21,10 +21,10 @@ from cmdc_gateway.kernel.signals import (
     Answered,
     Approved,
     BudgetRefused,
+    Chunk,
     Expired,
     ModelFailed,
     ModelFinished,
-    Piece,
     Prompted,
     Rejected,
     Signal,
@@ -74,8 +74,8 @@ class Rules:
     `parallel` is how many tools may run at once; `approval_ms` how long a person has to decide, 0 for ever.
     """
 
-    flaw: Callable[[str, dict[str, JsonValue]], str | None]
-    needs_approval: Callable[[str], bool]
+    error: Callable[[str, dict[str, JsonValue]], str | None]
+    requires_approval: Callable[[str], bool]
     digest: Callable[[ToolCall], str]
     approval_ms: int = 0
     max_steps: int = 100
@@ -108,7 +108,7 @@ class Turn:
         usage: TokenUsage | None = None,
         cost_usd: float = 0.0,
         open_calls: Iterable[OpenCall] = (),
-        said: str = "",
+        text: str = "",
     ) -> None:
         self.request_id = request_id
         self.steps = steps
@@ -122,7 +122,7 @@ class Turn:
         self._ready: deque[str] = deque(item.call.id for item in self._open.values() if item.stage == "ready")
         self._asking_model = False
         self._block: Literal["thinking", "text", ""] = ""
-        self._said = [said] if said else []
+        self._text = [text] if text else []
         self._requested: list[ToolRequested] = []
 
     # -- what can be asked of a turn -----------------------------------------------------------------------------------
@@ -137,7 +137,7 @@ class Turn:
         return "waiting_input" if "waiting_input" in stages else "working"
 
     @property
-    def only_waits(self) -> bool:
+    def blocked_on_user(self) -> bool:
         """True while nothing can happen before a person decides or answers."""
         stages = {item.stage for item in self._open.values()}
         return bool(stages) and not self._asking_model and stages <= {"waiting_approval", "waiting_input"}
@@ -185,7 +185,7 @@ class Turn:
             case Aborted():
                 return self._aborted(signal)
             case TextArrived() | ThoughtArrived():
-                return publish(*self.hear(signal))
+                return publish(*self.receive_chunk(signal))
             case _ if not self._asking_model:
                 return Outcome()
             case ToolRequested():
@@ -200,12 +200,12 @@ class Turn:
             case _:
                 assert_never(signal)
 
-    def hear(self, piece: Piece) -> tuple[Event, ...]:
+    def receive_chunk(self, piece: Chunk) -> tuple[Event, ...]:
         """Take in a piece of what the model says, as `receive` does: all that follows are events."""
         if not self._asking_model or not piece.text:
             return ()
         if isinstance(piece, TextArrived):
-            self._said.append(piece.text)
+            self._text.append(piece.text)
             delta = MessageDelta(piece.text)
             if self._block == "text":
                 return (delta,)
@@ -225,20 +225,20 @@ class Turn:
         self.steps += 1
         self._asking_model = True
         self._block = ""
-        self._said = []
+        self._text = []
         self._requested = []
         return start(AskModel())
 
     def _step_done(self, now: int) -> Outcome:
         self._asking_model = False
-        said, self._said = "".join(self._said), []
+        said, self._text = "".join(self._text), []
         if not self._requested:
             return self._message(assistant(said)) + self._end(self._agent_end(said))
         calls = [self._numbered(request) for request in self._requested]
         outcome = self._message(assistant(said, tuple(calls)), ToolCalls(len(calls)))
         for call, request in zip(calls, self._requested, strict=True):
-            outcome += self._open_call(call, request.flaw or self._rules.flaw(call.name, call.args), now)
-        return outcome + self._go_on()
+            outcome += self._open_call(call, request.error or self._rules.error(call.name, call.args), now)
+        return outcome + self._continue()
 
     def _numbered(self, request: ToolRequested) -> ToolCall:
         # A model's own ids repeat between sessions, and a callback's receiver tells calls apart by them (CB-4).
@@ -251,7 +251,7 @@ class Turn:
         if call.name == ASK_USER:
             self._open[call.id] = OpenCall(call, "waiting_input")
             return publish(_started(call), _question(call))
-        if self._rules.needs_approval(call.name):
+        if self._rules.requires_approval(call.name):
             self._open[call.id] = OpenCall(call, "waiting_approval")
             return publish(self._approval_required(call, now))
         self._open[call.id] = OpenCall(call, "ready")
@@ -281,12 +281,12 @@ class Turn:
                 call = call if args is None else replace(call, args=args)
                 self._open[call.id] = OpenCall(call, "ready")
                 self._ready.append(call.id)
-                return publish(ApprovalResolved(decision.approval_id, "approved")) + self._go_on()
+                return publish(ApprovalResolved(decision.approval_id, "approved")) + self._continue()
             case Rejected(_, reason):
                 sentence = "A person rejected this call." + (f" Reason: {reason}" if reason else "")
-                return self._refused(call, "rejected", sentence) + self._go_on()
+                return self._refused(call, "rejected", sentence) + self._continue()
             case Expired():
-                return self._refused(call, "expired", "Nobody decided about this call in time.") + self._go_on()
+                return self._refused(call, "expired", "Nobody decided about this call in time.") + self._continue()
             case _:
                 assert_never(decision)
 
@@ -296,7 +296,7 @@ class Turn:
         for call in waiting:
             if call.name == name:
                 outcome += self._refused(call, "cancelled", "This tool was replaced before anybody decided.")
-        return outcome + self._go_on() if outcome.events else outcome
+        return outcome + self._continue() if outcome.events else outcome
 
     def _refused(self, call: ToolCall, status: ApprovalStatus, sentence: str) -> Outcome:
         del self._open[call.id]
@@ -310,7 +310,7 @@ class Turn:
 
     # -- tools run -----------------------------------------------------------------------------------------------------
 
-    def _go_on(self) -> Outcome:
+    def _continue(self) -> Outcome:
         """Start what may start now, or ask the model again once every call of the step has its result."""
         outcome = Outcome()
         running = sum(item.stage == "running" for item in self._open.values())
@@ -325,7 +325,7 @@ class Turn:
         item = self._open.get(call_id)
         if item is None or item.stage not in ("running", "waiting_input"):
             return Outcome()
-        return self._closed(item.call, status, result) + self._go_on()
+        return self._closed(item.call, status, result) + self._continue()
 
     def _closed(self, call: ToolCall, status: ToolStatus, result: str) -> Outcome:
         del self._open[call.id]
@@ -335,18 +335,18 @@ class Turn:
     # -- the end -------------------------------------------------------------------------------------------------------
 
     def _aborted(self, signal: Aborted) -> Outcome:
-        outcome = self._count(signal.usage, signal.cost_usd) + self._left_open(f"Stopped: {signal.reason}.")
+        outcome = self._count(signal.usage, signal.cost_usd) + self._close_open(f"Stopped: {signal.reason}.")
         outcome += publish(*((RunError(signal.error),) if signal.error else ()))
         return outcome + self._end(AgentAbort(signal.reason)) + start(StopWork())
 
     def _failed(self, error: str, reason: str) -> Outcome:
-        return self._left_open("The run failed.") + publish(RunError(error)) + self._end(AgentAbort(reason))
+        return self._close_open("The run failed.") + publish(RunError(error)) + self._end(AgentAbort(reason))
 
-    def _left_open(self, sentence: str) -> Outcome:
+    def _close_open(self, sentence: str) -> Outcome:
         """Close what the run leaves open (EVT-9). Text that readers saw stays in the history (§3.9)."""
         self._asking_model = False
         self._ready.clear()
-        said, self._said = "".join(self._said), []
+        said, self._text = "".join(self._text), []
         outcome = self._message(assistant(said)) if said else Outcome()
         for item in list(self._open.values()):
             match item.stage:

@@ -1,4 +1,4 @@
-"""What people decide and answer, on the wire (§3.7)."""
+"""Request and response bodies of approvals and questions."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from cmdc_gateway.protocol.wire import AnswerBody, LeftOut, RequestBody
 
 
 class ApproveBody(RequestBody):
-    """Let a tool call run."""
+    """Approve a tool call, as shown or with edited arguments."""
 
     approval_id: str
-    args: LeftOut[dict[str, JsonValue]] = Field(None, description="Edited arguments; these are what runs.")
-    digest: LeftOut[str] = Field(None, description="The digest that was shown; another one decides nothing.")
+    args: LeftOut[dict[str, JsonValue]] = Field(None, description="Edited arguments, which run instead of those shown.")
+    digest: LeftOut[str] = Field(None, description="Digest of the call shown; a mismatch decides nothing.")
 
 
 class RejectBody(RequestBody):
-    """Keep a tool call from running."""
+    """Reject a tool call."""
 
     approval_id: str
-    reason: LeftOut[str] = Field(None, description="Told to the model.")
+    reason: LeftOut[str] = Field(None, description="Passed to the model.")
 
 
 class DecisionTaken(AnswerBody):
-    """The decision holds."""
+    """The decision was recorded."""
 
     ok: Literal[True]
     action: Literal["approve", "reject"]
@@ -33,14 +33,14 @@ class DecisionTaken(AnswerBody):
 
 
 class RespondBody(RequestBody):
-    """The answer to a question."""
+    """Answer a question of the agent."""
 
     ref: str
     response: str
 
 
 class ResponseTaken(AnswerBody):
-    """The answer was passed on."""
+    """The answer was recorded."""
 
     ok: Literal[True]
     action: Literal["respond"]

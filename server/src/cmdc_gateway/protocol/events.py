@@ -23,7 +23,7 @@ ToolStatus = Literal["ok", "error"]
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that has happened in a run."""
+    """An event of a run."""
 
     name: ClassVar[str]
 
@@ -34,7 +34,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class PromptReceived(Event):
-    """A run has begun: this is the prompt it answers."""
+    """A run started; `text` is its prompt."""
 
     name: ClassVar[str] = "prompt_received"
     text: str
@@ -42,21 +42,21 @@ class PromptReceived(Event):
 
 @dataclass(frozen=True, slots=True)
 class AgentStart(Event):
-    """The agent has taken the prompt up."""
+    """The agent started working on the prompt."""
 
     name: ClassVar[str] = "agent_start"
 
 
 @dataclass(frozen=True, slots=True)
 class ThinkingStart(Event):
-    """A block of reasoning text opens."""
+    """A block of reasoning text starts."""
 
     name: ClassVar[str] = "thinking_start"
 
 
 @dataclass(frozen=True, slots=True)
 class ThinkingDelta(Event):
-    """A piece of reasoning text, never empty."""
+    """A chunk of reasoning text, never empty."""
 
     name: ClassVar[str] = "thinking_delta"
     delta: Annotated[str, Field(min_length=1)]
@@ -64,14 +64,14 @@ class ThinkingDelta(Event):
 
 @dataclass(frozen=True, slots=True)
 class MessageStart(Event):
-    """A block of answer text opens."""
+    """A block of answer text starts."""
 
     name: ClassVar[str] = "message_start"
 
 
 @dataclass(frozen=True, slots=True)
 class MessageDelta(Event):
-    """A piece of answer text, never empty."""
+    """A chunk of answer text, never empty."""
 
     name: ClassVar[str] = "message_delta"
     delta: Annotated[str, Field(min_length=1)]
@@ -79,7 +79,7 @@ class MessageDelta(Event):
 
 @dataclass(frozen=True, slots=True)
 class ToolCalls(Event):
-    """The step asked for this many tools, after its text."""
+    """The step requested this many tool calls, after its text."""
 
     name: ClassVar[str] = "tool_calls"
     count: Annotated[int, Field(ge=1)]
@@ -87,22 +87,24 @@ class ToolCalls(Event):
 
 @dataclass(frozen=True, slots=True)
 class ApprovalRequired(Event):
-    """The agent wants to run a tool and waits for a person to decide."""
+    """A tool call is waiting for a person to approve or reject it."""
 
     name: ClassVar[str] = "approval_required"
-    approval_id: Annotated[str, Field(description="What `approve` and `reject` name.")]
+    approval_id: Annotated[str, Field(description="ID to send with `approve` or `reject`.")]
     tool_name: str
-    args: Annotated[dict[str, JsonValue], Field(description="What the tool is to be called with.")]
-    hint: Annotated[str, Field(description="The call in short, for people.")]
-    requested_at: Annotated[int, Field(description="ms since 1970.")]
+    args: Annotated[dict[str, JsonValue], Field(description="Arguments of the call.")]
+    hint: Annotated[str, Field(description="One-line summary of the call, for display.")]
+    requested_at: Annotated[int, Field(description="Milliseconds since the Unix epoch.")]
     call_id: str
-    digest: Annotated[str, Field(description="Names exactly the call that is shown; `approve` may send it back.")]
-    expires_at: Annotated[int | None, Field(description="ms since 1970; null where no time limit was set.")]
+    digest: Annotated[str, Field(description="Identifies exactly the call shown; `approve` may send it back.")]
+    expires_at: Annotated[
+        int | None, Field(description="Milliseconds since the Unix epoch; null if there is no limit.")
+    ]
 
 
 @dataclass(frozen=True, slots=True)
 class ApprovalResolved(Event):
-    """The one decision about an approval."""
+    """An approval was decided, expired, or was cancelled. Sent once per approval."""
 
     name: ClassVar[str] = "approval_resolved"
     approval_id: str
@@ -121,28 +123,28 @@ class ToolExecutionStart(Event):
 
 @dataclass(frozen=True, slots=True)
 class AskUser(Event):
-    """The agent asks a person and waits for the answer."""
+    """The agent asks the user a question and waits for the answer."""
 
     name: ClassVar[str] = "ask_user"
-    ref: Annotated[str, Field(description="What `respond` names.")]
+    ref: Annotated[str, Field(description="ID to send with `respond`.")]
     question: str
-    options: Annotated[list[str] | None, Field(description="The answers to choose from; null where any text will do.")]
+    options: Annotated[list[str] | None, Field(description="Allowed answers; null if any text is allowed.")]
 
 
 @dataclass(frozen=True, slots=True)
 class ToolExecutionEnd(Event):
-    """The tool is done, or its outcome will never be known."""
+    """A tool call ended: with a result, an error, or an outcome that is unknown."""
 
     name: ClassVar[str] = "tool_execution_end"
     tool_name: str
     call_id: str
     status: ToolStatus
-    result: Annotated[str, Field(description="What the model is told.")]
+    result: Annotated[str, Field(description="Tool result, as passed to the model.")]
 
 
 @dataclass(frozen=True, slots=True)
 class RunError(Event):
-    """Something failed. It never ends a run by itself."""
+    """Something failed. An error does not end the run by itself."""
 
     name: ClassVar[str] = "error"
     reason: str
@@ -150,7 +152,7 @@ class RunError(Event):
 
 @dataclass(frozen=True, slots=True)
 class LastMessage:
-    """The last thing the agent said in a run."""
+    """The agent's last message in a run."""
 
     role: Literal["assistant"]
     content: str
@@ -158,25 +160,25 @@ class LastMessage:
 
 @dataclass(frozen=True, slots=True)
 class AgentEnd(Event):
-    """Terminal: the run is done."""
+    """Terminal: the run completed."""
 
     name: ClassVar[str] = "agent_end"
-    message_count: Annotated[int, Field(description="How many messages the history has now.")]
+    message_count: Annotated[int, Field(description="Number of messages in the history.")]
     last_message: LastMessage | None
     token_usage: TokenUsage
-    cost_usd: Annotated[float, Field(description="US dollars, of this run; 0 where no price is known.")]
+    cost_usd: Annotated[float, Field(description="Cost of this run in US dollars; 0 if no price is known.")]
 
 
 @dataclass(frozen=True, slots=True)
 class AgentAbort(Event):
-    """Terminal: the run was stopped."""
+    """Terminal: the run was aborted."""
 
     name: ClassVar[str] = "agent_abort"
     reason: Annotated[
         str,
         Field(
             description="`aborted`, `max_turns_exceeded`, `error`, `interrupted`, `budget_exceeded`, `session_deleted`, "
-            "or the text that was given with the abort."
+            "or the reason sent with the abort."
         ),
     ]
 

@@ -34,12 +34,12 @@ DIGEST = "72c8cd98635c54f4e484418c1fd37e5f12298d788204fece5b51647c0107e41d"
 WHEN = 1_795_348_783_408
 
 _EVENTS: tuple[Event, ...] = (
-    PromptReceived(text="How is the weather in Oslo?"),
+    PromptReceived(text="What is the weather in Oslo?"),
     AgentStart(),
     ThinkingStart(),
-    ThinkingDelta(delta="They want the weather of today."),
+    ThinkingDelta(delta="They want today's weather."),
     MessageStart(),
-    MessageDelta(delta="Let me see. "),
+    MessageDelta(delta="Let me check. "),
     ToolCalls(count=2),
     ApprovalRequired(
         approval_id=APPROVAL_ID,
@@ -53,12 +53,12 @@ _EVENTS: tuple[Event, ...] = (
     ),
     ApprovalResolved(approval_id=APPROVAL_ID, status="approved"),
     ToolExecutionStart(tool_name="get_weather", call_id=CALL_ID, args={"city": "Oslo"}),
-    AskUser(ref=REF, question="In which unit?", options=["°C", "°F"]),
+    AskUser(ref=REF, question="Which unit?", options=["°C", "°F"]),
     ToolExecutionEnd(tool_name="get_weather", call_id=CALL_ID, status="ok", result="-3 °C, snow"),
     RunError(reason="there is no tool 'get_forecast' in this session"),
     AgentEnd(
         message_count=6,
-        last_message=LastMessage(role="assistant", content="It snows in Oslo, at -3 °C."),
+        last_message=LastMessage(role="assistant", content="It is snowing in Oslo at -3 °C."),
         token_usage=TokenUsage(prompt_tokens=78, completion_tokens=21),
         cost_usd=0.00042,
     ),

@@ -21,7 +21,7 @@ _COUNT: dict[str, Any] = {"type": "integer", "minimum": 0}
 _SHAPES: dict[Any, dict[str, Any]] = {
     TokenUsage: {
         "title": "TokenUsage",
-        "description": "Tokens the model read, wrote, and both, in this run.",
+        "description": "Input, output, and total tokens of this run.",
         "type": "object",
         "properties": {"promptTokens": _COUNT, "completionTokens": _COUNT, "totalTokens": _COUNT},
         "required": ["promptTokens", "completionTokens", "totalTokens"],
@@ -31,7 +31,7 @@ _SHAPES: dict[Any, dict[str, Any]] = {
         "anyOf": [
             {
                 "title": "LastMessage",
-                "description": "The last thing the agent said in this run.",
+                "description": "The agent's last message in this run.",
                 "type": "object",
                 "properties": {"role": {"const": "assistant", "type": "string"}, "content": {"type": "string"}},
                 "required": ["role", "content"],
@@ -70,7 +70,7 @@ def events_schema(version: str) -> dict[str, Any]:
 def _event_schema(kind: type[Event]) -> dict[str, Any]:
     hints = get_type_hints(kind, include_extras=True)
     members = {to_camel(field.name): _shape(hints[field.name]) for field in fields(kind)}
-    members["requestId"] = {"type": "string", "description": "The prompt that this run answers."}
+    members["requestId"] = {"type": "string", "description": "ID of the prompt that started this run."}
     data = {
         "title": f"{kind.__name__}Data",
         "type": "object",
@@ -88,7 +88,7 @@ def _event_schema(kind: type[Event]) -> dict[str, Any]:
             "id": {
                 "type": "string",
                 "pattern": CURSOR_PATTERN,
-                "description": "The cursor just after this event: `<epoch>.<seq>`.",
+                "description": "ID of the event, and the cursor just after it: `<epoch>.<seq>`.",
             },
         },
         "required": ["event", "data"],

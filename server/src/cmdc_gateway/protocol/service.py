@@ -1,4 +1,4 @@
-"""The server about itself, and what belongs to no single session (§3.1, §3.11)."""
+"""Bodies of health, capabilities, tickets, event pages, and errors."""
 
 from __future__ import annotations
 
@@ -12,34 +12,36 @@ Scope = Literal["read", "control"]
 
 
 class ErrorDetail(AnswerBody):
-    """One thing that is wrong with a body, and where."""
+    """A validation error: what is wrong and where."""
 
     path: str
     message: str
 
 
 class ErrorBody(AnswerBody):
-    """Every answer that is not a success (HTTP-2). Beside these, a code has its own members."""
+    """Body of every error response (HTTP-2). Some codes add members of their own."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow")
 
-    error: str = Field(description="The code.")
-    message: str = Field(description="A sentence for people.")
+    error: str = Field(description="Error code.")
+    message: str = Field(description="Human-readable message.")
     details: MayBeAbsent[list[ErrorDetail]] = None
-    status: MayBeAbsent[str] = Field(None, description="With `already_resolved`: what was decided.")
-    retry_after: MayBeAbsent[int] = Field(None, description="With `rate_limited`: whole seconds.")
-    earliest: MayBeAbsent[str] = Field(None, description="With `cursor_expired`: the log can be read after this.")
-    latest: MayBeAbsent[str] = Field(None, description="With `cursor_expired`: the end of the log.")
+    status: MayBeAbsent[str] = Field(None, description="With `already_resolved`: the decision that applies.")
+    retry_after: MayBeAbsent[int] = Field(None, description="With `rate_limited`: whole seconds to wait.")
+    earliest: MayBeAbsent[str] = Field(
+        None, description="With `cursor_expired`: the cursor just before the first kept event."
+    )
+    latest: MayBeAbsent[str] = Field(None, description="With `cursor_expired`: the cursor at the end of the log.")
 
 
 class ActiveSessions(AnswerBody):
-    """How many sessions are in memory."""
+    """Number of sessions in memory."""
 
     active: int
 
 
 class TrackedKeys(AnswerBody):
-    """How many keys have used anything."""
+    """Number of API keys with recorded usage."""
 
     tracked_keys: int = Field(alias="tracked_keys")
 
@@ -51,30 +53,30 @@ class Health(AnswerBody):
     version: str
     sessions: ActiveSessions
     meter: TrackedKeys
-    timestamp: str = Field(description="ISO 8601, UTC, with microseconds and Z.")
+    timestamp: str = Field(description="ISO 8601 in UTC, with microseconds and `Z`.")
 
 
 class Readiness(AnswerBody):
-    """The server can serve."""
+    """The server is ready."""
 
     status: Literal["ready"]
 
 
 class TicketBody(RequestBody):
-    """What a ticket is to allow."""
+    """Scope of a new ticket."""
 
-    scope: Scope = Field("read", description="`read` opens a stream; `control` may also act on the WebSocket.")
+    scope: Scope = Field("read", description="`read`: events only. `control`: also WebSocket actions.")
 
 
 class TicketIssued(AnswerBody):
-    """A single-use credential for one session."""
+    """A single-use credential for one connection to one session."""
 
     ticket: str
-    expires_at: int = Field(description="ms since 1970.")
+    expires_at: int = Field(description="Milliseconds since the Unix epoch.")
 
 
 class Limits(AnswerBody):
-    """The bounds of this server. Sizes are bytes; times are ms."""
+    """Limits of this server. Sizes are in bytes, times in milliseconds."""
 
     sent_as_null: ClassVar[frozenset[str]] = frozenset({"replay_events"})
 
@@ -82,14 +84,14 @@ class Limits(AnswerBody):
     header_bytes: int
     queued_prompts: int
     ws_message_bytes: int
-    replay_events: int | None = Field(description="How many events of a session are kept at least; null means all.")
+    replay_events: int | None = Field(description="Minimum number of events kept per session; null: all.")
     heartbeat_ms: int
     grace_ms: int
-    rpm: int = Field(description="Requests a minute and key; 0 means no limit.")
+    rpm: int = Field(description="Requests per minute and API key; 0: no limit.")
 
 
 class Capabilities(AnswerBody):
-    """What a client may rely on."""
+    """Features, models, tools, and limits that a client may rely on."""
 
     protocol: Literal["0.1"]
     extended: list[str]
@@ -110,7 +112,7 @@ class EventEntry(AnswerBody):
 
 
 class EventPage(AnswerBody):
-    """A page of the log; `next` is the cursor to go on with."""
+    """A page of the event log; `next` is the cursor of the next page."""
 
     events: list[EventEntry]
     next: str

@@ -1,4 +1,4 @@
-"""Sessions on the wire: making one, looking at it, prompting it (§3.2 – §3.5, §3.8)."""
+"""Request and response bodies of sessions, prompts, messages, and usage."""
 
 from __future__ import annotations
 
@@ -24,56 +24,60 @@ SessionId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,128}$")]
 
 
 class ApprovalSettings(RequestBody):
-    """Which tools need a person. `*` stands for every tool but `ask_user` (APP-5)."""
+    """Tools that require approval. `*` means every tool except `ask_user` (APP-5)."""
 
-    tools: Names = Field([], description="Names of tools whose calls need an approval; `*` means every tool.")
-    timeout_ms: int = Field(0, ge=0, le=31_536_000_000, description="Time to decide, in ms; 0 means no time limit.")
+    tools: Names = Field([], description="Names of tools that require approval, or `*`.")
+    timeout_ms: int = Field(0, ge=0, le=31_536_000_000, description="Time limit of an approval, in ms; 0: none.")
 
 
 class Budget(RequestBody):
-    """What a session may spend."""
+    """Spending limits of a session."""
 
-    max_tokens: LeftOut[int] = Field(None, ge=1, description="Tokens, read and written together.")
-    max_cost_usd: LeftOut[float] = Field(None, gt=0, description="Money, in US dollars.")
+    max_tokens: LeftOut[int] = Field(None, ge=1, description="Input plus output tokens.")
+    max_cost_usd: LeftOut[float] = Field(None, gt=0, description="Cost in US dollars.")
 
 
 class CreateSessionBody(RequestBody):
-    """The settings of a new session."""
+    """Settings of a new session."""
 
     model: LeftOut[str] = Field(
-        None, min_length=1, max_length=256, description="`provider:model`; required unless a blueprint gives it."
+        None, min_length=1, max_length=256, description="`provider:model`; required unless the blueprint sets it."
     )
-    session_id: LeftOut[SessionId] = Field(None, description="Left out: the server makes a random one.")
-    system_prompt: LeftOut[str] = Field(None, description="What the model is told before anything else.")
-    working_dir: LeftOut[str] = Field(None, description="Folder for the tools, inside the server's workspace.")
-    tools: LeftOut[Names] = Field(None, description="Built-in tools, by name.")
-    plugins: LeftOut[Names] = Field(None, description="`human_approval`: shell and write_file need an approval.")
-    blueprint: LeftOut[str] = Field(None, description="A named set of these fields from the server's configuration.")
-    max_turns: LeftOut[int] = Field(None, ge=1, le=1000, description="Model calls in one run; 100 if left out.")
-    max_tokens: LeftOut[int] = Field(None, ge=1, le=2**31 - 1, description="Output tokens of one model call.")
-    skills_dirs: LeftOut[Names] = Field(None, description="Folders inside the workspace, each holding skills.")
-    provider_opts: LeftOut[dict[str, JsonValue]] = Field(None, description="Options of the model call.")
-    approval: LeftOut[ApprovalSettings] = Field(None, description="Which tools need a person.")
-    metadata: LeftOut[Metadata] = Field(None, description="Yours; returned as given.")
-    budget: LeftOut[Budget] = Field(None, description="What the session may spend.")
+    session_id: LeftOut[SessionId] = Field(None, description="Default: 32 random hex digits.")
+    system_prompt: LeftOut[str] = Field(None, description="System prompt of the model.")
+    working_dir: LeftOut[str] = Field(
+        None, description="Working directory of the built-in tools, inside the workspace."
+    )
+    tools: LeftOut[Names] = Field(None, description="Names of built-in tools.")
+    plugins: LeftOut[Names] = Field(None, description="`human_approval`: `shell` and `write_file` require approval.")
+    blueprint: LeftOut[str] = Field(
+        None, description="Named defaults for these fields, from the server's configuration."
+    )
+    max_turns: LeftOut[int] = Field(None, ge=1, le=1000, description="Maximum model calls per run; default 100.")
+    max_tokens: LeftOut[int] = Field(None, ge=1, le=2**31 - 1, description="Maximum output tokens per model call.")
+    skills_dirs: LeftOut[Names] = Field(None, description="Directories inside the workspace that contain skills.")
+    provider_opts: LeftOut[dict[str, JsonValue]] = Field(None, description="Options passed to the model call.")
+    approval: LeftOut[ApprovalSettings] = Field(None, description="Tools that require approval.")
+    metadata: LeftOut[Metadata] = Field(None, description="Up to 16 strings, returned unchanged.")
+    budget: LeftOut[Budget] = Field(None, description="Spending limits of the session.")
 
 
 class SessionCreated(AnswerBody):
-    """The session is there."""
+    """The session was created."""
 
     session_id: str
     status: Literal["created"]
 
 
 class QueuedPrompt(AnswerBody):
-    """A prompt that waits."""
+    """A queued prompt."""
 
     request_id: str
     text: str
 
 
 class PendingApproval(AnswerBody):
-    """A tool call that waits for a person: the data of its `approval_required`."""
+    """A pending approval: the `data` of its `approval_required` event."""
 
     sent_as_null: ClassVar[frozenset[str]] = frozenset({"expires_at"})
 
@@ -89,7 +93,7 @@ class PendingApproval(AnswerBody):
 
 
 class PendingQuestion(AnswerBody):
-    """A question that waits for its answer: the data of its `ask_user`."""
+    """A pending question: the `data` of its `ask_user` event."""
 
     sent_as_null: ClassVar[frozenset[str]] = frozenset({"options"})
 
@@ -100,12 +104,12 @@ class PendingQuestion(AnswerBody):
 
 
 class SessionInfo(AnswerBody):
-    """A session as it stands now. Times are ms."""
+    """Current state of a session. Times are in milliseconds."""
 
     session_id: str
     state: SessionState
-    turns: int = Field(description="Model calls so far.")
-    tool_calls: int = Field(description="Tool calls that ran.")
+    turns: int = Field(description="Number of model calls so far.")
+    tool_calls: int = Field(description="Number of tool calls that ran.")
     total_tokens: int
     uptime_ms: int
     model: str
@@ -114,7 +118,7 @@ class SessionInfo(AnswerBody):
     queue: list[QueuedPrompt]
     pending_approvals: list[PendingApproval]
     pending_questions: list[PendingQuestion]
-    cursor: str = Field(description="The end of the event log.")
+    cursor: str = Field(description="Cursor at the end of the event log.")
 
 
 class SessionSummary(AnswerBody):
@@ -131,7 +135,7 @@ class SessionSummary(AnswerBody):
 
 
 class SessionList(AnswerBody):
-    """Sessions, newest first; `nextCursor` is null at the end."""
+    """A page of sessions, newest first; `nextCursor` is null on the last page."""
 
     sent_as_null: ClassVar[frozenset[str]] = frozenset({"next_cursor"})
 
@@ -140,41 +144,41 @@ class SessionList(AnswerBody):
 
 
 class SessionDeleted(AnswerBody):
-    """The session is gone."""
+    """The session was deleted."""
 
     session_id: str
     status: Literal["deleted"]
 
 
 class PromptBody(RequestBody):
-    """A prompt for the agent."""
+    """Send a prompt to the agent."""
 
     text: str = Field(min_length=1)
 
 
 class PromptAccepted(AnswerBody):
-    """The prompt is committed. Reading the log after `cursor` misses nothing of its run."""
+    """The prompt was committed. Reading the log after `cursor` returns every event of its run."""
 
     request_id: str
     session_id: str
-    queued: bool = Field(description="True when another run is active.")
+    queued: bool = Field(description="True if another run is active.")
     cursor: str
 
 
 class AbortBody(RequestBody):
-    """Why the active run is to end; readers see it."""
+    """Abort the active run. Readers see the reason."""
 
     reason: LeftOut[str] = Field(None, min_length=1, max_length=1000)
 
 
 class AbortTaken(AnswerBody):
-    """Whether there was a run to end."""
+    """Whether a run was aborted."""
 
-    ok: bool = Field(description="False when no run was active.")
+    ok: bool = Field(description="False if no run was active.")
 
 
 class TokenCounts(AnswerBody):
-    """Tokens read, written, and both."""
+    """Input, output, and total tokens."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -182,7 +186,7 @@ class TokenCounts(AnswerBody):
 
 
 class SessionStats(AnswerBody):
-    """What one session used."""
+    """Usage of a session."""
 
     session_id: str
     turns: int
@@ -193,7 +197,7 @@ class SessionStats(AnswerBody):
 
 
 class UsageFigures(AnswerBody):
-    """What was used."""
+    """Usage figures."""
 
     prompt_count: int
     total_tokens: int
@@ -202,13 +206,13 @@ class UsageFigures(AnswerBody):
 
 
 class KeyUsage(UsageFigures):
-    """What one key used."""
+    """Usage of an API key."""
 
     key_id: str
 
 
 class TenantUsage(AnswerBody):
-    """What a tenant used, and each of its keys."""
+    """Usage of a tenant, in total and per API key."""
 
     tenant: str
     total: UsageFigures
@@ -216,7 +220,7 @@ class TenantUsage(AnswerBody):
 
 
 class ToolCallEntry(AnswerBody):
-    """A tool call in a message of the agent."""
+    """A tool call in an assistant message."""
 
     call_id: str
     name: str
@@ -224,7 +228,7 @@ class ToolCallEntry(AnswerBody):
 
 
 class MessageEntry(AnswerBody):
-    """One thing that was said. A `tool_result` has `callId`, `name` and `isError`."""
+    """A message. A `tool_result` also has `callId`, `name`, and `isError`."""
 
     role: Literal["system", "user", "assistant", "tool_result"]
     content: str
@@ -235,7 +239,7 @@ class MessageEntry(AnswerBody):
 
 
 class MessageList(AnswerBody):
-    """The history. `nextCursor` is there only when pages were asked for; null at the end."""
+    """The message history. `nextCursor` is present only in pages; it is null on the last page."""
 
     session_id: str
     messages: list[MessageEntry]

@@ -1,4 +1,4 @@
-"""Callback tools on the wire (§3.10, CB-1)."""
+"""Request and response bodies of tools, and of calls to them (CB-1, CB-2)."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from cmdc_gateway.protocol.wire import AnswerBody, LeftOut, MayBeAbsent, Request
 
 
 class RegisterToolBody(RequestBody):
-    """A tool behind an HTTP address. What a field's value must hold beyond its type is answered with 422."""
+    """A tool called over HTTP. A field of the right type with an invalid value returns 422."""
 
     name: str = Field(description="`[A-Za-z0-9_-]{1,64}`")
     description: str
-    parameters: dict[str, JsonValue] = Field(description="A JSON Schema of type object.")
+    parameters: dict[str, JsonValue] = Field(description="JSON Schema of type `object`.")
     callback_url: str
-    timeout_ms: int = Field(30_000, description="1 – 300000, for the whole call, in ms.")
+    timeout_ms: int = Field(30_000, description="1 – 300000 ms, for the whole call including retries.")
     requires_approval: bool = False
-    idempotent: bool = Field(False, description="The tool may be called again after a failure.")
-    secret: LeftOut[str] = Field(None, description="`whsec_` and the base64 of 24 – 64 bytes; made if left out.")
+    idempotent: bool = Field(False, description="Whether a call may be retried after it may have arrived.")
+    secret: LeftOut[str] = Field(None, description="`whsec_` and 24 – 64 bytes in base64; default: generated.")
 
 
 class ToolRegistered(AnswerBody):
-    """`secret` is there, once, when the server made it."""
+    """The tool was registered. A generated `secret` is returned only here."""
 
     name: str
     status: Literal["registered"]
@@ -31,7 +31,7 @@ class ToolRegistered(AnswerBody):
 
 
 class ToolEntry(AnswerBody):
-    """A tool the agent has."""
+    """A tool of the session."""
 
     name: str
     kind: Literal["builtin", "callback"]
@@ -44,29 +44,29 @@ class ToolEntry(AnswerBody):
 
 
 class ToolList(AnswerBody):
-    """The agent's tools."""
+    """Tools of the session."""
 
     tools: list[ToolEntry]
 
 
 class ToolRemoved(AnswerBody):
-    """The tool is gone."""
+    """The tool was deleted."""
 
     name: str
     status: Literal["removed"]
 
 
 class CallbackCall(AnswerBody):
-    """A call of your tool, as the server posts it to `callbackUrl`."""
+    """A tool call, sent to `callbackUrl` in a POST request."""
 
-    call_id: str = Field(description="Names this call; the same when the server tries again.")
+    call_id: str = Field(description="ID of the call; the same for retries.")
     tool_name: str
-    args: dict[str, Any] = Field(description="What holds for `parameters`.")
+    args: dict[str, Any] = Field(description="Arguments, valid against `parameters`.")
     session_id: str
 
 
 class CallbackResult(AnswerBody):
-    """What your tool found. A result that is not a string reaches the model as JSON text."""
+    """Result of the call. A result that is not a string is passed to the model as JSON text."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow")
 
@@ -74,7 +74,7 @@ class CallbackResult(AnswerBody):
 
 
 class CallbackError(AnswerBody):
-    """Why your tool could not do it. The model is told so, and the run goes on."""
+    """Error of the call. It is passed to the model, and the run continues."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="allow")
 

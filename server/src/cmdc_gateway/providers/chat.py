@@ -77,13 +77,13 @@ class _Call:
     def request(self) -> ToolRequested:
         text = whole_text("".join(self.pieces))
         if not self.name:
-            return ToolRequested("", {}, flaw="The tool call has no name.")
+            return ToolRequested("", {}, error="The tool call has no name.")
         if not text.strip():
             return ToolRequested(self.name, {})
         try:
             return ToolRequested(self.name, parse_object(text.encode()))
         except NotStrictJson as error:
-            return ToolRequested(self.name, {}, flaw=f"The arguments of {self.name} cannot be read: {error}.")
+            return ToolRequested(self.name, {}, error=f"The arguments of {self.name} cannot be read: {error}.")
 
 
 class ToolFragments:
@@ -114,4 +114,4 @@ def _is_another(call: _Call, call_id: str | None, name: str | None) -> bool:
         return call_id != call.id
     if not name or not call.name:
         return False
-    return name != call.name or (bool(call.pieces) and call.request().flaw is None)
+    return name != call.name or (bool(call.pieces) and call.request().error is None)

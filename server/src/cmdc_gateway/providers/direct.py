@@ -16,10 +16,10 @@ from cmdc_gateway.protocol.encoding import dumps
 from cmdc_gateway.protocol.history import TokenUsage
 from cmdc_gateway.providers import pool as connections
 from cmdc_gateway.providers.chat import ToolFragments, chat_messages, estimated_usage, functions
-from cmdc_gateway.providers.direct_failures import model_error, refusal_of, told
+from cmdc_gateway.providers.direct_failures import model_error, rejection_error, stream_error
 from cmdc_gateway.providers.endpoints import PREFIXES, Endpoint
 from cmdc_gateway.providers.failures import CUT_OFF, NOT_AN_ANSWER
-from cmdc_gateway.providers.pool import Pool
+from cmdc_gateway.providers.pool import ConnectionPool
 from cmdc_gateway.providers.prices import PriceList, price_list
 from cmdc_gateway.providers.provider import ModelError, ModelRequest, Price
 from cmdc_gateway.providers.target import ModelTarget
@@ -40,7 +40,9 @@ class DirectProvider:
     stands in. The cost is what the provider says, or what the price list does; 0 for a model that is not in it.
     """
 
-    def __init__(self, target: ModelTarget, endpoint: Endpoint, pool: Pool, *, timeout: float = 600.0) -> None:
+    def __init__(
+        self, target: ModelTarget, endpoint: Endpoint, pool: ConnectionPool, *, timeout: float = 600.0
+    ) -> None:
         self._target = target
         self._endpoint = endpoint
         self._pool = pool
@@ -94,7 +96,7 @@ class DirectProvider:
                 complaint = await response.content.read(_COMPLAINT_BYTES)
             finally:
                 response.close()
-            raise refusal_of(response.status, response.headers.get("retry-after"), complaint, self._secrets())
+            raise rejection_error(response.status, response.headers.get("retry-after"), complaint, self._secrets())
         return response
 
     def _body(self, request: ModelRequest) -> dict[str, Any]:
@@ -152,7 +154,7 @@ class _Answer:
 
     def _chunk(self, chunk: dict[str, Any]) -> list[ModelSignal]:
         if error := chunk.get("error"):
-            raise told(error, self._secrets)
+            raise stream_error(error, self._secrets)
         usage = chunk.get("usage") or (chunk["x_groq"].get("usage") if "x_groq" in chunk else None)
         if usage:
             self._count(usage)
@@ -162,9 +164,9 @@ class _Answer:
         choice = choices[0]
         if choice.get("finish_reason"):
             self.finished = True
-        return self._said(choice.get("delta") or choice.get("message") or {})
+        return self._delta(choice.get("delta") or choice.get("message") or {})
 
-    def _said(self, delta: dict[str, Any]) -> list[ModelSignal]:
+    def _delta(self, delta: dict[str, Any]) -> list[ModelSignal]:
         signals: list[ModelSignal] = []
         if thought := delta.get("reasoning_content") or delta.get("reasoning"):
             signals.append(ThoughtArrived(self._shown(thought)))

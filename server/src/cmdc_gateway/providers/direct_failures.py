@@ -12,7 +12,7 @@ from cmdc_gateway.providers.failures import (
     NO_ANSWER,
     NOT_AN_ANSWER,
     UNREACHABLE,
-    refused,
+    rejected,
     scrubbed,
     seconds_to_wait,
 )
@@ -38,31 +38,31 @@ def model_error(error: Exception) -> ModelError:
             raise error
 
 
-def refusal_of(status: int, retry_after: str | None, body: bytes, secrets: Sequence[str]) -> ModelError:
+def rejection_error(status: int, retry_after: str | None, body: bytes, secrets: Sequence[str]) -> ModelError:
     """The failure to report for an answer with a status that is none of success."""
     wait = seconds_to_wait(retry_after, time.time()) if retry_after else None
-    return refused(status, wait, scrubbed(_words(body), secrets))
+    return rejected(status, wait, scrubbed(_message_of_body(body), secrets))
 
 
-def told(error: Any, secrets: Sequence[str]) -> ModelError:
+def stream_error(error: Any, secrets: Sequence[str]) -> ModelError:
     """The failure to report for an error that came inside an answer."""
     status = cast("dict[str, Any]", error).get("code") if isinstance(error, dict) else None
-    said = scrubbed(_said(error), secrets)
+    said = scrubbed(_message(error), secrets)
     if isinstance(status, int) and 400 <= status < 500:
-        return refused(status, None, said)
+        return rejected(status, None, said)
     return ModelError(f"the model's provider failed: {said}", transient=True)
 
 
-def _words(body: bytes) -> str:
+def _message_of_body(body: bytes) -> str:
     text = body.decode(errors="replace")
     try:
         data = json.loads(text)
     except ValueError:
         return "" if "<" in text else text  # a page for people says nothing in one line
-    return _said(cast("dict[str, Any]", data).get("error", data) if isinstance(data, dict) else data)
+    return _message(cast("dict[str, Any]", data).get("error", data) if isinstance(data, dict) else data)
 
 
-def _said(error: Any) -> str:
+def _message(error: Any) -> str:
     if isinstance(error, dict):
         details = cast("dict[str, Any]", error)
         return str(details.get("message") or details)

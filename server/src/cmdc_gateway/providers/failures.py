@@ -39,17 +39,17 @@ def is_transient(status: int) -> bool:
     return status in (408, 429) or 500 <= status <= 599
 
 
-def refusal(status: int, said: str = "") -> str:
+def rejection(status: int, said: str = "") -> str:
     """The sentence for an HTTP status that a provider answered with. `said` has been through `scrubbed`."""
     return f"the model's provider answered with status {status}" + (f": {said}" if said else "")
 
 
-def refused(status: int, wait: float | None, said: str) -> ModelError:
+def rejected(status: int, wait: float | None, said: str) -> ModelError:
     """The failure that such an answer is. `wait` is how many seconds the provider asked for; `said` was `scrubbed`."""
     if status == 401:
         # What a provider says to this has parts of the key in it, and no reader can do anything about it.
         said = "it does not accept the server's credentials"
-    return ModelError(refusal(status, said), transient=is_transient(status), retry_after=wait)
+    return ModelError(rejection(status, said), transient=is_transient(status), retry_after=wait)
 
 
 def seconds_to_wait(retry_after: str, now: float) -> float | None:

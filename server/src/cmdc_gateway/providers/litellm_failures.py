@@ -18,7 +18,7 @@ from cmdc_gateway.providers.failures import (
     NO_ANSWER,
     NOT_AN_ANSWER,
     UNREACHABLE,
-    refused,
+    rejected,
     scrubbed,
     seconds_to_wait,
 )
@@ -35,7 +35,7 @@ def model_error(error: Exception, secrets: Sequence[str] = ()) -> ModelError:
     for cause in causes:
         match cause:
             case httpx.HTTPStatusError(response=response):
-                return refused(response.status_code, _wait(response.headers.get("retry-after")), said)
+                return rejected(response.status_code, _wait(response.headers.get("retry-after")), said)
             case httpx.ConnectError() | httpx.ConnectTimeout() | httpx.PoolTimeout():
                 return ModelError(UNREACHABLE, transient=True)
             case httpx.TimeoutException():
@@ -48,7 +48,7 @@ def model_error(error: Exception, secrets: Sequence[str] = ()) -> ModelError:
                 pass
     status = getattr(causes[0], "status_code", None)
     if isinstance(status, int) and 400 <= status < 500:
-        return refused(status, None, said)
+        return rejected(status, None, said)
     if isinstance(causes[-1], TypeError | AttributeError | LookupError | ImportError):
         # A defect on this side, which litellm reports as a lost connection. Another try would meet it again.
         return ModelError(f"the model could not be asked: {said}")

@@ -19,7 +19,7 @@ _CONNECT_SECONDS = 10.0
 _KEPT_SECONDS = 30.0
 
 
-class Pool:
+class ConnectionPool:
     """Connections, kept for the next call. Of one event loop at a time; one that was closed can be used again."""
 
     def __init__(self) -> None:

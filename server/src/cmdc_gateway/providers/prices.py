@@ -20,7 +20,7 @@ _TIER = re.compile(rf"{_PROMPT}_above_(\d+)k_tokens")
 
 
 @dataclass(frozen=True, slots=True)
-class Tariff:
+class PriceTier:
     """US dollars per token for prompts of more than `above` tokens. `cached` is for what the provider remembered."""
 
     above: int
@@ -34,20 +34,20 @@ class PriceList:
 
     def __init__(self, listed: Mapping[str, Mapping[str, Any]], providers: Iterable[str]) -> None:
         wanted = frozenset(providers)
-        self._tariffs = {
-            self._full_name(name, entry["litellm_provider"]): _tariffs(entry)
+        self._tiers = {
+            self._full_name(name, entry["litellm_provider"]): _price_tiers(entry)
             for name, entry in listed.items()
             if entry.get("litellm_provider") in wanted and _PROMPT in entry and _COMPLETION in entry
         }
 
     def price(self, model: str) -> Price | None:
         """What a token of a short prompt costs."""
-        tariffs = self._tariffs.get(model)
+        tariffs = self._tiers.get(model)
         return Price(tariffs[0].prompt, tariffs[0].completion) if tariffs else None
 
     def cost_usd(self, model: str, usage: TokenUsage, cached_tokens: int = 0) -> float:
         """What a call came to; 0 where no price is known. `cached_tokens` are among the tokens of the prompt."""
-        tariffs = self._tariffs.get(model)
+        tariffs = self._tiers.get(model)
         if not tariffs:
             return 0.0
         tariff = next(tariff for tariff in reversed(tariffs) if usage.prompt_tokens > tariff.above or not tariff.above)
@@ -70,15 +70,15 @@ def price_list(providers: frozenset[str]) -> PriceList:
     return PriceList(listed, providers)
 
 
-def _tariffs(entry: Mapping[str, Any]) -> tuple[Tariff, ...]:
+def _price_tiers(entry: Mapping[str, Any]) -> tuple[PriceTier, ...]:
     """From the shortest prompts to the longest."""
     ends = {0: ""}
     for name in entry:
         if found := _TIER.fullmatch(name):
             ends[int(found[1]) * 1000] = f"_above_{found[1]}k_tokens"
-    tariffs: list[Tariff] = []
+    tariffs: list[PriceTier] = []
     for above, end in sorted(ends.items()):
         prompt = float(entry[_PROMPT + end])
         completion = float(entry.get(_COMPLETION + end) or entry[_COMPLETION])
-        tariffs.append(Tariff(above, prompt, completion, float(entry.get(_CACHED + end) or prompt)))
+        tariffs.append(PriceTier(above, prompt, completion, float(entry.get(_CACHED + end) or prompt)))
     return tuple(tariffs)

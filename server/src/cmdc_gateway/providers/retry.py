@@ -17,7 +17,7 @@ from cmdc_gateway.providers.provider import ModelError, ModelProvider, ModelRequ
 from cmdc_gateway.providers.text import WholeCharacters
 
 
-class Retrying:
+class RetryingProvider:
     """Another provider, asked again after `delays` (seconds) when it fails for now and nothing has been shown.
 
     A provider that asks to wait longer is obeyed up to `longest_wait`. No chunk for `stall_seconds` is a failure. What

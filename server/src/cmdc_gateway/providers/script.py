@@ -1,6 +1,6 @@
 """The scripted model's answers, as a pure function of what the model is told (PROTOCOL §10).
 
-Both drivers obey this module: `scripted.py` inside the server, and the model server of `testing/models.py` outside it.
+Both drivers obey this module: `scripted.py` inside the server, and the model server of `cmdc_testkit.models` outside it.
 """
 
 from __future__ import annotations

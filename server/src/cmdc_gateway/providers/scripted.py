@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from cmdc_gateway.kernel.signals import ModelFinished, ModelSignal
-from cmdc_gateway.providers.failures import CUT_OFF, is_transient, refusal
+from cmdc_gateway.providers.failures import CUT_OFF, is_transient, rejection
 from cmdc_gateway.providers.provider import ModelError, ModelRequest, Price
 from cmdc_gateway.providers.script import Tries, reply_for
 
@@ -24,7 +24,7 @@ class ScriptedProvider:
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelSignal]:
         reply = reply_for(request.messages)
         if (status := self._tries.failed_status(reply)) is not None:
-            raise ModelError(refusal(status), transient=is_transient(status))
+            raise ModelError(rejection(status), transient=is_transient(status))
         # Tool requests are not known before a stream is complete: one that is cut has none.
         for number, chunk in enumerate(reply.shown if reply.cut else reply.chunks, start=1):
             if reply.delay:

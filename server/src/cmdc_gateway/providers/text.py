@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from cmdc_gateway.kernel.signals import PIECES, ModelSignal, Piece
+from cmdc_gateway.kernel.signals import CHUNKS, Chunk, ModelSignal
 from cmdc_gateway.protocol.encoding import whole_text
 
 _HIGH = ("\ud800", "\udbff")
@@ -19,11 +19,11 @@ class WholeCharacters:
     """Signals of one model call, with whole characters in them."""
 
     def __init__(self) -> None:
-        self._held: Piece | None = None
+        self._held: Chunk | None = None
 
     def take(self, signal: ModelSignal) -> tuple[ModelSignal, ...]:
         """What can be passed on now that this has come."""
-        if not isinstance(signal, PIECES):
+        if not isinstance(signal, CHUNKS):
             return (*self.rest(), signal)
         if self._held is None and signal.text.isascii():
             return (signal,) if signal.text else ()
@@ -34,7 +34,7 @@ class WholeCharacters:
         held, self._held = self._held, None
         return (replace(held, text=whole_text(held.text)),) if held else ()
 
-    def _joined(self, signal: Piece) -> Iterator[ModelSignal]:
+    def _joined(self, signal: Chunk) -> Iterator[ModelSignal]:
         if not signal.text:
             return
         if type(self._held) is type(signal):

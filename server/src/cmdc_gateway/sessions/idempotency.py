@@ -9,14 +9,14 @@ from hashlib import sha256
 from typing import Any
 
 from cmdc_gateway.errors import IdempotencyInProgress, IdempotencyMismatch
-from cmdc_gateway.sessions.commands import Remember, Reply
+from cmdc_gateway.sessions.command import IdempotencyRecord, Reply
 from cmdc_gateway.store.store import Store
 
 KEPT_MS = 24 * 60 * 60 * 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class StoredResponse:
     """An answer as bytes; `replayed` if it was first given to an earlier request."""
 
     status: int
@@ -32,14 +32,14 @@ class Idempotency:
         self._clock = clock
         self._running: dict[tuple[str, str, str], str] = {}
 
-    async def once(
+    async def execute(
         self,
         tenant: str,
         route: str,
         key: str | None,
         body: dict[str, Any],
-        act: Callable[[Remember | None], Awaitable[Reply]],
-    ) -> Given:
+        act: Callable[[IdempotencyRecord | None], Awaitable[Reply]],
+    ) -> StoredResponse:
         """Act, unless this key has been answered.
 
         `route` names what is asked for, with all ids in it; `act` puts the Remember it gets into its transaction.
@@ -49,7 +49,7 @@ class Idempotency:
         """
         if key is None:
             reply = await act(None)
-            return Given(reply.status, reply.body.encode())
+            return StoredResponse(reply.status, reply.body.encode())
         fingerprint = sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
         place = (tenant, route, key)
         running = self._running.get(place)
@@ -57,12 +57,12 @@ class Idempotency:
             raise IdempotencyInProgress if running == fingerprint else IdempotencyMismatch
         self._running[place] = fingerprint
         try:
-            row = await self._store.answer(tenant, route, key)
+            row = await self._store.response(tenant, route, key)
             if row is not None and row.at > self._clock() - KEPT_MS:
                 if row.fingerprint != fingerprint:
                     raise IdempotencyMismatch
-                return Given(row.status, row.body, replayed=True)
-            reply = await act(Remember(tenant, route, key, fingerprint))
-            return Given(reply.status, reply.body.encode())
+                return StoredResponse(row.status, row.body, replayed=True)
+            reply = await act(IdempotencyRecord(tenant, route, key, fingerprint))
+            return StoredResponse(reply.status, reply.body.encode())
         finally:
             del self._running[place]

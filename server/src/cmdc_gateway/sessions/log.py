@@ -22,8 +22,8 @@ from cmdc_gateway.protocol.frames import Cursor, LoggedEvent, Page
 RING_BYTES = 256 * 1024
 PAGE_EVENTS = 1_000
 PAGE_BYTES = 256 * 1024
-AT_ONCE_BYTES = 64 * 1024
-CROWD = 32
+INLINE_BYTES = 64 * 1024
+MANY_READERS = 32
 SECONDS_EACH = 20e-6
 """A crowd is served again after this time for each of its readers: about twice what serving one takes."""
 
@@ -87,7 +87,7 @@ class EventLog:
             return
         size = sum([len(event.data) for event in events])
         # Nearly every reader lacks just this.
-        self._newest = (self.last_seq, Page(events)) if self._readers and size <= AT_ONCE_BYTES else None
+        self._newest = (self.last_seq, Page(events)) if self._readers and size <= INLINE_BYTES else None
         self._ring += events
         self._ring_bytes += size
         self.last_seq = events[-1].seq
@@ -96,7 +96,7 @@ class EventLog:
         if self._readers:
             self._serve()
 
-    def trimmed(self, before: int) -> None:
+    def trim(self, before: int) -> None:
         """Take note that events below `before` are kept no longer."""
         self.first_seq = max(self.first_seq, before)
         while self._ring and self._ring[0].seq < self.first_seq:
@@ -108,7 +108,7 @@ class EventLog:
 
     def _serve(self) -> None:
         """Let readers have what is new; a crowd, once it has had the time for what was new before."""
-        if len(self._readers) < CROWD:
+        if len(self._readers) < MANY_READERS:
             self._serve_all()
         elif self._serving is None:
             loop = asyncio.get_running_loop()
@@ -148,7 +148,7 @@ class EventLog:
             return self._newest[1]
         if after >= self.last_seq or not self._ring or self._ring[0].seq > after + 1:
             return None
-        page = Page(self._page(after + 1 - self._ring[0].seq, AT_ONCE_BYTES))
+        page = Page(self._page(after + 1 - self._ring[0].seq, INLINE_BYTES))
         self._newest = after, page
         return page
 
@@ -181,14 +181,14 @@ class Reader:
     and returns False; then the bell rings.
     """
 
-    __slots__ = ("_bell", "_log", "_rung", "at_once", "seq")
+    __slots__ = ("_log", "_pending", "_woken", "push", "seq")
 
     def __init__(self, log: EventLog, after: int) -> None:
         self.seq = after
-        self.at_once: Callable[[Page], bool] | None = None
+        self.push: Callable[[Page], bool] | None = None
         self._log = log
-        self._bell: asyncio.Future[None] | None = None
-        self._rung = False
+        self._woken: asyncio.Future[None] | None = None
+        self._pending = False
 
     async def take(self) -> list[LoggedEvent]:
         """The next page; the cursor moves on. Empty: there is nothing now. Raises Trimmed."""
@@ -201,29 +201,29 @@ class Reader:
 
     def serve(self) -> None:
         """There is something new."""
-        bell = self._bell
-        if bell is not None and self.at_once is not None and not bell.done():
+        bell = self._woken
+        if bell is not None and self.push is not None and not bell.done():
             page = self._log.recent(self.seq)
-            if page is not None and self.at_once(page):
+            if page is not None and self.push(page):
                 self.seq = page.events[-1].seq
                 if self.seq == self._log.last_seq:
                     return
         self.wake()
 
     def wake(self) -> None:
-        self._rung = True
-        if self._bell is not None and not self._bell.done():
-            self._bell.set_result(None)
+        self._pending = True
+        if self._woken is not None and not self._woken.done():
+            self._woken.set_result(None)
 
     async def wait(self) -> None:
         """Return when woken; at once if that has happened since the last wait."""
-        if not self._rung:
-            self._bell = asyncio.get_running_loop().create_future()
+        if not self._pending:
+            self._woken = asyncio.get_running_loop().create_future()
             try:
-                await self._bell
+                await self._woken
             finally:
-                self._bell = None
-        self._rung = False
+                self._woken = None
+        self._pending = False
 
     def leave(self) -> None:
         self._log.leave(self)

@@ -15,32 +15,32 @@ import structlog
 from cmdc_gateway.errors import GatewayError, SessionDead, SessionExists, SessionNotFound, Unavailable
 from cmdc_gateway.protocol.history import system
 from cmdc_gateway.protocol.sessions import CreateSessionBody, SessionCreated, SessionDeleted
-from cmdc_gateway.sessions.commands import Remember, Reply, unattended
+from cmdc_gateway.sessions.audit import audit_row
+from cmdc_gateway.sessions.command import IdempotencyRecord, Reply, unattended
 from cmdc_gateway.sessions.idempotency import KEPT_MS
 from cmdc_gateway.sessions.log import EventLog
 from cmdc_gateway.sessions.services import Services
 from cmdc_gateway.sessions.session import Session
-from cmdc_gateway.sessions.trail import trail_row
 from cmdc_gateway.store.store import (
-    AddToTrail,
+    AppendAudit,
     AppendMessages,
     CreateSession,
     DeleteSession,
-    SessionHeld,
+    OwnedElsewhere,
+    SessionAlreadyExists,
     SessionKey,
     SessionRow,
-    SessionTaken,
-    StoreDown,
+    StoreUnavailable,
     Write,
 )
-from cmdc_gateway.tenancy.keys import Caller
+from cmdc_gateway.tenancy.keys import Principal
 
 LEASE_MS = 15_000
-RESTS_AFTER_MS = 60_000
+IDLE_AFTER_MS = 60_000
 _SWEEP_SECONDS = 5.0
 _EPOCH_LETTERS = string.digits + string.ascii_lowercase
-_WAKING_AT_ONCE = 32
-_DRAIN_LOOK_SECONDS = 0.02
+_CONCURRENT_RESUMES = 32
+_DRAIN_POLL_SECONDS = 0.02
 
 _log = structlog.get_logger(__name__)
 
@@ -52,7 +52,7 @@ class Registry:
         self.services = services
         self._sessions: dict[SessionKey, Session] = {}
         self._opening: dict[SessionKey, asyncio.Task[Session]] = {}
-        self._chores: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[None]] = set()
 
     @property
     def active(self) -> int:
@@ -62,33 +62,35 @@ class Registry:
     async def start(self) -> None:
         """Become the owner, and let everything that was unfinished go on or come to its end (DUR-2)."""
         services = self.services
-        await services.store.beat(services.owner, services.clock() + LEASE_MS)
+        await services.store.renew(services.owner, services.clock() + LEASE_MS)
         unfinished = await services.store.unfinished()
-        self._chore(self._wake(unfinished))
-        self._chore(self._keep_house())
+        self._spawn(self._resume_unfinished(unfinished))
+        self._spawn(self._run_maintenance())
 
-    async def create(self, caller: Caller, body: CreateSessionBody, remember: Remember | None = None) -> Reply:
+    async def create(
+        self, caller: Principal, body: CreateSessionBody, remember: IdempotencyRecord | None = None
+    ) -> Reply:
         """Make a session (§3.2). Raises CreateFailed, SessionExists, Unavailable."""
         services = self.services
         if services.draining:
             raise Unavailable("the server is stopping", retry_after=5)
-        settings = await asyncio.to_thread(services.offer.settle, body)
+        settings = await asyncio.to_thread(services.policy.resolve, body)
         key = SessionKey(caller.tenant, body.session_id or secrets.token_hex(16))
         epoch = "".join(secrets.choice(_EPOCH_LETTERS) for _ in range(8))
         now = services.clock()
         reply = Reply(SessionCreated(session_id=key.session_id, status="created"), 201)
         stored = settings.encode()
-        made = trail_row(key, caller.key_id, now, "session_created", sha256(stored).hexdigest(), model=settings.model)
-        writes: list[Write] = [CreateSession(SessionRow(key, epoch, now, stored)), AddToTrail(made)]
+        made = audit_row(key, caller.key_id, now, "session_created", sha256(stored).hexdigest(), model=settings.model)
+        writes: list[Write] = [CreateSession(SessionRow(key, epoch, now, stored)), AppendAudit(made)]
         if settings.system_prompt is not None:
             writes.append(AppendMessages(key, (system(settings.system_prompt),)))
         if remember is not None:
             writes.append(remember.write(reply, now))
         try:
             await services.store.commit(writes)
-        except SessionTaken:
+        except SessionAlreadyExists:
             raise SessionExists(key.session_id) from None
-        self._chore(services.offer.catalog.find(settings.model).prepare())  # so that the first prompt need not wait
+        self._spawn(services.policy.models.find(settings.model).prepare())  # so that the first prompt need not wait
         return reply
 
     async def find(self, key: SessionKey) -> Session:
@@ -100,7 +102,7 @@ class Registry:
                 opening = unattended(asyncio.get_running_loop().create_task(self._open(key)))
                 self._opening[key] = opening
             session = await asyncio.shield(opening)
-        session.touched_at = self.services.clock()
+        session.last_used_at = self.services.clock()
         return session
 
     async def log_of(self, key: SessionKey) -> tuple[EventLog, Session | None]:
@@ -109,7 +111,7 @@ class Registry:
             session = await self.find(key)
         except SessionDead:
             store = self.services.store
-            edges = await store.edges(key)
+            edges = await store.log_bounds(key)
             if edges is None:
                 raise SessionNotFound(key.session_id) from None
             epoch, first, last = edges
@@ -123,8 +125,8 @@ class Registry:
         try:
             session = await self.find(key)
         except SessionDead:  # what cannot be loaded can still be removed
-            deleted = trail_row(key, key_id, self.services.clock(), "session_deleted")
-            await self.services.store.commit([AddToTrail(deleted), DeleteSession(key)])
+            deleted = audit_row(key, key_id, self.services.clock(), "session_deleted")
+            await self.services.store.commit([AppendAudit(deleted), DeleteSession(key)])
             return Reply(SessionDeleted(session_id=key.session_id, status="deleted"))
         return await session.delete(key_id)
 
@@ -137,36 +139,36 @@ class Registry:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + grace_seconds
         while loop.time() < deadline and not hurry():
-            if not any(session.holds_up_exit for session in self._sessions.values()):
+            if not any(session.delays_exit for session in self._sessions.values()):
                 return
-            await asyncio.sleep(_DRAIN_LOOK_SECONDS)
+            await asyncio.sleep(_DRAIN_POLL_SECONDS)
 
     async def close(self) -> None:
         """Let go of every session."""
-        for chore in self._chores:
+        for chore in self._background:
             chore.cancel()
-        await asyncio.gather(*self._chores, return_exceptions=True)
+        await asyncio.gather(*self._background, return_exceptions=True)
         await asyncio.gather(*self._opening.values(), return_exceptions=True)
         sessions, self._sessions = self._sessions, {}
         await asyncio.gather(*(session.stop() for session in sessions.values()))
 
     async def _open(self, key: SessionKey) -> Session:
         try:
-            session = await Session.open(key, self.services, when_over=self._over)
+            session = await Session.open(key, self.services, when_over=self._on_closed)
             self._sessions[key] = session
             return session
-        except SessionHeld:
+        except OwnedElsewhere:
             raise Unavailable("another gateway has this session") from None
         finally:
             del self._opening[key]
 
-    def _over(self, session: Session) -> None:
+    def _on_closed(self, session: Session) -> None:
         """A session was deleted, or is another gateway's now."""
         if self._sessions.get(session.key) is session:
             del self._sessions[session.key]
 
-    async def _wake(self, keys: Iterable[SessionKey]) -> None:
-        gate = asyncio.Semaphore(_WAKING_AT_ONCE)
+    async def _resume_unfinished(self, keys: Iterable[SessionKey]) -> None:
+        gate = asyncio.Semaphore(_CONCURRENT_RESUMES)
 
         async def wake(key: SessionKey) -> None:
             async with gate:
@@ -174,7 +176,7 @@ class Registry:
                     try:
                         await self.find(key)
                         return
-                    except (StoreDown, Unavailable):
+                    except (StoreUnavailable, Unavailable):
                         await asyncio.sleep(1)
                     except GatewayError as failure:
                         _log.warning("session_not_woken", session_id=key.session_id, reason=failure.message)
@@ -182,26 +184,26 @@ class Registry:
 
         await asyncio.gather(*(wake(key) for key in keys))
 
-    async def _keep_house(self) -> None:
+    async def _run_maintenance(self) -> None:
         services = self.services
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
             now = services.clock()
             try:
-                await services.store.beat(services.owner, now + LEASE_MS)
-                await services.store.forget_answers(now - KEPT_MS)
-            except StoreDown as failure:
+                await services.store.renew(services.owner, now + LEASE_MS)
+                await services.store.forget_responses(now - KEPT_MS)
+            except StoreUnavailable as failure:
                 _log.warning("store_down", reason=str(failure))
-            await self._let_go(now - RESTS_AFTER_MS)
+            await self._evict_idle(now - IDLE_AFTER_MS)
 
-    async def _let_go(self, untouched_since: int) -> None:
+    async def _evict_idle(self, untouched_since: int) -> None:
         """Leave to the store alone what nobody has wanted since then."""
         for session in list(self._sessions.values()):
-            if session.resting and session.touched_at < untouched_since:
-                self._over(session)
+            if session.idle and session.last_used_at < untouched_since:
+                self._on_closed(session)
                 await session.stop()
 
-    def _chore(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
-        self._chores.add(task)
-        task.add_done_callback(self._chores.discard)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)

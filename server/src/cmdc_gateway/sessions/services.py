@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cmdc_gateway.sessions.settings import Offer
+from cmdc_gateway.sessions.settings import SessionPolicy
 from cmdc_gateway.store.store import Store
 from cmdc_gateway.tenancy.meter import Meter
 from cmdc_gateway.tools.callback import CallbackClient
@@ -19,7 +19,7 @@ class Services:
     """
 
     store: Store
-    offer: Offer
+    policy: SessionPolicy
     callbacks: CallbackClient
     meter: Meter
     clock: Callable[[], int]

@@ -40,24 +40,24 @@ from cmdc_gateway.protocol.history import ToolCall
 from cmdc_gateway.protocol.service import TicketIssued
 from cmdc_gateway.protocol.sessions import AbortTaken, PromptAccepted, SessionDeleted
 from cmdc_gateway.protocol.tools import ToolRegistered, ToolRemoved
-from cmdc_gateway.sessions.commands import Remember, Reply
-from cmdc_gateway.sessions.draft import Draft
-from cmdc_gateway.sessions.life import Life
-from cmdc_gateway.sessions.present import callback_fitting
+from cmdc_gateway.sessions.actor import SessionActor
+from cmdc_gateway.sessions.command import IdempotencyRecord, Reply
 from cmdc_gateway.sessions.services import Services
 from cmdc_gateway.sessions.settings import SessionSettings
-from cmdc_gateway.sessions.toolbox import Toolbox, canonical
+from cmdc_gateway.sessions.state import bind_callback
+from cmdc_gateway.sessions.toolset import Toolset, canonical
+from cmdc_gateway.sessions.unit_of_work import UnitOfWork
 from cmdc_gateway.store.store import (
     ApprovalRow,
-    MarkServed,
+    MarkDelivered,
     PutTool,
     RemoveTool,
     RequestRow,
     SessionKey,
-    StoreDown,
+    StoreUnavailable,
     ToolRow,
 )
-from cmdc_gateway.tenancy.keys import Caller
+from cmdc_gateway.tenancy.keys import Principal
 from cmdc_gateway.tools.callback import CallbackDefinition
 
 _log = structlog.get_logger(__name__)
@@ -67,7 +67,7 @@ class NotWaiting(Exception):
     """What was decided about does not wait now; what became of it is in the store."""
 
 
-class Session(Life):
+class Session(SessionActor):
     """One agent with its settings, history and event log.
 
     Made by `Session.open`. Its methods may be called from any task of the event loop; those that change something
@@ -84,54 +84,54 @@ class Session(Life):
             SessionNotFound, SessionDead, StoreDown, SessionHeld.
         """
         try:
-            fence = await services.store.claim(key, services.owner, services.clock())
+            fence = await services.store.acquire(key, services.owner, services.clock())
         except KeyError:
             raise SessionNotFound(key.session_id) from None
         session = cls(key, fence, services, when_over)
-        await session._take_up("interrupted", "the server stopped while this run was active")
-        session._task = asyncio.get_running_loop().create_task(session._live())
+        await session._load("interrupted", "the server stopped while this run was active")
+        session._task = asyncio.get_running_loop().create_task(session._run())
         return session
 
     # -- what can be asked of it ---------------------------------------------------------------------------------------
 
     @property
     def settings(self) -> SessionSettings:
-        return self._present.settings
+        return self._live.settings
 
     @property
-    def toolbox(self) -> Toolbox:
-        return self._present.toolbox
+    def toolset(self) -> Toolset:
+        return self._live.toolset
 
     @property
-    def resting(self) -> bool:
+    def idle(self) -> bool:
         """Nothing happens, nobody reads: the session could as well be in the store alone."""
-        idle = self.view.active is None and not self.view.queue and not self._inbox
-        return idle and not self.log.readers and not self._down
+        idle = self.snapshot.active is None and not self.snapshot.queue and not self._mailbox
+        return idle and not self.log.readers and not self._store_unavailable
 
     @property
-    def holds_up_exit(self) -> bool:
+    def delays_exit(self) -> bool:
         """A run is active and not merely waiting for a person (DUR-3)."""
-        return not self._down and self.view.active is not None and not self.view.only_waits
+        return not self._store_unavailable and self.snapshot.active is not None and not self.snapshot.blocked_on_user
 
     def start_position(self) -> int:
         """After which seq a reader without a cursor begins (SSE-5)."""
-        view = self.view
+        view = self.snapshot
         if view.active is not None:
             return view.active.first_seq - 1
         done = view.newest_done
-        if not view.queue and done is not None and done.last_seq > self._served:
+        if not view.queue and done is not None and done.last_seq > self._delivered_seq:
             return done.first_seq - 1
         return self.log.last_seq
 
-    def mark_served(self, seq: int) -> None:
+    def mark_delivered(self, seq: int) -> None:
         """A terminal event has been written to an SSE reader: nobody needs it for want of a cursor any longer."""
-        if seq > self._served:
-            self._served = seq
-            self._work.aside(self._services.store.commit([MarkServed(self.key, seq)]))
+        if seq > self._delivered_seq:
+            self._delivered_seq = seq
+            self._effects.spawn_best_effort(self._services.store.commit([MarkDelivered(self.key, seq)]))
 
     async def request(self, request_id: str) -> RequestRow | None:
         """The request of this id, as it stands."""
-        view = self.view
+        view = self.snapshot
         for row in (view.active, view.newest_done, *view.queue):
             if row is not None and row.request_id == request_id:
                 return row
@@ -139,14 +139,14 @@ class Session(Life):
 
     # -- what can be done with it --------------------------------------------------------------------------------------
 
-    async def submit(self, text: str, key_id: str, remember: Remember | None = None) -> Reply:
+    async def submit(self, text: str, key_id: str, remember: IdempotencyRecord | None = None) -> Reply:
         """Accept a prompt (§3.5). Raises BudgetExceeded, QueueFull, Unavailable."""
 
-        def decide(draft: Draft) -> Reply:
-            now = self._present
+        def decide(draft: UnitOfWork) -> Reply:
+            now = self._live
             if self._services.draining:
                 raise Unavailable("the server is stopping", retry_after=5)
-            self._services.meter.check(Caller(self.key.tenant, key_id), now.account)
+            self._services.meter.check(Principal(self.key.tenant, key_id), now.account)
             if len(now.queue) >= self._services.queued_prompts:
                 raise QueueFull(self._services.queued_prompts)
             queued = now.turn is not None or bool(now.queue)
@@ -161,7 +161,7 @@ class Session(Life):
             )
             return Reply(body, 202)
 
-        return await self._do(decide, key_id, remember)
+        return await self._submit(decide, key_id, remember)
 
     async def approve(
         self,
@@ -169,176 +169,182 @@ class Session(Life):
         key_id: str,
         args: dict[str, JsonValue] | None = None,
         digest: str | None = None,
-        remember: Remember | None = None,
+        remember: IdempotencyRecord | None = None,
     ) -> Reply:
         """Let a tool call run (APP-1 … APP-3). Raises ApprovalNotFound, AlreadyResolved, DigestMismatch, BadRequest."""
         taken = Reply(DecisionTaken(ok=True, action="approve", approval_id=approval_id))
 
-        def decide(draft: Draft) -> Reply:
+        def decide(draft: UnitOfWork) -> Reply:
             turn, call = self._undecided(approval_id)
-            row = self._present.approvals[approval_id]
+            row = self._live.approvals[approval_id]
             if digest is not None and digest != row.digest:
                 raise DigestMismatch(approval_id)
             if args is not None:
-                flaw = self._present.toolbox.flaw(call.name, args)
+                flaw = self._live.toolset.error(call.name, args)
                 if flaw is not None:
                     raise BadRequest(flaw, [("args", flaw)])
             edited = None if args is None or canonical(args) == canonical(call.args) else args
             decided = replace(row, decision=dumps({"args": call.args if edited is None else edited}))
-            self._present.approvals[approval_id] = decided
-            fitting = self._present.toolbox.get(call.name)
+            self._live.approvals[approval_id] = decided
+            fitting = self._live.toolset.get(call.name)
             if fitting is not None:
-                self._present.bound[call.id] = fitting
-            self._progress.receive(self._present, turn, Approved(approval_id, edited), draft)
+                self._live.bound[call.id] = fitting
+            self._transitions.receive(self._live, turn, Approved(approval_id, edited), draft)
             return taken
 
         try:
-            return await self._do(decide, key_id, remember)
+            return await self._submit(decide, key_id, remember)
         except NotWaiting:
             row = await self._decided(approval_id)
             same_args = args is None or canonical(args) == canonical(json.loads(row.decision).get("args"))
             if row.status == "approved" and same_args and digest in (None, row.digest):
-                return await self._keep(taken, key_id, remember)
+                return await self._store_response(taken, key_id, remember)
             raise AlreadyResolved(f"approval {approval_id!r}", row.status) from None
 
     async def reject(
-        self, approval_id: str, key_id: str, reason: str | None = None, remember: Remember | None = None
+        self, approval_id: str, key_id: str, reason: str | None = None, remember: IdempotencyRecord | None = None
     ) -> Reply:
         """Keep a tool call from running (APP-1, APP-2). Raises ApprovalNotFound, AlreadyResolved."""
         taken = Reply(DecisionTaken(ok=True, action="reject", approval_id=approval_id))
 
-        def decide(draft: Draft) -> Reply:
+        def decide(draft: UnitOfWork) -> Reply:
             turn, _ = self._undecided(approval_id)
-            row = self._present.approvals[approval_id]
-            self._present.approvals[approval_id] = replace(row, decision=dumps({"reason": reason}))
-            self._progress.receive(self._present, turn, Rejected(approval_id, reason), draft)
+            row = self._live.approvals[approval_id]
+            self._live.approvals[approval_id] = replace(row, decision=dumps({"reason": reason}))
+            self._transitions.receive(self._live, turn, Rejected(approval_id, reason), draft)
             return taken
 
         try:
-            return await self._do(decide, key_id, remember)
+            return await self._submit(decide, key_id, remember)
         except NotWaiting:
             row = await self._decided(approval_id)
             if row.status == "rejected" and reason in (None, json.loads(row.decision).get("reason")):
-                return await self._keep(taken, key_id, remember)
+                return await self._store_response(taken, key_id, remember)
             raise AlreadyResolved(f"approval {approval_id!r}", row.status) from None
 
-    async def respond(self, ref: str, response: str, key_id: str, remember: Remember | None = None) -> Reply:
+    async def respond(self, ref: str, response: str, key_id: str, remember: IdempotencyRecord | None = None) -> Reply:
         """Answer a question (ASK-1). Raises QuestionNotFound, AlreadyResolved, BadRequest."""
         taken = Reply(ResponseTaken(ok=True, action="respond", ref=ref))
 
-        def decide(draft: Draft) -> Reply:
-            turn = self._present.turn
+        def decide(draft: UnitOfWork) -> Reply:
+            turn = self._live.turn
             if turn is None or turn.waiting_input(ref) is None:
                 raise NotWaiting
-            row = self._present.questions[ref]
+            row = self._live.questions[ref]
             if row.options is not None and response not in row.options:
                 offered = ", ".join(repr(option) for option in row.options)
                 raise BadRequest(f"response must be one of the options: {offered}", [("response", "not an option")])
-            self._present.questions[ref] = replace(row, status="answered", response=response)
+            self._live.questions[ref] = replace(row, status="answered", response=response)
             answered = canonical([self.key.session_id, ref, response])
             assert answered is not None, "strings can be written canonically"
-            draft.note("answered", ref, digest=sha256(answered).hexdigest())
-            self._progress.receive(self._present, turn, Answered(ref, response), draft)
+            draft.audit("answered", ref, digest=sha256(answered).hexdigest())
+            self._transitions.receive(self._live, turn, Answered(ref, response), draft)
             return taken
 
         try:
-            return await self._do(decide, key_id, remember)
+            return await self._submit(decide, key_id, remember)
         except NotWaiting:
             row = await self._services.store.question(self.key, ref)
             if row is None:
                 raise QuestionNotFound(ref) from None
             if row.status == "answered" and row.response == response:
-                return await self._keep(taken, key_id, remember)
+                return await self._store_response(taken, key_id, remember)
             raise AlreadyResolved(f"question {ref!r}", row.status) from None
 
-    async def abort(self, key_id: str, reason: str | None = None, remember: Remember | None = None) -> Reply:
+    async def abort(self, key_id: str, reason: str | None = None, remember: IdempotencyRecord | None = None) -> Reply:
         """End the active run; the queue goes on (§3.11)."""
 
-        def decide(draft: Draft) -> Reply:
-            turn = self._present.turn
+        def decide(draft: UnitOfWork) -> Reply:
+            turn = self._live.turn
             if turn is None:
                 return Reply(AbortTaken(ok=False), 200)
-            draft.note("aborted", turn.request_id)
-            self._progress.receive(
-                self._present, turn, Aborted(reason or "aborted", usage=self._work.used_so_far), draft
+            draft.audit("aborted", turn.request_id)
+            self._transitions.receive(
+                self._live, turn, Aborted(reason or "aborted", usage=self._effects.used_so_far), draft
             )
             return Reply(AbortTaken(ok=True), 202)
 
-        return await self._do(decide, key_id, remember)
+        return await self._submit(decide, key_id, remember)
 
     async def register(
-        self, definition: CallbackDefinition, answer: ToolRegistered, key_id: str, remember: Remember | None = None
+        self,
+        definition: CallbackDefinition,
+        answer: ToolRegistered,
+        key_id: str,
+        remember: IdempotencyRecord | None = None,
     ) -> Reply:
         """Add a callback tool, or replace the one of its name (CB-1, APP-3). Raises RegistrationFailed."""
-        fitting = callback_fitting(self.key, definition, self._services)
+        fitting = bind_callback(self.key, definition, self._services)
 
-        def decide(draft: Draft) -> Reply:
-            replaced = self._present.toolbox.get(definition.name) is not None
-            self._present.toolbox = self._present.toolbox.with_callback(fitting)
+        def decide(draft: UnitOfWork) -> Reply:
+            replaced = self._live.toolset.get(definition.name) is not None
+            self._live.toolset = self._live.toolset.with_callback(fitting)
             draft.write(PutTool(self.key, ToolRow(definition.name, definition.to_json())))
-            draft.note("tool_registered", definition.name, digest=definition.digest, origin=definition.origin)
+            draft.audit("tool_registered", definition.name, digest=definition.digest, origin=definition.origin)
             if replaced:
-                self._progress.tool_replaced(self._present, definition.name, draft)
+                self._transitions.tool_replaced(self._live, definition.name, draft)
             return Reply(answer, 201)
 
-        return await self._do(decide, key_id, remember)
+        return await self._submit(decide, key_id, remember)
 
     async def remove_tool(self, name: str, key_id: str) -> Reply:
         """Remove a callback tool. Raises ToolNotFound."""
 
-        def decide(draft: Draft) -> Reply:
-            fitting = self._present.toolbox.get(name)
+        def decide(draft: UnitOfWork) -> Reply:
+            fitting = self._live.toolset.get(name)
             if fitting is None or fitting.definition is None:
                 raise ToolNotFound(name)
-            self._present.toolbox = self._present.toolbox.without(name)
+            self._live.toolset = self._live.toolset.without(name)
             draft.write(RemoveTool(self.key, name))
-            draft.note("tool_removed", name, digest=fitting.definition.digest)
-            self._progress.tool_replaced(self._present, name, draft)
+            draft.audit("tool_removed", name, digest=fitting.definition.digest)
+            self._transitions.tool_replaced(self._live, name, draft)
             return Reply(ToolRemoved(name=name, status="removed"))
 
-        return await self._do(decide, key_id)
+        return await self._submit(decide, key_id)
 
-    async def grant(self, ticket: TicketIssued, scope: str, key_id: str, remember: Remember | None = None) -> Reply:
+    async def issue_ticket(
+        self, ticket: TicketIssued, scope: str, key_id: str, remember: IdempotencyRecord | None = None
+    ) -> Reply:
         """Give out a ticket (§3.11)."""
 
-        def decide(draft: Draft) -> Reply:
-            draft.note("ticket_issued", scope=scope, expiresAt=ticket.expires_at)
+        def decide(draft: UnitOfWork) -> Reply:
+            draft.audit("ticket_issued", scope=scope, expiresAt=ticket.expires_at)
             return Reply(ticket, 201)
 
-        return await self._do(decide, key_id, remember)
+        return await self._submit(decide, key_id, remember)
 
     async def delete(self, key_id: str) -> Reply:
         """Stop any run and forget everything (§3.4)."""
 
-        def decide(draft: Draft) -> Reply:
-            if self._present.turn is not None:
-                signal = Aborted("session_deleted", usage=self._work.used_so_far)
-                self._progress.receive(self._present, self._present.turn, signal, draft)
+        def decide(draft: UnitOfWork) -> Reply:
+            if self._live.turn is not None:
+                signal = Aborted("session_deleted", usage=self._effects.used_so_far)
+                self._transitions.receive(self._live, self._live.turn, signal, draft)
             draft.deletes = True
-            draft.note("session_deleted")
+            draft.audit("session_deleted")
             return Reply(SessionDeleted(session_id=self.key.session_id, status="deleted"))
 
-        return await self._do(decide, key_id)
+        return await self._submit(decide, key_id)
 
     async def stop(self) -> None:
         """Let go of the session. What runs is left to whoever takes it up next (DUR-2)."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        self._end(Unavailable("the server is stopping", retry_after=5))
-        self._work.stop()
-        await self._work.wait()
+        self._terminate(Unavailable("the server is stopping", retry_after=5))
+        self._effects.stop()
+        await self._effects.wait()
         try:
-            await self._services.store.release(self._fence)
-        except StoreDown:
+            await self._services.store.release(self._lease)
+        except StoreUnavailable:
             _log.warning("release_failed", session_id=self.key.session_id)
 
-    async def _keep(self, reply: Reply, key_id: str, remember: Remember | None) -> Reply:
+    async def _store_response(self, reply: Reply, key_id: str, remember: IdempotencyRecord | None) -> Reply:
         """An answer that changes nothing in the session; it is kept under its Idempotency-Key like any other."""
-        return reply if remember is None else await self._do(lambda _: reply, key_id, remember)
+        return reply if remember is None else await self._submit(lambda _: reply, key_id, remember)
 
     def _undecided(self, approval_id: str) -> tuple[Turn, ToolCall]:
-        turn = self._present.turn
+        turn = self._live.turn
         call = turn.waiting_approval(approval_id) if turn is not None else None
         if turn is None or call is None:
             raise NotWaiting

@@ -12,14 +12,14 @@ from pydantic import JsonValue
 from cmdc_gateway.errors import CreateFailed
 from cmdc_gateway.protocol.encoding import dumps
 from cmdc_gateway.protocol.sessions import CreateSessionBody
-from cmdc_gateway.providers.catalog import Catalog
+from cmdc_gateway.providers.registry import ModelRegistry
 from cmdc_gateway.tools.builtin import READ_ONLY, canonical_name
 from cmdc_gateway.tools.skills import skills_prompt
 from cmdc_gateway.tools.workspace import Workspace, WorkspaceError
 
 HUMAN_APPROVAL = "human_approval"
 PLUGINS = (HUMAN_APPROVAL,)
-GUARDED_BY_PLUGIN = ("shell", "write_file")
+APPROVED_BY_PLUGIN = ("shell", "write_file")
 
 FORMAT = 1
 
@@ -59,16 +59,16 @@ class SessionSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class SessionPolicy:
     """What this server lets a session have. `guarded` tools need an approval whoever asks for them."""
 
-    catalog: Catalog
+    models: ModelRegistry
     workspace: Workspace
     tools: tuple[str, ...] = (*READ_ONLY, "ask_user")
-    guarded: tuple[str, ...] = ("shell",)
+    requires_approval: tuple[str, ...] = ("shell",)
     blueprints: Mapping[str, CreateSessionBody] = field(default_factory=dict[str, CreateSessionBody])
 
-    def settle(self, body: CreateSessionBody) -> SessionSettings:
+    def resolve(self, body: CreateSessionBody) -> SessionSettings:
         """Fill in blueprint and defaults, and see that everything asked for is offered.
 
         Raises:
@@ -80,8 +80,8 @@ class Offer:
             raise CreateFailed("model is missing, and no blueprint gives it")
         options = body.provider_opts or {}
         try:
-            self.catalog.find(body.model)
-            self.catalog.check_options(options)
+            self.models.find(body.model)
+            self.models.check_options(options)
             room = self.workspace.enter(body.working_dir or ".")
             skills = skills_prompt(room, body.skills_dirs or [])
         except WorkspaceError as refusal:
@@ -127,13 +127,15 @@ class Offer:
         return (HUMAN_APPROVAL,) if names else ()
 
     def _approval(self, asked: Iterable[str], plugins: tuple[str, ...]) -> tuple[str, ...]:
-        by_plugin = GUARDED_BY_PLUGIN if plugins else ()
-        return tuple(dict.fromkeys((*self.guarded, *by_plugin, *(canonical_name(name) or name for name in asked))))
+        by_plugin = APPROVED_BY_PLUGIN if plugins else ()
+        return tuple(
+            dict.fromkeys((*self.requires_approval, *by_plugin, *(canonical_name(name) or name for name in asked)))
+        )
 
 
-def with_offer(settings: SessionSettings, offer: Offer) -> SessionSettings:
+def with_policy(settings: SessionSettings, offer: SessionPolicy) -> SessionSettings:
     """Settings under the operator's policy of today: what has come under guard since, is guarded."""
-    return replace(settings, approval=tuple(dict.fromkeys((*settings.approval, *offer.guarded))))
+    return replace(settings, approval=tuple(dict.fromkeys((*settings.approval, *offer.requires_approval))))
 
 
 def _unknown(what: str, name: str, offered: Iterable[str]) -> str:

@@ -9,35 +9,35 @@ from typing import TypeVar, assert_never
 from cmdc_gateway.protocol.frames import LoggedEvent
 from cmdc_gateway.protocol.history import Message
 from cmdc_gateway.store.store import (
-    AddToTrail,
     AddUsage,
-    AnswerRow,
+    AppendAudit,
     AppendEvents,
     AppendMessages,
     ApprovalRow,
+    AuditRow,
     CreateSession,
     DeleteSession,
     Durability,
-    Fence,
-    FenceLost,
-    MarkServed,
-    PutAnswer,
+    Lease,
+    LeaseLost,
+    MarkDelivered,
+    OwnedElsewhere,
     PutApproval,
     PutQuestion,
     PutRequest,
+    PutResponse,
     PutSession,
     PutTool,
     QuestionRow,
     RemoveTool,
     RequestRow,
-    SessionHeld,
+    SessionAlreadyExists,
     SessionKey,
     SessionRow,
     SessionState,
-    SessionTaken,
+    StoredResponseRow,
     StoredSession,
     ToolRow,
-    TrailRow,
     TrimEvents,
     UsageRow,
     Write,
@@ -72,7 +72,7 @@ class _Session:
             self.last_seq -= 1
 
 
-class _Journal:
+class UndoLog:
     """Changes to dictionaries, and how to take them back if a later write of the same commit is refused."""
 
     def __init__(self) -> None:
@@ -97,7 +97,7 @@ class _Journal:
         session.last_seq += len(events)
         self._undo.append(lambda: session.shorten(len(events)))
 
-    def take_back(self) -> None:
+    def roll_back(self) -> None:
         for undo in reversed(self._undo):
             undo()
 
@@ -107,12 +107,12 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._sessions: dict[SessionKey, _Session] = {}
-        self._fences: dict[SessionKey, tuple[str, int]] = {}  # owner and token
+        self._leases: dict[SessionKey, tuple[str, int]] = {}  # owner and token
         self._alive: dict[str, int] = {}
         self._last_token = 0
         self._usage: dict[tuple[str, str, str], UsageRow] = {}
-        self._answers: dict[tuple[str, str, str], AnswerRow] = {}
-        self._trail: dict[int, TrailRow] = {}
+        self._responses: dict[tuple[str, str, str], StoredResponseRow] = {}
+        self._audit: dict[int, AuditRow] = {}
 
     @property
     def durability(self) -> Durability:
@@ -126,45 +126,45 @@ class MemoryStore:
 
     # -- ownership -----------------------------------------------------------------------------------------------------
 
-    async def beat(self, owner: str, until: int) -> None:
+    async def renew(self, owner: str, until: int) -> None:
         self._alive[owner] = until
 
-    async def claim(self, key: SessionKey, owner: str, now: int) -> Fence:
+    async def acquire(self, key: SessionKey, owner: str, now: int) -> Lease:
         if key not in self._sessions:
             raise KeyError(key)
-        holder, _ = self._fences.get(key, (owner, 0))
+        holder, _ = self._leases.get(key, (owner, 0))
         if holder != owner and self._alive.get(holder, 0) > now:
-            raise SessionHeld(f"{holder} has session {key.session_id!r}")
+            raise OwnedElsewhere(f"{holder} has session {key.session_id!r}")
         self._last_token += 1
-        self._fences[key] = (owner, self._last_token)
-        return Fence(key, self._last_token)
+        self._leases[key] = (owner, self._last_token)
+        return Lease(key, self._last_token)
 
-    async def release(self, fence: Fence) -> None:
+    async def release(self, fence: Lease) -> None:
         if self._owns(fence):
-            del self._fences[fence.key]
+            del self._leases[fence.key]
 
-    def _owns(self, fence: Fence) -> bool:
-        _, token = self._fences.get(fence.key, ("", 0))
+    def _owns(self, fence: Lease) -> bool:
+        _, token = self._leases.get(fence.key, ("", 0))
         return token == fence.token
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
-    async def commit(self, writes: Sequence[Write], fence: Fence | None = None) -> None:
+    async def commit(self, writes: Sequence[Write], fence: Lease | None = None) -> None:
         if fence and not self._owns(fence):
-            raise FenceLost(f"session {fence.key.session_id!r} has another owner, or none")
-        journal = _Journal()
+            raise LeaseLost(f"session {fence.key.session_id!r} has another owner, or none")
+        journal = UndoLog()
         try:
             for write in writes:
                 self._write(write, journal)
         except BaseException:
-            journal.take_back()
+            journal.roll_back()
             raise
 
-    def _write(self, write: Write, journal: _Journal) -> None:
+    def _write(self, write: Write, journal: UndoLog) -> None:
         match write:
             case CreateSession(row):
                 if row.key in self._sessions:
-                    raise SessionTaken(f"session {row.key.session_id!r} exists")
+                    raise SessionAlreadyExists(f"session {row.key.session_id!r} exists")
                 journal.put(self._sessions, row.key, _Session(row))
             case PutSession(row):
                 session = self._existing(row.key)
@@ -174,23 +174,23 @@ class MemoryStore:
                     epoch=old.epoch,
                     created_at=old.created_at,
                     settings=old.settings,
-                    served=max(row.served, old.served),
+                    delivered_seq=max(row.delivered_seq, old.delivered_seq),
                 )
                 journal.put(self._sessions, row.key, replace(session, row=kept))
-            case MarkServed(key, seq):
-                if (session := self._sessions.get(key)) and session.row.served < seq:
-                    journal.put(self._sessions, key, replace(session, row=replace(session.row, served=seq)))
+            case MarkDelivered(key, seq):
+                if (session := self._sessions.get(key)) and session.row.delivered_seq < seq:
+                    journal.put(self._sessions, key, replace(session, row=replace(session.row, delivered_seq=seq)))
             case DeleteSession(key):
                 self._existing(key)
                 journal.remove(self._sessions, key)
-                journal.remove(self._fences, key)
+                journal.remove(self._leases, key)
             case AddUsage(row):
                 place = (row.tenant, row.key_id, row.day)
                 journal.put(self._usage, place, _sum(self._usage.get(place), row))
-            case PutAnswer(row):
-                journal.put(self._answers, (row.tenant, row.route, row.idempotency_key), row)
-            case AddToTrail(row):
-                journal.put(self._trail, len(self._trail) + 1, row)
+            case PutResponse(row):
+                journal.put(self._responses, (row.tenant, row.route, row.idempotency_key), row)
+            case AppendAudit(row):
+                journal.put(self._audit, len(self._audit) + 1, row)
             case _:
                 self._write_within(self._existing(write.key), write, journal)
 
@@ -200,7 +200,7 @@ class MemoryStore:
         write: (
             AppendEvents | TrimEvents | AppendMessages | PutRequest | PutApproval | PutQuestion | PutTool | RemoveTool
         ),
-        journal: _Journal,
+        journal: UndoLog,
     ) -> None:
         match write:
             case AppendEvents(_, events):
@@ -237,7 +237,7 @@ class MemoryStore:
         try:
             return self._sessions[key]
         except KeyError:
-            raise FenceLost(f"there is no session {key.session_id!r}") from None
+            raise LeaseLost(f"there is no session {key.session_id!r}") from None
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
@@ -294,7 +294,7 @@ class MemoryStore:
                 found.append(event)
         return found
 
-    async def edges(self, key: SessionKey) -> tuple[str, int, int] | None:
+    async def log_bounds(self, key: SessionKey) -> tuple[str, int, int] | None:
         session = self._sessions.get(key)
         return session and (session.row.epoch, session.first_seq, session.last_seq)
 
@@ -327,14 +327,14 @@ class MemoryStore:
     async def tracked_keys(self) -> int:
         return len({(tenant, key_id) for tenant, key_id, _ in self._usage})
 
-    async def answer(self, tenant: str, route: str, idempotency_key: str) -> AnswerRow | None:
-        return self._answers.get((tenant, route, idempotency_key))
+    async def response(self, tenant: str, route: str, idempotency_key: str) -> StoredResponseRow | None:
+        return self._responses.get((tenant, route, idempotency_key))
 
-    async def forget_answers(self, before: int) -> None:
-        self._answers = {place: row for place, row in self._answers.items() if row.at >= before}
+    async def forget_responses(self, before: int) -> None:
+        self._responses = {place: row for place, row in self._responses.items() if row.at >= before}
 
-    async def trail(self, after: int, limit: int) -> list[tuple[int, TrailRow]]:
-        return [(n, self._trail[n]) for n in range(after + 1, min(after + limit, len(self._trail)) + 1)]
+    async def audit(self, after: int, limit: int) -> list[tuple[int, AuditRow]]:
+        return [(n, self._audit[n]) for n in range(after + 1, min(after + limit, len(self._audit)) + 1)]
 
 
 def _sum(old: UsageRow | None, more: UsageRow) -> UsageRow:

@@ -20,19 +20,19 @@ Durability = Literal["memory", "process", "disk"]
 SessionState = Literal["idle", "working", "waiting_approval", "waiting_input"]
 
 
-class StoreDown(Exception):
+class StoreUnavailable(Exception):
     """The store cannot read or write now. Nothing of the call took effect; the same call may succeed later."""
 
 
-class SessionTaken(Exception):
+class SessionAlreadyExists(Exception):
     """A session of this key exists already."""
 
 
-class FenceLost(Exception):
+class LeaseLost(Exception):
     """Another owner has claimed the session since, it was released or deleted: this owner must stop writing."""
 
 
-class SessionHeld(Exception):
+class OwnedElsewhere(Exception):
     """Another owner that is still alive has the session."""
 
 
@@ -49,7 +49,7 @@ class SessionKey:
 
 
 @dataclass(frozen=True, slots=True)
-class Fence:
+class Lease:
     """Proof of being the owner of a session. `token` grows, over the whole store, with every claim."""
 
     key: SessionKey
@@ -73,7 +73,7 @@ class SessionRow:
     prompts: int = 0
     usage: TokenUsage = TokenUsage()
     cost_usd: float = 0.0
-    served: int = 0
+    delivered_seq: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,7 @@ class UsageRow:
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerRow:
+class StoredResponseRow:
     """An answer that was given under an Idempotency-Key (HTTP-11).
 
     `route` names what was asked for; `fingerprint` is of the request's body.
@@ -167,7 +167,7 @@ class AnswerRow:
 
 
 @dataclass(frozen=True, slots=True)
-class TrailRow:
+class AuditRow:
     """Something that was decided, for the audit trail: who, what, on what, when. It holds no payload.
 
     `key_id` is who decided, empty where the server did so by itself. `subject` is what it was about: an approvalId, a
@@ -202,7 +202,7 @@ class PutSession:
 
 
 @dataclass(frozen=True, slots=True)
-class MarkServed:
+class MarkDelivered:
     """Raises `served` of a session to `seq`; never lowers it. No effect on a session that is gone."""
 
     key: SessionKey
@@ -294,23 +294,23 @@ class AddUsage:
 
 
 @dataclass(frozen=True, slots=True)
-class PutAnswer:
+class PutResponse:
     """Adds the answer, or replaces the one of this tenant, route and key."""
 
-    row: AnswerRow
+    row: StoredResponseRow
 
 
 @dataclass(frozen=True, slots=True)
-class AddToTrail:
+class AppendAudit:
     """Adds to the audit trail, which nothing in a store shortens or changes: the end of a session does not either."""
 
-    row: TrailRow
+    row: AuditRow
 
 
 Write = (
     CreateSession
     | PutSession
-    | MarkServed
+    | MarkDelivered
     | DeleteSession
     | AppendEvents
     | TrimEvents
@@ -321,8 +321,8 @@ Write = (
     | PutTool
     | RemoveTool
     | AddUsage
-    | PutAnswer
-    | AddToTrail
+    | PutResponse
+    | AppendAudit
 )
 
 
@@ -367,11 +367,11 @@ class Store(Protocol):
 
     # -- ownership: a session is written by one owner at a time --------------------------------------------------------
 
-    async def beat(self, owner: str, until: int) -> None:
+    async def renew(self, owner: str, until: int) -> None:
         """Say that this owner is alive before `until`; the last call counts."""
         ...
 
-    async def claim(self, key: SessionKey, owner: str, now: int) -> Fence:
+    async def acquire(self, key: SessionKey, owner: str, now: int) -> Lease:
         """Become the owner of a session that exists; a fence given out for it before is lost. Durable on return.
 
         Raises:
@@ -380,13 +380,13 @@ class Store(Protocol):
         """
         ...
 
-    async def release(self, fence: Fence) -> None:
+    async def release(self, fence: Lease) -> None:
         """Stop being the owner. No effect if the fence is lost already."""
         ...
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
-    async def commit(self, writes: Sequence[Write], fence: Fence | None = None) -> None:
+    async def commit(self, writes: Sequence[Write], fence: Lease | None = None) -> None:
         """Carry out all writes in their order, or none; durable on return.
 
         With a fence, its session must still be its owner's. A commit that was called first is carried out first.
@@ -425,7 +425,7 @@ class Store(Protocol):
         """
         ...
 
-    async def edges(self, key: SessionKey) -> tuple[str, int, int] | None:
+    async def log_bounds(self, key: SessionKey) -> tuple[str, int, int] | None:
         """Epoch, first and last seq of the kept log (as in StoredSession), or None without such a session."""
         ...
 
@@ -449,12 +449,12 @@ class Store(Protocol):
         """How many keys, over all tenants, have a row of usage."""
         ...
 
-    async def answer(self, tenant: str, route: str, idempotency_key: str) -> AnswerRow | None: ...
+    async def response(self, tenant: str, route: str, idempotency_key: str) -> StoredResponseRow | None: ...
 
-    async def forget_answers(self, before: int) -> None:
+    async def forget_responses(self, before: int) -> None:
         """Remove idempotent answers given before then."""
         ...
 
-    async def trail(self, after: int, limit: int) -> list[tuple[int, TrailRow]]:
+    async def audit(self, after: int, limit: int) -> list[tuple[int, AuditRow]]:
         """The audit trail after its row number `after`, in order: at most `limit` rows, numbered 1, 2, 3 …."""
         ...

@@ -9,8 +9,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from cmdc_gateway.store.memory import MemoryStore
 from cmdc_gateway.store.sqlite import SqliteStore
-from cmdc_gateway.store.sqlite.trail import read_trail
-from cmdc_gateway.store.store import Store, TrailRow
+from cmdc_gateway.store.sqlite.audit import read_audit
+from cmdc_gateway.store.store import AuditRow, Store
 
 _FORMS = "memory:, sqlite:///relative.db or sqlite:////absolute.db, the latter two with ?durability=process or =disk"
 
@@ -31,7 +31,7 @@ def store_from_url(url: str) -> Store:
     return SqliteStore(Path(path), durability=_durability(url, parts.query))
 
 
-def trail_from_url(url: str) -> Iterator[tuple[int, TrailRow]]:
+def audit_from_url(url: str) -> Iterator[tuple[int, AuditRow]]:
     """The audit trail of the store at an address, which a gateway may be using.
 
     Raises:
@@ -42,7 +42,7 @@ def trail_from_url(url: str) -> Iterator[tuple[int, TrailRow]]:
         raise ValueError(f"{url} keeps its audit trail in the memory of its gateway")
     store = store_from_url(url)
     assert isinstance(store, SqliteStore), "the other kind there is"
-    return read_trail(store.path)
+    return read_audit(store.path)
 
 
 def _durability(url: str, query: str) -> Literal["process", "disk"]:

@@ -13,7 +13,7 @@ DEFAULT_TENANT = "default"
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
+class Principal:
     """Who sends a request. `key_id` names the key in public and says nothing about it."""
 
     tenant: str
@@ -37,10 +37,10 @@ def new_key() -> NewKey:
 @dataclass(frozen=True, slots=True)
 class _Entry:
     digest: str
-    caller: Caller
+    principal: Principal
 
 
-_NOBODY = _Entry("0" * 64, Caller("", ""))
+_UNKNOWN = _Entry("0" * 64, Principal("", ""))
 
 
 class KeyRing:
@@ -54,22 +54,22 @@ class KeyRing:
     def __bool__(self) -> bool:
         return bool(self._entries)
 
-    def caller(self, key: str) -> Caller | None:
+    def principal(self, key: str) -> Principal | None:
         """Whose key this is.
 
         It is looked up by its public name, and compared in constant time whether there is one of that name or not: the
         time that a refusal takes tells nothing about the keys there are.
         """
         digest = _digest(key)
-        entry = self._entries.get(key_id(digest), _NOBODY)
-        return entry.caller if compare_digest(entry.digest, digest) else None
+        entry = self._entries.get(key_id(digest), _UNKNOWN)
+        return entry.principal if compare_digest(entry.digest, digest) else None
 
     def knows(self, key_id: str) -> bool:
         """Whether the key of this public name opens anything now."""
         return key_id in self._entries
 
-    def callers(self) -> list[Caller]:
-        return [entry.caller for entry in self._entries.values()]
+    def principals(self) -> list[Principal]:
+        return [entry.principal for entry in self._entries.values()]
 
     def replace(self, tenants: Mapping[str, str]) -> None:
         """Take another set of keys; whoever listens hears the keyIds that open nothing any longer, or not the same."""
@@ -102,7 +102,7 @@ def check_keys(keys: Iterable[str]) -> None:
 def _entries(tenants: Mapping[str, str]) -> dict[str, _Entry]:
     digests = {_stored_digest(key): tenant for key, tenant in tenants.items()}
     return {
-        name: _Entry(digest, Caller(tenant, name)) for digest, tenant in digests.items() for name in [key_id(digest)]
+        name: _Entry(digest, Principal(tenant, name)) for digest, tenant in digests.items() for name in [key_id(digest)]
     }
 
 

@@ -13,16 +13,16 @@ from datetime import UTC, datetime
 from typing import Literal, Protocol
 
 from cmdc_gateway.errors import BudgetExceeded
-from cmdc_gateway.kernel.ledger import Amount, Ledger
+from cmdc_gateway.kernel.budget import Budget, Spend
 from cmdc_gateway.protocol.history import TokenUsage
-from cmdc_gateway.tenancy.keys import Caller
+from cmdc_gateway.tenancy.keys import Principal
 
 _DAY_MS = 86_400_000
 
 Period = Literal["day", "month", "total"]
 
 
-class UsedThen(Protocol):
+class RecordedUsage(Protocol):
     """What a key used on a day, written `YYYY-MM-DD`."""
 
     @property
@@ -36,7 +36,7 @@ class UsedThen(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Allowance:
+class BudgetConfig:
     """An operator's budget for a tenant or a key, renewed with each period (UTC)."""
 
     max_tokens: int | None = None
@@ -45,11 +45,11 @@ class Allowance:
 
 
 @dataclass(slots=True)
-class Account:
+class BudgetAccount:
     """A budget that is being spent."""
 
     name: str
-    ledger: Ledger
+    budget: Budget
     period: Period = "total"
     window: str = "all"
 
@@ -57,28 +57,28 @@ class Account:
         """Begin a new period where one has begun."""
         window = _window(self.period, day)
         if window != self.window:
-            self.ledger, self.window = self.ledger.renewed(), window
+            self.budget, self.window = self.budget.renewed(), window
 
 
 @dataclass(slots=True)
 class Reservation:
     """What one running model call may come to, held on each account that pays for it."""
 
-    accounts: tuple[Account, ...]
-    amount: Amount
+    accounts: tuple[BudgetAccount, ...]
+    amount: Spend
 
 
 class Meter:
     """Decides whether a model call may start, and remembers what is being spent."""
 
-    def __init__(self, allowances: Mapping[str, Allowance], *, clock: Callable[[], int]) -> None:
+    def __init__(self, allowances: Mapping[str, BudgetConfig], *, clock: Callable[[], int]) -> None:
         """`allowances` are named `tenant:NAME` or `key:ID`; `clock` gives ms since 1970."""
         self._clock = clock
         self._accounts = {
-            name: Account(name, Ledger(given.max_tokens, given.max_cost_usd), given.period)
+            name: BudgetAccount(name, Budget(given.max_tokens, given.max_cost_usd), given.period)
             for name, given in allowances.items()
         }
-        self.recalled: set[str] = set()
+        self.loaded: set[str] = set()
         self._changed = asyncio.Condition()
         self._day = -1, ""  # asked for with every piece of text
         self._settling: set[asyncio.Task[None]] = set()
@@ -87,28 +87,28 @@ class Meter:
     def names(self) -> list[str]:
         return list(self._accounts)
 
-    def recall(self, tenant: str, used: Iterable[UsedThen]) -> None:
+    def load_usage(self, tenant: str, used: Iterable[RecordedUsage]) -> None:
         """Take up what a tenant's keys have used, as the store has it. To be called once, before any of them is used."""
-        self.recalled.add(tenant)
+        self.loaded.add(tenant)
         day = self.day()
         for row in used:
-            amount = Amount(row.usage.total_tokens, row.cost_usd)
-            for account in self._paying(Caller(tenant, row.key_id)):
+            amount = Spend(row.usage.total_tokens, row.cost_usd)
+            for account in self._paying(Principal(tenant, row.key_id)):
                 if _window(account.period, row.day) == _window(account.period, day):
                     account.turn_over(day)
-                    account.ledger = account.ledger.spend(amount)
+                    account.budget = account.budget.spend(amount)
 
-    def check(self, caller: Caller, own: Account | None) -> None:
+    def check(self, caller: Principal, own: BudgetAccount | None) -> None:
         """Raise BudgetExceeded if a budget of this caller, or the session's own, is spent."""
         for account in self._accounts_of(caller, own):
-            if account.ledger.exhausted:
+            if account.budget.exhausted:
                 raise BudgetExceeded(f"the budget of {account.name} is spent")
 
-    def bounds(self, caller: Caller, own: Account | None) -> bool:
+    def bounds(self, caller: Principal, own: BudgetAccount | None) -> bool:
         """Whether there is a budget that this caller's calls count against."""
         return own is not None or bool(self._paying(caller))
 
-    async def reserve(self, caller: Caller, own: Account | None, amount: Amount) -> Reservation:
+    async def reserve(self, caller: Principal, own: BudgetAccount | None, amount: Spend) -> Reservation:
         """Hold what a model call may come to, waiting for calls that run where they may yet come to less (MTR-2).
 
         Raises:
@@ -118,21 +118,21 @@ class Meter:
             while True:
                 accounts = self._accounts_of(caller, own)
                 self.check(caller, own)
-                if all(account.ledger.admits(amount) for account in accounts):
+                if all(account.budget.admits(amount) for account in accounts):
                     for account in accounts:
-                        account.ledger = account.ledger.hold(amount)
+                        account.budget = account.budget.hold(amount)
                     return Reservation(accounts, amount)
                 await self._changed.wait()
 
-    def count(self, caller: Caller, own: Account | None, spent: Amount) -> None:
+    def count(self, caller: Principal, own: BudgetAccount | None, spent: Spend) -> None:
         """Take note of what was used, once it has been committed."""
         for account in self._accounts_of(caller, own):
-            account.ledger = account.ledger.spend(spent)
+            account.budget = account.budget.spend(spent)
 
     def release(self, reservation: Reservation) -> None:
         """Hold nothing any longer for a call that has ended, after what it came to was counted."""
         for account in reservation.accounts:
-            account.ledger = account.ledger.release(reservation.amount)
+            account.budget = account.budget.release(reservation.amount)
         if reservation.accounts:
             task = asyncio.get_running_loop().create_task(self._tell())
             self._settling.add(task)
@@ -149,13 +149,13 @@ class Meter:
         async with self._changed:
             self._changed.notify_all()
 
-    def _accounts_of(self, caller: Caller, own: Account | None) -> tuple[Account, ...]:
+    def _accounts_of(self, caller: Principal, own: BudgetAccount | None) -> tuple[BudgetAccount, ...]:
         accounts = (*self._paying(caller), *((own,) if own else ()))
         for account in accounts:
             account.turn_over(self.day())
         return accounts
 
-    def _paying(self, caller: Caller) -> list[Account]:
+    def _paying(self, caller: Principal) -> list[BudgetAccount]:
         names = (f"tenant:{caller.tenant}", f"key:{caller.key_id}")
         return [self._accounts[name] for name in names if name in self._accounts]
 

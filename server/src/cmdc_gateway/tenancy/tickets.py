@@ -7,17 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from cmdc_gateway.tenancy.keys import Caller
+from cmdc_gateway.tenancy.keys import Principal
 
-LIFE_MS = 30_000
-_MOST = 100_000
+LIFETIME_MS = 30_000
+_MAX_TICKETS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
     """What a ticket allows, and until when (ms since 1970)."""
 
-    caller: Caller
+    principal: Principal
     session_id: str
     scope: Literal["read", "control"]
     expires_at: int
@@ -30,11 +30,11 @@ class Tickets:
         self._clock = clock
         self._tickets: dict[str, Ticket] = {}
 
-    def issue(self, caller: Caller, session_id: str, scope: Literal["read", "control"]) -> tuple[str, Ticket]:
+    def issue(self, caller: Principal, session_id: str, scope: Literal["read", "control"]) -> tuple[str, Ticket]:
         now = self._clock()
         self._forget(now)
         name = secrets.token_urlsafe(32)
-        ticket = Ticket(caller, session_id, scope, now + LIFE_MS)
+        ticket = Ticket(caller, session_id, scope, now + LIFETIME_MS)
         self._tickets[name] = ticket
         return name, ticket
 
@@ -48,6 +48,6 @@ class Tickets:
     def _forget(self, now: int) -> None:
         # Tickets are issued in order of their end, so the stale ones come first.
         for name, ticket in list(self._tickets.items()):
-            if ticket.expires_at > now and len(self._tickets) < _MOST:
+            if ticket.expires_at > now and len(self._tickets) < _MAX_TICKETS:
                 break
             del self._tickets[name]

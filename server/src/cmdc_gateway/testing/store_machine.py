@@ -14,34 +14,34 @@ from cmdc_gateway.protocol import history
 from cmdc_gateway.protocol.frames import LoggedEvent
 from cmdc_gateway.protocol.history import Message, TokenUsage
 from cmdc_gateway.store.store import (
-    AddToTrail,
     AddUsage,
-    AnswerRow,
+    AppendAudit,
     AppendEvents,
     AppendMessages,
     ApprovalRow,
+    AuditRow,
     CreateSession,
     DeleteSession,
-    Fence,
-    FenceLost,
-    MarkServed,
-    PutAnswer,
+    Lease,
+    LeaseLost,
+    MarkDelivered,
+    OwnedElsewhere,
     PutApproval,
     PutQuestion,
     PutRequest,
+    PutResponse,
     PutSession,
     PutTool,
     QuestionRow,
     RemoveTool,
     RequestRow,
-    SessionHeld,
+    SessionAlreadyExists,
     SessionKey,
     SessionRow,
-    SessionTaken,
     Store,
+    StoredResponseRow,
     StoredSession,
     ToolRow,
-    TrailRow,
     TrimEvents,
     UsageRow,
     Write,
@@ -73,7 +73,7 @@ class _Model:
     questions: dict[str, QuestionRow] = field(default_factory=dict[str, QuestionRow])
     tools: dict[str, ToolRow] = field(default_factory=dict[str, ToolRow])
     owner: str = ""
-    fence: Fence | None = None
+    fence: Lease | None = None
 
     def kept(self) -> list[LoggedEvent]:
         return self.log[self.kept_from - 1 :]
@@ -104,11 +104,11 @@ class StoreMachine(RuleBasedStateMachine):
         self._store = store
         self._run(self._store.open())
         self._sessions: dict[SessionKey, _Model] = {}
-        self._lost: list[Fence] = []
+        self._lost: list[Lease] = []
         self._alive: dict[str, int] = {}
         self._usage: dict[tuple[str, str, str], UsageRow] = {}
-        self._answers: dict[tuple[str, str, str], AnswerRow] = {}
-        self._trail: list[TrailRow] = []
+        self._answers: dict[tuple[str, str, str], StoredResponseRow] = {}
+        self._trail: list[AuditRow] = []
         self._epochs = 0
         self._highest_token = 0
         self._now = 0
@@ -120,11 +120,11 @@ class StoreMachine(RuleBasedStateMachine):
     def _run(self, call: Coroutine[Any, Any, T]) -> T:
         return self._runner.run(call)
 
-    def _commit(self, *writes: Write, fence: Fence | None = None) -> type[Exception] | None:
+    def _commit(self, *writes: Write, fence: Lease | None = None) -> type[Exception] | None:
         """Commit; return the class of what was raised."""
         try:
             self._run(self._store.commit(writes, fence))
-        except (SessionTaken, FenceLost, ValueError) as refusal:
+        except (SessionAlreadyExists, LeaseLost, ValueError) as refusal:
             return type(refusal)
         return None
 
@@ -132,7 +132,7 @@ class StoreMachine(RuleBasedStateMachine):
         """Commit what is right for a session, by its owner if it has one; return its model, None without a session."""
         model = self._sessions.get(key)
         refusal = self._commit(*writes, fence=model and model.fence)
-        assert refusal is (None if model else FenceLost)
+        assert refusal is (None if model else LeaseLost)
         return model
 
     # -- sessions ------------------------------------------------------------------------------------------------------
@@ -142,7 +142,7 @@ class StoreMachine(RuleBasedStateMachine):
         self._epochs += 1
         row = SessionRow(key, f"e{self._epochs}", created_at, settings, prompts=prompts)
         refusal = self._commit(CreateSession(row))
-        assert refusal is (SessionTaken if key in self._sessions else None)
+        assert refusal is (SessionAlreadyExists if key in self._sessions else None)
         self._sessions.setdefault(key, _Model(row))
 
     @rule(
@@ -160,14 +160,16 @@ class StoreMachine(RuleBasedStateMachine):
         row = SessionRow(key, "ignored", 77, b"ignored", state, turns, calls, 3, usage, cost, served)
         if model := self._commit_to(key, PutSession(row)):
             old = model.row
-            served = max(served, old.served)
-            model.row = replace(row, epoch=old.epoch, created_at=old.created_at, settings=old.settings, served=served)
+            served = max(served, old.delivered_seq)
+            model.row = replace(
+                row, epoch=old.epoch, created_at=old.created_at, settings=old.settings, delivered_seq=served
+            )
 
     @rule(key=keys, seq=few)
     def mark_served(self, key: SessionKey, seq: int) -> None:
-        assert self._commit(MarkServed(key, seq)) is None
+        assert self._commit(MarkDelivered(key, seq)) is None
         if model := self._sessions.get(key):
-            model.row = replace(model.row, served=max(seq, model.row.served))
+            model.row = replace(model.row, delivered_seq=max(seq, model.row.delivered_seq))
 
     @rule(key=keys)
     def delete(self, key: SessionKey) -> None:
@@ -191,7 +193,7 @@ class StoreMachine(RuleBasedStateMachine):
         )
         refusal = self._commit(AppendEvents(key, events), fence=model.fence if model and fenced else None)
         if model is None:
-            assert refusal is FenceLost
+            assert refusal is LeaseLost
         elif gap and events:
             assert refusal is ValueError
         else:
@@ -260,7 +262,7 @@ class StoreMachine(RuleBasedStateMachine):
             first = len(model.log) + 1
             events = tuple(LoggedEvent(model.row.epoch, seq, "error", 0, data) for seq, data in enumerate(datas, first))
             refusal = self._commit(
-                AddToTrail(TrailRow(0, "acme", key.session_id, "key0", "undone")),
+                AppendAudit(AuditRow(0, "acme", key.session_id, "key0", "undone")),
                 AddUsage(UsageRow("acme", "key0", "2026-01-01", 1)),
                 AppendEvents(key, events),
                 TrimEvents(key, first + 1),
@@ -269,7 +271,7 @@ class StoreMachine(RuleBasedStateMachine):
                 DeleteSession(key),
                 PutSession(model.row),
             )
-            assert refusal is FenceLost
+            assert refusal is LeaseLost
 
     # -- what belongs to tenants ---------------------------------------------------------------------------------------
 
@@ -286,20 +288,20 @@ class StoreMachine(RuleBasedStateMachine):
         tenant=st.sampled_from(["acme", "globex"]), name=few, status=st.integers(200, 599), body=st.binary(max_size=9)
     )
     def put_answer(self, tenant: str, name: int, status: int, body: bytes) -> None:
-        row = AnswerRow(tenant, "POST /v1/sessions", f"i{name}", "f", status, body, self._now)
-        assert self._commit(PutAnswer(row)) is None
+        row = StoredResponseRow(tenant, "POST /v1/sessions", f"i{name}", "f", status, body, self._now)
+        assert self._commit(PutResponse(row)) is None
         self._answers[tenant, row.route, row.idempotency_key] = row
 
     @rule(age=few)
     def forget_answers(self, age: int) -> None:
         before = self._now - age
-        self._run(self._store.forget_answers(before))
+        self._run(self._store.forget_responses(before))
         self._answers = {place: row for place, row in self._answers.items() if row.at >= before}
 
     @rule(tenant=st.sampled_from(["acme", "globex"]), subject=texts, detail=st.binary(max_size=9))
     def add_to_trail(self, tenant: str, subject: str, detail: bytes) -> None:
-        row = TrailRow(self._now, tenant, "s1", "key0", "approved", subject, "d", detail)
-        assert self._commit(AddToTrail(row)) is None
+        row = AuditRow(self._now, tenant, "s1", "key0", "approved", subject, "d", detail)
+        assert self._commit(AppendAudit(row)) is None
         self._trail.append(row)
 
     # -- ownership -----------------------------------------------------------------------------------------------------
@@ -311,17 +313,17 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(owner=st.sampled_from(_OWNERS), seconds=few)
     def beat(self, owner: str, seconds: int) -> None:
         self._alive[owner] = self._now + seconds
-        self._run(self._store.beat(owner, self._alive[owner]))
+        self._run(self._store.renew(owner, self._alive[owner]))
 
     @rule(key=keys, owner=st.sampled_from(_OWNERS))
     def claim(self, key: SessionKey, owner: str) -> None:
         model = self._sessions.get(key)
         try:
-            fence = self._run(self._store.claim(key, owner, self._now))
+            fence = self._run(self._store.acquire(key, owner, self._now))
         except KeyError:
             assert model is None
             return
-        except SessionHeld:
+        except OwnedElsewhere:
             assert model
             assert model.owner not in {"", owner}
             assert self._alive.get(model.owner, 0) > self._now
@@ -346,7 +348,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def use_a_lost_fence(self, data: st.DataObject) -> None:
         fence = data.draw(st.sampled_from(self._lost))
-        assert self._commit(AddUsage(UsageRow("acme", "key0", "2026-01-01", 1)), fence=fence) is FenceLost
+        assert self._commit(AddUsage(UsageRow("acme", "key0", "2026-01-01", 1)), fence=fence) is LeaseLost
         self._run(self._store.release(fence))
 
     # -- from one process to the next ----------------------------------------------------------------------------------
@@ -389,8 +391,8 @@ class StoreMachine(RuleBasedStateMachine):
         for tenant in ("acme", "globex"):
             for name in range(6):
                 place = (tenant, "POST /v1/sessions", f"i{name}")
-                assert self._run(self._store.answer(*place)) == self._answers.get(place)
+                assert self._run(self._store.response(*place)) == self._answers.get(place)
 
     @invariant()
     def the_trail_is_as_in_the_model(self) -> None:
-        assert self._run(self._store.trail(0, 1000)) == list(enumerate(self._trail, start=1))
+        assert self._run(self._store.audit(0, 1000)) == list(enumerate(self._trail, start=1))

@@ -29,33 +29,33 @@ from cmdc_gateway.protocol import history
 from cmdc_gateway.protocol.frames import LoggedEvent
 from cmdc_gateway.protocol.history import TokenUsage, ToolCall
 from cmdc_gateway.store.store import (
-    AddToTrail,
     AddUsage,
-    AnswerRow,
+    AppendAudit,
     AppendEvents,
     AppendMessages,
     ApprovalRow,
+    AuditRow,
     CreateSession,
     DeleteSession,
-    FenceLost,
-    MarkServed,
-    PutAnswer,
+    LeaseLost,
+    MarkDelivered,
+    OwnedElsewhere,
     PutApproval,
     PutQuestion,
     PutRequest,
+    PutResponse,
     PutSession,
     PutTool,
     QuestionRow,
     RemoveTool,
     RequestRow,
-    SessionHeld,
+    SessionAlreadyExists,
     SessionKey,
     SessionRow,
-    SessionTaken,
     Store,
+    StoredResponseRow,
     StoredSession,
     ToolRow,
-    TrailRow,
     TrimEvents,
     UsageRow,
     Write,
@@ -75,7 +75,7 @@ ROW = SessionRow(
     prompts=1,
     usage=TokenUsage(70, 30),
     cost_usd=0.0125,
-    served=9,
+    delivered_seq=9,
 )
 REQUEST = RequestRow("r1", 1, "key-1", "Grüße 👋\0", "active", 1, 0, 2, 1, TokenUsage(7, 3), 0.001)
 APPROVAL = ApprovalRow("a1", "r1", "c1", "shell", b'{"command":"ls"}', "d" * 64, "run a command", 1000, None)
@@ -88,8 +88,8 @@ MESSAGES = (
     history.tool_result(ToolCall("c1", "get_weather", {}), "no such city", is_error=True),
 )
 USAGE = UsageRow("acme", "key-1", "2026-11-22", 1, TokenUsage(7, 3), 0.5)
-ANSWER = AnswerRow("acme", "POST /v1/sessions", "idem-1", "f" * 64, 201, b'{"sessionId":"s1"}', at=1000)
-DECIDED = TrailRow(1_700_000_000_000, "acme", "s1", "key-1", "approved", "a1", "d" * 64, '{"toolName":"où"}'.encode())
+ANSWER = StoredResponseRow("acme", "POST /v1/sessions", "idem-1", "f" * 64, 201, b'{"sessionId":"s1"}', at=1000)
+DECIDED = AuditRow(1_700_000_000_000, "acme", "s1", "key-1", "approved", "a1", "d" * 64, '{"toolName":"où"}'.encode())
 
 
 def _event(seq: int, data: bytes = b'{"delta":"\xc3\xa5"}', epoch: str = EPOCH) -> LoggedEvent:
@@ -142,13 +142,13 @@ class StoreContract(ABC):
         await store.commit([CreateSession(ROW)])
 
         assert await store.session(KEY) == ROW
-        assert await store.edges(KEY) == (EPOCH, 1, 0)
+        assert await store.log_bounds(KEY) == (EPOCH, 1, 0)
         assert await store.load(KEY) == StoredSession(ROW, (), (), (), (), (), 1, 0, 0)
 
     async def test_a_session_that_was_never_created_is_not_there(self, store: Store) -> None:
         assert await store.session(KEY) is None
         assert await store.load(KEY) is None
-        assert await store.edges(KEY) is None
+        assert await store.log_bounds(KEY) is None
         assert await store.events(KEY, 0, 10) == []
         assert await store.messages(KEY) == []
         assert await store.request(KEY, "r1") is None
@@ -159,7 +159,7 @@ class StoreContract(ABC):
     async def test_a_session_is_created_once(self, store: Store) -> None:
         await store.commit([CreateSession(ROW)])
 
-        with pytest.raises(SessionTaken):
+        with pytest.raises(SessionAlreadyExists):
             await store.commit([CreateSession(replace(ROW, epoch="other"))])
 
         assert await store.session(KEY) == ROW
@@ -183,23 +183,28 @@ class StoreContract(ABC):
 
     async def test_served_is_never_lowered(self, store: Store) -> None:
         """SSE-5: what was written to a reader once stays written."""
-        await store.commit([CreateSession(replace(ROW, served=0))])
+        await store.commit([CreateSession(replace(ROW, delivered_seq=0))])
 
         served: list[int] = []
-        for write in (MarkServed(KEY, 9), MarkServed(KEY, 4), PutSession(replace(ROW, served=2)), MarkServed(KEY, 12)):
+        for write in (
+            MarkDelivered(KEY, 9),
+            MarkDelivered(KEY, 4),
+            PutSession(replace(ROW, delivered_seq=2)),
+            MarkDelivered(KEY, 12),
+        ):
             await store.commit([write])
             row = await store.session(KEY)
-            served.append(row.served if row else -1)
+            served.append(row.delivered_seq if row else -1)
 
         assert served == [9, 9, 9, 12]
 
     async def test_marking_a_session_that_is_gone_has_no_effect(self, store: Store) -> None:
-        await store.commit([MarkServed(KEY, 3)])
+        await store.commit([MarkDelivered(KEY, 3)])
 
         assert await store.session(KEY) is None
 
     async def test_deleting_a_session_forgets_all_that_belongs_to_it(self, store: Store) -> None:
-        await store.commit([CreateSession(ROW), *WITHIN, AddUsage(USAGE), PutAnswer(ANSWER)])
+        await store.commit([CreateSession(ROW), *WITHIN, AddUsage(USAGE), PutResponse(ANSWER)])
 
         await store.commit([DeleteSession(KEY)])
 
@@ -207,7 +212,7 @@ class StoreContract(ABC):
         assert await store.unfinished() == []
         assert await store.sessions("acme", limit=10) == []
         assert await store.usage("acme") == [USAGE]
-        assert await store.answer("acme", ANSWER.route, ANSWER.idempotency_key) == ANSWER
+        assert await store.response("acme", ANSWER.route, ANSWER.idempotency_key) == ANSWER
 
     async def test_a_session_created_after_another_of_its_key_has_nothing_of_it(self, store: Store) -> None:
         again = replace(ROW, epoch="second")
@@ -250,7 +255,7 @@ class StoreContract(ABC):
         assert await store.events(KEY, 2, 3) == list(_events(3, 5))
         assert await store.events(KEY, 6, 10) == []
         assert await store.events(KEY, 10**19, 10) == []
-        assert await store.edges(KEY) == (EPOCH, 1, 6)
+        assert await store.log_bounds(KEY) == (EPOCH, 1, 6)
 
     async def test_a_page_of_events_has_no_more_bytes_than_asked_for_but_one_event_at_least(self, store: Store) -> None:
         log = [_event(seq, b"x" * 40) for seq in range(1, 6)]
@@ -278,7 +283,7 @@ class StoreContract(ABC):
 
         async def trimmed(before: int) -> tuple[str, int, int] | None:
             await store.commit([TrimEvents(KEY, before)])
-            return await store.edges(KEY)
+            return await store.log_bounds(KEY)
 
         assert await trimmed(1) == (EPOCH, 1, 5)
         assert await trimmed(3) == (EPOCH, 3, 5)
@@ -287,7 +292,7 @@ class StoreContract(ABC):
         assert await trimmed(100) == (EPOCH, 6, 5)
         assert await store.events(KEY, 0, 10) == []
         await store.commit([AppendEvents(KEY, _events(6, 7))])
-        assert await store.edges(KEY) == (EPOCH, 6, 7)
+        assert await store.log_bounds(KEY) == (EPOCH, 6, 7)
         assert await store.events(KEY, 0, 10) == list(_events(6, 7))
 
     async def test_a_long_log_is_trimmed_at_once(self, store: Store) -> None:
@@ -296,7 +301,7 @@ class StoreContract(ABC):
         await store.commit([TrimEvents(KEY, 4000)])
 
         assert await store.events(KEY, 0, 1) == [_event(4000)]
-        assert await store.edges(KEY) == (EPOCH, 4000, 5000)
+        assert await store.log_bounds(KEY) == (EPOCH, 4000, 5000)
 
     # -- what belongs to a session -------------------------------------------------------------------------------------
 
@@ -398,90 +403,90 @@ class StoreContract(ABC):
         """HTTP-11."""
         newer = replace(ANSWER, idempotency_key="idem-2", at=2000)
         elsewhere = replace(ANSWER, tenant="globex", route="POST /v1/sessions/s1/prompt", at=3000)
-        await store.commit([PutAnswer(replace(ANSWER, status=500)), PutAnswer(ANSWER)])
-        await store.commit([PutAnswer(newer), PutAnswer(elsewhere)])
-        assert await store.answer("acme", ANSWER.route, "idem-1") == ANSWER
-        assert await store.answer("globex", ANSWER.route, "idem-1") is None
+        await store.commit([PutResponse(replace(ANSWER, status=500)), PutResponse(ANSWER)])
+        await store.commit([PutResponse(newer), PutResponse(elsewhere)])
+        assert await store.response("acme", ANSWER.route, "idem-1") == ANSWER
+        assert await store.response("globex", ANSWER.route, "idem-1") is None
 
-        await store.forget_answers(before=2000)
+        await store.forget_responses(before=2000)
 
-        assert await store.answer("acme", ANSWER.route, "idem-1") is None
-        assert await store.answer("acme", ANSWER.route, "idem-2") == newer
-        assert await store.answer("globex", elsewhere.route, "idem-1") == elsewhere
+        assert await store.response("acme", ANSWER.route, "idem-1") is None
+        assert await store.response("acme", ANSWER.route, "idem-2") == newer
+        assert await store.response("globex", elsewhere.route, "idem-1") == elsewhere
 
     async def test_many_answers_are_forgotten_in_one_call(self, store: Store) -> None:
-        await store.commit([PutAnswer(replace(ANSWER, idempotency_key=f"idem-{n}")) for n in range(1200)])
+        await store.commit([PutResponse(replace(ANSWER, idempotency_key=f"idem-{n}")) for n in range(1200)])
 
-        await store.forget_answers(before=ANSWER.at + 1)
+        await store.forget_responses(before=ANSWER.at + 1)
 
-        assert [await store.answer("acme", ANSWER.route, f"idem-{n}") for n in (0, 600, 1199)] == [None, None, None]
+        assert [await store.response("acme", ANSWER.route, f"idem-{n}") for n in (0, 600, 1199)] == [None, None, None]
 
     # -- the audit trail -----------------------------------------------------------------------------------------------
 
     async def test_the_trail_is_read_back_in_the_order_of_the_commits_from_where_one_asks(self, store: Store) -> None:
         rows = [replace(DECIDED, subject=f"a{n}", at=DECIDED.at - n) for n in range(1, 6)]
-        await store.commit([AddToTrail(row) for row in rows[:2]])
-        await asyncio.gather(*(store.commit([AddToTrail(row)]) for row in rows[2:]))
+        await store.commit([AppendAudit(row) for row in rows[:2]])
+        await asyncio.gather(*(store.commit([AppendAudit(row)]) for row in rows[2:]))
         everything = list(enumerate(rows, start=1))
 
-        assert await store.trail(0, 100) == everything
-        assert await store.trail(2, 2) == everything[2:4]
-        assert await store.trail(5, 100) == await store.trail(1 << 70, 100) == await store.trail(0, 0) == []
+        assert await store.audit(0, 100) == everything
+        assert await store.audit(2, 2) == everything[2:4]
+        assert await store.audit(5, 100) == await store.audit(1 << 70, 100) == await store.audit(0, 0) == []
 
     async def test_the_trail_outlasts_what_it_tells_of(self, store: Store) -> None:
         """A session that is deleted leaves who did it, and who decided what in it."""
-        await store.commit([CreateSession(ROW), AddToTrail(DECIDED)])
+        await store.commit([CreateSession(ROW), AppendAudit(DECIDED)])
         deleted = replace(DECIDED, action="session_deleted", subject="", digest="", detail=b"{}")
 
-        await store.commit([AddToTrail(deleted), DeleteSession(KEY)])
+        await store.commit([AppendAudit(deleted), DeleteSession(KEY)])
         await store.commit([CreateSession(ROW)])
 
-        assert await store.trail(0, 100) == [(1, DECIDED), (2, deleted)]
+        assert await store.audit(0, 100) == [(1, DECIDED), (2, deleted)]
 
     async def test_a_commit_that_is_refused_leaves_nothing_in_the_trail(self, store: Store) -> None:
         """What was not done was not decided, and its number is given to the next."""
         await store.commit([CreateSession(ROW)])
 
-        with pytest.raises(SessionTaken):
-            await store.commit([AddToTrail(DECIDED), CreateSession(ROW)])
-        await store.commit([AddToTrail(replace(DECIDED, subject="next"))])
+        with pytest.raises(SessionAlreadyExists):
+            await store.commit([AppendAudit(DECIDED), CreateSession(ROW)])
+        await store.commit([AppendAudit(replace(DECIDED, subject="next"))])
 
-        assert await store.trail(0, 100) == [(1, replace(DECIDED, subject="next"))]
+        assert await store.audit(0, 100) == [(1, replace(DECIDED, subject="next"))]
 
     # -- ownership -----------------------------------------------------------------------------------------------------
 
     async def test_only_a_session_that_exists_can_be_claimed(self, store: Store) -> None:
         with pytest.raises(KeyError):
-            await store.claim(KEY, "one", now=0)
+            await store.acquire(KEY, "one", now=0)
 
     async def test_a_session_is_held_while_its_owner_is_alive(self, store: Store) -> None:
         await store.commit([CreateSession(ROW)])
-        await store.beat("one", until=50)
-        await store.beat("one", until=100)
-        await store.claim(KEY, "one", now=0)
+        await store.renew("one", until=50)
+        await store.renew("one", until=100)
+        await store.acquire(KEY, "one", now=0)
 
-        with pytest.raises(SessionHeld):
-            await store.claim(KEY, "two", now=99)
-        await store.claim(KEY, "two", now=100)
+        with pytest.raises(OwnedElsewhere):
+            await store.acquire(KEY, "two", now=99)
+        await store.acquire(KEY, "two", now=100)
 
     async def test_an_owner_that_never_said_so_is_not_alive(self, store: Store) -> None:
         await store.commit([CreateSession(ROW)])
-        first = await store.claim(KEY, "one", now=0)
+        first = await store.acquire(KEY, "one", now=0)
 
-        second = await store.claim(KEY, "two", now=0)
+        second = await store.acquire(KEY, "two", now=0)
 
         assert second.token > first.token
 
     async def test_each_claim_makes_the_fences_before_it_worthless(self, store: Store) -> None:
         await store.commit([CreateSession(ROW)])
-        await store.beat("one", until=100)
-        first = await store.claim(KEY, "one", now=0)
+        await store.renew("one", until=100)
+        first = await store.acquire(KEY, "one", now=0)
 
-        second = await store.claim(KEY, "one", now=0)
+        second = await store.acquire(KEY, "one", now=0)
 
         assert (first.key, second.key) == (KEY, KEY)
         assert second.token > first.token
-        with pytest.raises(FenceLost):
+        with pytest.raises(LeaseLost):
             await store.commit([AppendEvents(KEY, _events(1, 1))], first)
         await store.commit([AppendEvents(KEY, _events(1, 1))], second)
         assert await store.events(KEY, 0, 10) == [_event(1)]
@@ -489,50 +494,50 @@ class StoreContract(ABC):
     async def test_a_fence_that_has_written_is_worthless_after_the_next_claim(self, store: Store) -> None:
         """DUR-1: also where a store remembers what it has just been asked about a session."""
         await store.commit([CreateSession(ROW)])
-        first = await store.claim(KEY, "one", now=0)
+        first = await store.acquire(KEY, "one", now=0)
         await store.commit([AppendEvents(KEY, _events(1, 1))], first)
 
-        second = await store.claim(KEY, "two", now=0)
+        second = await store.acquire(KEY, "two", now=0)
 
-        with pytest.raises(FenceLost):
+        with pytest.raises(LeaseLost):
             await store.commit([AppendEvents(KEY, _events(2, 2))], first)
         await store.commit([AppendEvents(KEY, _events(2, 2))], second)
         await store.release(second)
-        with pytest.raises(FenceLost):
+        with pytest.raises(LeaseLost):
             await store.commit([AppendEvents(KEY, _events(3, 3))], second)
         assert await store.events(KEY, 0, 10) == list(_events(1, 2))
 
     async def test_a_released_session_can_be_claimed_by_another(self, store: Store) -> None:
         await store.commit([CreateSession(ROW)])
-        await store.beat("one", until=100)
-        first = await store.claim(KEY, "one", now=0)
+        await store.renew("one", until=100)
+        first = await store.acquire(KEY, "one", now=0)
 
         await store.release(first)
 
-        with pytest.raises(FenceLost):
+        with pytest.raises(LeaseLost):
             await store.commit([], first)
-        second = await store.claim(KEY, "two", now=0)
+        second = await store.acquire(KEY, "two", now=0)
         await store.release(first)
         await store.commit([PutSession(ROW)], second)
 
     async def test_a_deleted_session_has_no_owner(self, store: Store) -> None:
         await store.commit([CreateSession(ROW)])
-        await store.beat("one", until=100)
-        first = await store.claim(KEY, "one", now=0)
+        await store.renew("one", until=100)
+        first = await store.acquire(KEY, "one", now=0)
         await store.commit([DeleteSession(KEY)], first)
 
-        with pytest.raises(FenceLost):
+        with pytest.raises(LeaseLost):
             await store.commit([CreateSession(ROW)], first)
         await store.release(first)
         await store.commit([CreateSession(ROW)])
-        with pytest.raises(FenceLost):
+        with pytest.raises(LeaseLost):
             await store.commit([PutSession(ROW)], first)
-        assert (await store.claim(KEY, "two", now=0)).token > first.token
+        assert (await store.acquire(KEY, "two", now=0)).token > first.token
 
     async def test_a_fence_guards_its_commit_but_not_the_commits_without_one(self, store: Store) -> None:
         other = SessionKey("acme", "s2")
         await store.commit([CreateSession(ROW)])
-        fence = await store.claim(KEY, "one", now=0)
+        fence = await store.acquire(KEY, "one", now=0)
 
         await store.commit([CreateSession(replace(ROW, key=other)), PutTool(other, TOOL)], fence)
         await store.commit([PutTool(KEY, TOOL)])
@@ -545,11 +550,11 @@ class StoreContract(ABC):
         taken = SessionKey("acme", "taken")
         await store.commit([CreateSession(ROW), CreateSession(replace(ROW, key=taken))])
         await store.commit([PutTool(KEY, TOOL), PutRequest(KEY, REQUEST), AppendEvents(KEY, _events(1, 3))])
-        await store.commit([AppendMessages(KEY, MESSAGES[:1]), PutApproval(KEY, APPROVAL), PutAnswer(ANSWER)])
-        fence = await store.claim(KEY, "one", now=0)
+        await store.commit([AppendMessages(KEY, MESSAGES[:1]), PutApproval(KEY, APPROVAL), PutResponse(ANSWER)])
+        fence = await store.acquire(KEY, "one", now=0)
         before = await store.load(KEY)
         everything: list[Write] = [
-            MarkServed(KEY, 50),
+            MarkDelivered(KEY, 50),
             TrimEvents(KEY, 3),
             AppendEvents(KEY, _events(4, 5)),
             AppendMessages(KEY, MESSAGES[1:]),
@@ -559,28 +564,28 @@ class StoreContract(ABC):
             PutQuestion(KEY, QUESTION),
             RemoveTool(KEY, TOOL.name),
             AddUsage(USAGE),
-            PutAnswer(replace(ANSWER, status=500)),
-            AddToTrail(DECIDED),
+            PutResponse(replace(ANSWER, status=500)),
+            AppendAudit(DECIDED),
             PutSession(replace(ROW, turns=99)),
             DeleteSession(KEY),
             CreateSession(replace(ROW, epoch="second")),
         ]
 
-        with pytest.raises(SessionTaken):
+        with pytest.raises(SessionAlreadyExists):
             await store.commit([*everything, CreateSession(replace(ROW, key=taken))], fence)
 
         assert await store.load(KEY) == before
         assert await store.events(KEY, 0, 10) == list(_events(1, 3))
         assert (await store.usage("acme"), await store.request(KEY, "r2")) == ([], None)
-        assert await store.answer("acme", ANSWER.route, ANSWER.idempotency_key) == ANSWER
-        assert await store.trail(0, 10) == []
+        assert await store.response("acme", ANSWER.route, ANSWER.idempotency_key) == ANSWER
+        assert await store.audit(0, 10) == []
         await store.commit(everything, fence)
-        assert await store.trail(0, 10) == [(1, DECIDED)]
+        assert await store.audit(0, 10) == [(1, DECIDED)]
         assert await store.load(KEY) == StoredSession(replace(ROW, epoch="second"), (), (), (), (), (), 1, 0, 0)
 
     @pytest.mark.parametrize("write", [*WITHIN, DeleteSession(KEY)], ids=lambda write: type(write).__name__)
     async def test_nothing_can_be_written_to_a_session_that_does_not_exist(self, store: Store, write: Write) -> None:
-        with pytest.raises(FenceLost):
+        with pytest.raises(LeaseLost):
             await store.commit([AddUsage(USAGE), write])
 
         assert await store.usage("acme") == []
@@ -600,7 +605,7 @@ class StoreContract(ABC):
             *(store.commit([AddUsage(USAGE), CreateSession(row)]) for row in rows), return_exceptions=True
         )
 
-        assert [type(outcome) for outcome in outcomes] == [SessionTaken, type(None)] * 20
+        assert [type(outcome) for outcome in outcomes] == [SessionAlreadyExists, type(None)] * 20
         assert len(await store.sessions("acme", limit=100)) == 21
         assert [row.prompts for row in await store.usage("acme")] == [20]
 
@@ -635,9 +640,9 @@ class StoreContract(ABC):
         """DUR-1, DUR-4."""
         if store.durability == "memory":
             return
-        await store.commit([CreateSession(ROW), *WITHIN, AddUsage(USAGE), PutAnswer(ANSWER), AddToTrail(DECIDED)])
-        await store.beat("one", until=100)
-        fence = await store.claim(KEY, "one", now=0)
+        await store.commit([CreateSession(ROW), *WITHIN, AddUsage(USAGE), PutResponse(ANSWER), AppendAudit(DECIDED)])
+        await store.renew("one", until=100)
+        fence = await store.acquire(KEY, "one", now=0)
         before = await store.load(KEY)
 
         again = await self.reopen(store)
@@ -647,16 +652,16 @@ class StoreContract(ABC):
         assert await again.events(KEY, 0, 10) == [_event(2)]
         assert await again.unfinished() == [KEY]
         assert await again.usage("acme") == [USAGE]
-        assert await again.trail(0, 10) == [(1, DECIDED)]
-        assert await again.answer("acme", ANSWER.route, ANSWER.idempotency_key) == ANSWER
-        assert (await again.claim(KEY, "two", now=100)).token > fence.token
+        assert await again.audit(0, 10) == [(1, DECIDED)]
+        assert await again.response("acme", ANSWER.route, ANSWER.idempotency_key) == ANSWER
+        assert (await again.acquire(KEY, "two", now=100)).token > fence.token
         await again.close()
 
     async def test_what_was_deleted_stays_away_after_a_restart(self, store: Store) -> None:
         if store.durability == "memory":
             return
         await store.commit([CreateSession(ROW), *WITHIN])
-        fence = await store.claim(KEY, "one", now=0)
+        fence = await store.acquire(KEY, "one", now=0)
         await store.commit([DeleteSession(KEY)])
 
         again = await self.reopen(store)
@@ -664,7 +669,7 @@ class StoreContract(ABC):
         await self.test_a_session_that_was_never_created_is_not_there(again)
         await again.commit([CreateSession(ROW)])
         assert await again.load(KEY) == StoredSession(ROW, (), (), (), (), (), 1, 0, 0)
-        assert (await again.claim(KEY, "one", now=0)).token > fence.token
+        assert (await again.acquire(KEY, "one", now=0)).token > fence.token
         await again.close()
 
     async def test_it_agrees_with_a_simple_model(self, make_store: Callable[[], Store]) -> None:

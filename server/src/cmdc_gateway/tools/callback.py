@@ -29,8 +29,8 @@ from cmdc_gateway.protocol.encoding import dumps
 from cmdc_gateway.protocol.history import ToolCall
 from cmdc_gateway.protocol.strict import NotStrictJson, parse_value
 from cmdc_gateway.tools.addresses import AddressPolicy
-from cmdc_gateway.tools.bounded import BoundedStream, TooMuchRead
-from cmdc_gateway.tools.dial import Connect, Dialler, NotConnected, Resolve, connect_tcp, resolve_by_system
+from cmdc_gateway.tools.bounded_stream import BoundedStream, TooMuchRead
+from cmdc_gateway.tools.connector import Connect, Connector, NotConnected, Resolve, connect_tcp, resolve_by_system
 from cmdc_gateway.tools.schema import Parameters
 from cmdc_gateway.tools.tool import ToolResult
 from cmdc_gateway.tools.url import CallbackUrl, InvalidUrl
@@ -136,7 +136,7 @@ class CallbackClient:
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._dialler = Dialler(policy, resolve, connect)
+        self._connector = Connector(policy, resolve, connect)
         self._clock = clock
         self._sleep = sleep
         self._slots = asyncio.Semaphore(MAX_CONNECTIONS)
@@ -146,12 +146,12 @@ class CallbackClient:
     @property
     def connections(self) -> int:
         """How many connections were made so far."""
-        return self._dialler.connections
+        return self._connector.connections
 
     @property
     def refusals(self) -> int:
         """How many times a forbidden address was not connected to."""
-        return self._dialler.refusals
+        return self._connector.refusals
 
     async def call(self, definition: CallbackDefinition, call: ToolCall, session_id: str) -> ToolResult:
         """Call the tool and wait for its answer, `timeout_ms` at most with all tries (CB-2, CB-3)."""
@@ -188,7 +188,7 @@ class CallbackClient:
             raise CallbackFailed("the server is stopping", sent=False)
         self.tries += 1
         try:
-            stream = await self._dialler.dial(url)
+            stream = await self._connector.connect(url)
         except NotConnected as error:
             raise CallbackFailed(f"{url.origin}: {error}", sent=False, passing=not error.forbidden) from None
         origin = httpcore.Origin(url.scheme.encode(), url.host.encode(), url.port)

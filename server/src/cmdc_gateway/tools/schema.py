@@ -14,7 +14,7 @@ import jsonschema_rs
 from pydantic import JsonValue
 
 from cmdc_gateway.protocol.encoding import dumps, whole_text
-from cmdc_gateway.tools.effort import REFERENCES, Effort, subschemas
+from cmdc_gateway.tools.validation_cost import REFERENCES, ValidationCost, subschemas
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +46,7 @@ class Parameters:
         _check_size(schema)
         if schema.get("type") != "object":
             raise InvalidSchema('the schema of a tool\'s arguments must have "type": "object"')
-        self._effort = Effort(schema)
+        self._effort = ValidationCost(schema)
         _check_parts(schema, self._effort)
         try:
             self._validator = jsonschema_rs.validator_for(
@@ -83,7 +83,7 @@ def _check_size(schema: dict[str, JsonValue]) -> None:
         raise InvalidSchema(f"the schema is longer than {MAX_SCHEMA_BYTES} bytes")
 
 
-def _check_parts(schema: dict[str, JsonValue], effort: Effort) -> None:
+def _check_parts(schema: dict[str, JsonValue], effort: ValidationCost) -> None:
     patterns = references = 0
     unevaluated = False
     for part in subschemas(schema):
@@ -102,7 +102,7 @@ def _check_parts(schema: dict[str, JsonValue], effort: Effort) -> None:
         raise InvalidSchema(f"a schema with {_UNEVALUATED[0]} may have {MAX_REFERENCES_UNEVALUATED} references at most")
 
 
-def _check_reference(reference: JsonValue, effort: Effort) -> None:
+def _check_reference(reference: JsonValue, effort: ValidationCost) -> None:
     try:
         effort.target(reference)
     except (LookupError, ValueError):

@@ -12,17 +12,17 @@ from cmdc_gateway.protocol.service import TicketBody, TicketIssued
 from cmdc_gateway.protocol.sessions import AbortBody, CreateSessionBody, PromptBody
 from cmdc_gateway.protocol.tools import RegisterToolBody, ToolRegistered
 from cmdc_gateway.protocol.wire import RequestBody
-from cmdc_gateway.sessions.commands import Remember, Reply
-from cmdc_gateway.sessions.idempotency import Given, Idempotency
+from cmdc_gateway.sessions.command import IdempotencyRecord, Reply
+from cmdc_gateway.sessions.idempotency import Idempotency, StoredResponse
 from cmdc_gateway.sessions.registry import Registry
 from cmdc_gateway.sessions.session import Session
 from cmdc_gateway.store.store import SessionKey
-from cmdc_gateway.tenancy.keys import Caller
+from cmdc_gateway.tenancy.keys import Principal
 from cmdc_gateway.tenancy.tickets import Tickets
 from cmdc_gateway.tools.addresses import AddressPolicy
 from cmdc_gateway.tools.registration import define
 
-Act = Callable[[Session, Remember | None], Awaitable[Reply]]
+Act = Callable[[Session, IdempotencyRecord | None], Awaitable[Reply]]
 
 
 class Actions:
@@ -36,8 +36,8 @@ class Actions:
         self._tickets = tickets
         self._addresses = addresses
 
-    async def create(self, caller: Caller, body: CreateSessionBody, once: str | None) -> Given:
-        return await self._idempotency.once(
+    async def create(self, caller: Principal, body: CreateSessionBody, once: str | None) -> StoredResponse:
+        return await self._idempotency.execute(
             caller.tenant,
             "POST /v1/sessions",
             once,
@@ -45,12 +45,12 @@ class Actions:
             lambda remember: self.registry.create(caller, body, remember),
         )
 
-    async def prompt(self, caller: Caller, key: SessionKey, body: PromptBody, once: str | None) -> Given:
+    async def prompt(self, caller: Principal, key: SessionKey, body: PromptBody, once: str | None) -> StoredResponse:
         return await self._act(
             key, "prompt", body, once, lambda session, remember: session.submit(body.text, caller.key_id, remember)
         )
 
-    async def approve(self, caller: Caller, key: SessionKey, body: ApproveBody, once: str | None) -> Given:
+    async def approve(self, caller: Principal, key: SessionKey, body: ApproveBody, once: str | None) -> StoredResponse:
         return await self._act(
             key,
             "approve",
@@ -61,7 +61,7 @@ class Actions:
             ),
         )
 
-    async def reject(self, caller: Caller, key: SessionKey, body: RejectBody, once: str | None) -> Given:
+    async def reject(self, caller: Principal, key: SessionKey, body: RejectBody, once: str | None) -> StoredResponse:
         return await self._act(
             key,
             "reject",
@@ -70,7 +70,7 @@ class Actions:
             lambda session, remember: session.reject(body.approval_id, caller.key_id, body.reason, remember),
         )
 
-    async def respond(self, caller: Caller, key: SessionKey, body: RespondBody, once: str | None) -> Given:
+    async def respond(self, caller: Principal, key: SessionKey, body: RespondBody, once: str | None) -> StoredResponse:
         return await self._act(
             key,
             "respond",
@@ -79,13 +79,15 @@ class Actions:
             lambda session, remember: session.respond(body.ref, body.response, caller.key_id, remember),
         )
 
-    async def abort(self, caller: Caller, key: SessionKey, body: AbortBody, once: str | None) -> Given:
+    async def abort(self, caller: Principal, key: SessionKey, body: AbortBody, once: str | None) -> StoredResponse:
         return await self._act(
             key, "abort", body, once, lambda session, remember: session.abort(caller.key_id, body.reason, remember)
         )
 
-    async def register(self, caller: Caller, key: SessionKey, body: RegisterToolBody, once: str | None) -> Given:
-        async def register(session: Session, remember: Remember | None) -> Reply:
+    async def register(
+        self, caller: Principal, key: SessionKey, body: RegisterToolBody, once: str | None
+    ) -> StoredResponse:
+        async def register(session: Session, remember: IdempotencyRecord | None) -> Reply:
             definition = await asyncio.to_thread(define, body, self._addresses)
             made = definition.secret if body.secret is None else None
             answer = ToolRegistered(name=body.name, status="registered", secret=made)
@@ -93,16 +95,16 @@ class Actions:
 
         return await self._act(key, "tools", body, once, register)
 
-    async def ticket(self, caller: Caller, key: SessionKey, body: TicketBody, once: str | None) -> Given:
-        async def issue(session: Session, remember: Remember | None) -> Reply:
+    async def ticket(self, caller: Principal, key: SessionKey, body: TicketBody, once: str | None) -> StoredResponse:
+        async def issue(session: Session, remember: IdempotencyRecord | None) -> Reply:
             name, ticket = self._tickets.issue(caller, key.session_id, body.scope)
             issued = TicketIssued(ticket=name, expires_at=ticket.expires_at)
-            return await session.grant(issued, body.scope, caller.key_id, remember)
+            return await session.issue_ticket(issued, body.scope, caller.key_id, remember)
 
         return await self._act(key, "tickets", body, once, issue)
 
-    async def _act(self, key: SessionKey, action: str, body: RequestBody, once: str | None, act: Act) -> Given:
-        async def found(remember: Remember | None) -> Reply:
+    async def _act(self, key: SessionKey, action: str, body: RequestBody, once: str | None, act: Act) -> StoredResponse:
+        async def found(remember: IdempotencyRecord | None) -> Reply:
             return await act(await self.registry.find(key), remember)
 
         if once is not None:
@@ -110,7 +112,9 @@ class Actions:
             with suppress(SessionNotFound, SessionDead):  # an answer that was given before is given again all the same
                 await self.registry.find(key)
         route = f"POST /v1/sessions/{key.session_id}/{action}"
-        return await self._idempotency.once(key.tenant, route, once, _as_sent(body) if once is not None else {}, found)
+        return await self._idempotency.execute(
+            key.tenant, route, once, _as_sent(body) if once is not None else {}, found
+        )
 
 
 def _as_sent(body: RequestBody) -> dict[str, object]:

@@ -17,8 +17,8 @@ from cmdc_gateway.errors import BadRequest, Unauthorized, UnsupportedMediaType
 from cmdc_gateway.protocol.strict import NotStrictJson, parse_object
 from cmdc_gateway.protocol.wire import RequestBody
 from cmdc_gateway.store.store import SessionKey
-from cmdc_gateway.tenancy.keys import Caller
-from cmdc_gateway.web.limits import HttpLimits, read_body
+from cmdc_gateway.tenancy.keys import Principal
+from cmdc_gateway.web.transport.limits import HttpLimits, read_body
 
 Body = TypeVar("Body", bound=RequestBody)
 Query = TypeVar("Query", bound="QueryModel")
@@ -48,32 +48,32 @@ class NoQuery(QueryModel):
 class PageQuery(QueryModel):
     """Which page of a list."""
 
-    limit: WholeNumber | None = Field(None, ge=1, le=1000, description="How many at most.")
-    cursor: str | None = Field(None, description="`nextCursor` of the page before.")
+    limit: WholeNumber | None = Field(None, ge=1, le=1000, description="Maximum number of items to return.")
+    cursor: str | None = Field(None, description="`nextCursor` of the previous page.")
 
 
 @dataclass(frozen=True, slots=True)
-class Admission:
+class AuthContext:
     """A request that was let in. `ticket_scope` is set where a ticket let it in; `lasts` says whether it still would be."""
 
-    caller: Caller
-    lasts: Callable[[], bool]
+    principal: Principal
+    is_valid: Callable[[], bool]
     ticket_scope: str | None = None
 
 
-def admission(request: Request) -> Admission:
+def auth_context(request: Request) -> AuthContext:
     """What the gate let in."""
-    return cast("Admission", request.state.admission)
+    return cast("AuthContext", request.state.auth)
 
 
-async def caller(request: Request) -> Caller:  # FastAPI runs what is not async in a thread
+async def principal(request: Request) -> Principal:  # FastAPI runs what is not async in a thread
     """Who calls."""
-    return admission(request).caller
+    return auth_context(request).principal
 
 
 async def session_key(request: Request, session_id: str) -> SessionKey:
     """The session a path names, within the caller's tenant (HTTP-8)."""
-    return SessionKey(admission(request).caller.tenant, session_id)
+    return SessionKey(auth_context(request).principal.tenant, session_id)
 
 
 async def idempotency_key(request: Request) -> str | None:
@@ -91,7 +91,7 @@ def checked_idempotency_key(key: str) -> str:
     return key
 
 
-CallerDep = Annotated[Caller, Depends(caller)]
+PrincipalDep = Annotated[Principal, Depends(principal)]
 KeyDep = Annotated[SessionKey, Depends(session_key)]
 IdempotencyKeyDep = Annotated[str | None, Depends(idempotency_key)]
 
@@ -108,7 +108,7 @@ def body(model: type[Body]) -> Any:
 async def read_as(model: type[Body], request: Request) -> Body:
     """The request's body as `model`."""
     raw = await _raw_body(request)
-    if not admission(request).lasts():  # the body took its time, and the key was taken away meanwhile
+    if not auth_context(request).is_valid():  # the body took its time, and the key was taken away meanwhile
         raise Unauthorized
     if not raw and not _required(model):
         return model.model_validate({})

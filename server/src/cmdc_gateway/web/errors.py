@@ -23,7 +23,7 @@ from cmdc_gateway.errors import (
     Unavailable,
 )
 from cmdc_gateway.protocol.encoding import dumps
-from cmdc_gateway.store.store import StoreDown
+from cmdc_gateway.store.store import StoreUnavailable
 
 STATUS: Final[dict[str, int]] = {
     "bad_request": 400,
@@ -87,7 +87,7 @@ def as_gateway_error(failure: Exception) -> GatewayError:
     match failure:
         case GatewayError():
             return failure
-        case StoreDown():
+        case StoreUnavailable():
             _log.warning("store_down", reason=str(failure))
             return Unavailable("the store does not answer now")
         case _:
@@ -123,7 +123,7 @@ def _methods(request: Request) -> list[str]:
     ]
 
 
-class SafetyNet:
+class ExceptionMiddleware:
     """Answers what nobody else has answered, so that no failure leaves without its JSON body and its CORS headers."""
 
     def __init__(self, app: ASGIApp) -> None:

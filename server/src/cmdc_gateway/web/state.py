@@ -10,13 +10,13 @@ from fastapi import Depends, Request
 from starlette.responses import Response
 
 from cmdc_gateway.protocol.service import Capabilities
-from cmdc_gateway.sessions.idempotency import Given
+from cmdc_gateway.sessions.audit import AuditLog
+from cmdc_gateway.sessions.idempotency import StoredResponse
 from cmdc_gateway.sessions.registry import Registry
-from cmdc_gateway.sessions.trail import Trail
 from cmdc_gateway.store.store import Store
 from cmdc_gateway.web.actions import Actions
-from cmdc_gateway.web.connections import Connections
-from cmdc_gateway.web.pulse import Pulse
+from cmdc_gateway.web.streaming.connections import Connections
+from cmdc_gateway.web.streaming.heartbeats import Heartbeats
 
 
 @dataclass(slots=True)
@@ -27,16 +27,16 @@ class Gateway:
     registry: Registry
     actions: Actions
     connections: Connections
-    pulse: Pulse
-    trail: Trail
+    heartbeats: Heartbeats
+    audit: AuditLog
     capabilities: Capabilities
     ready: bool = False
 
-    async def recall(self, tenants: Iterable[str]) -> None:
+    async def load_usage(self, tenants: Iterable[str]) -> None:
         """Let budgets know what these tenants have used; each is asked about once."""
         meter = self.registry.services.meter
-        for tenant in set(tenants) - meter.recalled:
-            meter.recall(tenant, await self.store.usage(tenant))
+        for tenant in set(tenants) - meter.loaded:
+            meter.load_usage(tenant, await self.store.usage(tenant))
 
 
 async def gateway(request: Request) -> Gateway:  # FastAPI runs what is not async in a thread
@@ -47,7 +47,7 @@ async def gateway(request: Request) -> Gateway:  # FastAPI runs what is not asyn
 GatewayDep = Annotated[Gateway, Depends(gateway)]
 
 
-def answer(given: Given) -> Response:
+def answer(given: StoredResponse) -> Response:
     """An answer that may have been given before (HTTP-11)."""
     headers = {"Idempotent-Replayed": "true"} if given.replayed else None
     return Response(given.body, given.status, headers, media_type="application/json")

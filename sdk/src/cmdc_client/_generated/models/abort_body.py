@@ -12,7 +12,7 @@ T = TypeVar("T", bound="AbortBody")
 
 @_attrs_define
 class AbortBody:
-    """Why the active run is to end; readers see it.
+    """Abort the active run. Readers see the reason.
 
     Attributes:
         reason (str | Unset):

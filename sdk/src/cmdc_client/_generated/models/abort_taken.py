@@ -10,10 +10,10 @@ T = TypeVar("T", bound="AbortTaken")
 
 @_attrs_define
 class AbortTaken:
-    """Whether there was a run to end.
+    """Whether a run was aborted.
 
     Attributes:
-        ok (bool): False when no run was active.
+        ok (bool): False if no run was active.
     """
 
     ok: bool

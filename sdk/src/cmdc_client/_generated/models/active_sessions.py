@@ -10,7 +10,7 @@ T = TypeVar("T", bound="ActiveSessions")
 
 @_attrs_define
 class ActiveSessions:
-    """How many sessions are in memory.
+    """Number of sessions in memory.
 
     Attributes:
         active (int):

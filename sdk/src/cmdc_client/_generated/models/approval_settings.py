@@ -12,11 +12,11 @@ T = TypeVar("T", bound="ApprovalSettings")
 
 @_attrs_define
 class ApprovalSettings:
-    """Which tools need a person. `*` stands for every tool but `ask_user`.
+    """Tools that require approval. `*` means every tool except `ask_user`.
 
     Attributes:
-        tools (list[str] | Unset): Names of tools whose calls need an approval; `*` means every tool.
-        timeout_ms (int | Unset): Time to decide, in ms; 0 means no time limit. Default: 0.
+        tools (list[str] | Unset): Names of tools that require approval, or `*`.
+        timeout_ms (int | Unset): Time limit of an approval, in ms; 0: none. Default: 0.
     """
 
     tools: list[str] | Unset = UNSET

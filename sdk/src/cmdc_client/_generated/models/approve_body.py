@@ -16,12 +16,12 @@ T = TypeVar("T", bound="ApproveBody")
 
 @_attrs_define
 class ApproveBody:
-    """Let a tool call run.
+    """Approve a tool call, as shown or with edited arguments.
 
     Attributes:
         approval_id (str):
-        args (ApproveBodyArgs | Unset): Edited arguments; these are what runs.
-        digest (str | Unset): The digest that was shown; another one decides nothing.
+        args (ApproveBodyArgs | Unset): Edited arguments, which run instead of those shown.
+        digest (str | Unset): Digest of the call shown; a mismatch decides nothing.
     """
 
     approval_id: str

@@ -11,7 +11,7 @@ T = TypeVar("T", bound="ApproveBodyArgs")
 
 @_attrs_define
 class ApproveBodyArgs:
-    """Edited arguments; these are what runs."""
+    """Edited arguments, which run instead of those shown."""
 
     additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
 

@@ -12,11 +12,11 @@ T = TypeVar("T", bound="Budget")
 
 @_attrs_define
 class Budget:
-    """What a session may spend.
+    """Spending limits of a session.
 
     Attributes:
-        max_tokens (int | Unset): Tokens, read and written together.
-        max_cost_usd (float | Unset): Money, in US dollars.
+        max_tokens (int | Unset): Input plus output tokens.
+        max_cost_usd (float | Unset): Cost in US dollars.
     """
 
     max_tokens: int | Unset = UNSET

@@ -14,12 +14,12 @@ T = TypeVar("T", bound="CallbackCall")
 
 @_attrs_define
 class CallbackCall:
-    """A call of your tool, as the server posts it to `callbackUrl`.
+    """A tool call, sent to `callbackUrl` in a POST request.
 
     Attributes:
-        call_id (str): Names this call; the same when the server tries again.
+        call_id (str): ID of the call; the same for retries.
         tool_name (str):
-        args (CallbackCallArgs): What holds for `parameters`.
+        args (CallbackCallArgs): Arguments, valid against `parameters`.
         session_id (str):
     """
 

@@ -11,7 +11,7 @@ T = TypeVar("T", bound="CallbackCallArgs")
 
 @_attrs_define
 class CallbackCallArgs:
-    """What holds for `parameters`."""
+    """Arguments, valid against `parameters`."""
 
     additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
 

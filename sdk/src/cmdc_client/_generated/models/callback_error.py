@@ -11,7 +11,7 @@ T = TypeVar("T", bound="CallbackError")
 
 @_attrs_define
 class CallbackError:
-    """Why your tool could not do it. The model is told so, and the run goes on.
+    """Error of the call. It is passed to the model, and the run continues.
 
     Attributes:
         error (str):

@@ -11,7 +11,7 @@ T = TypeVar("T", bound="CallbackResult")
 
 @_attrs_define
 class CallbackResult:
-    """What your tool found. A result that is not a string reaches the model as JSON text.
+    """Result of the call. A result that is not a string is passed to the model as JSON text.
 
     Attributes:
         result (Any):

@@ -26,7 +26,7 @@ T = TypeVar("T", bound="Capabilities")
 
 @_attrs_define
 class Capabilities:
-    """What a client may rely on.
+    """Features, models, tools, and limits that a client may rely on.
 
     Attributes:
         protocol (Literal['0.1']):
@@ -35,7 +35,7 @@ class Capabilities:
         tools (list[str]):
         plugins (list[str]):
         durability (CapabilitiesDurability):
-        limits (Limits): The bounds of this server. Sizes are bytes; times are ms.
+        limits (Limits): Limits of this server. Sizes are in bytes, times in milliseconds.
     """
 
     protocol: Literal["0.1"]

@@ -19,23 +19,23 @@ T = TypeVar("T", bound="CreateSessionBody")
 
 @_attrs_define
 class CreateSessionBody:
-    """The settings of a new session.
+    """Settings of a new session.
 
     Attributes:
-        model (str | Unset): `provider:model`; required unless a blueprint gives it.
-        session_id (str | Unset): Left out: the server makes a random one.
-        system_prompt (str | Unset): What the model is told before anything else.
-        working_dir (str | Unset): Folder for the tools, inside the server's workspace.
-        tools (list[str] | Unset): Built-in tools, by name.
-        plugins (list[str] | Unset): `human_approval`: shell and write_file need an approval.
-        blueprint (str | Unset): A named set of these fields from the server's configuration.
-        max_turns (int | Unset): Model calls in one run; 100 if left out.
-        max_tokens (int | Unset): Output tokens of one model call.
-        skills_dirs (list[str] | Unset): Folders inside the workspace, each holding skills.
-        provider_opts (CreateSessionBodyProviderOpts | Unset): Options of the model call.
-        approval (ApprovalSettings | Unset): Which tools need a person. `*` stands for every tool but `ask_user`.
-        metadata (CreateSessionBodyMetadata | Unset): Yours; returned as given.
-        budget (Budget | Unset): What a session may spend.
+        model (str | Unset): `provider:model`; required unless the blueprint sets it.
+        session_id (str | Unset): Default: 32 random hex digits.
+        system_prompt (str | Unset): System prompt of the model.
+        working_dir (str | Unset): Working directory of the built-in tools, inside the workspace.
+        tools (list[str] | Unset): Names of built-in tools.
+        plugins (list[str] | Unset): `human_approval`: `shell` and `write_file` require approval.
+        blueprint (str | Unset): Named defaults for these fields, from the server's configuration.
+        max_turns (int | Unset): Maximum model calls per run; default 100.
+        max_tokens (int | Unset): Maximum output tokens per model call.
+        skills_dirs (list[str] | Unset): Directories inside the workspace that contain skills.
+        provider_opts (CreateSessionBodyProviderOpts | Unset): Options passed to the model call.
+        approval (ApprovalSettings | Unset): Tools that require approval. `*` means every tool except `ask_user`.
+        metadata (CreateSessionBodyMetadata | Unset): Up to 16 strings, returned unchanged.
+        budget (Budget | Unset): Spending limits of a session.
     """
 
     model: str | Unset = UNSET

@@ -11,7 +11,7 @@ T = TypeVar("T", bound="CreateSessionBodyMetadata")
 
 @_attrs_define
 class CreateSessionBodyMetadata:
-    """Yours; returned as given."""
+    """Up to 16 strings, returned unchanged."""
 
     additional_properties: dict[str, str] = _attrs_field(init=False, factory=dict)
 

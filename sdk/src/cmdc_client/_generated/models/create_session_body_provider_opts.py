@@ -11,7 +11,7 @@ T = TypeVar("T", bound="CreateSessionBodyProviderOpts")
 
 @_attrs_define
 class CreateSessionBodyProviderOpts:
-    """Options of the model call."""
+    """Options passed to the model call."""
 
     additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
 

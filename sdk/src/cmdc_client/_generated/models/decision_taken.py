@@ -15,7 +15,7 @@ T = TypeVar("T", bound="DecisionTaken")
 
 @_attrs_define
 class DecisionTaken:
-    """The decision holds.
+    """The decision was recorded.
 
     Attributes:
         ok (bool):

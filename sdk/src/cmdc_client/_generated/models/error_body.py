@@ -17,16 +17,16 @@ T = TypeVar("T", bound="ErrorBody")
 
 @_attrs_define
 class ErrorBody:
-    """Every answer that is not a success. Beside these, a code has its own members.
+    """Body of every error response. Some codes add members of their own.
 
     Attributes:
-        error (str): The code.
-        message (str): A sentence for people.
+        error (str): Error code.
+        message (str): Human-readable message.
         details (list[ErrorDetail] | Unset):
-        status (str | Unset): With `already_resolved`: what was decided.
-        retry_after (int | Unset): With `rate_limited`: whole seconds.
-        earliest (str | Unset): With `cursor_expired`: the log can be read after this.
-        latest (str | Unset): With `cursor_expired`: the end of the log.
+        status (str | Unset): With `already_resolved`: the decision that applies.
+        retry_after (int | Unset): With `rate_limited`: whole seconds to wait.
+        earliest (str | Unset): With `cursor_expired`: the cursor just before the first kept event.
+        latest (str | Unset): With `cursor_expired`: the cursor at the end of the log.
     """
 
     error: str

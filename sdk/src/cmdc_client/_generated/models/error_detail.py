@@ -10,7 +10,7 @@ T = TypeVar("T", bound="ErrorDetail")
 
 @_attrs_define
 class ErrorDetail:
-    """One thing that is wrong with a body, and where.
+    """A validation error: what is wrong and where.
 
     Attributes:
         path (str):

@@ -14,7 +14,7 @@ T = TypeVar("T", bound="EventPage")
 
 @_attrs_define
 class EventPage:
-    """A page of the log; `next` is the cursor to go on with.
+    """A page of the event log; `next` is the cursor of the next page.
 
     Attributes:
         events (list[EventEntry]):

@@ -27,9 +27,9 @@ class Health:
     Attributes:
         status (Literal['ok']):
         version (str):
-        sessions (ActiveSessions): How many sessions are in memory.
-        meter (TrackedKeys): How many keys have used anything.
-        timestamp (str): ISO 8601, UTC, with microseconds and Z.
+        sessions (ActiveSessions): Number of sessions in memory.
+        meter (TrackedKeys): Number of API keys with recorded usage.
+        timestamp (str): ISO 8601 in UTC, with microseconds and `Z`.
     """
 
     status: Literal["ok"]

@@ -14,13 +14,13 @@ T = TypeVar("T", bound="KeyUsage")
 
 @_attrs_define
 class KeyUsage:
-    """What one key used.
+    """Usage of an API key.
 
     Attributes:
         prompt_count (int):
         total_tokens (int):
         cost_usd (float):
-        token_usage (TokenCounts): Tokens read, written, and both.
+        token_usage (TokenCounts): Input, output, and total tokens.
         key_id (str):
     """
 

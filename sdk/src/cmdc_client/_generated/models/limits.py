@@ -10,17 +10,17 @@ T = TypeVar("T", bound="Limits")
 
 @_attrs_define
 class Limits:
-    """The bounds of this server. Sizes are bytes; times are ms.
+    """Limits of this server. Sizes are in bytes, times in milliseconds.
 
     Attributes:
         body_bytes (int):
         header_bytes (int):
         queued_prompts (int):
         ws_message_bytes (int):
-        replay_events (int | None): How many events of a session are kept at least; null means all.
+        replay_events (int | None): Minimum number of events kept per session; null: all.
         heartbeat_ms (int):
         grace_ms (int):
-        rpm (int): Requests a minute and key; 0 means no limit.
+        rpm (int): Requests per minute and API key; 0: no limit.
     """
 
     body_bytes: int

@@ -17,7 +17,7 @@ T = TypeVar("T", bound="MessageEntry")
 
 @_attrs_define
 class MessageEntry:
-    """One thing that was said. A `tool_result` has `callId`, `name` and `isError`.
+    """A message. A `tool_result` also has `callId`, `name`, and `isError`.
 
     Attributes:
         role (MessageEntryRole):

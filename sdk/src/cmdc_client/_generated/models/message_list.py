@@ -16,7 +16,7 @@ T = TypeVar("T", bound="MessageList")
 
 @_attrs_define
 class MessageList:
-    """The history. `nextCursor` is there only when pages were asked for; null at the end.
+    """The message history. `nextCursor` is present only in pages; it is null on the last page.
 
     Attributes:
         session_id (str):

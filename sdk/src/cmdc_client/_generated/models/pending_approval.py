@@ -14,7 +14,7 @@ T = TypeVar("T", bound="PendingApproval")
 
 @_attrs_define
 class PendingApproval:
-    """A tool call that waits for a person: the data of its `approval_required`.
+    """A pending approval: the `data` of its `approval_required` event.
 
     Attributes:
         approval_id (str):

@@ -10,7 +10,7 @@ T = TypeVar("T", bound="PendingQuestion")
 
 @_attrs_define
 class PendingQuestion:
-    """A question that waits for its answer: the data of its `ask_user`.
+    """A pending question: the `data` of its `ask_user` event.
 
     Attributes:
         ref (str):

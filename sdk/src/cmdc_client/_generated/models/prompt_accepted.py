@@ -10,12 +10,12 @@ T = TypeVar("T", bound="PromptAccepted")
 
 @_attrs_define
 class PromptAccepted:
-    """The prompt is committed. Reading the log after `cursor` misses nothing of its run.
+    """The prompt was committed. Reading the log after `cursor` returns every event of its run.
 
     Attributes:
         request_id (str):
         session_id (str):
-        queued (bool): True when another run is active.
+        queued (bool): True if another run is active.
         cursor (str):
     """
 

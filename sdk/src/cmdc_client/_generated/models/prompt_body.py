@@ -10,7 +10,7 @@ T = TypeVar("T", bound="PromptBody")
 
 @_attrs_define
 class PromptBody:
-    """A prompt for the agent.
+    """Send a prompt to the agent.
 
     Attributes:
         text (str):

@@ -10,7 +10,7 @@ T = TypeVar("T", bound="QueuedPrompt")
 
 @_attrs_define
 class QueuedPrompt:
-    """A prompt that waits.
+    """A queued prompt.
 
     Attributes:
         request_id (str):

@@ -16,7 +16,7 @@ T = TypeVar("T", bound="Readiness")
 
 @_attrs_define
 class Readiness:
-    """The server can serve.
+    """The server is ready.
 
     Attributes:
         status (Literal['ready']):

@@ -16,17 +16,17 @@ T = TypeVar("T", bound="RegisterToolBody")
 
 @_attrs_define
 class RegisterToolBody:
-    """A tool behind an HTTP address. What a field's value must hold beyond its type is answered with 422.
+    """A tool called over HTTP. A field of the right type with an invalid value returns 422.
 
     Attributes:
         name (str): `[A-Za-z0-9_-]{1,64}`
         description (str):
-        parameters (RegisterToolBodyParameters): A JSON Schema of type object.
+        parameters (RegisterToolBodyParameters): JSON Schema of type `object`.
         callback_url (str):
-        timeout_ms (int | Unset): 1 – 300000, for the whole call, in ms. Default: 30000.
+        timeout_ms (int | Unset): 1 – 300000 ms, for the whole call including retries. Default: 30000.
         requires_approval (bool | Unset):  Default: False.
-        idempotent (bool | Unset): The tool may be called again after a failure. Default: False.
-        secret (str | Unset): `whsec_` and the base64 of 24 – 64 bytes; made if left out.
+        idempotent (bool | Unset): Whether a call may be retried after it may have arrived. Default: False.
+        secret (str | Unset): `whsec_` and 24 – 64 bytes in base64; default: generated.
     """
 
     name: str

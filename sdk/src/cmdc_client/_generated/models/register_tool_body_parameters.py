@@ -11,7 +11,7 @@ T = TypeVar("T", bound="RegisterToolBodyParameters")
 
 @_attrs_define
 class RegisterToolBodyParameters:
-    """A JSON Schema of type object."""
+    """JSON Schema of type `object`."""
 
     additional_properties: dict[str, Any] = _attrs_field(init=False, factory=dict)
 

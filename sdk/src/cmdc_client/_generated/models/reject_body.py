@@ -12,11 +12,11 @@ T = TypeVar("T", bound="RejectBody")
 
 @_attrs_define
 class RejectBody:
-    """Keep a tool call from running.
+    """Reject a tool call.
 
     Attributes:
         approval_id (str):
-        reason (str | Unset): Told to the model.
+        reason (str | Unset): Passed to the model.
     """
 
     approval_id: str

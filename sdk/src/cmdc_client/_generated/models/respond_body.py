@@ -10,7 +10,7 @@ T = TypeVar("T", bound="RespondBody")
 
 @_attrs_define
 class RespondBody:
-    """The answer to a question.
+    """Answer a question of the agent.
 
     Attributes:
         ref (str):

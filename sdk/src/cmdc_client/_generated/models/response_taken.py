@@ -16,7 +16,7 @@ T = TypeVar("T", bound="ResponseTaken")
 
 @_attrs_define
 class ResponseTaken:
-    """The answer was passed on.
+    """The answer was recorded.
 
     Attributes:
         ok (bool):

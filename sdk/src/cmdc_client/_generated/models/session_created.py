@@ -16,7 +16,7 @@ T = TypeVar("T", bound="SessionCreated")
 
 @_attrs_define
 class SessionCreated:
-    """The session is there.
+    """The session was created.
 
     Attributes:
         session_id (str):

@@ -16,7 +16,7 @@ T = TypeVar("T", bound="SessionDeleted")
 
 @_attrs_define
 class SessionDeleted:
-    """The session is gone.
+    """The session was deleted.
 
     Attributes:
         session_id (str):

@@ -19,13 +19,13 @@ T = TypeVar("T", bound="SessionInfo")
 
 @_attrs_define
 class SessionInfo:
-    """A session as it stands now. Times are ms.
+    """Current state of a session. Times are in milliseconds.
 
     Attributes:
         session_id (str):
         state (SessionInfoState):
-        turns (int): Model calls so far.
-        tool_calls (int): Tool calls that ran.
+        turns (int): Number of model calls so far.
+        tool_calls (int): Number of tool calls that ran.
         total_tokens (int):
         uptime_ms (int):
         model (str):
@@ -34,7 +34,7 @@ class SessionInfo:
         queue (list[QueuedPrompt]):
         pending_approvals (list[PendingApproval]):
         pending_questions (list[PendingQuestion]):
-        cursor (str): The end of the event log.
+        cursor (str): Cursor at the end of the event log.
     """
 
     session_id: str

@@ -14,7 +14,7 @@ T = TypeVar("T", bound="SessionList")
 
 @_attrs_define
 class SessionList:
-    """Sessions, newest first; `nextCursor` is null at the end.
+    """A page of sessions, newest first; `nextCursor` is null on the last page.
 
     Attributes:
         sessions (list[SessionSummary]):

@@ -14,7 +14,7 @@ T = TypeVar("T", bound="SessionStats")
 
 @_attrs_define
 class SessionStats:
-    """What one session used.
+    """Usage of a session.
 
     Attributes:
         session_id (str):
@@ -22,7 +22,7 @@ class SessionStats:
         total_tokens (int):
         cost_usd (float):
         prompt_count (int):
-        token_usage (TokenCounts): Tokens read, written, and both.
+        token_usage (TokenCounts): Input, output, and total tokens.
     """
 
     session_id: str

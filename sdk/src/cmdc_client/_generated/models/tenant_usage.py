@@ -15,11 +15,11 @@ T = TypeVar("T", bound="TenantUsage")
 
 @_attrs_define
 class TenantUsage:
-    """What a tenant used, and each of its keys.
+    """Usage of a tenant, in total and per API key.
 
     Attributes:
         tenant (str):
-        total (UsageFigures): What was used.
+        total (UsageFigures): Usage figures.
         keys (list[KeyUsage]):
     """
 

@@ -13,11 +13,10 @@ T = TypeVar("T", bound="TicketBody")
 
 @_attrs_define
 class TicketBody:
-    """What a ticket is to allow.
+    """Scope of a new ticket.
 
     Attributes:
-        scope (TicketBodyScope | Unset): `read` opens a stream; `control` may also act on the WebSocket. Default:
-            'read'.
+        scope (TicketBodyScope | Unset): `read`: events only. `control`: also WebSocket actions. Default: 'read'.
     """
 
     scope: TicketBodyScope | Unset = "read"

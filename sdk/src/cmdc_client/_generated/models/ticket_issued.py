@@ -10,11 +10,11 @@ T = TypeVar("T", bound="TicketIssued")
 
 @_attrs_define
 class TicketIssued:
-    """A single-use credential for one session.
+    """A single-use credential for one connection to one session.
 
     Attributes:
         ticket (str):
-        expires_at (int): ms since 1970.
+        expires_at (int): Milliseconds since the Unix epoch.
     """
 
     ticket: str

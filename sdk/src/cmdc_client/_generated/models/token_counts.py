@@ -10,7 +10,7 @@ T = TypeVar("T", bound="TokenCounts")
 
 @_attrs_define
 class TokenCounts:
-    """Tokens read, written, and both.
+    """Input, output, and total tokens.
 
     Attributes:
         prompt_tokens (int):

@@ -14,7 +14,7 @@ T = TypeVar("T", bound="ToolCallEntry")
 
 @_attrs_define
 class ToolCallEntry:
-    """A tool call in a message of the agent.
+    """A tool call in an assistant message.
 
     Attributes:
         call_id (str):

@@ -17,7 +17,7 @@ T = TypeVar("T", bound="ToolEntry")
 
 @_attrs_define
 class ToolEntry:
-    """A tool the agent has.
+    """A tool of the session.
 
     Attributes:
         name (str):

@@ -14,7 +14,7 @@ T = TypeVar("T", bound="ToolList")
 
 @_attrs_define
 class ToolList:
-    """The agent's tools.
+    """Tools of the session.
 
     Attributes:
         tools (list[ToolEntry]):

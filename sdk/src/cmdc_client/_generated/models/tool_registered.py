@@ -18,7 +18,7 @@ T = TypeVar("T", bound="ToolRegistered")
 
 @_attrs_define
 class ToolRegistered:
-    """`secret` is there, once, when the server made it.
+    """The tool was registered. A generated `secret` is returned only here.
 
     Attributes:
         name (str):

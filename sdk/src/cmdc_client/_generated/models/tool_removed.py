@@ -16,7 +16,7 @@ T = TypeVar("T", bound="ToolRemoved")
 
 @_attrs_define
 class ToolRemoved:
-    """The tool is gone.
+    """The tool was deleted.
 
     Attributes:
         name (str):

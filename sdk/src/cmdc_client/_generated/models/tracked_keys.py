@@ -10,7 +10,7 @@ T = TypeVar("T", bound="TrackedKeys")
 
 @_attrs_define
 class TrackedKeys:
-    """How many keys have used anything.
+    """Number of API keys with recorded usage.
 
     Attributes:
         tracked_keys (int):

@@ -14,13 +14,13 @@ T = TypeVar("T", bound="UsageFigures")
 
 @_attrs_define
 class UsageFigures:
-    """What was used.
+    """Usage figures.
 
     Attributes:
         prompt_count (int):
         total_tokens (int):
         cost_usd (float):
-        token_usage (TokenCounts): Tokens read, written, and both.
+        token_usage (TokenCounts): Input, output, and total tokens.
     """
 
     prompt_count: int

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Literal, TypeVar
 from urllib.parse import quote
 
-from cmdc_gateway.store.sqlite.journal import Journal, WritingConnection
+from cmdc_gateway.store.sqlite.journal import AppendJournal, WritingConnection
 from cmdc_gateway.store.sqlite.schema import migrate
-from cmdc_gateway.store.store import StoreDown
+from cmdc_gateway.store.store import StoreUnavailable
 
 _Connection = TypeVar("_Connection", bound=sqlite3.Connection)
 
@@ -30,16 +30,18 @@ class Database:
     def __init__(self, path: Path, durability: Literal["process", "disk"]) -> None:
         # Resolved, so that two names of one file meet at one lock.
         self.path = path.resolve()
-        self.journal = Journal()
+        self.journal = AppendJournal()
         self._durability = durability
         self._lock: int | None = None
 
     def acquire(self) -> None:
         """Lock the file, make it if need be, and bring it up to date. Raises StoreDown with a sentence for the operator."""
         if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
-            raise StoreDown(f"SQLite {sqlite3.sqlite_version} is too old: 3.37 or newer is needed")
+            raise StoreUnavailable(f"SQLite {sqlite3.sqlite_version} is too old: 3.37 or newer is needed")
         if not self.path.parent.is_dir():
-            raise StoreDown(f"cannot keep the store in {self.path}: the folder {self.path.parent} does not exist")
+            raise StoreUnavailable(
+                f"cannot keep the store in {self.path}: the folder {self.path.parent} does not exist"
+            )
         try:
             self._acquire_lock()
             self._make_file()
@@ -51,7 +53,7 @@ class Database:
         except BaseException as failure:
             self.release()
             if isinstance(failure, OSError):
-                raise StoreDown(f"cannot open the store {self.path}: {failure.strerror}") from failure
+                raise StoreUnavailable(f"cannot open the store {self.path}: {failure.strerror}") from failure
             if isinstance(failure, sqlite3.Error):
                 raise self.down(failure) from failure
             raise
@@ -90,9 +92,9 @@ class Database:
         # A damaged file comes as plain DatabaseError; its subclasses are about the statement.
         return isinstance(failure, _OF_THE_WORLD) or type(failure) is sqlite3.DatabaseError
 
-    def down(self, failure: sqlite3.Error) -> StoreDown:
+    def down(self, failure: sqlite3.Error) -> StoreUnavailable:
         """The failure as callers know it."""
-        return StoreDown(f"the store {self.path} cannot be used: {failure}")
+        return StoreUnavailable(f"the store {self.path} cannot be used: {failure}")
 
     def _connect(self, kind: type[_Connection]) -> _Connection:
         return sqlite3.connect(
@@ -112,7 +114,7 @@ class Database:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise StoreDown(f"the store {self.path} is in use by another gateway") from None
+            raise StoreUnavailable(f"the store {self.path} is in use by another gateway") from None
 
     def _make_file(self) -> None:
         try:

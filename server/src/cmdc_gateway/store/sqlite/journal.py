@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 
 from cmdc_gateway.protocol.frames import LoggedEvent
 from cmdc_gateway.store.sqlite.packing import insert_events, pack, unpack
-from cmdc_gateway.store.store import AppendEvents, Fence, FenceLost, SessionKey
+from cmdc_gateway.store.store import AppendEvents, Lease, LeaseLost, SessionKey
 
 MAX_ROWS = 1_000
 MAX_BYTES = 2 << 20
@@ -36,7 +36,7 @@ _NOBODY = -1
 class WritingConnection(sqlite3.Connection):
     """The connection that writes, the journal it writes to, and whether deleted sessions may have left something."""
 
-    journal: Journal
+    journal: AppendJournal
     may_have_leavings = True
 
 
@@ -45,7 +45,7 @@ class Append:
     """A job: what comes next in the log of the session that this fence holds. Never changed."""
 
     write: AppendEvents
-    fence: Fence
+    fence: Lease
 
     def __call__(self, connection: WritingConnection) -> None:
         connection.journal.append(connection, (self,))
@@ -78,7 +78,7 @@ class _Round:
     size: int
 
 
-class Journal:
+class AppendJournal:
     """What is in the journal, as the thread that writes knows it. Only `newest` is for other threads.
 
     What is done within a transaction counts once `committed` says that it was carried out.
@@ -140,14 +140,14 @@ class Journal:
             log.events += more
             self._logs[key] = self._changed[key] = log
 
-    def settle(self, connection: sqlite3.Connection, key: SessionKey) -> None:
+    def flush(self, connection: sqlite3.Connection, key: SessionKey) -> None:
         """Move what there is of a session to its place, as something else is about to happen to it."""
         log = self._logs.get(key)
         if log is not None:
             self._move(connection, [key])
             log.last_seq = _UNKNOWN
 
-    def move_some(self, connection: sqlite3.Connection) -> None:
+    def flush_some(self, connection: sqlite3.Connection) -> None:
         """Move some logs to their place; after the last, remove what has been moved."""
         if self._round is None:
             keys = [key for key, log in self._logs.items() if log.events]
@@ -163,7 +163,7 @@ class Journal:
             self._size -= self._round.size
             self._round = None
 
-    def put_off(self) -> None:
+    def postpone(self) -> None:
         """It could not be moved: try it again a while later."""
         self._put_off_until = time.monotonic() + MAX_SECONDS
 
@@ -175,7 +175,7 @@ class Journal:
             log.settled = len(log.events)
             self._changed[key] = log
 
-    def _log(self, connection: sqlite3.Connection, fence: Fence) -> tuple[_Log, int]:
+    def _log(self, connection: sqlite3.Connection, fence: Lease) -> tuple[_Log, int]:
         """The log and its last seq. Raises FenceLost."""
         log = self._logs.get(fence.key)
         if log is not None and log.token == fence.token and log.last_seq != _UNKNOWN:
@@ -186,7 +186,7 @@ class Journal:
             (fence.key.tenant, fence.key.session_id, fence.token),
         ).fetchone()
         if found is None:
-            raise FenceLost(f"session {fence.key.session_id!r} has another owner, or none")
+            raise LeaseLost(f"session {fence.key.session_id!r} has another owner, or none")
         if log is None:
             log = _Log(*found)
         else:  # it may still hold what is only now being settled, or was read back from the journal
@@ -199,7 +199,7 @@ class Journal:
         """What follows may be undone alone."""
         self._settled.clear()
 
-    def undone(self) -> None:
+    def rolled_back(self) -> None:
         """What was done since `begin_job` was undone."""
         for log, settled, last_seq in reversed(self._settled):
             log.settled, log.last_seq = settled, last_seq
@@ -220,7 +220,7 @@ class Journal:
         self._changed.clear()
         self._settled.clear()
 
-    def lost(self) -> None:
+    def discard(self) -> None:
         """The connection is lost, and with it what was not committed. What was can still be read."""
         with self._lock:
             for log in self._changed.values():

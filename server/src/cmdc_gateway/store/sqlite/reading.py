@@ -12,17 +12,17 @@ from cmdc_gateway.protocol.frames import LoggedEvent
 from cmdc_gateway.protocol.history import Message, Role, TokenUsage
 from cmdc_gateway.store.sqlite.packing import unpack
 from cmdc_gateway.store.store import (
-    AnswerRow,
     ApprovalRow,
+    AuditRow,
     QuestionRow,
     RequestRow,
     SessionKey,
     SessionRow,
     SessionState,
+    StoredResponseRow,
     StoredSession,
     StoredStateDamaged,
     ToolRow,
-    TrailRow,
     UsageRow,
 )
 
@@ -61,7 +61,7 @@ class Snapshot:
 
     def load(self, key: SessionKey, newest: Sequence[LoggedEvent]) -> StoredSession | None:
         """Everything about a session. Raises StoredStateDamaged."""
-        row, log = self.session(key), self.edges(key, newest)
+        row, log = self.session(key), self.log_bounds(key, newest)
         if row is None or log is None:
             return None
         where = (key.tenant, key.session_id)
@@ -134,7 +134,7 @@ class Snapshot:
             after = event.seq
         return found
 
-    def edges(self, key: SessionKey, newest: Sequence[LoggedEvent]) -> tuple[str, int, int] | None:
+    def log_bounds(self, key: SessionKey, newest: Sequence[LoggedEvent]) -> tuple[str, int, int] | None:
         found: tuple[str, int, int] | None = self._connection.execute(
             "SELECT epoch, trimmed + 1, max(trimmed, ifnull((SELECT max(seq) FROM events WHERE session = pk), 0))"
             " FROM sessions WHERE tenant = ? AND session_id = ?",
@@ -147,7 +147,7 @@ class Snapshot:
 
     def _newest(self, key: SessionKey, newest: Sequence[LoggedEvent]) -> Iterator[LoggedEvent]:
         """Those of these events that are of this session's log as it is now."""
-        edges = self.edges(key, newest) if newest else None
+        edges = self.log_bounds(key, newest) if newest else None
         if edges is not None:
             epoch, first_seq, _ = edges
             yield from (event for event in newest if event.epoch == epoch and event.seq >= first_seq)
@@ -200,21 +200,21 @@ class Snapshot:
         ).fetchone()
         return count
 
-    def answer(self, tenant: str, route: str, idempotency_key: str) -> AnswerRow | None:
+    def response(self, tenant: str, route: str, idempotency_key: str) -> StoredResponseRow | None:
         found = self._connection.execute(
             "SELECT tenant, route, idempotency_key, fingerprint, status, body, at FROM answers"
             " WHERE tenant = ? AND route = ? AND idempotency_key = ?",
             (tenant, route, idempotency_key),
         ).fetchone()
-        return found and AnswerRow(*found)
+        return found and StoredResponseRow(*found)
 
-    def trail(self, after: int, limit: int) -> list[tuple[int, TrailRow]]:
+    def audit(self, after: int, limit: int) -> list[tuple[int, AuditRow]]:
         rows = self._connection.execute(
             "SELECT n, at, tenant, session_id, key_id, action, subject, digest, detail FROM trail"
             " WHERE n > ? ORDER BY n LIMIT ?",
             (min(after, _LAST), limit),
         )
-        return [(n, TrailRow(*row)) for n, *row in rows]
+        return [(n, AuditRow(*row)) for n, *row in rows]
 
 
 def _events(rows: Iterable[tuple[int, str, int, str, int, bytes, int]]) -> Iterator[LoggedEvent]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from cmdc_gateway.store.store import StoreDown
+from cmdc_gateway.store.store import StoreUnavailable
 
 APPLICATION_ID = int.from_bytes(b"CMDC")
 """Tells our files from those of other programs that use SQLite too."""
@@ -205,7 +205,7 @@ def must_be_ours(connection: sqlite3.Connection, path: Path) -> None:
     """Raise StoreDown if the file is another program's, or of another version than this one, and so not to be read."""
     version = _version(connection, path)
     if version < len(MIGRATIONS):
-        raise StoreDown(
+        raise StoreUnavailable(
             f"{path} was written by an older version of the gateway (schema {version}; this one knows {len(MIGRATIONS)}): "
             "start the gateway once, and it will be brought up to date"
         )
@@ -214,9 +214,9 @@ def must_be_ours(connection: sqlite3.Connection, path: Path) -> None:
 def _version(connection: sqlite3.Connection, path: Path) -> int:
     version, application_id = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in _MARKS)
     if application_id != APPLICATION_ID and connection.execute("SELECT 1 FROM sqlite_schema").fetchone():
-        raise StoreDown(f"{path} is a database of another program")
+        raise StoreUnavailable(f"{path} is a database of another program")
     if version > len(MIGRATIONS):
-        raise StoreDown(
+        raise StoreUnavailable(
             f"{path} was written by a newer version of the gateway (schema {version}; this one knows {len(MIGRATIONS)})"
         )
     return version

@@ -18,20 +18,20 @@ from cmdc_gateway.store.sqlite.readers import Readers
 from cmdc_gateway.store.sqlite.reading import Snapshot
 from cmdc_gateway.store.sqlite.writer import Writer
 from cmdc_gateway.store.store import (
-    AnswerRow,
     AppendEvents,
     ApprovalRow,
+    AuditRow,
     Durability,
-    Fence,
+    Lease,
     QuestionRow,
     RequestRow,
     SessionKey,
     SessionRow,
     SessionState,
-    StoreDown,
+    StoredResponseRow,
     StoredSession,
+    StoreUnavailable,
     ToolRow,
-    TrailRow,
     UsageRow,
     Write,
 )
@@ -80,7 +80,7 @@ class SqliteStore:
                 is_open.database.release()
 
     async def ping(self) -> None:
-        await self._writer.run(writing.pulse)
+        await self._writer.run(writing.check_health)
 
     @property
     def _writer(self) -> Writer:
@@ -96,26 +96,26 @@ class SqliteStore:
 
     def _opened(self) -> _Open:
         if self._open is None:
-            raise StoreDown(f"the store {self.path} is not open")
+            raise StoreUnavailable(f"the store {self.path} is not open")
         return self._open
 
     # -- ownership -----------------------------------------------------------------------------------------------------
 
-    async def beat(self, owner: str, until: int) -> None:
+    async def renew(self, owner: str, until: int) -> None:
         # Only this process has the file: who is alive need not outlive it.
         self._opened()
         self._alive[owner] = until
 
-    async def claim(self, key: SessionKey, owner: str, now: int) -> Fence:
+    async def acquire(self, key: SessionKey, owner: str, now: int) -> Lease:
         alive = {other for other, until in self._alive.items() if until > now}
-        return await self._writer.run(lambda connection: writing.claim(connection, key, owner, alive))
+        return await self._writer.run(lambda connection: writing.acquire(connection, key, owner, alive))
 
-    async def release(self, fence: Fence) -> None:
+    async def release(self, fence: Lease) -> None:
         await self._writer.run(lambda connection: writing.release(connection, fence))
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
-    async def commit(self, writes: Sequence[Write], fence: Fence | None = None) -> None:
+    async def commit(self, writes: Sequence[Write], fence: Lease | None = None) -> None:
         # A caller that was cancelled may change its list while the commit still waits.
         as_called = tuple(writes)
         work: Append | partial[None] = partial(writing.commit, writes=as_called, fence=fence)
@@ -146,9 +146,9 @@ class SqliteStore:
         newest = self._newest(key)
         return await self._readers.run(lambda snapshot: snapshot.events(key, after, limit, max_bytes, newest))
 
-    async def edges(self, key: SessionKey) -> tuple[str, int, int] | None:
+    async def log_bounds(self, key: SessionKey) -> tuple[str, int, int] | None:
         newest = self._newest(key)
-        return await self._readers.run(lambda snapshot: snapshot.edges(key, newest))
+        return await self._readers.run(lambda snapshot: snapshot.log_bounds(key, newest))
 
     async def messages(self, key: SessionKey, after: int = 0, limit: int | None = None) -> list[Message]:
         return await self._readers.run(lambda snapshot: snapshot.messages(key, after, limit))
@@ -171,13 +171,13 @@ class SqliteStore:
     async def tracked_keys(self) -> int:
         return await self._readers.run(Snapshot.tracked_keys)
 
-    async def answer(self, tenant: str, route: str, idempotency_key: str) -> AnswerRow | None:
-        return await self._readers.run(lambda snapshot: snapshot.answer(tenant, route, idempotency_key))
+    async def response(self, tenant: str, route: str, idempotency_key: str) -> StoredResponseRow | None:
+        return await self._readers.run(lambda snapshot: snapshot.response(tenant, route, idempotency_key))
 
-    async def forget_answers(self, before: int) -> None:
+    async def forget_responses(self, before: int) -> None:
         # In slices, so that no commit waits behind a day's worth of answers.
-        while await self._writer.run(lambda connection: writing.forget_answers(connection, before)):
+        while await self._writer.run(lambda connection: writing.forget_responses(connection, before)):
             pass
 
-    async def trail(self, after: int, limit: int) -> list[tuple[int, TrailRow]]:
-        return await self._readers.run(lambda snapshot: snapshot.trail(after, limit))
+    async def audit(self, after: int, limit: int) -> list[tuple[int, AuditRow]]:
+        return await self._readers.run(lambda snapshot: snapshot.audit(after, limit))

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 from cmdc_gateway.store.sqlite.database import Database
 from cmdc_gateway.store.sqlite.journal import MAX_SECONDS, Append, WritingConnection
-from cmdc_gateway.store.sqlite.sweep import sweep
-from cmdc_gateway.store.store import StoreDown
+from cmdc_gateway.store.sqlite.orphans import remove_orphans
+from cmdc_gateway.store.store import StoreUnavailable
 
 T = TypeVar("T")
 
@@ -75,7 +75,7 @@ class Writer:
         `size` is about how many bytes it writes. Cancelling the call does not undo it.
         """
         if self._closing:
-            raise StoreDown("the store is closed")
+            raise StoreUnavailable("the store is closed")
         done: asyncio.Future[Any] = self._loop.create_future()
         if not self._gathered:
             self._loop.call_soon(self._pass_on)
@@ -108,7 +108,7 @@ class Writer:
                 if self._database.journal.is_due:
                     self._move_journal()
                 if self.transactions % _BATCHES_PER_SWEEP == 0:
-                    self._sweep()
+                    self._remove_orphans()
         while self._move_journal():
             pass
         self._disconnect()
@@ -142,7 +142,7 @@ class Writer:
             with suppress(Empty):
                 return self._jobs.get_nowait()
             journal = self._database.journal
-            if (journal.is_due and self._move_journal()) or self._sweep():
+            if (journal.is_due and self._move_journal()) or self._remove_orphans():
                 continue
             with suppress(Empty):
                 return self._jobs.get(timeout=MAX_SECONDS if journal.rows else None)
@@ -171,7 +171,7 @@ class Writer:
             if isinstance(failure, sqlite3.Error) and self._database.is_down(failure):
                 raise
             connection.execute("ROLLBACK")
-            connection.journal.undone()
+            connection.journal.rolled_back()
             return _Outcome(job, failure=failure)
         self._commit(connection)
         return outcome
@@ -203,7 +203,7 @@ class Writer:
                 raise
             # Whatever it is, it is the business of the job's caller alone.
             connection.execute("ROLLBACK TO job")
-            connection.journal.undone()
+            connection.journal.rolled_back()
             failure = raised
         connection.execute("RELEASE job")
         return value, failure
@@ -224,19 +224,19 @@ class Writer:
         try:
             connection = self._connected()
             connection.execute("BEGIN IMMEDIATE")
-            connection.journal.move_some(connection)
+            connection.journal.flush_some(connection)
             self._commit(connection)
         except sqlite3.Error:
             # What is in the journal stays there. Other jobs may still be carried out, and tell their callers if not.
             self._disconnect()
-            self._database.journal.put_off()
+            self._database.journal.postpone()
             return False
         return True
 
-    def _sweep(self) -> bool:
+    def _remove_orphans(self) -> bool:
         """Remove a little of what deleted sessions left; return whether there is more."""
         try:
-            return sweep(self._connected())
+            return remove_orphans(self._connected())
         except sqlite3.Error:
             # Nobody waits for it: the next job will tell its caller what is wrong.
             self._disconnect()
@@ -258,7 +258,7 @@ class Writer:
         if self._connection:
             self._connection.close()
             self._connection = None
-            self._database.journal.lost()
+            self._database.journal.discard()
 
 
 def _hand_over_all(outcomes: Iterable[_Outcome]) -> None:

@@ -10,31 +10,31 @@ from cmdc_gateway.protocol.encoding import dumps
 from cmdc_gateway.store.sqlite.journal import WritingConnection
 from cmdc_gateway.store.sqlite.packing import insert_events
 from cmdc_gateway.store.store import (
-    AddToTrail,
     AddUsage,
-    AnswerRow,
+    AppendAudit,
     AppendEvents,
     AppendMessages,
     ApprovalRow,
+    AuditRow,
     CreateSession,
     DeleteSession,
-    Fence,
-    FenceLost,
-    MarkServed,
-    PutAnswer,
+    Lease,
+    LeaseLost,
+    MarkDelivered,
+    OwnedElsewhere,
     PutApproval,
     PutQuestion,
     PutRequest,
+    PutResponse,
     PutSession,
     PutTool,
     QuestionRow,
     RemoveTool,
     RequestRow,
-    SessionHeld,
+    SessionAlreadyExists,
     SessionKey,
     SessionRow,
-    SessionTaken,
-    TrailRow,
+    StoredResponseRow,
     TrimEvents,
     UsageRow,
     Write,
@@ -44,7 +44,7 @@ _ROWS = 500
 """What a commit removes beside its own work, at most."""
 
 
-def commit(connection: WritingConnection, writes: Sequence[Write], fence: Fence | None) -> None:
+def commit(connection: WritingConnection, writes: Sequence[Write], fence: Lease | None) -> None:
     """Carry out the writes. Raises SessionTaken, FenceLost or ValueError as `Store.commit` does."""
     commit = _Commit(connection)
     if fence:
@@ -71,9 +71,9 @@ def size(writes: Sequence[Write]) -> int:
     return total
 
 
-def claim(connection: WritingConnection, key: SessionKey, owner: str, alive: Collection[str]) -> Fence:
+def acquire(connection: WritingConnection, key: SessionKey, owner: str, alive: Collection[str]) -> Lease:
     """Give the session to the owner, if nobody has it who is alive. Raises KeyError or SessionHeld."""
-    connection.journal.settle(connection, key)
+    connection.journal.flush(connection, key)
     found = connection.execute(
         "SELECT pk, owner FROM sessions LEFT JOIN leases ON session = pk WHERE tenant = ? AND session_id = ?",
         (key.tenant, key.session_id),
@@ -82,27 +82,27 @@ def claim(connection: WritingConnection, key: SessionKey, owner: str, alive: Col
         raise KeyError(key)
     pk, holder = found
     if holder != owner and holder in alive:
-        raise SessionHeld(f"{holder} has session {key.session_id!r}")
+        raise OwnedElsewhere(f"{holder} has session {key.session_id!r}")
     token = connection.execute("REPLACE INTO leases (session, owner) VALUES (?, ?)", (pk, owner)).lastrowid
     assert token is not None
-    return Fence(key, token)
+    return Lease(key, token)
 
 
-def release(connection: WritingConnection, fence: Fence) -> None:
+def release(connection: WritingConnection, fence: Lease) -> None:
     """Let the session go, if it is still this fence's."""
-    connection.journal.settle(connection, fence.key)
+    connection.journal.flush(connection, fence.key)
     connection.execute(
         "DELETE FROM leases WHERE token = ? AND session = (SELECT pk FROM sessions WHERE tenant = ? AND session_id = ?)",
         (fence.token, fence.key.tenant, fence.key.session_id),
     )
 
 
-def pulse(connection: WritingConnection) -> None:
+def check_health(connection: WritingConnection) -> None:
     """Write something."""
     connection.execute("UPDATE pulse SET beat = beat + 1")
 
 
-def forget_answers(connection: WritingConnection, before: int) -> bool:
+def forget_responses(connection: WritingConnection, before: int) -> bool:
     """Remove some answers given before then; return whether there may be more."""
     removed = connection.execute(
         "DELETE FROM answers WHERE rowid IN (SELECT rowid FROM answers WHERE at < ? LIMIT ?)", (before, _ROWS)
@@ -117,13 +117,13 @@ class _Commit:
         self._connection = connection
         self._pks: dict[SessionKey, int] = {}
 
-    def check(self, fence: Fence) -> None:
+    def check(self, fence: Lease) -> None:
         found = self._connection.execute(
             "SELECT pk FROM sessions JOIN leases ON session = pk WHERE tenant = ? AND session_id = ? AND token = ?",
             (fence.key.tenant, fence.key.session_id, fence.token),
         ).fetchone()
         if found is None:
-            raise FenceLost(f"session {fence.key.session_id!r} has another owner, or none")
+            raise LeaseLost(f"session {fence.key.session_id!r} has another owner, or none")
         self._know(fence.key, found[0])
 
     def write(self, write: Write) -> None:
@@ -132,7 +132,7 @@ class _Commit:
                 self._create(row)
             case PutSession(row):
                 self._put_session(self._pk(row.key), row)
-            case MarkServed(key, seq):
+            case MarkDelivered(key, seq):
                 self._connection.execute(
                     "UPDATE sessions SET served = ?1 WHERE tenant = ?2 AND session_id = ?3 AND served < ?1",
                     (seq, key.tenant, key.session_id),
@@ -141,10 +141,10 @@ class _Commit:
                 self._delete(key)
             case AddUsage(row):
                 self._add_usage(row)
-            case PutAnswer(row):
-                self._put_answer(row)
-            case AddToTrail(row):
-                self._add_to_trail(row)
+            case PutResponse(row):
+                self._put_response(row)
+            case AppendAudit(row):
+                self._append_audit(row)
             case _:
                 self._write_within(self._pk(write.key), write)
 
@@ -194,12 +194,12 @@ class _Commit:
                 "SELECT pk FROM sessions WHERE tenant = ? AND session_id = ?", (key.tenant, key.session_id)
             ).fetchone()
             if found is None:
-                raise FenceLost(f"there is no session {key.session_id!r}")
+                raise LeaseLost(f"there is no session {key.session_id!r}")
             self._know(key, found[0])
         return self._pks[key]
 
     def _know(self, key: SessionKey, pk: int) -> None:
-        self._connection.journal.settle(self._connection, key)
+        self._connection.journal.flush(self._connection, key)
         self._pks[key] = pk
 
     # -- the session itself --------------------------------------------------------------------------------------------
@@ -210,17 +210,17 @@ class _Commit:
             pk = self._connection.execute(
                 "INSERT INTO sessions (tenant, session_id, epoch, created_at, state, turns, tool_calls, prompts,"
                 " prompt_tokens, completion_tokens, cost_usd, served) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (key.tenant, key.session_id, row.epoch, row.created_at, *_progress(row), row.served),
+                (key.tenant, key.session_id, row.epoch, row.created_at, *_progress(row), row.delivered_seq),
             ).lastrowid
         except sqlite3.IntegrityError:
-            raise SessionTaken(f"session {key.session_id!r} exists") from None
+            raise SessionAlreadyExists(f"session {key.session_id!r} exists") from None
         self._connection.execute("INSERT INTO settings (session, data) VALUES (?, ?)", (pk, row.settings))
 
     def _put_session(self, pk: int, row: SessionRow) -> None:
         self._connection.execute(
             "UPDATE sessions SET state = ?, turns = ?, tool_calls = ?, prompts = ?, prompt_tokens = ?,"
             " completion_tokens = ?, cost_usd = ?, served = max(served, ?) WHERE pk = ?",
-            (*_progress(row), row.served, pk),
+            (*_progress(row), row.delivered_seq, pk),
         )
 
     def _delete(self, key: SessionKey) -> None:
@@ -341,14 +341,14 @@ class _Commit:
             ),
         )
 
-    def _put_answer(self, row: AnswerRow) -> None:
+    def _put_response(self, row: StoredResponseRow) -> None:
         self._connection.execute(
             "REPLACE INTO answers (tenant, route, idempotency_key, fingerprint, status, body, at)"
             " VALUES (?, ?, ?, ?, ?, ?, ?)",
             (row.tenant, row.route, row.idempotency_key, row.fingerprint, row.status, row.body, row.at),
         )
 
-    def _add_to_trail(self, row: TrailRow) -> None:
+    def _append_audit(self, row: AuditRow) -> None:
         self._connection.execute(
             "INSERT INTO trail (at, tenant, session_id, key_id, action, subject, digest, detail)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",

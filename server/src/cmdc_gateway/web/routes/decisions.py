@@ -1,4 +1,4 @@
-"""Approvals and questions: what people decide and answer (§3.7, §7)."""
+"""Approvals and questions: approve or reject a tool call, answer a question (APP-1, ASK-1)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from cmdc_gateway.protocol.decisions import ApproveBody, DecisionTaken, RejectBody, RespondBody, ResponseTaken
-from cmdc_gateway.web.dependencies import CallerDep, IdempotencyKeyDep, KeyDep, body
-from cmdc_gateway.web.operation import operation
+from cmdc_gateway.web.dependencies import IdempotencyKeyDep, KeyDep, PrincipalDep, body
 from cmdc_gateway.web.routes.sessions import GONE
+from cmdc_gateway.web.schema.operations import operation
 from cmdc_gateway.web.state import GatewayDep, answer
 
 router = APIRouter(prefix="/v1/sessions/{session_id}", tags=["decisions"])
@@ -29,12 +29,12 @@ router = APIRouter(prefix="/v1/sessions/{session_id}", tags=["decisions"])
 )
 async def approve(
     gateway: GatewayDep,
-    caller: CallerDep,
+    caller: PrincipalDep,
     key: KeyDep,
     sent: Annotated[ApproveBody, body(ApproveBody)],
     once: IdempotencyKeyDep,
 ) -> Response:
-    """Let a tool call run, as it was shown or with edited arguments."""
+    """Approve a pending tool call, as shown or with edited arguments."""
     return answer(await gateway.actions.approve(caller, key, sent, once))
 
 
@@ -51,12 +51,12 @@ async def approve(
 )
 async def reject(
     gateway: GatewayDep,
-    caller: CallerDep,
+    caller: PrincipalDep,
     key: KeyDep,
     sent: Annotated[RejectBody, body(RejectBody)],
     once: IdempotencyKeyDep,
 ) -> Response:
-    """Keep a tool call from running; the model is told so and the run goes on."""
+    """Reject a pending tool call. The model receives the rejection as the tool result, and the run continues."""
     return answer(await gateway.actions.reject(caller, key, sent, once))
 
 
@@ -66,10 +66,10 @@ async def reject(
 )
 async def respond(
     gateway: GatewayDep,
-    caller: CallerDep,
+    caller: PrincipalDep,
     key: KeyDep,
     sent: Annotated[RespondBody, body(RespondBody)],
     once: IdempotencyKeyDep,
 ) -> Response:
-    """Give the answer to a question the agent asked."""
+    """Answer a question that the agent asked with `ask_user`."""
     return answer(await gateway.actions.respond(caller, key, sent, once))

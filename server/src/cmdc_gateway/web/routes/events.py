@@ -1,4 +1,4 @@
-"""The event log: as a stream, as pages, and over a WebSocket (§5, §6)."""
+"""The event log as a stream, in pages, and over a WebSocket (SSE-1, SSE-11, WS-1)."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from cmdc_gateway.protocol.events import EVENT_NAMES, EVENT_TYPES
 from cmdc_gateway.sessions.log import EventLog
 from cmdc_gateway.sessions.session import Session
 from cmdc_gateway.store.store import SessionKey
-from cmdc_gateway.web.cursors import page_position, position
-from cmdc_gateway.web.dependencies import CallerDep, KeyDep, QueryModel, WholeNumber, query
-from cmdc_gateway.web.described import stream_or_page
-from cmdc_gateway.web.operation import operation
+from cmdc_gateway.web.dependencies import KeyDep, PrincipalDep, QueryModel, WholeNumber, query
 from cmdc_gateway.web.routes.sessions import GONE
-from cmdc_gateway.web.socket import SocketQuery
-from cmdc_gateway.web.sse import EventStream, Selection
+from cmdc_gateway.web.schema.components import stream_or_page
+from cmdc_gateway.web.schema.operations import operation
+from cmdc_gateway.web.serializers import event_page, prefers_json
 from cmdc_gateway.web.state import GatewayDep, json_answer
-from cmdc_gateway.web.views import event_page, prefers_json
+from cmdc_gateway.web.streaming.cursors import page_position, position
+from cmdc_gateway.web.streaming.sse import EventStream, Selection
+from cmdc_gateway.web.streaming.websocket import SocketQuery
 
 router = APIRouter(prefix="/v1/sessions/{session_id}", tags=["events"])
 
@@ -29,18 +29,22 @@ _PAGE = 500
 
 
 class EventsQuery(QueryModel):
-    """Which events, and how."""
+    """Query parameters of the event log."""
 
-    after: str | None = Field(None, description="A cursor, `start` or `latest`. `Last-Event-ID` wins over it.")
-    follow: Literal["true", "false"] | None = Field(None, description="`true`: the stream goes on after a run's end.")
-    request_id: str | None = Field(None, description="Only the run of this prompt.")
+    after: str | None = Field(
+        None, description="A cursor, `start` or `latest`. The header `Last-Event-ID` takes precedence."
+    )
+    follow: Literal["true", "false"] | None = Field(None, description="`true` keeps the stream open across runs.")
+    request_id: str | None = Field(None, description="Only events of this run.")
     types: str | None = Field(
         None,
-        description="Only events of these types, divided by commas.",
+        description="Only events of these types, comma-separated.",
         json_schema_extra={"type": "array", "items": {"enum": [kind.name for kind in EVENT_TYPES]}},
     )
-    limit: WholeNumber | None = Field(None, ge=1, le=5000, description="With `Accept: application/json`: page size.")
-    ticket: str | None = Field(None, description="A ticket instead of a key, for browsers.")
+    limit: WholeNumber | None = Field(
+        None, ge=1, le=5000, description="Page size; only with `Accept: application/json`."
+    )
+    ticket: str | None = Field(None, description="A ticket in place of a key, for browsers.")
 
 
 @router.get(
@@ -57,11 +61,11 @@ class EventsQuery(QueryModel):
 async def read_events(
     request: Request,
     gateway: GatewayDep,
-    caller: CallerDep,
+    caller: PrincipalDep,
     key: KeyDep,
     sent: Annotated[EventsQuery, Depends(query(EventsQuery))],
 ) -> Response:
-    """The session's events as they happen (SSE), resumable at any of them; or the log in pages."""
+    """Stream the session's events (SSE), or get the log in pages (`Accept: application/json`). Resumable at any event."""
     types = _types(sent.types)
     log, session = await gateway.registry.log_of(key)
     cursor = request.headers.get("last-event-id") or sent.after
@@ -73,7 +77,7 @@ async def read_events(
         raise Unavailable("the server is stopping", retry_after=5)
     selection = await _selection(key, log, session, cursor, sent, types=types)
     return EventStream(
-        selection, log, session, pulse=gateway.pulse, connections=gateway.connections, key_id=caller.key_id
+        selection, log, session, pulse=gateway.heartbeats, connections=gateway.connections, key_id=caller.key_id
     )
 
 
@@ -85,11 +89,11 @@ async def read_events(
         status=426,
         takes=SocketQuery,
         errors=(*GONE, "invalid_cursor", "cursor_expired", "forbidden", "upgrade_required"),
-        more={101: {"description": "The WebSocket is open."}},
+        more={101: {"description": "The connection was upgraded to a WebSocket."}},
     ),
 )
 async def open_socket(_: KeyDep, __: Annotated[SocketQuery, Depends(query(SocketQuery))]) -> Response:
-    """This address speaks WebSocket, as `/asyncapi.json` describes. Without an upgrade there is nothing here."""
+    """Open a WebSocket that carries events and actions; see `/asyncapi.json`. A request without an upgrade gets 426."""
     raise UpgradeRequired
 
 

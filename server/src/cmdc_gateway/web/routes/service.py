@@ -1,4 +1,4 @@
-"""The server about itself (§3.1, §3.11)."""
+"""Liveness, readiness, and capabilities."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from starlette.responses import Response
 from cmdc_gateway import __version__
 from cmdc_gateway.errors import Unavailable
 from cmdc_gateway.protocol.service import ActiveSessions, Capabilities, Health, Readiness, TrackedKeys
-from cmdc_gateway.store.store import StoreDown
-from cmdc_gateway.web.operation import operation
+from cmdc_gateway.store.store import StoreUnavailable
+from cmdc_gateway.web.schema.operations import operation
 from cmdc_gateway.web.state import GatewayDep, json_answer
 
 router = APIRouter(tags=["service"])
 
 
-@router.get("/healthz", **operation("Is the server alive", Health, public=True))
+@router.get("/healthz", **operation("Check liveness", Health, public=True))
 async def healthz(gateway: GatewayDep) -> Response:
-    """200 as long as the process answers."""
+    """Returns 200 as long as the process responds."""
     try:
         tracked = await gateway.store.tracked_keys()
-    except StoreDown:  # alive all the same; /readyz tells of the store
+    except StoreUnavailable:  # alive all the same; /readyz tells of the store
         tracked = 0
     health = Health(
         status="ok",
@@ -34,16 +34,16 @@ async def healthz(gateway: GatewayDep) -> Response:
     return json_answer(health.encode())
 
 
-@router.get("/readyz", **operation("Can the server serve", Readiness, public=True, errors=("unavailable",)))
+@router.get("/readyz", **operation("Check readiness", Readiness, public=True, errors=("unavailable",)))
 async def readyz(gateway: GatewayDep) -> Response:
-    """503 while starting, stopping, or without its store."""
+    """Returns 503 while the server is starting or stopping, or when its store is unavailable."""
     if not gateway.ready:
         raise Unavailable("the server is starting or stopping")
     await gateway.store.ping()
     return json_answer(Readiness(status="ready").encode())
 
 
-@router.get("/v1/capabilities", **operation("What the server can do", Capabilities))
+@router.get("/v1/capabilities", **operation("Get capabilities", Capabilities))
 async def get_capabilities(gateway: GatewayDep) -> Response:
-    """What a client may rely on."""
+    """The features, models, tools, and limits of this server that a client may rely on."""
     return json_answer(gateway.capabilities.encode())

@@ -1,4 +1,4 @@
-"""Sessions: making, finding, prompting and deleting them (§3.2 – §3.5, §3.11)."""
+"""Sessions: create, list, get, delete; prompts, aborts, and tickets."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from cmdc_gateway.protocol.sessions import (
     SessionInfo,
     SessionList,
 )
-from cmdc_gateway.web.dependencies import CallerDep, IdempotencyKeyDep, KeyDep, PageQuery, body, query
-from cmdc_gateway.web.operation import operation, success
+from cmdc_gateway.web.dependencies import IdempotencyKeyDep, KeyDep, PageQuery, PrincipalDep, body, query
+from cmdc_gateway.web.schema.operations import operation, success
+from cmdc_gateway.web.serializers import session_info, session_list
 from cmdc_gateway.web.state import GatewayDep, answer, json_answer
-from cmdc_gateway.web.views import session_info, session_list
 
 router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
 
@@ -31,7 +31,7 @@ GONE = ("not_found", "session_dead")
 
 
 class SessionsQuery(PageQuery):
-    """Which sessions to list."""
+    """Query parameters of the session list."""
 
     state: Literal["idle", "working", "waiting_approval", "waiting_input"] | None = Field(
         None, description="Only sessions in this state."
@@ -41,7 +41,7 @@ class SessionsQuery(PageQuery):
 @router.post(
     "",
     **operation(
-        "Make a session",
+        "Create a session",
         SessionCreated,
         status=201,
         body=CreateSessionBody,
@@ -51,31 +51,31 @@ class SessionsQuery(PageQuery):
 )
 async def create_session(
     gateway: GatewayDep,
-    caller: CallerDep,
+    caller: PrincipalDep,
     sent: Annotated[CreateSessionBody, body(CreateSessionBody)],
     once: IdempotencyKeyDep,
 ) -> Response:
-    """Make an agent with settings of its own. Its history and its event log are empty."""
+    """Create an agent with its own settings, an empty history, and an empty event log."""
     return answer(await gateway.actions.create(caller, sent, once))
 
 
 @router.get("", **operation("List sessions", SessionList, takes=SessionsQuery, errors=("invalid_cursor",)))
 async def list_sessions(
-    gateway: GatewayDep, caller: CallerDep, page: Annotated[SessionsQuery, Depends(query(SessionsQuery))]
+    gateway: GatewayDep, caller: PrincipalDep, page: Annotated[SessionsQuery, Depends(query(SessionsQuery))]
 ) -> Response:
     """Your tenant's sessions, newest first."""
     return json_answer(await session_list(gateway.store, caller.tenant, page.limit, page.cursor, page.state))
 
 
-@router.get("/{session_id}", **operation("Look at a session", SessionInfo, errors=GONE))
+@router.get("/{session_id}", **operation("Get a session", SessionInfo, errors=GONE))
 async def get_session(gateway: GatewayDep, key: KeyDep) -> Response:
-    """What a session is doing now, what waits in its queue, and what waits for a person."""
+    """The session's current state, its queued prompts, and its pending approvals and questions."""
     return json_answer(session_info(await gateway.registry.find(key), gateway.registry.services.clock()))
 
 
 @router.delete("/{session_id}", **operation("Delete a session", SessionDeleted, errors=GONE))
-async def delete_session(gateway: GatewayDep, caller: CallerDep, key: KeyDep) -> Response:
-    """Stop its run, end its streams, and forget its tools, log and history."""
+async def delete_session(gateway: GatewayDep, caller: PrincipalDep, key: KeyDep) -> Response:
+    """Stop the session's run, end its streams, and delete its tools, event log, and history."""
     return json_answer((await gateway.registry.delete(key, caller.key_id)).body.encode())
 
 
@@ -92,12 +92,12 @@ async def delete_session(gateway: GatewayDep, caller: CallerDep, key: KeyDep) ->
 )
 async def post_prompt(
     gateway: GatewayDep,
-    caller: CallerDep,
+    caller: PrincipalDep,
     key: KeyDep,
     sent: Annotated[PromptBody, body(PromptBody)],
     once: IdempotencyKeyDep,
 ) -> Response:
-    """Hand the agent a prompt. 202 means that it is committed: it survives a crash of the server."""
+    """Send a prompt to the agent. 202 means the prompt is committed and survives a server crash."""
     return answer(await gateway.actions.prompt(caller, key, sent, once))
 
 
@@ -117,19 +117,19 @@ async def post_prompt(
 )
 async def abort_run(
     gateway: GatewayDep,
-    caller: CallerDep,
+    caller: PrincipalDep,
     key: KeyDep,
     sent: Annotated[AbortBody, body(AbortBody)],
     once: IdempotencyKeyDep,
 ) -> Response:
-    """End the active run; prompts that wait go on."""
+    """Abort the active run. Queued prompts are not affected."""
     return answer(await gateway.actions.abort(caller, key, sent, once))
 
 
 @router.post(
     "/{session_id}/tickets",
     **operation(
-        "Get a ticket",
+        "Create a ticket",
         TicketIssued,
         status=201,
         body=TicketBody,
@@ -140,10 +140,10 @@ async def abort_run(
 )
 async def issue_ticket(
     gateway: GatewayDep,
-    caller: CallerDep,
+    caller: PrincipalDep,
     key: KeyDep,
     sent: Annotated[TicketBody, body(TicketBody)],
     once: IdempotencyKeyDep,
 ) -> Response:
-    """A single-use credential for one stream of this session, for browsers. It is good for 30 seconds."""
+    """Create a single-use credential for one connection to this session, for browsers. It expires after 30 seconds."""
     return answer(await gateway.actions.ticket(caller, key, sent, once))

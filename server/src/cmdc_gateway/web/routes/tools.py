@@ -1,4 +1,4 @@
-"""Callback tools: registering, listing and removing them (§3.10, §7)."""
+"""Callback tools: register, list, and delete (CB-1)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from cmdc_gateway.protocol.tools import RegisterToolBody, ToolList, ToolRegistered, ToolRemoved
-from cmdc_gateway.web.dependencies import CallerDep, IdempotencyKeyDep, KeyDep, body
-from cmdc_gateway.web.described import CALLBACKS
-from cmdc_gateway.web.operation import operation
+from cmdc_gateway.web.dependencies import IdempotencyKeyDep, KeyDep, PrincipalDep, body
 from cmdc_gateway.web.routes.sessions import GONE
+from cmdc_gateway.web.schema.components import CALLBACKS
+from cmdc_gateway.web.schema.operations import operation
+from cmdc_gateway.web.serializers import tool_list
 from cmdc_gateway.web.state import GatewayDep, answer, json_answer
-from cmdc_gateway.web.views import tool_list
 
 router = APIRouter(prefix="/v1/sessions/{session_id}/tools", tags=["tools"])
 
@@ -32,23 +32,23 @@ router = APIRouter(prefix="/v1/sessions/{session_id}/tools", tags=["tools"])
 )
 async def register_tool(
     gateway: GatewayDep,
-    caller: CallerDep,
+    caller: PrincipalDep,
     key: KeyDep,
     sent: Annotated[RegisterToolBody, body(RegisterToolBody)],
     once: IdempotencyKeyDep,
 ) -> Response:
-    """Give the agent a tool of yours; it is called over HTTP, signed. The same name again replaces it."""
+    """Register a tool that the server calls over HTTP, with signed requests. The same name replaces the tool."""
     return answer(await gateway.actions.register(caller, key, sent, once))
 
 
 @router.get("", **operation("List tools", ToolList, errors=GONE))
 async def list_tools(gateway: GatewayDep, key: KeyDep) -> Response:
-    """The tools the agent has, built-in ones and yours. Never a secret."""
+    """The session's built-in and callback tools. Secrets are never returned."""
     return json_answer(tool_list(await gateway.registry.find(key)))
 
 
-@router.delete("/{name}", **operation("Remove a callback tool", ToolRemoved, errors=GONE))
-async def remove_tool(gateway: GatewayDep, caller: CallerDep, key: KeyDep, name: str) -> Response:
-    """Take a callback tool away from the agent."""
+@router.delete("/{name}", **operation("Delete a callback tool", ToolRemoved, errors=GONE))
+async def remove_tool(gateway: GatewayDep, caller: PrincipalDep, key: KeyDep, name: str) -> Response:
+    """Delete a callback tool. Pending approvals of its calls are cancelled."""
     session = await gateway.registry.find(key)
     return json_answer((await session.remove_tool(name, caller.key_id)).body.encode())

@@ -136,12 +136,12 @@ def sync_detailed(
 ) -> Response[DecisionTaken | ErrorBody]:
     """Approve a tool call
 
-     Let a tool call run, as it was shown or with edited arguments.
+     Approve a pending tool call, as shown or with edited arguments.
 
     Args:
         session_id (str):
         idempotency_key (str | Unset):
-        body (ApproveBody): Let a tool call run.
+        body (ApproveBody): Approve a tool call, as shown or with edited arguments.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -173,12 +173,12 @@ def sync(
 ) -> DecisionTaken | ErrorBody | None:
     """Approve a tool call
 
-     Let a tool call run, as it was shown or with edited arguments.
+     Approve a pending tool call, as shown or with edited arguments.
 
     Args:
         session_id (str):
         idempotency_key (str | Unset):
-        body (ApproveBody): Let a tool call run.
+        body (ApproveBody): Approve a tool call, as shown or with edited arguments.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -205,12 +205,12 @@ async def asyncio_detailed(
 ) -> Response[DecisionTaken | ErrorBody]:
     """Approve a tool call
 
-     Let a tool call run, as it was shown or with edited arguments.
+     Approve a pending tool call, as shown or with edited arguments.
 
     Args:
         session_id (str):
         idempotency_key (str | Unset):
-        body (ApproveBody): Let a tool call run.
+        body (ApproveBody): Approve a tool call, as shown or with edited arguments.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -240,12 +240,12 @@ async def asyncio(
 ) -> DecisionTaken | ErrorBody | None:
     """Approve a tool call
 
-     Let a tool call run, as it was shown or with edited arguments.
+     Approve a pending tool call, as shown or with edited arguments.
 
     Args:
         session_id (str):
         idempotency_key (str | Unset):
-        body (ApproveBody): Let a tool call run.
+        body (ApproveBody): Approve a tool call, as shown or with edited arguments.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.

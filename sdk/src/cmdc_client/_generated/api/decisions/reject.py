@@ -136,12 +136,13 @@ def sync_detailed(
 ) -> Response[DecisionTaken | ErrorBody]:
     """Reject a tool call
 
-     Keep a tool call from running; the model is told so and the run goes on.
+     Reject a pending tool call. The model receives the rejection as the tool result, and the run
+    continues.
 
     Args:
         session_id (str):
         idempotency_key (str | Unset):
-        body (RejectBody): Keep a tool call from running.
+        body (RejectBody): Reject a tool call.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -173,12 +174,13 @@ def sync(
 ) -> DecisionTaken | ErrorBody | None:
     """Reject a tool call
 
-     Keep a tool call from running; the model is told so and the run goes on.
+     Reject a pending tool call. The model receives the rejection as the tool result, and the run
+    continues.
 
     Args:
         session_id (str):
         idempotency_key (str | Unset):
-        body (RejectBody): Keep a tool call from running.
+        body (RejectBody): Reject a tool call.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -205,12 +207,13 @@ async def asyncio_detailed(
 ) -> Response[DecisionTaken | ErrorBody]:
     """Reject a tool call
 
-     Keep a tool call from running; the model is told so and the run goes on.
+     Reject a pending tool call. The model receives the rejection as the tool result, and the run
+    continues.
 
     Args:
         session_id (str):
         idempotency_key (str | Unset):
-        body (RejectBody): Keep a tool call from running.
+        body (RejectBody): Reject a tool call.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -240,12 +243,13 @@ async def asyncio(
 ) -> DecisionTaken | ErrorBody | None:
     """Reject a tool call
 
-     Keep a tool call from running; the model is told so and the run goes on.
+     Reject a pending tool call. The model receives the rejection as the tool result, and the run
+    continues.
 
     Args:
         session_id (str):
         idempotency_key (str | Unset):
-        body (RejectBody): Keep a tool call from running.
+        body (RejectBody): Reject a tool call.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.

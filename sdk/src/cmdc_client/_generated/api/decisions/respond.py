@@ -136,12 +136,12 @@ def sync_detailed(
 ) -> Response[ErrorBody | ResponseTaken]:
     """Answer a question
 
-     Give the answer to a question the agent asked.
+     Answer a question that the agent asked with `ask_user`.
 
     Args:
         session_id (str):
         idempotency_key (str | Unset):
-        body (RespondBody): The answer to a question.
+        body (RespondBody): Answer a question of the agent.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -173,12 +173,12 @@ def sync(
 ) -> ErrorBody | ResponseTaken | None:
     """Answer a question
 
-     Give the answer to a question the agent asked.
+     Answer a question that the agent asked with `ask_user`.
 
     Args:
         session_id (str):
         idempotency_key (str | Unset):
-        body (RespondBody): The answer to a question.
+        body (RespondBody): Answer a question of the agent.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -205,12 +205,12 @@ async def asyncio_detailed(
 ) -> Response[ErrorBody | ResponseTaken]:
     """Answer a question
 
-     Give the answer to a question the agent asked.
+     Answer a question that the agent asked with `ask_user`.
 
     Args:
         session_id (str):
         idempotency_key (str | Unset):
-        body (RespondBody): The answer to a question.
+        body (RespondBody): Answer a question of the agent.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -240,12 +240,12 @@ async def asyncio(
 ) -> ErrorBody | ResponseTaken | None:
     """Answer a question
 
-     Give the answer to a question the agent asked.
+     Answer a question that the agent asked with `ask_user`.
 
     Args:
         session_id (str):
         idempotency_key (str | Unset):
-        body (RespondBody): The answer to a question.
+        body (RespondBody): Answer a question of the agent.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.

@@ -119,9 +119,9 @@ def sync_detailed(
     limit: int | Unset = UNSET,
     cursor: str | Unset = UNSET,
 ) -> Response[ErrorBody | MessageList]:
-    """Read the history
+    """List messages
 
-     What was said in this session, in order; all of it, unless pages are asked for.
+     The session's messages, oldest first. Returns all of them unless `limit` or `cursor` is given.
 
     Args:
         session_id (str):
@@ -156,9 +156,9 @@ def sync(
     limit: int | Unset = UNSET,
     cursor: str | Unset = UNSET,
 ) -> ErrorBody | MessageList | None:
-    """Read the history
+    """List messages
 
-     What was said in this session, in order; all of it, unless pages are asked for.
+     The session's messages, oldest first. Returns all of them unless `limit` or `cursor` is given.
 
     Args:
         session_id (str):
@@ -188,9 +188,9 @@ async def asyncio_detailed(
     limit: int | Unset = UNSET,
     cursor: str | Unset = UNSET,
 ) -> Response[ErrorBody | MessageList]:
-    """Read the history
+    """List messages
 
-     What was said in this session, in order; all of it, unless pages are asked for.
+     The session's messages, oldest first. Returns all of them unless `limit` or `cursor` is given.
 
     Args:
         session_id (str):
@@ -223,9 +223,9 @@ async def asyncio(
     limit: int | Unset = UNSET,
     cursor: str | Unset = UNSET,
 ) -> ErrorBody | MessageList | None:
-    """Read the history
+    """List messages
 
-     What was said in this session, in order; all of it, unless pages are asked for.
+     The session's messages, oldest first. Returns all of them unless `limit` or `cursor` is given.
 
     Args:
         session_id (str):

@@ -105,9 +105,9 @@ def sync_detailed(
     *,
     client: AuthenticatedClient | Client,
 ) -> Response[ErrorBody | SessionStats]:
-    """Count what a session used
+    """Get session usage
 
-     This session's figures alone.
+     Model calls, prompts, tokens, and cost of one session.
 
     Args:
         session_id (str):
@@ -136,9 +136,9 @@ def sync(
     *,
     client: AuthenticatedClient | Client,
 ) -> ErrorBody | SessionStats | None:
-    """Count what a session used
+    """Get session usage
 
-     This session's figures alone.
+     Model calls, prompts, tokens, and cost of one session.
 
     Args:
         session_id (str):
@@ -162,9 +162,9 @@ async def asyncio_detailed(
     *,
     client: AuthenticatedClient | Client,
 ) -> Response[ErrorBody | SessionStats]:
-    """Count what a session used
+    """Get session usage
 
-     This session's figures alone.
+     Model calls, prompts, tokens, and cost of one session.
 
     Args:
         session_id (str):
@@ -191,9 +191,9 @@ async def asyncio(
     *,
     client: AuthenticatedClient | Client,
 ) -> ErrorBody | SessionStats | None:
-    """Count what a session used
+    """Get session usage
 
-     This session's figures alone.
+     Model calls, prompts, tokens, and cost of one session.
 
     Args:
         session_id (str):

@@ -94,9 +94,9 @@ def sync_detailed(
     *,
     client: AuthenticatedClient | Client,
 ) -> Response[ErrorBody | TenantUsage]:
-    """Count what your tenant used
+    """Get usage
 
-     Your tenant's figures, and those of each of its keys.
+     Prompts, tokens, and cost of your tenant, in total and per API key. Includes deleted sessions.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -119,9 +119,9 @@ def sync(
     *,
     client: AuthenticatedClient | Client,
 ) -> ErrorBody | TenantUsage | None:
-    """Count what your tenant used
+    """Get usage
 
-     Your tenant's figures, and those of each of its keys.
+     Prompts, tokens, and cost of your tenant, in total and per API key. Includes deleted sessions.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -140,9 +140,9 @@ async def asyncio_detailed(
     *,
     client: AuthenticatedClient | Client,
 ) -> Response[ErrorBody | TenantUsage]:
-    """Count what your tenant used
+    """Get usage
 
-     Your tenant's figures, and those of each of its keys.
+     Prompts, tokens, and cost of your tenant, in total and per API key. Includes deleted sessions.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -163,9 +163,9 @@ async def asyncio(
     *,
     client: AuthenticatedClient | Client,
 ) -> ErrorBody | TenantUsage | None:
-    """Count what your tenant used
+    """Get usage
 
-     Your tenant's figures, and those of each of its keys.
+     Prompts, tokens, and cost of your tenant, in total and per API key. Includes deleted sessions.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.

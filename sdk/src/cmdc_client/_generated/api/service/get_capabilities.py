@@ -94,9 +94,9 @@ def sync_detailed(
     *,
     client: AuthenticatedClient | Client,
 ) -> Response[Capabilities | ErrorBody]:
-    """What the server can do
+    """Get capabilities
 
-     What a client may rely on.
+     The features, models, tools, and limits of this server that a client may rely on.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -119,9 +119,9 @@ def sync(
     *,
     client: AuthenticatedClient | Client,
 ) -> Capabilities | ErrorBody | None:
-    """What the server can do
+    """Get capabilities
 
-     What a client may rely on.
+     The features, models, tools, and limits of this server that a client may rely on.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -140,9 +140,9 @@ async def asyncio_detailed(
     *,
     client: AuthenticatedClient | Client,
 ) -> Response[Capabilities | ErrorBody]:
-    """What the server can do
+    """Get capabilities
 
-     What a client may rely on.
+     The features, models, tools, and limits of this server that a client may rely on.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -163,9 +163,9 @@ async def asyncio(
     *,
     client: AuthenticatedClient | Client,
 ) -> Capabilities | ErrorBody | None:
-    """What the server can do
+    """Get capabilities
 
-     What a client may rely on.
+     The features, models, tools, and limits of this server that a client may rely on.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.

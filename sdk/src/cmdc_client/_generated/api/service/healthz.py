@@ -75,9 +75,9 @@ def sync_detailed(
     *,
     client: AuthenticatedClient | Client,
 ) -> Response[ErrorBody | Health]:
-    """Is the server alive
+    """Check liveness
 
-     200 as long as the process answers.
+     Returns 200 as long as the process responds.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -100,9 +100,9 @@ def sync(
     *,
     client: AuthenticatedClient | Client,
 ) -> ErrorBody | Health | None:
-    """Is the server alive
+    """Check liveness
 
-     200 as long as the process answers.
+     Returns 200 as long as the process responds.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -121,9 +121,9 @@ async def asyncio_detailed(
     *,
     client: AuthenticatedClient | Client,
 ) -> Response[ErrorBody | Health]:
-    """Is the server alive
+    """Check liveness
 
-     200 as long as the process answers.
+     Returns 200 as long as the process responds.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -144,9 +144,9 @@ async def asyncio(
     *,
     client: AuthenticatedClient | Client,
 ) -> ErrorBody | Health | None:
-    """Is the server alive
+    """Check liveness
 
-     200 as long as the process answers.
+     Returns 200 as long as the process responds.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.

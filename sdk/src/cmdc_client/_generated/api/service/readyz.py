@@ -82,9 +82,9 @@ def sync_detailed(
     *,
     client: AuthenticatedClient | Client,
 ) -> Response[ErrorBody | Readiness]:
-    """Can the server serve
+    """Check readiness
 
-     503 while starting, stopping, or without its store.
+     Returns 503 while the server is starting or stopping, or when its store is unavailable.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -107,9 +107,9 @@ def sync(
     *,
     client: AuthenticatedClient | Client,
 ) -> ErrorBody | Readiness | None:
-    """Can the server serve
+    """Check readiness
 
-     503 while starting, stopping, or without its store.
+     Returns 503 while the server is starting or stopping, or when its store is unavailable.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -128,9 +128,9 @@ async def asyncio_detailed(
     *,
     client: AuthenticatedClient | Client,
 ) -> Response[ErrorBody | Readiness]:
-    """Can the server serve
+    """Check readiness
 
-     503 while starting, stopping, or without its store.
+     Returns 503 while the server is starting or stopping, or when its store is unavailable.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -151,9 +151,9 @@ async def asyncio(
     *,
     client: AuthenticatedClient | Client,
 ) -> ErrorBody | Readiness | None:
-    """Can the server serve
+    """Check readiness
 
-     503 while starting, stopping, or without its store.
+     Returns 503 while the server is starting or stopping, or when its store is unavailable.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.

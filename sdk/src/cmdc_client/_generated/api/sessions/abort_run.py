@@ -140,12 +140,12 @@ def sync_detailed(
 ) -> Response[AbortTaken | ErrorBody]:
     """Abort the active run
 
-     End the active run; prompts that wait go on.
+     Abort the active run. Queued prompts are not affected.
 
     Args:
         session_id (str):
         idempotency_key (str | Unset):
-        body (AbortBody | Unset): Why the active run is to end; readers see it.
+        body (AbortBody | Unset): Abort the active run. Readers see the reason.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -177,12 +177,12 @@ def sync(
 ) -> AbortTaken | ErrorBody | None:
     """Abort the active run
 
-     End the active run; prompts that wait go on.
+     Abort the active run. Queued prompts are not affected.
 
     Args:
         session_id (str):
         idempotency_key (str | Unset):
-        body (AbortBody | Unset): Why the active run is to end; readers see it.
+        body (AbortBody | Unset): Abort the active run. Readers see the reason.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -209,12 +209,12 @@ async def asyncio_detailed(
 ) -> Response[AbortTaken | ErrorBody]:
     """Abort the active run
 
-     End the active run; prompts that wait go on.
+     Abort the active run. Queued prompts are not affected.
 
     Args:
         session_id (str):
         idempotency_key (str | Unset):
-        body (AbortBody | Unset): Why the active run is to end; readers see it.
+        body (AbortBody | Unset): Abort the active run. Readers see the reason.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -244,12 +244,12 @@ async def asyncio(
 ) -> AbortTaken | ErrorBody | None:
     """Abort the active run
 
-     End the active run; prompts that wait go on.
+     Abort the active run. Queued prompts are not affected.
 
     Args:
         session_id (str):
         idempotency_key (str | Unset):
-        body (AbortBody | Unset): Why the active run is to end; readers see it.
+        body (AbortBody | Unset): Abort the active run. Readers see the reason.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.

@@ -124,13 +124,13 @@ def sync_detailed(
     body: CreateSessionBody,
     idempotency_key: str | Unset = UNSET,
 ) -> Response[ErrorBody | SessionCreated]:
-    """Make a session
+    """Create a session
 
-     Make an agent with settings of its own. Its history and its event log are empty.
+     Create an agent with its own settings, an empty history, and an empty event log.
 
     Args:
         idempotency_key (str | Unset):
-        body (CreateSessionBody): The settings of a new session.
+        body (CreateSessionBody): Settings of a new session.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -158,13 +158,13 @@ def sync(
     body: CreateSessionBody,
     idempotency_key: str | Unset = UNSET,
 ) -> ErrorBody | SessionCreated | None:
-    """Make a session
+    """Create a session
 
-     Make an agent with settings of its own. Its history and its event log are empty.
+     Create an agent with its own settings, an empty history, and an empty event log.
 
     Args:
         idempotency_key (str | Unset):
-        body (CreateSessionBody): The settings of a new session.
+        body (CreateSessionBody): Settings of a new session.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -187,13 +187,13 @@ async def asyncio_detailed(
     body: CreateSessionBody,
     idempotency_key: str | Unset = UNSET,
 ) -> Response[ErrorBody | SessionCreated]:
-    """Make a session
+    """Create a session
 
-     Make an agent with settings of its own. Its history and its event log are empty.
+     Create an agent with its own settings, an empty history, and an empty event log.
 
     Args:
         idempotency_key (str | Unset):
-        body (CreateSessionBody): The settings of a new session.
+        body (CreateSessionBody): Settings of a new session.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -219,13 +219,13 @@ async def asyncio(
     body: CreateSessionBody,
     idempotency_key: str | Unset = UNSET,
 ) -> ErrorBody | SessionCreated | None:
-    """Make a session
+    """Create a session
 
-     Make an agent with settings of its own. Its history and its event log are empty.
+     Create an agent with its own settings, an empty history, and an empty event log.
 
     Args:
         idempotency_key (str | Unset):
-        body (CreateSessionBody): The settings of a new session.
+        body (CreateSessionBody): Settings of a new session.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.

@@ -107,7 +107,7 @@ def sync_detailed(
 ) -> Response[ErrorBody | SessionDeleted]:
     """Delete a session
 
-     Stop its run, end its streams, and forget its tools, log and history.
+     Stop the session's run, end its streams, and delete its tools, event log, and history.
 
     Args:
         session_id (str):
@@ -138,7 +138,7 @@ def sync(
 ) -> ErrorBody | SessionDeleted | None:
     """Delete a session
 
-     Stop its run, end its streams, and forget its tools, log and history.
+     Stop the session's run, end its streams, and delete its tools, event log, and history.
 
     Args:
         session_id (str):
@@ -164,7 +164,7 @@ async def asyncio_detailed(
 ) -> Response[ErrorBody | SessionDeleted]:
     """Delete a session
 
-     Stop its run, end its streams, and forget its tools, log and history.
+     Stop the session's run, end its streams, and delete its tools, event log, and history.
 
     Args:
         session_id (str):
@@ -193,7 +193,7 @@ async def asyncio(
 ) -> ErrorBody | SessionDeleted | None:
     """Delete a session
 
-     Stop its run, end its streams, and forget its tools, log and history.
+     Stop the session's run, end its streams, and delete its tools, event log, and history.
 
     Args:
         session_id (str):

@@ -105,9 +105,9 @@ def sync_detailed(
     *,
     client: AuthenticatedClient | Client,
 ) -> Response[ErrorBody | SessionInfo]:
-    """Look at a session
+    """Get a session
 
-     What a session is doing now, what waits in its queue, and what waits for a person.
+     The session's current state, its queued prompts, and its pending approvals and questions.
 
     Args:
         session_id (str):
@@ -136,9 +136,9 @@ def sync(
     *,
     client: AuthenticatedClient | Client,
 ) -> ErrorBody | SessionInfo | None:
-    """Look at a session
+    """Get a session
 
-     What a session is doing now, what waits in its queue, and what waits for a person.
+     The session's current state, its queued prompts, and its pending approvals and questions.
 
     Args:
         session_id (str):
@@ -162,9 +162,9 @@ async def asyncio_detailed(
     *,
     client: AuthenticatedClient | Client,
 ) -> Response[ErrorBody | SessionInfo]:
-    """Look at a session
+    """Get a session
 
-     What a session is doing now, what waits in its queue, and what waits for a person.
+     The session's current state, its queued prompts, and its pending approvals and questions.
 
     Args:
         session_id (str):
@@ -191,9 +191,9 @@ async def asyncio(
     *,
     client: AuthenticatedClient | Client,
 ) -> ErrorBody | SessionInfo | None:
-    """Look at a session
+    """Get a session
 
-     What a session is doing now, what waits in its queue, and what waits for a person.
+     The session's current state, its queued prompts, and its pending approvals and questions.
 
     Args:
         session_id (str):

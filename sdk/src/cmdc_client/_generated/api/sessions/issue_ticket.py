@@ -135,14 +135,15 @@ def sync_detailed(
     body: TicketBody | Unset = UNSET,
     idempotency_key: str | Unset = UNSET,
 ) -> Response[ErrorBody | TicketIssued]:
-    """Get a ticket
+    """Create a ticket
 
-     A single-use credential for one stream of this session, for browsers. It is good for 30 seconds.
+     Create a single-use credential for one connection to this session, for browsers. It expires after 30
+    seconds.
 
     Args:
         session_id (str):
         idempotency_key (str | Unset):
-        body (TicketBody | Unset): What a ticket is to allow.
+        body (TicketBody | Unset): Scope of a new ticket.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -172,14 +173,15 @@ def sync(
     body: TicketBody | Unset = UNSET,
     idempotency_key: str | Unset = UNSET,
 ) -> ErrorBody | TicketIssued | None:
-    """Get a ticket
+    """Create a ticket
 
-     A single-use credential for one stream of this session, for browsers. It is good for 30 seconds.
+     Create a single-use credential for one connection to this session, for browsers. It expires after 30
+    seconds.
 
     Args:
         session_id (str):
         idempotency_key (str | Unset):
-        body (TicketBody | Unset): What a ticket is to allow.
+        body (TicketBody | Unset): Scope of a new ticket.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -204,14 +206,15 @@ async def asyncio_detailed(
     body: TicketBody | Unset = UNSET,
     idempotency_key: str | Unset = UNSET,
 ) -> Response[ErrorBody | TicketIssued]:
-    """Get a ticket
+    """Create a ticket
 
-     A single-use credential for one stream of this session, for browsers. It is good for 30 seconds.
+     Create a single-use credential for one connection to this session, for browsers. It expires after 30
+    seconds.
 
     Args:
         session_id (str):
         idempotency_key (str | Unset):
-        body (TicketBody | Unset): What a ticket is to allow.
+        body (TicketBody | Unset): Scope of a new ticket.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -239,14 +242,15 @@ async def asyncio(
     body: TicketBody | Unset = UNSET,
     idempotency_key: str | Unset = UNSET,
 ) -> ErrorBody | TicketIssued | None:
-    """Get a ticket
+    """Create a ticket
 
-     A single-use credential for one stream of this session, for browsers. It is good for 30 seconds.
+     Create a single-use credential for one connection to this session, for browsers. It expires after 30
+    seconds.
 
     Args:
         session_id (str):
         idempotency_key (str | Unset):
-        body (TicketBody | Unset): What a ticket is to allow.
+        body (TicketBody | Unset): Scope of a new ticket.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.

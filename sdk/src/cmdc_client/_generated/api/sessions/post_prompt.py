@@ -141,12 +141,12 @@ def sync_detailed(
 ) -> Response[ErrorBody | PromptAccepted]:
     """Send a prompt
 
-     Hand the agent a prompt. 202 means that it is committed: it survives a crash of the server.
+     Send a prompt to the agent. 202 means the prompt is committed and survives a server crash.
 
     Args:
         session_id (str):
         idempotency_key (str | Unset):
-        body (PromptBody): A prompt for the agent.
+        body (PromptBody): Send a prompt to the agent.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -178,12 +178,12 @@ def sync(
 ) -> ErrorBody | PromptAccepted | None:
     """Send a prompt
 
-     Hand the agent a prompt. 202 means that it is committed: it survives a crash of the server.
+     Send a prompt to the agent. 202 means the prompt is committed and survives a server crash.
 
     Args:
         session_id (str):
         idempotency_key (str | Unset):
-        body (PromptBody): A prompt for the agent.
+        body (PromptBody): Send a prompt to the agent.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -210,12 +210,12 @@ async def asyncio_detailed(
 ) -> Response[ErrorBody | PromptAccepted]:
     """Send a prompt
 
-     Hand the agent a prompt. 202 means that it is committed: it survives a crash of the server.
+     Send a prompt to the agent. 202 means the prompt is committed and survives a server crash.
 
     Args:
         session_id (str):
         idempotency_key (str | Unset):
-        body (PromptBody): A prompt for the agent.
+        body (PromptBody): Send a prompt to the agent.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -245,12 +245,12 @@ async def asyncio(
 ) -> ErrorBody | PromptAccepted | None:
     """Send a prompt
 
-     Hand the agent a prompt. 202 means that it is committed: it survives a crash of the server.
+     Send a prompt to the agent. 202 means the prompt is committed and survives a server crash.
 
     Args:
         session_id (str):
         idempotency_key (str | Unset):
-        body (PromptBody): A prompt for the agent.
+        body (PromptBody): Send a prompt to the agent.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.

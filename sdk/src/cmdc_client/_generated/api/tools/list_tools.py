@@ -105,7 +105,7 @@ def sync_detailed(
 ) -> Response[ErrorBody | ToolList]:
     """List tools
 
-     The tools the agent has, built-in ones and yours. Never a secret.
+     The session's built-in and callback tools. Secrets are never returned.
 
     Args:
         session_id (str):
@@ -136,7 +136,7 @@ def sync(
 ) -> ErrorBody | ToolList | None:
     """List tools
 
-     The tools the agent has, built-in ones and yours. Never a secret.
+     The session's built-in and callback tools. Secrets are never returned.
 
     Args:
         session_id (str):
@@ -162,7 +162,7 @@ async def asyncio_detailed(
 ) -> Response[ErrorBody | ToolList]:
     """List tools
 
-     The tools the agent has, built-in ones and yours. Never a secret.
+     The session's built-in and callback tools. Secrets are never returned.
 
     Args:
         session_id (str):
@@ -191,7 +191,7 @@ async def asyncio(
 ) -> ErrorBody | ToolList | None:
     """List tools
 
-     The tools the agent has, built-in ones and yours. Never a secret.
+     The session's built-in and callback tools. Secrets are never returned.
 
     Args:
         session_id (str):

@@ -136,13 +136,14 @@ def sync_detailed(
 ) -> Response[ErrorBody | ToolRegistered]:
     """Register a callback tool
 
-     Give the agent a tool of yours; it is called over HTTP, signed. The same name again replaces it.
+     Register a tool that the server calls over HTTP, with signed requests. The same name replaces the
+    tool.
 
     Args:
         session_id (str):
         idempotency_key (str | Unset):
-        body (RegisterToolBody): A tool behind an HTTP address. What a field's value must hold
-            beyond its type is answered with 422.
+        body (RegisterToolBody): A tool called over HTTP. A field of the right type with an
+            invalid value returns 422.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -174,13 +175,14 @@ def sync(
 ) -> ErrorBody | ToolRegistered | None:
     """Register a callback tool
 
-     Give the agent a tool of yours; it is called over HTTP, signed. The same name again replaces it.
+     Register a tool that the server calls over HTTP, with signed requests. The same name replaces the
+    tool.
 
     Args:
         session_id (str):
         idempotency_key (str | Unset):
-        body (RegisterToolBody): A tool behind an HTTP address. What a field's value must hold
-            beyond its type is answered with 422.
+        body (RegisterToolBody): A tool called over HTTP. A field of the right type with an
+            invalid value returns 422.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -207,13 +209,14 @@ async def asyncio_detailed(
 ) -> Response[ErrorBody | ToolRegistered]:
     """Register a callback tool
 
-     Give the agent a tool of yours; it is called over HTTP, signed. The same name again replaces it.
+     Register a tool that the server calls over HTTP, with signed requests. The same name replaces the
+    tool.
 
     Args:
         session_id (str):
         idempotency_key (str | Unset):
-        body (RegisterToolBody): A tool behind an HTTP address. What a field's value must hold
-            beyond its type is answered with 422.
+        body (RegisterToolBody): A tool called over HTTP. A field of the right type with an
+            invalid value returns 422.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.
@@ -243,13 +246,14 @@ async def asyncio(
 ) -> ErrorBody | ToolRegistered | None:
     """Register a callback tool
 
-     Give the agent a tool of yours; it is called over HTTP, signed. The same name again replaces it.
+     Register a tool that the server calls over HTTP, with signed requests. The same name replaces the
+    tool.
 
     Args:
         session_id (str):
         idempotency_key (str | Unset):
-        body (RegisterToolBody): A tool behind an HTTP address. What a field's value must hold
-            beyond its type is answered with 422.
+        body (RegisterToolBody): A tool called over HTTP. A field of the right type with an
+            invalid value returns 422.
 
     Raises:
         errors.UnexpectedStatus: If the server returns an undocumented status code and Client.raise_on_unexpected_status is True.

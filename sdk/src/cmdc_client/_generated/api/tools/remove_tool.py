@@ -108,9 +108,9 @@ def sync_detailed(
     *,
     client: AuthenticatedClient | Client,
 ) -> Response[ErrorBody | ToolRemoved]:
-    """Remove a callback tool
+    """Delete a callback tool
 
-     Take a callback tool away from the agent.
+     Delete a callback tool. Pending approvals of its calls are cancelled.
 
     Args:
         session_id (str):
@@ -142,9 +142,9 @@ def sync(
     *,
     client: AuthenticatedClient | Client,
 ) -> ErrorBody | ToolRemoved | None:
-    """Remove a callback tool
+    """Delete a callback tool
 
-     Take a callback tool away from the agent.
+     Delete a callback tool. Pending approvals of its calls are cancelled.
 
     Args:
         session_id (str):
@@ -171,9 +171,9 @@ async def asyncio_detailed(
     *,
     client: AuthenticatedClient | Client,
 ) -> Response[ErrorBody | ToolRemoved]:
-    """Remove a callback tool
+    """Delete a callback tool
 
-     Take a callback tool away from the agent.
+     Delete a callback tool. Pending approvals of its calls are cancelled.
 
     Args:
         session_id (str):
@@ -203,9 +203,9 @@ async def asyncio(
     *,
     client: AuthenticatedClient | Client,
 ) -> ErrorBody | ToolRemoved | None:
-    """Remove a callback tool
+    """Delete a callback tool
 
-     Take a callback tool away from the agent.
+     Delete a callback tool. Pending approvals of its calls are cancelled.
 
     Args:
         session_id (str):

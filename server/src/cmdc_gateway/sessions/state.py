@@ -1,0 +1,128 @@
+"""A session as it stands: what is in its task's hands, and what everybody else gets to see of it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from cmdc_gateway.kernel.budget import Budget, Spend
+from cmdc_gateway.kernel.turn import Turn
+from cmdc_gateway.protocol.history import Message
+from cmdc_gateway.providers.provider import ModelRequest
+from cmdc_gateway.sessions.services import Services
+from cmdc_gateway.sessions.settings import SessionSettings, with_policy
+from cmdc_gateway.sessions.toolset import BoundTool, Toolset
+from cmdc_gateway.store.store import (
+    ApprovalRow,
+    QuestionRow,
+    RequestRow,
+    SessionKey,
+    SessionRow,
+    StoredSession,
+    ToolRow,
+)
+from cmdc_gateway.tenancy.meter import BudgetAccount
+from cmdc_gateway.tools.builtin import builtin_spec, builtin_tool
+from cmdc_gateway.tools.callback import CallbackDefinition, CallbackTool
+from cmdc_gateway.tools.schema import Parameters
+from cmdc_gateway.tools.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSnapshot:
+    """A session as it is committed: what everybody outside its task gets to see."""
+
+    row: SessionRow
+    queue: tuple[RequestRow, ...] = ()
+    active: RequestRow | None = None
+    newest_done: RequestRow | None = None
+    approvals: tuple[ApprovalRow, ...] = ()
+    questions: tuple[QuestionRow, ...] = ()
+    blocked_on_user: bool = False
+
+
+@dataclass(slots=True)
+class LiveState:
+    """A session as it is in its task's hands. Thrown away, and read back from the store, when a commit fails."""
+
+    row: SessionRow
+    settings: SessionSettings
+    toolset: Toolset
+    account: BudgetAccount | None
+    history: list[Message]
+    queue: deque[RequestRow]
+    position: int
+    approvals: dict[str, ApprovalRow]
+    questions: dict[str, QuestionRow]
+    active: RequestRow | None = None
+    newest_done: RequestRow | None = None
+    turn: Turn | None = None
+    bound: dict[str, BoundTool] = field(default_factory=dict[str, BoundTool])
+
+    def snapshot(self) -> SessionSnapshot:
+        return SessionSnapshot(
+            row=self.row,
+            queue=tuple(self.queue),
+            active=self.active,
+            newest_done=self.newest_done,
+            approvals=tuple(self.approvals.values()),
+            questions=tuple(self.questions.values()),
+            blocked_on_user=self.turn is not None and self.turn.blocked_on_user,
+        )
+
+    def model_request(self) -> ModelRequest:
+        """What the model is told when it is asked now."""
+        settings = self.settings
+        return ModelRequest(
+            settings.model, tuple(self.history), self.toolset.specs(), settings.max_tokens, settings.options
+        )
+
+
+def restore(stored: StoredSession, services: Services) -> LiveState:
+    """A session as the store has it.
+
+    Raises:
+        NewerSettings: a newer version wrote its settings.
+        ValueError, KeyError, TypeError: what is stored is damaged.
+    """
+    settings = with_policy(SessionSettings.decode(stored.row.settings), services.policy)
+    active = next((row for row in stored.requests if row.status == "active"), None)
+    done = next((row for row in stored.requests if row.status == "done"), None)
+    return LiveState(
+        row=stored.row,
+        settings=settings,
+        toolset=_toolset(stored.row.key, settings, stored.tools, services),
+        account=_account(settings, stored.row),
+        history=list(stored.messages),
+        queue=deque(row for row in stored.requests if row.status == "queued"),
+        position=stored.last_position,
+        approvals={row.approval_id: row for row in stored.approvals},
+        questions={row.ref: row for row in stored.questions},
+        active=active,
+        newest_done=done,
+    )
+
+
+def bind_callback(key: SessionKey, definition: CallbackDefinition, services: Services) -> BoundTool:
+    """A registered callback tool, ready to be called for this session."""
+    tool = CallbackTool(definition, services.callbacks, key.session_id)
+    return BoundTool(definition.spec, Parameters(definition.parameters), tool, definition)
+
+
+def _toolset(key: SessionKey, settings: SessionSettings, registered: Iterable[ToolRow], services: Services) -> Toolset:
+    workspace = Workspace(services.policy.workspace.root, settings.working_dir)
+    fittings: list[BoundTool] = []
+    for name in settings.tools:
+        spec = builtin_spec(name)
+        tool = None if name == "ask_user" else builtin_tool(name, workspace)
+        fittings.append(BoundTool(spec, Parameters(spec.parameters), tool))
+    callbacks = [bind_callback(key, CallbackDefinition.from_json(row.definition), services) for row in registered]
+    return Toolset([*fittings, *callbacks], settings.approval)
+
+
+def _account(settings: SessionSettings, row: SessionRow) -> BudgetAccount | None:
+    if settings.budget_tokens is None and settings.budget_cost_usd is None:
+        return None
+    ledger = Budget(settings.budget_tokens, settings.budget_cost_usd)
+    return BudgetAccount("this session", ledger.spend(Spend(row.usage.total_tokens, row.cost_usd)))

@@ -1,0 +1,1 @@
+"""ASGI middleware round every request: authentication, the request log, CORS, errors."""

@@ -1,0 +1,1 @@
+"""Open streams: server-sent events, WebSockets, heartbeats, connections and cursors."""

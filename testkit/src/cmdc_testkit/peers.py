@@ -1,0 +1,147 @@
+"""Raw connections for tests: bytes go out as they are, answers are read strictly, and how it ended is told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from cmdc_testkit.gateways import KEY
+
+_PATIENCE_SECONDS = 20
+
+End = Literal["open", "closed", "reset"]
+
+
+class NotHttp(AssertionError):
+    """The server sent what is no HTTP/1.1 answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer as it came."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def closes(self) -> bool:
+        return self.headers.get("connection", "").lower() == "close"
+
+
+class Peer:
+    """One raw connection to a server on loopback."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def send(self, data: bytes) -> None:
+        """Send bytes; a server that no longer listens is noticed when its answer is read."""
+        try:
+            self.writer.write(data)
+            await self.writer.drain()
+        except ConnectionError:
+            pass
+
+    async def answer(self, *, to_head: bool = False, within: float = _PATIENCE_SECONDS) -> Answer | End:
+        """The next final answer, or how the connection ended instead. `to_head`: it has no body."""
+        try:
+            async with asyncio.timeout(within):
+                while (found := await self._answer(to_head=to_head)).status == 100:
+                    pass
+                return found
+        except asyncio.IncompleteReadError as cut:
+            if cut.partial:
+                raise NotHttp(f"cut short: {cut.partial[:200]!r}") from None
+            return "closed"
+        except ConnectionError:
+            return "reset"
+        except TimeoutError:
+            return "open"
+
+    async def _answer(self, *, to_head: bool) -> Answer:
+        first, *lines = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        version, _, rest = first.partition(" ")
+        if version != "HTTP/1.1" or not rest[:3].isdigit() or rest[3:4] != " ":
+            raise NotHttp(f"no status line: {first[:200]!r}")
+        headers: dict[str, str] = {}
+        for line in filter(None, lines):
+            name, colon, value = line.partition(": ")
+            if not colon or (name.lower() in headers and name.lower() in ("content-length", "transfer-encoding")):
+                raise NotHttp(f"no header: {line[:200]!r}")
+            headers[name.lower()] = value
+        status = int(rest[:3])
+        return Answer(status, headers, await self._body(status, headers, to_head=to_head))
+
+    async def _body(self, status: int, headers: Mapping[str, str], *, to_head: bool) -> bytes:
+        if to_head or status < 200 or status in (204, 304):
+            return b""
+        if "content-length" in headers:
+            return await self.reader.readexactly(int(headers["content-length"]))
+        if headers.get("transfer-encoding") != "chunked":
+            raise NotHttp(f"a body without a length: {headers}")
+        body = b""
+        while size := int(await self.reader.readuntil(b"\r\n"), 16):
+            body += await self.reader.readexactly(size)
+            if await self.reader.readexactly(2) != b"\r\n":
+                raise NotHttp("a chunk is longer than announced")
+        await self.reader.readexactly(2)
+        return body
+
+    async def end(self, within: float = _PATIENCE_SECONDS) -> End:
+        """How the connection ends, with nothing more sent on it."""
+        try:
+            async with asyncio.timeout(within):
+                more = await self.reader.read(1000)
+        except ConnectionError:
+            return "reset"
+        except TimeoutError:
+            return "open"
+        if more:
+            raise NotHttp(f"nobody asked for {more[:200]!r}")
+        return "closed"
+
+
+@asynccontextmanager
+async def peer(port: int, *pieces: bytes) -> AsyncGenerator[Peer]:
+    """Connect, and send these bytes, each piece in a packet of its own."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    found = Peer(reader, writer)
+    try:
+        for piece in pieces:
+            await found.send(piece)
+            await asyncio.sleep(0)
+        yield found
+    finally:
+        writer.transport.abort()
+
+
+def request(
+    method: str | bytes,
+    target: str | bytes,
+    *fields: bytes,
+    body: bytes | None = None,
+    key: str | None = KEY,
+    version: bytes = b"HTTP/1.1",
+) -> bytes:
+    """The bytes of a request: whatever is given stands in it as it is."""
+    lines = [b" ".join((_bytes(method), _bytes(target), version))]
+    lines += [b"Host: gateway"] if version == b"HTTP/1.1" else []
+    lines += [b"X-API-Key: " + key.encode()] if key else []
+    lines += fields
+    if body is not None:
+        lines += [b"Content-Type: application/json", b"Content-Length: %d" % len(body)]
+    return b"\r\n".join([*lines, b"", body or b""])
+
+
+def _bytes(text: str | bytes) -> bytes:
+    return text.encode() if isinstance(text, str) else text
