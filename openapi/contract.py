@@ -86,7 +86,11 @@ def files_there() -> Files:
     """The derived files as they are, and whatever else lies in the folders that are theirs."""
     paths = [Path("openapi") / name for name in ("openapi.json", "asyncapi.json", "events.schema.json")]
     paths += [path.relative_to(ROOT) for folder in WHOLE for path in (ROOT / folder).rglob("*") if _counts(path)]
-    return {path: (ROOT / path).read_bytes().decode() for path in [*paths, PAGE, REQUIREMENTS_PAGE] if (ROOT / path).is_file()}
+    return {
+        path: (ROOT / path).read_bytes().decode()
+        for path in [*paths, PAGE, REQUIREMENTS_PAGE]
+        if (ROOT / path).is_file()
+    }
 
 
 def published() -> dict[str, Schema]:

@@ -18,7 +18,7 @@ from cmdc_conformance.run.runner import run_suite
 from cmdc_conformance.target import Hooks, Keys, Limits, Target, Timing
 
 from broken_gateways.forkserver import ForkServer
-from broken_gateways.mutants.doors import REVOKED_KEY
+from broken_gateways.mutants.auth import REVOKED_KEY
 
 KEY = "key-of-the-first-tenant-0123456789"
 SECOND_KEY = "key-of-the-second-tenant-0123456789"

@@ -89,7 +89,7 @@ def _without_direct_writes(app: App) -> App:
 
 
 @dataclass(slots=True)
-class Answer:
+class Response:
     """A response on its way out. `body` is its parsed JSON object, or None."""
 
     method: str
@@ -99,7 +99,7 @@ class Answer:
     body: Any
 
 
-def change_answers(route: str, change: Callable[[Answer], object], *, method: str = "GET|POST|DELETE") -> None:
+def change_responses(route: str, change: Callable[[Response], object], *, method: str = "GET|POST|DELETE") -> None:
     """Change complete responses of routes whose path matches. Streams are not changed."""
 
     def wrap_app(app: App) -> App:
@@ -117,7 +117,7 @@ def change_answers(route: str, change: Callable[[Answer], object], *, method: st
 class _BufferedSend:
     """Buffers a response until it is complete."""
 
-    def __init__(self, scope: Scope, send: Send, change: Callable[[Answer], object]) -> None:
+    def __init__(self, scope: Scope, send: Send, change: Callable[[Response], object]) -> None:
         self._scope, self._send, self._change = scope, send, change
         self._start: Message | None = None
         self._body = b""
@@ -138,12 +138,12 @@ class _BufferedSend:
     async def _finish(self, start: Message) -> None:
         headers = {name.decode().lower(): value.decode("latin-1") for name, value in start.get("headers", ())}
         body = json.loads(self._body) if self._body[:1] == b"{" else None
-        answer = Answer(self._scope["method"], self._scope["path"], start["status"], headers, body)
-        self._change(answer)
-        content = self._body if answer.body is None else json.dumps(answer.body, ensure_ascii=False).encode()
-        answer.headers["content-length"] = str(len(content))
-        raw = [(name.encode(), value.encode("latin-1")) for name, value in answer.headers.items()]
-        await self._send({"type": "http.response.start", "status": answer.status, "headers": raw})
+        response = Response(self._scope["method"], self._scope["path"], start["status"], headers, body)
+        self._change(response)
+        content = self._body if response.body is None else json.dumps(response.body, ensure_ascii=False).encode()
+        response.headers["content-length"] = str(len(content))
+        raw = [(name.encode(), value.encode("latin-1")) for name, value in response.headers.items()]
+        await self._send({"type": "http.response.start", "status": response.status, "headers": raw})
         await self._send({"type": "http.response.body", "body": content, "more_body": False})
 
 

@@ -1,4 +1,4 @@
-"""Gateways that miscount (MTR)."""
+"""Mutants that miscount usage (MTR)."""
 
 # pyright: reportUnknownLambdaType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
 # pyright: reportUnknownMemberType=false, reportUnknownParameterType=false, reportPrivateUsage=false
@@ -30,7 +30,7 @@ def counted_twice() -> None:
 
 
 def _forget(end: str) -> None:
-    """Take back what a run has used when it ends so."""
+    """Discard the usage of runs that end in this way."""
 
     def around(original: Any) -> Any:
         def receive(self: Any, now: Any, turn: Any, signal: Any, draft: Any) -> None:
@@ -49,20 +49,20 @@ def _forget(end: str) -> None:
 
 
 @breaks("MTR-1.failed")
-def failures_for_free() -> None:
-    """What a run had used is taken back when it fails."""
+def failed_runs_not_counted() -> None:
+    """The usage of a run that fails is discarded."""
     _forget("ModelFailed")
 
 
 @breaks("MTR-1.aborted", "MTR-1.counted")
-def aborted_for_free() -> None:
-    """What a run had used is taken back when it is stopped."""
+def aborted_runs_not_counted() -> None:
+    """The usage of a run that is aborted is discarded."""
     _forget("Aborted")
 
 
 @breaks("MTR-1.restart")
-def counted_anew() -> None:
-    """A session's figures begin anew with the process."""
+def usage_lost_at_restart() -> None:
+    """The usage of a session is reset by a restart."""
 
     def change(given: dict[str, Any]) -> None:
         stored = given["stored"]
@@ -72,8 +72,8 @@ def counted_anew() -> None:
 
 
 @breaks("MTR-2.spent")
-def budget_of_good_will() -> None:
-    """A budget that is spent stops prompts, and not the run that spends it."""
+def budget_not_enforced_in_runs() -> None:
+    """An exhausted budget rejects prompts, but does not end the run that exhausts it."""
 
     def around(original: Any) -> Any:
         async def reserve(self: Any, caller: Any, own: Any, amount: Any) -> Any:
@@ -85,8 +85,8 @@ def budget_of_good_will() -> None:
 
 
 @breaks("MTR-2.refused")
-def prompts_on_credit() -> None:
-    """With its budget spent a session still takes prompts."""
+def budget_not_enforced_for_prompts() -> None:
+    """Prompts are accepted although the budget is exhausted."""
 
     def around(original: Any) -> Any:
         async def submit(self: Any, *given: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Gateways that let in the wrong ones, or too many, or not the right ones (HTTP-6, HTTP-7, HTTP-9 … HTTP-11)."""
+"""Mutants that mishandle authentication, rate limits, CORS and idempotency (HTTP-6, HTTP-7, HTTP-9 … HTTP-11)."""
 
 # pyright: reportUnknownLambdaType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
 # pyright: reportUnknownMemberType=false, reportUnknownParameterType=false, reportPrivateUsage=false
@@ -19,7 +19,7 @@ from cmdc_gateway.web.middleware import authentication, cors
 from starlette.datastructures import Headers
 
 from broken_gateways.mutant import breaks
-from broken_gateways.patching import Answer, change_answers, change_stream_headers, wrap
+from broken_gateways.patching import Response, change_responses, change_stream_headers, wrap
 
 REVOKED_KEY = "key-that-was-revoked-0123456789"
 
@@ -27,19 +27,19 @@ REVOKED_KEY = "key-that-was-revoked-0123456789"
 
 
 @breaks("HTTP-6.unknown-path")
-def nameless_path() -> None:
-    """An unknown path is refused without being named."""
+def unnamed_path() -> None:
+    """The error for an unknown path does not name it."""
 
-    def change(answer: Answer) -> None:
-        if answer.status == 404 and answer.body["message"].startswith("there is nothing at"):
-            answer.body["message"] = "not found"
+    def change(response: Response) -> None:
+        if response.status == 404 and response.body["message"].startswith("there is nothing at"):
+            response.body["message"] = "not found"
 
-    change_answers(r"/.*", change)
+    change_responses(r"/.*", change)
 
 
 @breaks("HTTP-6.key-first")
-def paths_told_to_anyone() -> None:
-    """Whoever has no key is told which paths there are."""
+def paths_revealed_without_key() -> None:
+    """Without a key, an unknown path returns 404."""
 
     def around(original: Any) -> Any:
         async def call(self: Any, scope: Any, receive: Any, send: Any) -> None:
@@ -55,13 +55,13 @@ def paths_told_to_anyone() -> None:
 
 
 def _caller(admit: Any) -> None:
-    """Who comes with which key."""
+    """Change which principal a key belongs to."""
     wrap(authentication.AuthenticationMiddleware, "_admit_key", admit)
 
 
 @breaks("HTTP-7.missing-key")
-def open_figures() -> None:
-    """A session's figures are told to whoever has no key at all."""
+def stats_without_key() -> None:
+    """The stats of a session need no key."""
 
     def around(original: Any) -> Any:
         def admit(self: Any, scope: Any) -> Principal:
@@ -76,8 +76,8 @@ def open_figures() -> None:
 
 
 @breaks("HTTP-7.wrong-key")
-def any_key() -> None:
-    """A session's history is told to whoever has a key, right or wrong."""
+def history_with_any_key() -> None:
+    """The history of a session accepts any key."""
 
     def around(original: Any) -> Any:
         def admit(self: Any, scope: Any) -> Principal:
@@ -93,13 +93,13 @@ def any_key() -> None:
 
 @breaks("HTTP-7.bearer", "WS-1.header")
 def no_bearer() -> None:
-    """A key in Authorization is not seen."""
+    """A key in Authorization is ignored."""
     wrap(authentication, "_sent_key", lambda _: lambda headers: headers.get("x-api-key"))
 
 
 @breaks("HTTP-7.precedence")
-def bearer_wins() -> None:
-    """Of two keys the one in Authorization counts."""
+def bearer_takes_precedence() -> None:
+    """Authorization takes precedence over X-API-Key."""
 
     def around(original: Any) -> Any:
         def sent_key(headers: Any) -> str | None:
@@ -112,8 +112,8 @@ def bearer_wins() -> None:
 
 
 @breaks("HTTP-7.open-routes")
-def locked_health() -> None:
-    """/healthz wants a key."""
+def health_needs_a_key() -> None:
+    """GET /healthz needs a key."""
 
     def around(original: Any) -> Any:
         async def call(self: Any, scope: Any, receive: Any, send: Any) -> None:
@@ -128,8 +128,8 @@ def locked_health() -> None:
 
 
 @breaks("HTTP-7.revoked")
-def immortal_key() -> None:
-    """A key that was revoked still opens."""
+def revoked_key_accepted() -> None:
+    """A revoked key is accepted."""
 
     def around(original: Any) -> Any:
         def caller(self: Any, key: str) -> Principal | None:
@@ -144,14 +144,14 @@ def immortal_key() -> None:
 
 
 @breaks("HTTP-9.limit", "HTTP-9.headers")
-def no_rate() -> None:
-    """Nobody asks too often, though a limit is declared."""
+def no_rate_limit() -> None:
+    """A rate limit is declared but not enforced."""
     wrap(RateLimit, "spend", lambda _: lambda _, __: None)
 
 
 @breaks("HTTP-9.retry-after")
-def too_short_a_wait() -> None:
-    """Whoever asks too often is told to wait for no time at all, and in vain."""
+def retry_after_too_short() -> None:
+    """Retry-After is 0, and a request after it is rejected again."""
 
     def around(original: Any) -> Any:
         def headers(error: Any) -> dict[str, str]:
@@ -163,14 +163,14 @@ def too_short_a_wait() -> None:
 
 
 @breaks("HTTP-9.per-key")
-def one_bucket_for_all() -> None:
-    """All keys share one rate."""
+def shared_rate_limit() -> None:
+    """All keys share one rate limit."""
     wrap(RateLimit, "spend", lambda original: lambda self, _: original(self, "all"))
 
 
 @breaks("HTTP-9.streams")
-def streams_for_free() -> None:
-    """Opening a stream does not count."""
+def streams_not_counted() -> None:
+    """Opening a stream does not count against the rate limit."""
 
     def around(original: Any) -> Any:
         async def http(self: Any, scope: Any, receive: Any, send: Any) -> None:
@@ -187,8 +187,8 @@ def streams_for_free() -> None:
 
 
 @breaks("HTTP-9.headers")
-def silent_about_the_rate() -> None:
-    """Answers do not tell what is left of the rate."""
+def no_rate_limit_headers() -> None:
+    """Responses have no RateLimit headers."""
     wrap(authentication.AuthenticationMiddleware, "_with_quota", lambda _: lambda _, send, __: send)
 
 
@@ -196,22 +196,22 @@ def silent_about_the_rate() -> None:
 
 
 @breaks("HTTP-10.preflight")
-def no_delete_across_origins() -> None:
+def preflight_without_delete() -> None:
     """A preflight does not allow DELETE."""
     wrap(cors, "METHODS", lambda methods: tuple(method for method in methods if method != "DELETE"))
 
 
 @breaks("HTTP-10.answers")
-def streams_of_one_origin() -> None:
-    """Streams do not carry the CORS headers."""
+def streams_without_cors() -> None:
+    """Streams have no CORS headers."""
     change_stream_headers(lambda headers: headers.pop(b"access-control-allow-origin", None))
 
 
 # -- HTTP-11 -----------------------------------------------------------------------------------------------------------
 
 
-class Asked(NamedTuple):
-    """What is asked of the memory for answers."""
+class StoredLookup(NamedTuple):
+    """A lookup of a stored response."""
 
     tenant: str
     route: str
@@ -220,28 +220,28 @@ class Asked(NamedTuple):
     act: Any
 
 
-def _asked(change: Callable[[Any, Asked], Asked]) -> None:
+def _lookup(change: Callable[[Any, StoredLookup], StoredLookup]) -> None:
     def around(original: Any) -> Any:
-        return lambda self, *asked: original(self, *change(self, Asked(*asked)))
+        return lambda self, *lookup: original(self, *change(self, StoredLookup(*lookup)))
 
     wrap(idempotency.Idempotency, "execute", around)
 
 
 @breaks("HTTP-11.replay", "HTTP-11.restart", "HTTP-11.mismatch", "HTTP-11.concurrent", "WS-3.idempotency")
-def twice_done() -> None:
-    """An Idempotency-Key is taken and not heeded."""
-    _asked(lambda _, asked: asked._replace(key=None))
+def idempotency_key_ignored() -> None:
+    """An Idempotency-Key is accepted and ignored."""
+    _lookup(lambda _, lookup: lookup._replace(key=None))
 
 
 @breaks("HTTP-11.mismatch", "WS-3.idempotency")
-def other_body_same_answer() -> None:
-    """The same Idempotency-Key with another body gets the stored answer."""
-    _asked(lambda _, asked: asked._replace(body={}))
+def body_not_compared() -> None:
+    """A repeated Idempotency-Key with another body returns the stored response."""
+    _lookup(lambda _, lookup: lookup._replace(body={}))
 
 
 @breaks("HTTP-11.concurrent")
-def blind_to_the_running() -> None:
-    """A request under an Idempotency-Key that is still being worked on is worked on a second time."""
+def concurrent_requests_executed() -> None:
+    """A request whose Idempotency-Key is in progress is executed a second time."""
 
     class Forgetful(dict[Any, Any]):
         def get(self, *_: Any) -> None:
@@ -257,52 +257,54 @@ def blind_to_the_running() -> None:
 
         return init
 
-    def change(_: Any, asked: Asked) -> Asked:
+    def change(_: Any, lookup: StoredLookup) -> StoredLookup:
         async def act(remember: Any) -> Any:
-            await asyncio.sleep(0.2)  # so that the others are there before the first has its answer
-            return await asked.act(remember)
+            await asyncio.sleep(0.2)  # so that the other requests arrive before the first response is stored
+            return await lookup.act(remember)
 
-        return asked._replace(act=act)
+        return lookup._replace(act=act)
 
     wrap(idempotency.Idempotency, "__init__", around)
-    _asked(change)
+    _lookup(change)
 
 
 @breaks("HTTP-11.scope")
-def one_key_for_all_routes() -> None:
-    """An Idempotency-Key holds for all routes and sessions together."""
-    _asked(lambda _, asked: asked._replace(route="everywhere"))
+def key_without_scope() -> None:
+    """An Idempotency-Key is valid across routes and sessions."""
+    _lookup(lambda _, lookup: lookup._replace(route="everywhere"))
 
 
 @breaks("HTTP-11.bounds")
 def any_idempotency_key() -> None:
-    """An Idempotency-Key may be empty, or of any length."""
+    """An Idempotency-Key may be empty or of any length."""
     wrap(dependencies, "checked_idempotency_key", lambda _: lambda key: key or "empty")
 
 
 @breaks("HTTP-11.refusal")
-def refusals_remembered() -> None:
-    """A refusal is remembered under its Idempotency-Key."""
+def errors_stored() -> None:
+    """Errors are stored under their Idempotency-Key."""
     refused: dict[Any, Exception] = {}
 
-    def change(_: Any, asked: Asked) -> Asked:
-        place = (asked.tenant, asked.route, asked.key)
+    def change(_: Any, lookup: StoredLookup) -> StoredLookup:
+        place = (lookup.tenant, lookup.route, lookup.key)
 
         async def act(remember: Any) -> Any:
-            if asked.key is not None and place in refused:
+            if lookup.key is not None and place in refused:
                 raise refused[place]
             try:
-                return await asked.act(remember)
+                return await lookup.act(remember)
             except Exception as failure:
                 refused[place] = failure
                 raise
 
-        return asked._replace(act=act)
+        return lookup._replace(act=act)
 
-    _asked(change)
+    _lookup(change)
 
 
 @breaks("HTTP-11.restart")
-def forgetful_after_a_restart() -> None:
-    """Stored answers are lost with the process."""
-    _asked(lambda memory, asked: asked._replace(key=f"{asked.key}-{os.getpid()}-{id(memory)}" if asked.key else None))
+def stored_responses_lost_at_restart() -> None:
+    """Stored responses are lost at a restart."""
+    _lookup(
+        lambda memory, lookup: lookup._replace(key=f"{lookup.key}-{os.getpid()}-{id(memory)}" if lookup.key else None)
+    )

@@ -1,4 +1,4 @@
-"""Gateways that do not ask people, or do not listen to them (APP, ASK)."""
+"""Mutants that mishandle approvals and questions (APP, ASK)."""
 
 # pyright: reportUnknownLambdaType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
 # pyright: reportUnknownMemberType=false, reportUnknownParameterType=false, reportPrivateUsage=false
@@ -27,12 +27,12 @@ from broken_gateways.patching import after, change_arguments, wrap
     *("APP-1.waits", "EVT-4.not-run", "APP-2.same", "APP-2.cancelled", "APP-3.edited", "APP-3.replaced", "APP-4"),
     *("CB-1.approval", "DUR-1.decisions", "DUR-2.waiting"),
 )
-def runs_meanwhile() -> None:
-    """A call that needs approval is carried out while it waits for it."""
+def runs_before_approval() -> None:
+    """A call that needs approval runs while it waits."""
 
     def around(original: Any) -> Any:
-        def open_call(self: Any, call: Any, flaw: str | None, now: int) -> Outcome:
-            outcome = original(self, call, flaw, now)
+        def open_call(self: Any, call: Any, error: str | None, now: int) -> Outcome:
+            outcome = original(self, call, error, now)
             waits = call.id in self._open and self._open[call.id].stage == "waiting_approval"
             return replace(outcome, effects=(*outcome.effects, RunTool(call))) if waits else outcome
 
@@ -42,8 +42,8 @@ def runs_meanwhile() -> None:
 
 
 @breaks("APP-1.approve", "APP-4", "APP-2.same", "APP-3.edited", "APP-3.shown-runs", "CB-1.approval")
-def approved_in_vain() -> None:
-    """A call that was approved does not run: it fails."""
+def approved_call_fails() -> None:
+    """A call that was approved fails instead of running."""
 
     def around(original: Any) -> Any:
         def decided(self: Any, decision: Any) -> Outcome:
@@ -52,7 +52,7 @@ def approved_in_vain() -> None:
             call = self.waiting_approval(decision.approval_id)
             if call is None:
                 return original(self, decision)
-            return self._refused(call, "approved", "This call was forgotten.") + self._go_on()
+            return self._refused(call, "approved", "This call was forgotten.") + self._continue()
 
         return decided
 
@@ -60,8 +60,8 @@ def approved_in_vain() -> None:
 
 
 @breaks("APP-1.reject")
-def rejected_without_a_word() -> None:
-    """The model is not told why a call was rejected."""
+def rejection_without_reason() -> None:
+    """The result of a rejected call has no reason."""
 
     def around(original: Any) -> Any:
         def refused(self: Any, call: Any, status: str, sentence: str) -> Outcome:
@@ -73,7 +73,7 @@ def rejected_without_a_word() -> None:
 
 
 def _decide(change: Any) -> None:
-    """Change what comes of approve and reject."""
+    """Change the effect of approve and reject."""
     for action in ("approve", "reject"):
 
         def around(original: Any, action: str = action) -> Any:
@@ -86,8 +86,8 @@ def _decide(change: Any) -> None:
 
 
 @breaks("APP-2.same")
-def decided_once_and_for_all() -> None:
-    """The same decision again is refused."""
+def repeated_decision_rejected() -> None:
+    """The same decision again is rejected."""
     decided: set[tuple[str, str]] = set()
 
     async def change(action: str, _: Any, approval_id: str, decision: Any) -> Any:
@@ -101,8 +101,8 @@ def decided_once_and_for_all() -> None:
 
 
 @breaks("APP-2.other", "APP-2.race", "DUR-1.decisions")
-def changed_minds() -> None:
-    """Another decision than the one that was taken is answered as if it were heeded."""
+def different_decision_accepted() -> None:
+    """A different decision on a resolved approval returns 200."""
 
     async def change(action: str, _: Any, approval_id: str, decision: Any) -> Any:
         try:
@@ -116,8 +116,8 @@ def changed_minds() -> None:
 
 
 @breaks("APP-2.unknown", "WS-3.refusals")
-def decided_about_nothing() -> None:
-    """A decision about an approval that never was is answered as if there were one."""
+def unknown_approval_accepted() -> None:
+    """A decision on an unknown approval returns 200."""
 
     async def change(action: str, _: Any, approval_id: str, decision: Any) -> Any:
         try:
@@ -129,8 +129,8 @@ def decided_about_nothing() -> None:
 
 
 @breaks("APP-2.race")
-def two_winners() -> None:
-    """Of decisions that come at the same time all are told that they have won."""
+def all_decisions_win() -> None:
+    """All of several concurrent decisions return 200."""
     import asyncio
 
     deciding: dict[str, int] = {}
@@ -153,14 +153,14 @@ def two_winners() -> None:
 
 
 @breaks("APP-2.expired")
-def never_expires() -> None:
-    """An approval does not expire at its time limit."""
+def approval_never_expires() -> None:
+    """An approval does not expire at its timeout."""
     wrap(ApprovalTimers, "set", lambda _: lambda *_: None)
 
 
 @breaks("APP-2.cancelled")
-def cancelled_and_unknown() -> None:
-    """An approval that was cancelled is not known any more."""
+def cancelled_approval_unknown() -> None:
+    """A decision on a cancelled approval returns 404."""
 
     async def change(_: str, __: Any, approval_id: str, decision: Any) -> Any:
         try:
@@ -177,20 +177,20 @@ def cancelled_and_unknown() -> None:
 
 
 @breaks("APP-3.digest")
-def digest_of_something_else() -> None:
-    """The digest leaves the session out."""
+def digest_without_session() -> None:
+    """The digest does not cover the session."""
     wrap(transitions, "digest", lambda original: lambda _, call: original("", call))
 
 
 @breaks("APP-3.mismatch")
-def any_digest() -> None:
-    """A digest that differs is not looked at."""
+def digest_ignored() -> None:
+    """A different digest is ignored."""
     change_arguments(Session, "approve", lambda given: given.update(digest=None))
 
 
 @breaks("APP-3.edited")
-def edits_lost() -> None:
-    """Edited arguments are taken, and those of the model run."""
+def edited_arguments_ignored() -> None:
+    """Edited arguments are accepted, and the call runs with the model's."""
 
     def around(original: Any) -> Any:
         def decided(self: Any, decision: Any) -> Outcome:
@@ -204,8 +204,8 @@ def edits_lost() -> None:
 
 
 @breaks("APP-3.edited-invalid", "EVT-1.grammar")
-def edits_unchecked() -> None:
-    """Edited arguments are not checked."""
+def edited_arguments_unvalidated() -> None:
+    """Edited arguments are not validated."""
 
     def around(original: Any) -> Any:
         async def approve(self: Any, *given: Any) -> Any:
@@ -223,8 +223,8 @@ def edits_unchecked() -> None:
 
 
 @breaks("APP-3.shown-runs")
-def another_one_runs() -> None:
-    """What runs after an approval is not what was shown."""
+def other_arguments_run() -> None:
+    """An approved call runs with other arguments than those shown."""
 
     def around(original: Any) -> Any:
         def decided(self: Any, decision: Any) -> Outcome:
@@ -240,20 +240,20 @@ def another_one_runs() -> None:
 
 
 def _altered(effect: RunTool) -> RunTool:
-    """The same call, with its texts in upper case."""
+    """The same call with its texts in upper case."""
     args = {name: value.upper() if isinstance(value, str) else value for name, value in effect.call.args.items()}
     return RunTool(replace(effect.call, args=args))
 
 
 @breaks("APP-3.replaced")
-def another_tool_behind_the_name() -> None:
-    """Registering a tool again leaves the approvals for its name waiting."""
+def approval_survives_replacement() -> None:
+    """Registering a tool again does not cancel its pending approval."""
     wrap(Turn, "_replaced", lambda _: lambda _, __: Outcome())
 
 
 @breaks("APP-5")
-def star_means_nothing() -> None:
-    """* in approval.tools is the name of a tool that is not there."""
+def wildcard_is_a_name() -> None:
+    """* in approval.tools is treated as the name of a tool."""
     wrap(toolset, "EVERY_TOOL", lambda _: "every tool")
 
 
@@ -261,16 +261,16 @@ def star_means_nothing() -> None:
 
 
 @breaks("ASK-1.asks", "EVT-1.grammar")
-def question_backwards() -> None:
-    """A question is asked backwards."""
+def question_reversed() -> None:
+    """The text of a question is reversed."""
     from cmdc_gateway.kernel import turn
 
-    after(turn, "_question", lambda asked: replace(asked, question=asked.question[::-1]))
+    after(turn, "_question", lambda lookup: replace(lookup, question=lookup.question[::-1]))
 
 
 @breaks("ASK-1.respond")
-def answer_backwards() -> None:
-    """The answer reaches the model backwards."""
+def answer_reversed() -> None:
+    """The text of an answer is reversed."""
 
     def around(original: Any) -> Any:
         def answered(self: Any, ref: str, response: str) -> Outcome:
@@ -293,20 +293,20 @@ def _respond(change: Any) -> None:
 
 @breaks("ASK-1.options")
 def any_answer() -> None:
-    """An answer that is none of the options is taken."""
+    """An answer that is not an option is accepted."""
 
     async def change(session: Any, ref: str, _: str, respond: Any) -> Any:
-        asked = session._live.questions.get(ref)
-        if asked is not None:
-            session._live.questions[ref] = replace(asked, options=None)
+        lookup = session._live.questions.get(ref)
+        if lookup is not None:
+            session._live.questions[ref] = replace(lookup, options=None)
         return await respond()
 
     _respond(change)
 
 
 @breaks("ASK-1.same")
-def answered_once_and_for_all() -> None:
-    """The same answer again is refused."""
+def repeated_answer_rejected() -> None:
+    """The same answer again is rejected."""
     answered: set[str] = set()
 
     async def change(_: Any, ref: str, __: str, respond: Any) -> Any:
@@ -320,8 +320,8 @@ def answered_once_and_for_all() -> None:
 
 
 @breaks("ASK-1.other")
-def second_answer() -> None:
-    """Another answer than the one that was given is answered as if it were heeded."""
+def different_answer_accepted() -> None:
+    """A different answer to a resolved question returns 200."""
 
     async def change(_: Any, ref: str, __: str, respond: Any) -> Any:
         try:
@@ -333,8 +333,8 @@ def second_answer() -> None:
 
 
 @breaks("ASK-1.unknown", "WS-3.refusals")
-def answer_to_nothing() -> None:
-    """An answer to a question that never was is answered as if there were one."""
+def unknown_question_accepted() -> None:
+    """An answer to an unknown question returns 200."""
 
     async def change(_: Any, ref: str, __: str, respond: Any) -> Any:
         try:

@@ -1,4 +1,4 @@
-"""Gateways whose WebSockets are wrong (WS)."""
+"""Mutants with faulty WebSockets (WS)."""
 
 # pyright: reportUnknownLambdaType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
 # pyright: reportUnknownMemberType=false, reportUnknownParameterType=false, reportPrivateUsage=false
@@ -32,7 +32,7 @@ def _admit(change: Any) -> None:
 
 @breaks("WS-1.header")
 def no_header() -> None:
-    """A key in Authorization opens no WebSocket."""
+    """Authorization does not authenticate a WebSocket."""
 
     def around(original: Any) -> Any:
         def admit(self: Any, scope: Any) -> Any:
@@ -46,7 +46,7 @@ def no_header() -> None:
 
 @breaks("WS-1.api-key")
 def no_key_in_the_url() -> None:
-    """?api_key= opens no WebSocket."""
+    """?api_key= does not authenticate a WebSocket."""
 
     def around(original: Any) -> Any:
         def admit(self: Any, scope: Any) -> Any:
@@ -60,8 +60,8 @@ def no_key_in_the_url() -> None:
 
 
 @breaks("WS-1.ticket")
-def no_ticket_for_sockets() -> None:
-    """A ticket opens no WebSocket."""
+def no_ticket_for_websockets() -> None:
+    """A ticket does not authenticate a WebSocket."""
 
     def around(original: Any) -> Any:
         def admit(self: Any, scope: Any) -> Any:
@@ -74,8 +74,8 @@ def no_ticket_for_sockets() -> None:
     _admit(around)
 
 
-def _refuse_after_the_upgrade(status: int) -> None:
-    """Refuse a WebSocket once it is open."""
+def _reject_after_the_upgrade(status: int) -> None:
+    """Reject a WebSocket after it was opened."""
 
     def around(original: Any) -> Any:
         async def deny(refusal: Any, scope: Any, receive: Any, send: Any) -> None:
@@ -98,20 +98,20 @@ def _refuse_after_the_upgrade(status: int) -> None:
 
 
 @breaks("WS-1.unauthorized", "WS-1.api-key", "WS-1.ticket")
-def opened_and_shut() -> None:
-    """A bad credential is refused by closing the WebSocket after it was opened."""
-    _refuse_after_the_upgrade(401)
+def unauthorized_after_the_upgrade() -> None:
+    """Invalid credentials close the WebSocket after the upgrade."""
+    _reject_after_the_upgrade(401)
 
 
 @breaks("WS-1.unknown", "HTTP-8.ws")
-def unknown_opened_and_shut() -> None:
-    """An unknown session is refused by closing the WebSocket after it was opened."""
-    _refuse_after_the_upgrade(404)
+def unknown_after_the_upgrade() -> None:
+    """An unknown session closes the WebSocket after the upgrade."""
+    _reject_after_the_upgrade(404)
 
 
 @breaks("WS-1.plain")
 def plain_get() -> None:
-    """A plain GET of the WebSocket's address is not found."""
+    """A plain GET of the WebSocket route returns 404."""
     from cmdc_gateway.errors import NotFound
     from cmdc_gateway.web.routes import events
 
@@ -124,7 +124,7 @@ def plain_get() -> None:
 
 @breaks("WS-1.origin")
 def any_origin() -> None:
-    """A foreign Origin is let in."""
+    """Any Origin is allowed."""
 
     def around(original: Any) -> Any:
         def init(self: Any, *args: Any, **options: Any) -> None:
@@ -137,29 +137,29 @@ def any_origin() -> None:
 
 @breaks("WS-2.events", "EP-prompt.fifo", "EVT-2.terminal")
 def one_run_only() -> None:
-    """A WebSocket tells the events of one run and is silent then."""
+    """A WebSocket delivers the events of only one run."""
 
-    def front(app: Any) -> Any:
+    def wrap_app(app: Any) -> Any:
         async def changed(scope: Any, receive: Any, send: Any) -> None:
             over = False
 
-            async def through(message: Any) -> None:
+            async def send_changed(message: Any) -> None:
                 nonlocal over
                 text = message.get("text", "") if message["type"] == "websocket.send" else ""
                 if not (over and text.startswith('{"event"')):
                     await send(message)
                 over = over or text.startswith(('{"event":"agent_end"', '{"event":"agent_abort"'))
 
-            await app(scope, receive, through if scope["type"] == "websocket" else send)
+            await app(scope, receive, send_changed if scope["type"] == "websocket" else send)
 
         return changed
 
-    put_before(front)
+    put_before(wrap_app)
 
 
 @breaks("WS-2.after")
-def after_not_heeded() -> None:
-    """?after= of a WebSocket is taken and not heeded."""
+def after_ignored() -> None:
+    """?after= of a WebSocket is accepted and ignored."""
     wrap(websocket, "position", lambda original: lambda log, _: original(log, "latest"))
 
 
@@ -174,7 +174,7 @@ def _carry_out(around: Any) -> None:
     *("WS-3.prompt", "EP-prompt.accepted", "EP-prompt.fifo", "EP-messages.history", "SSE-9.own", "WS-3.idempotency")
 )
 def prompt_with_a_space() -> None:
-    """The text of a prompt that comes over a WebSocket gets a space before it."""
+    """A prompt over a WebSocket is prefixed with a space."""
 
     def around(original: Any) -> Any:
         async def carry_out(self: Any, data: _Frame) -> Any:
@@ -189,7 +189,7 @@ def prompt_with_a_space() -> None:
 
 @breaks("WS-3.decisions", "APP-1.reject", "APP-2.other", "EVT-4.not-run")
 def reject_means_approve() -> None:
-    """A reject that comes over a WebSocket is an approve."""
+    """A reject over a WebSocket approves the call."""
 
     def around(original: Any) -> Any:
         async def carry_out(self: Any, data: _Frame) -> Any:
@@ -204,8 +204,8 @@ def reject_means_approve() -> None:
 
 
 @breaks("WS-3.abort", "EP-abort.active", "EP-abort.reason", "WS-3.read-ticket")
-def abort_in_vain() -> None:
-    """An abort that comes over a WebSocket finds nothing to end."""
+def abort_ignored() -> None:
+    """An abort over a WebSocket has no effect."""
     from cmdc_gateway.protocol.sessions import AbortTaken
     from cmdc_gateway.sessions.idempotency import StoredResponse
 
@@ -224,8 +224,8 @@ def abort_in_vain() -> None:
     *("WS-3.refusals", "APP-2.other", "APP-2.unknown", "APP-2.expired", "APP-2.cancelled"),
     *("ASK-1.other", "ASK-1.unknown"),
 )
-def refused_otherwise() -> None:
-    """What an action is refused for over HTTP as not_found, it is refused for as forbidden over a WebSocket."""
+def other_error_over_websocket() -> None:
+    """An action returns forbidden where its route returns not_found."""
 
     def change(frame: _Frame) -> list[_Frame]:
         if frame.get("error") in ("not_found", "already_resolved"):
@@ -237,7 +237,7 @@ def refused_otherwise() -> None:
 
 @breaks("WS-3.read-ticket")
 def read_ticket_acts() -> None:
-    """With a read ticket one may act."""
+    """A read ticket permits actions."""
 
     def around(original: Any) -> Any:
         async def carry_out(self: Any, data: _Frame) -> Any:
@@ -250,8 +250,8 @@ def read_ticket_acts() -> None:
 
 
 @breaks("WS-3.idempotency")
-def done_twice_over_a_socket() -> None:
-    """IdempotencyKey is taken and not heeded."""
+def idempotency_key_ignored_over_websocket() -> None:
+    """The member idempotencyKey is accepted and ignored."""
 
     def around(original: Any) -> Any:
         async def carry_out(self: Any, data: _Frame) -> Any:
@@ -270,11 +270,11 @@ def done_twice_over_a_socket() -> None:
 def acknowledged_twice() -> None:
     """The third action of a connection is acknowledged twice."""
 
-    def front(app: Any) -> Any:
+    def wrap_app(app: Any) -> Any:
         async def changed(scope: Any, receive: Any, send: Any) -> None:
             acknowledged = 0
 
-            async def through(message: Any) -> None:
+            async def send_changed(message: Any) -> None:
                 nonlocal acknowledged
                 await send(message)
                 text = message.get("text", "") if message["type"] == "websocket.send" else ""
@@ -282,40 +282,40 @@ def acknowledged_twice() -> None:
                 if acknowledged == 3 and not text.startswith('{"event"'):
                     await send(message)
 
-            await app(scope, receive, through if scope["type"] == "websocket" else send)
+            await app(scope, receive, send_changed if scope["type"] == "websocket" else send)
 
         return changed
 
-    put_before(front)
+    put_before(wrap_app)
 
 
 @breaks("WS-4.before")
 def acknowledged_last() -> None:
-    """An acknowledgement comes after the first events that the action causes."""
+    """An acknowledgement follows the first events that its action causes."""
 
-    def front(app: Any) -> Any:
+    def wrap_app(app: Any) -> Any:
         async def changed(scope: Any, receive: Any, send: Any) -> None:
-            held: list[Any] = []
+            buffered: list[Any] = []
 
-            async def through(message: Any) -> None:
+            async def send_changed(message: Any) -> None:
                 text = message.get("text", "") if message["type"] == "websocket.send" else ""
                 if text and not text.startswith('{"event"') and '"requestId"' in text:
-                    held.append(message)
+                    buffered.append(message)
                     return
                 await send(message)
-                while held:
-                    await send(held.pop(0))
+                while buffered:
+                    await send(buffered.pop(0))
 
-            await app(scope, receive, through if scope["type"] == "websocket" else send)
+            await app(scope, receive, send_changed if scope["type"] == "websocket" else send)
 
         return changed
 
-    put_before(front)
+    put_before(wrap_app)
 
 
 @breaks("WS-4.action-id")
 def action_id_lost() -> None:
-    """ActionId is not given back in errors."""
+    """Errors have no actionId."""
 
     def change(frame: _Frame) -> list[_Frame]:
         if "error" in frame:
@@ -326,17 +326,17 @@ def action_id_lost() -> None:
 
 
 @breaks("WS-5.bad-frames")
-def thrown_out() -> None:
-    """A frame that is not JSON closes the connection."""
+def bad_message_closes() -> None:
+    """A message that is not JSON closes the connection."""
     from starlette.websockets import WebSocketDisconnect
 
     def around(original: Any) -> Any:
         async def acknowledgement(self: Any, message: Any) -> str:
-            answer = await original(self, message)
-            if "not acceptable JSON" in answer:
+            response = await original(self, message)
+            if "not acceptable JSON" in response:
                 await self._socket.close(1007)
                 raise WebSocketDisconnect(1007)
-            return answer
+            return response
 
         return acknowledgement
 
@@ -344,8 +344,8 @@ def thrown_out() -> None:
 
 
 @breaks("WS-5.too-big")
-def any_size() -> None:
-    """A message of any size is taken."""
+def unlimited_message() -> None:
+    """A message of any size is accepted."""
 
     def change(usual: Any) -> Any:
         return replace(usual, ws_message_bytes=2**30)
@@ -359,7 +359,7 @@ def any_size() -> None:
 
 @breaks("WS-6.ping")
 def no_ping() -> None:
-    """The server does not ping."""
+    """The server sends no pings."""
 
     def around(original: Any) -> Any:
         def app_config(*args: Any) -> Any:
@@ -374,7 +374,7 @@ def no_ping() -> None:
 
 @breaks("WS-6.pong")
 def no_pong_needed() -> None:
-    """A ping that is not answered is forgotten."""
+    """An unanswered ping does not close the connection."""
 
     def around(original: Any) -> Any:
         def app_config(*args: Any) -> Any:
@@ -388,32 +388,32 @@ def no_pong_needed() -> None:
 
 
 @breaks("WS-6.revoked")
-def refused_for_its_key() -> None:
-    """When its key is taken away a WebSocket is closed as refused."""
+def revoked_with_wrong_code() -> None:
+    """Revoking a key closes its WebSockets with another code."""
     wrap(websocket, "KEY_REVOKED", lambda _: 1008)
 
 
 @breaks("WS-6.revoked")
-def good_for_ever() -> None:
-    """What was opened with a key stays open when that is taken away."""
+def websocket_survives_revocation() -> None:
+    """A WebSocket stays open after its key is revoked."""
     wrap(connections.Connections, "revoke", lambda _: lambda *_: None)
 
 
 @breaks("WS-6.slow")
-def slow_is_refused() -> None:
-    """A reader that is too slow is closed as refused."""
+def slow_with_wrong_code() -> None:
+    """A slow reader is disconnected with another code."""
     wrap(websocket, "READER_TOO_SLOW", lambda _: 1008)
 
 
 @breaks("WS-6.deleted")
-def gone_without_a_code() -> None:
-    """When its session is deleted a WebSocket is closed as if the client had wished so."""
+def deleted_with_normal_closure() -> None:
+    """Deleting a session closes its WebSockets with a normal closure."""
     wrap(websocket, "SESSION_GONE", lambda _: 1000)
 
 
 @breaks("WS-7")
-def any_pace() -> None:
-    """Any number of messages is taken."""
+def no_message_rate_limit() -> None:
+    """Any number of messages per second is accepted."""
 
     def around(original: Any) -> Any:
         def over_limit(self: Any) -> Any:
