@@ -21,8 +21,8 @@ from cmdc_gateway.web.streaming import heartbeats, sse
 
 from broken_gateways.mutant import breaks
 from broken_gateways.patching import (
-    Response,
     Message,
+    Response,
     change_responses,
     change_stream_headers,
     change_streams,

@@ -1,4 +1,4 @@
-"""Every way to say no: a code, a sentence, and what goes with it."""
+"""Error responses: code, message and additional members."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ STATUS = {
 }
 
 
-class Refusal(Exception):
-    """What is asked for is not done. `members` stand in the body beside code and sentence."""
+class ApiError(Exception):
+    """A request fails with this error. `members` are added to the body."""
 
     def __init__(self, code: str, sentence: str, headers: dict[str, str] | None = None, **members: Any) -> None:
         super().__init__(sentence)
@@ -39,13 +39,13 @@ class Refusal(Exception):
         self.body = {"error": code, "message": sentence, **members}
 
 
-def wrong(sentence: str) -> Refusal:
-    """The request is not understood."""
-    return Refusal("bad_request", sentence)
+def bad_request(sentence: str) -> ApiError:
+    """A 400 error."""
+    return ApiError("bad_request", sentence)
 
 
-def encoded(value: object) -> bytes:
-    """JSON on one line, also for whoever takes U+2028 for the end of one."""
+def encode(value: object) -> bytes:
+    """Encode JSON on one line, with U+2028 and similar characters escaped, which some parsers treat as line ends."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for breaker in "\u0085\u2028\u2029":
         text = text.replace(breaker, f"\\u{ord(breaker):04x}")
