@@ -175,7 +175,7 @@ def bench(session: nox.Session) -> None:
 def conformance(session: nox.Session) -> None:
     """Test the gateway with the conformance suite, three minutes. Arguments after `--` go to cmdc-conformance."""
     install(session, packages=[*PACKAGES])
-    session.run("python", "conformance/judge_gateway.py", *session.posargs)
+    session.run("python", "conformance/run_against_gateway.py", *session.posargs)
 
 
 @nox.session
@@ -187,10 +187,10 @@ def real_model(session: nox.Session) -> None:
 
 
 @nox.session
-def judge(session: nox.Session) -> None:
+def suite_selftest(session: nox.Session) -> None:
     """Test the conformance suite against all mutants (`-- -k NAME`), and repeatedly on our gateway (`-- --runs 30`)."""
     install(session, packages=[*PACKAGES], groups=["contract", "tests"])
-    session.run("python", "-m", "pytest", "-m", "long", "conformance/tests/judged", *session.posargs)
+    session.run("python", "-m", "pytest", "-m", "long", "conformance/tests/selftest", *session.posargs)
 
 
 @nox.session
