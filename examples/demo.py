@@ -18,7 +18,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import textwrap
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -26,6 +25,7 @@ from typing import Any, Self
 
 import httpx
 import real_model
+from terminal import Transcript
 
 KEY = "demo-key"
 MODEL = "scripted:demo"
@@ -60,93 +60,98 @@ def main() -> int:
         api_base = stack.enter_context(_real_model()) if arguments.real else None
         gateway = stack.enter_context(Gateway(folder, port=arguments.port if arguments.serve else 0, api_base=api_base))
         with httpx.Client(base_url=gateway.url, headers={"X-API-Key": KEY}, trust_env=False) as client:
-            _converse(client, gateway, real=arguments.real)
+            transcript = Transcript()
+            _converse(client, gateway, transcript, real=arguments.real)
         if arguments.serve:
-            _stay_up(gateway)
+            _stay_up(gateway, transcript)
         else:
-            print("\nAll steps succeeded. To keep a gateway running and try it yourself:\n")
-            print("  python3 -m nox -s demo -- --serve")
-            print(f"\nand then in another terminal:\n\n{_curl(f'http://127.0.0.1:{arguments.port}')}")
+            url = f"http://127.0.0.1:{arguments.port}"
+            transcript.success("All steps succeeded. To keep a gateway running and try it yourself:\n")
+            print(f"  python3 -m nox -s demo -- --serve\n\nand then in another terminal:\n\n{_curl(url)}")
+            print(f"\nIts API reference is a page to open in a browser: {url}/docs")
     return 0
 
 
-def _converse(client: httpx.Client, gateway: Gateway, *, real: bool) -> None:
+def _converse(client: httpx.Client, gateway: Gateway, transcript: Transcript, *, real: bool) -> None:
     session = _post(client, "/v1/sessions", {"model": MODEL, "tools": ["shell", "ask_user"]})["sessionId"]
-    print(f"Gateway listening on {gateway.url}, session {session} created.")
+    transcript.say("gateway", f"listening on {gateway.url}, session {session} created")
 
     if real:
         real_session = _post(client, "/v1/sessions", {"model": REAL_MODEL, "maxTokens": 60})["sessionId"]
-        _title("A prompt, answered by a language model on this machine")
-        _run(client, real_session, "Say hello to someone who is trying out a new program.", {})
-        print("\nThe rest uses the scripted model: a model this small does not call tools on its own.")
+        transcript.title("A prompt, answered by a language model on this machine")
+        _run(client, transcript, real_session, "Say hello to someone who is trying out a new program.", {})
+        transcript.note("The rest uses the scripted model: a model this small does not call tools on its own.")
     else:
-        print("The model is scripted: each prompt carries its replies in a block that is not shown here.")
-        _title("A prompt, and its reply as it streams in")
-        _run(client, session, "Hello! Is anyone there?", {})
+        transcript.note("The model is scripted: each prompt carries its replies in a block that is not shown here.")
+        transcript.title("A prompt, and its reply as it streams in")
+        _run(client, transcript, session, "Hello! Is anyone there?", {})
 
     def approve(event: Event) -> None:
-        print(f"  approval required: {event['hint']}")
+        transcript.say("approval", f"approval required: {event['hint']}")
         gateway.kill()
-        print("  gateway killed (kill -9) … ", end="", flush=True)
+        transcript.stream("gateway", "killed (kill -9) … ")
         gateway.start()
-        print("restarted")
+        transcript.stream("gateway", "restarted")
         digest = {"approvalId": event["approvalId"], "digest": event["digest"]}
         _post(client, f"/v1/sessions/{session}/approve", digest)
-        print("  approved")
+        transcript.say("you", "approved")
 
     def answer(event: Event) -> None:
-        print(f"  question: {event['question']} ({' or '.join(event['options'])})")
+        transcript.say("question", f"{event['question']} ({' or '.join(event['options'])})")
         _post(client, f"/v1/sessions/{session}/respond", {"ref": event["ref"], "response": "blue"})
-        print("  answered: blue")
+        transcript.say("you", "blue")
 
-    _title("A tool call that needs approval, and a crash while it waits")
-    seen = _run(client, session, _scripted("Greet me from the shell.", TOOL_SCRIPT), {"approval_required": approve})
+    transcript.title("A tool call that needs approval, and a crash while it waits")
+    greeting = _scripted("Greet me from the shell.", TOOL_SCRIPT)
+    seen = _run(client, transcript, session, greeting, {"approval_required": approve})
     _require("tool_execution_end" in seen, "the tool ran")
 
-    _title("A question from the agent")
-    seen = _run(client, session, _scripted("Paint it.", QUESTION_SCRIPT), {"ask_user": answer})
+    transcript.title("A question from the agent")
+    seen = _run(client, transcript, session, _scripted("Paint it.", QUESTION_SCRIPT), {"ask_user": answer})
     _require("ask_user" in seen, "the agent asked a question")
 
     stats = client.get(f"/v1/sessions/{session}/stats").raise_for_status().json()
     usage = stats["tokenUsage"]
-    _title("Usage")
+    transcript.title("Usage")
     print(
         f"{stats['promptCount']} prompts, {stats['turns']} model calls, "
         f"{usage['promptTokens']} input tokens, {usage['completionTokens']} output tokens"
     )
 
 
-def _run(client: httpx.Client, session: str, text: str, react: dict[str, Callable[[Event], None]]) -> set[str]:
+def _run(
+    client: httpx.Client,
+    transcript: Transcript,
+    session: str,
+    text: str,
+    react: dict[str, Callable[[Event], None]],
+) -> set[str]:
     """Send a prompt and print its run; return the types of the events received."""
-    print(f"> {text.splitlines()[0]}")
+    transcript.say("you", text.splitlines()[0])
     request = _post(client, f"/v1/sessions/{session}/prompt", {"text": text})["requestId"]
     seen: set[str] = set()
-    previous = ""
-    for kind, data in _events(client, session, request):
-        if previous in ("thinking_delta", "message_delta") and kind != previous:
-            print()
+    for kind, data in _events(client, transcript, session, request):
         seen.add(kind)
         match kind:
             case "message_delta":
-                print(data["delta"], end="", flush=True)
+                transcript.stream("agent", data["delta"])
             case "thinking_delta":
-                print(_dim(data["delta"]), end="", flush=True)
+                transcript.stream("thinking", data["delta"])
             case "tool_execution_start" if data["toolName"] != "ask_user":
-                print(f"  running {data['toolName']}")
+                transcript.say("tool", f"running {data['toolName']}")
             case "tool_execution_end" if data["toolName"] != "ask_user":
-                print(textwrap.indent(data["result"], "  | "))
+                transcript.say("tool", data["result"].rstrip())
             case "error" | "agent_abort":
                 raise SystemExit(f"\nthe run failed: {data['reason']}")
             case _:
                 pass
         if kind in react:
             react[kind](data)
-        previous = kind
     _require("agent_end" in seen, "the run ended with agent_end")
     return seen
 
 
-def _events(client: httpx.Client, session: str, request: str) -> Iterator[tuple[str, Event]]:
+def _events(client: httpx.Client, transcript: Transcript, session: str, request: str) -> Iterator[tuple[str, Event]]:
     """Yield the events of one run. When the stream breaks, resume after the last event received, twice at most."""
     url = f"/v1/sessions/{session}/events"
     last, kind = "", ""
@@ -154,7 +159,7 @@ def _events(client: httpx.Client, session: str, request: str) -> Iterator[tuple[
         if kind in ("agent_end", "agent_abort"):
             return
         if attempt:
-            print(_dim(f"  stream lost, resuming after event {last}"))
+            transcript.say("you", f"stream lost, resuming after event {last}")
         after = {"Last-Event-ID": last} if last else {}
         with (
             suppress(httpx.TransportError),
@@ -254,25 +259,18 @@ def _curl(url: str) -> str:
     )
 
 
-def _stay_up(gateway: Gateway) -> None:
+def _stay_up(gateway: Gateway, transcript: Transcript) -> None:
     """Print commands to try, then wait for Ctrl-C or SIGTERM."""
     try:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        print(f"\nAll steps succeeded. The gateway keeps running on {gateway.url} until you press Ctrl-C.")
+        transcript.success(f"All steps succeeded. The gateway keeps running on {gateway.url} until you press Ctrl-C.")
         print(f"Try in another terminal:\n\n{_curl(gateway.url)}")
         print(f"\nor the examples:\n\n  export CMDC_BASE_URL={gateway.url} CMDC_API_KEY={KEY}")
-        print("  python3 -m pip install ./sdk\n  python3 examples/01_first_conversation.py", flush=True)
+        print("  python3 -m pip install ./sdk\n  python3 examples/01_first_conversation.py")
+        print(f"\nor open its API reference in a browser: {gateway.url}/docs", flush=True)
         raise SystemExit(f"the gateway exited with status {gateway.wait()}")
     except KeyboardInterrupt:
         print("\nstopping")
-
-
-def _title(text: str) -> None:
-    print(f"\n— {text}")
-
-
-def _dim(text: str) -> str:
-    return f"\033[2m{text}\033[0m" if sys.stdout.isatty() else text
 
 
 def _require(condition: bool, what: str) -> None:

@@ -24,7 +24,7 @@ FOLDER = Path(__file__).resolve().parent
 DEMO = FOLDER.parents[1] / "examples" / "demo.py"
 COMMAND = "python3 -m nox -s demo"
 COLUMNS = 92
-END = "\nAll steps succeeded."
+END = "All steps succeeded."
 
 THEME = TerminalTheme(
     background=(24, 27, 33),
@@ -80,6 +80,7 @@ def svg(output: str) -> str:
     text = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:4000", text)
     text = re.sub(r"session [0-9a-f]{32}", "session 5f2c9a71", text)
     text = re.sub(r"event [0-9a-z]+\.", "event 48kj6ghl.", text)
+    text = text.rpartition("\n")[0]  # the mark before END
     console = Console(record=True, width=COLUMNS, file=io.StringIO())
     console.print(f"[bold green]$[/] [bold]{COMMAND}[/]")
     console.print(Text.from_ansi(text.rstrip()))
