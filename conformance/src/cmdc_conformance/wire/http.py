@@ -23,7 +23,7 @@ from cmdc_conformance.wire.sse_reader import SseReader
 JsonObject = dict[str, Any]
 
 _LONGEST_BACKOFF: Final = 120.0
-# The user is told about a wait of this many seconds or more, at most once a minute.
+# The user is notified of a wait of this many seconds or more, at most once a minute.
 _LONG_WAIT: Final = 3.0
 _BETWEEN_NOTICES: Final = 60.0
 

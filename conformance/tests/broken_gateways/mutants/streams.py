@@ -459,8 +459,8 @@ def unknown_run() -> None:
         async def selection(*args: Any, **options: Any) -> Any:
             try:
                 return await original(*args, **options)
-            except RequestNotFound as refusal:
-                raise BadRequest(refusal.message) from None
+            except RequestNotFound as error:
+                raise BadRequest(error.message) from None
 
         return selection
 
