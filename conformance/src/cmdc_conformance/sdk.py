@@ -28,7 +28,7 @@ _OWN: Final = frozenset({"id", "seq", "request_id", "event"})
 
 def client(http: Http) -> cmdc_client.AsyncClient:
     """A client of the server."""
-    return cmdc_client.AsyncClient(http.url, api_key=http.key, timeout=http.deadline, patience=http.deadline)
+    return cmdc_client.AsyncClient(http.url, api_key=http.key, timeout=http.deadline, reconnect_timeout=http.deadline)
 
 
 async def create(connected: cmdc_client.AsyncClient, patience: Patience, fields: Mapping[str, Any]) -> Answer:
@@ -70,7 +70,7 @@ async def answered(patience: Patience, what: str, status: int, call: Callable[[]
     try:
         result = await waited_out(patience, call)
     except cmdc_client.ApiError as refused:
-        body = {"error": refused.code, "message": refused.message, **refused.refusal.members}
+        body = {"error": refused.code, "message": refused.message, **refused.response.members}
         return Answer(f"the client's {what}", refused.http_status, body)
     except cmdc_client.CmdcError as failure:
         raise blocked(what, failure) from None

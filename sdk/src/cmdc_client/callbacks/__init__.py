@@ -18,7 +18,8 @@ by themselves.
 from cmdc_client.callbacks.annotations import InvalidTool
 from cmdc_client.callbacks.asgi import callback_app
 from cmdc_client.callbacks.server import CallbackServer
-from cmdc_client.callbacks.signatures import (
+from cmdc_client.callbacks.tools import Tool, ToolError, Tools
+from cmdc_client.signatures import (
     CallbackCall,
     CallbackRejected,
     MalformedCall,
@@ -29,7 +30,6 @@ from cmdc_client.callbacks.signatures import (
     sign,
     verify_callback,
 )
-from cmdc_client.callbacks.tools import Tool, ToolError, Tools
 
 __all__ = [
     "CallbackCall",

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from cmdc_client.callbacks.desk import MAX_BODY, Desk, refusal
 from cmdc_client.callbacks.memory import Response
-from cmdc_client.callbacks.signatures import TOLERANCE_SECONDS
 from cmdc_client.callbacks.tools import Tools
+from cmdc_client.signatures import TOLERANCE_SECONDS
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]

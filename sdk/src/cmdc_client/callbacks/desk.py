@@ -12,7 +12,8 @@ from typing import Final
 from cmdc_client.callbacks.encoding import NotJson, dumps
 from cmdc_client.callbacks.kinds import Unfit
 from cmdc_client.callbacks.memory import Key, Memory, Response
-from cmdc_client.callbacks.signatures import (
+from cmdc_client.callbacks.tools import Tool, ToolError, Tools
+from cmdc_client.signatures import (
     TOLERANCE_SECONDS,
     CallbackCall,
     CallbackRejected,
@@ -21,7 +22,6 @@ from cmdc_client.callbacks.signatures import (
     check_secret,
     verify_callback,
 )
-from cmdc_client.callbacks.tools import Tool, ToolError, Tools
 
 MAX_BODY: Final = 1024 * 1024
 MAX_ANSWER: Final = 256 * 1024

@@ -19,8 +19,8 @@ from cmdc_client.callbacks import http1
 from cmdc_client.callbacks.desk import MAX_BODY, Desk, refusal
 from cmdc_client.callbacks.http1 import Head, Refused, Timing
 from cmdc_client.callbacks.memory import Response
-from cmdc_client.callbacks.signatures import check_secret, new_secret
 from cmdc_client.callbacks.tools import HasAsyncTools, HasTools, Tools
+from cmdc_client.signatures import check_secret, new_secret
 
 MAX_CONNECTIONS: Final = 256
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypedDict, TypeVar, over
 from cmdc_client.callbacks.annotations import InvalidTool, hints_of, member_of
 from cmdc_client.callbacks.docstrings import Docstring
 from cmdc_client.callbacks.kinds import Member, Record, Schema
-from cmdc_client.callbacks.signatures import CallbackCall, check_secret
 from cmdc_client.callbacks.threads import in_thread
+from cmdc_client.signatures import CallbackCall, check_secret
 
 if TYPE_CHECKING:
     from cmdc_client.models import ToolRegistered
