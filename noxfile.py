@@ -182,6 +182,7 @@ def package(session: nox.Session) -> None:
         for command in COMMANDS.get(folder, ()):
             session.run(f"{venv}/bin/{command}", "--help", external=True)
         if folder == "sdk":  # which talks to the gateway of the wheel before it
+            session.run("uv", "pip", "install", "--python", f"{venv}", *constraints, f"{wheel}[callbacks]")
             gateway = f"{work}/server-venv/bin/cmdc-gateway"
             session.run(f"{venv}/bin/python", "-I", "-W", "error", ".ci/try_wheels.py", gateway, external=True)
         if folder == "conformance":
@@ -202,6 +203,7 @@ def lock(session: nox.Session) -> None:
     compile_pins(
         session,
         "constraints.txt",
+        "--all-extras",
         *(f"{folder}/pyproject.toml" for folder in PACKAGES),
         *(f"--group=pyproject.toml:{group}" for group in GROUPS),
     )
@@ -222,6 +224,7 @@ def install(session: nox.Session, *, packages: list[str], groups: list[str] | No
     session.install(
         "--require-hashes",
         "--constraints=constraints.txt",
+        *(["--all-extras"] if packages else []),
         *(f"--requirements={folder}/pyproject.toml" for folder in packages),
         *(f"--group=pyproject.toml:{group}" for group in ("build", *(groups or ()))),
     )

@@ -10,6 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import cmdc_client
+import pytest
 from cmdc_client import callbacks, models
 from cmdc_client.errors import ERRORS_BY_CODE
 
@@ -41,6 +42,21 @@ def test_importing_the_package_is_fast_and_imports_no_heavy_dependency() -> None
     assert min(float(seconds) for seconds, *_ in outputs) < 0.5
     heavy = {"cmdc_gateway", "fastapi", "litellm", "pydantic", "starlette", "uvicorn", "websockets"}
     assert heavy.isdisjoint(outputs[0])
+
+
+@pytest.mark.parametrize("missing", ["h11", "pydantic"])
+def test_callbacks_without_the_extra_raise_an_error_that_names_it(missing: str) -> None:
+    program = f"import sys\nsys.modules[{missing!r}] = None\nimport cmdc_client\nimport cmdc_client.callbacks"
+    # With httpx, which needs h11 itself, already imported.
+    run = subprocess.run(
+        [sys.executable, "-c", f"import httpx\n{program}"], check=False, capture_output=True, text=True
+    )
+
+    assert run.returncode == 1
+    assert run.stderr.splitlines()[-1] == (
+        f"ImportError: cmdc_client.callbacks needs {missing}, which is not installed; install the extra with:"
+        " python3 -m pip install 'cmdc-client[callbacks]'"
+    )
 
 
 def test_every_public_class_has_a_docstring() -> None:

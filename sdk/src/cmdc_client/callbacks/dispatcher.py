@@ -1,4 +1,4 @@
-"""Where calls come in, over whatever HTTP: looked at, remembered, run, answered. It knows no sockets."""
+"""Dispatches calls to tools: verifies, deduplicates, runs and responds. It is independent of the HTTP server."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from cmdc_client.callbacks.encoding import NotJson, dumps
-from cmdc_client.callbacks.kinds import Unfit
-from cmdc_client.callbacks.memory import Key, Memory, Response
+from cmdc_client.callbacks.arguments import ArgumentError
+from cmdc_client.callbacks.response_cache import Key, Response, ResponseCache
+from cmdc_client.callbacks.serialization import NotSerializable, to_json
 from cmdc_client.callbacks.tools import Tool, ToolError, Tools
 from cmdc_client.signatures import (
     TOLERANCE_SECONDS,
@@ -24,19 +24,21 @@ from cmdc_client.signatures import (
 )
 
 MAX_BODY: Final = 1024 * 1024
-MAX_ANSWER: Final = 256 * 1024
-"""The gateway takes no longer ones."""
+"""The longest request body, in bytes."""
 
-_MAX_SENTENCE: Final = 2000
+MAX_RESPONSE: Final = 256 * 1024
+"""The longest response body that the gateway accepts, in bytes."""
+
+_MAX_ERROR: Final = 2000
 
 log = logging.getLogger("cmdc_client.callbacks")
 
 
-class Desk:
-    """Answers the calls of these tools.
+class CallDispatcher:
+    """Runs the calls of these tools.
 
-    A call that has begun is run to its end, whether or not anybody still waits for it: when it is sent again, its answer
-    is there.
+    A call that has started runs to completion even if its caller disconnects; when it is sent again, it is answered from
+    the cache.
     """
 
     def __init__(
@@ -48,34 +50,35 @@ class Desk:
         now: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Raises ValueError if the secret is none."""
+        """Raises ValueError if the secret is invalid."""
         check_secret(secret)
         self._tools = tools
         self._secret = secret
         self._tolerance = tolerance_seconds
         self._now = now
-        # A timestamp is good from this long before its time to this long after it, both ends included.
-        self._memory = Memory(2 * tolerance_seconds + 1, clock=clock)
+        # A timestamp is valid from one tolerance before its time to one after it, inclusive.
+        self._cache = ResponseCache(2 * tolerance_seconds + 1, clock=clock)
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def answer(self, headers: Headers, body: bytes) -> Response:
-        """The answer to a POST with these headers and this body."""
+    async def dispatch(self, headers: Headers, body: bytes) -> Response:
+        """Return the response to a POST with these headers and this body."""
         try:
             call = verify_callback(self._secret, headers, body, tolerance_seconds=self._tolerance, now=self._now)
-        except MalformedCall as rejected:
-            return refusal(400, str(rejected))
-        except CallbackRejected as rejected:
-            return refusal(401, str(rejected))
+        except MalformedCall as error:
+            return error_response(400, str(error))
+        except CallbackRejected as error:
+            return error_response(401, str(error))
+        # With the body: another gateway may use the same call id for a different call.
         key = call.call_id, hashlib.sha256(body).digest()
-        state, answer = self._memory.claim(key)
-        if state == "new":
+        is_new, response = self._cache.claim(key)
+        if is_new:
             task = asyncio.create_task(self._run(key, call), name=f"cmdc-tool {call.tool_name}")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        return await asyncio.wrap_future(answer)
+        return await asyncio.wrap_future(response)
 
     async def aclose(self) -> None:
-        """Cancel the calls that run in this event loop. What is in a thread ends when it ends."""
+        """Cancel the calls that run in this event loop. A function that runs in a thread is not interrupted."""
         loop = asyncio.get_running_loop()
         for task in (running := [task for task in self._tasks if task.get_loop() is loop]):
             task.cancel()
@@ -85,46 +88,46 @@ class Desk:
         try:
             response = await self._respond(call)
         except BaseException:
-            self._memory.drop(key, refusal(503, "the program of this tool is stopping"))
+            self._cache.abandon(key, error_response(503, "the program that serves this tool is shutting down"))
             raise
-        self._memory.settle(key, response)
+        self._cache.complete(key, response)
 
     async def _respond(self, call: CallbackCall) -> Response:
         tool = self._tools.get(call.tool_name)
         if tool is None:
-            return _failed(f"there is no tool {call.tool_name!r} here")
+            return _tool_error(f"unknown tool {call.tool_name!r}")
         try:
-            body = dumps({"result": await _result(tool, call)})
-        except (ToolError, Unfit) as error:
-            return _failed(str(error))
-        except NotJson as error:
-            return _failed(f"the result of the tool is no JSON: {error}")
+            body = to_json({"result": await _result(tool, call)})
+        except (ToolError, ArgumentError) as error:
+            return _tool_error(str(error))
+        except NotSerializable as error:
+            return _tool_error(f"the result of the tool is not JSON: {error}")
         except Exception as error:
             log.exception("the tool %r failed", tool.name)
-            return _failed(f"the tool failed: {type(error).__name__}: {error}")
-        if len(body) > MAX_ANSWER:
-            return _failed(f"the result of the tool is longer than {MAX_ANSWER} bytes")
+            return _tool_error(f"the tool failed: {type(error).__name__}: {error}")
+        if len(body) > MAX_RESPONSE:
+            return _tool_error(f"the result of the tool is longer than {MAX_RESPONSE} bytes")
         return Response(200, body)
 
 
-def refusal(status: int, sentence: str) -> Response:
-    """An answer to a request that is no call."""
-    return Response(status, dumps({"error": sentence}))
+def error_response(status: int, message: str) -> Response:
+    """Return a response with an error message."""
+    return Response(status, to_json({"error": message}))
 
 
 async def _result(tool: Tool, call: CallbackCall) -> object:
-    bound = tool.bind(call)
+    arguments = tool.bind(call)
     try:
-        return await tool.run(bound)
-    except SystemExit as error:
-        raise RuntimeError(f"SystemExit: {error}") from None  # a tool must not end the program that serves it
+        return await tool.run(arguments)
+    except SystemExit as error:  # a tool must not end the program that serves it
+        raise RuntimeError(f"SystemExit: {error}") from None
     except asyncio.CancelledError:
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise
-        raise ToolError("the tool was cancelled") from None  # by itself: nobody wants this program to stop
+        raise ToolError("the tool was cancelled") from None  # by itself, not by `aclose`
 
 
-def _failed(sentence: str) -> Response:
-    text = sentence.encode(errors="replace").decode().replace("\0", "�")
-    return refusal(200, text if len(text) <= _MAX_SENTENCE else f"{text[: _MAX_SENTENCE - 1]}…")
+def _tool_error(message: str) -> Response:
+    text = message.encode(errors="replace").decode().replace("\0", "\ufffd")
+    return error_response(200, text if len(text) <= _MAX_ERROR else f"{text[: _MAX_ERROR - 1]}…")
