@@ -1,7 +1,8 @@
 """The client's error classes, generated from openapi.json.
 
-The codes are the names of the examples of the error responses. The status is that of the response, the docstring is the
-summary of the example, and a member of `ErrorBody` whose description begins with one word and a code, as in "With `already_resolved`:", becomes a property of its class.
+The codes are the names of the examples of the error responses. The status is that of the response, and the docstring is
+the summary of the example. A member of `ErrorBody` whose description begins with one word and a code, as in
+"With `already_resolved`:", becomes a property of the class of that code.
 """
 
 from __future__ import annotations
