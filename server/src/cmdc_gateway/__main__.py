@@ -21,7 +21,7 @@ from cmdc_gateway.command import (
     select_audit,
 )
 from cmdc_gateway.settings import InvalidSetting, Settings, load_settings, store_address
-from cmdc_gateway.store.errors import StoreUnavailable
+from cmdc_gateway.store.errors import InvalidStoreURL, StoreUnavailable
 from cmdc_gateway.store.factory import create_store
 from cmdc_gateway.tenancy.keys import DEFAULT_TENANT
 
@@ -96,7 +96,7 @@ def _audit(given: argparse.Namespace) -> int:
     query = AuditQuery(given.tenant, given.session, given.key, given.since, given.last)
     try:
         asyncio.run(_print_audit(store_address(given.store), query, as_json=given.json))
-    except (StoreUnavailable, ValueError) as failure:
+    except (StoreUnavailable, InvalidStoreURL) as failure:
         raise InvalidSetting(f"GATEWAY_STORE: {failure}") from None
     return 0
 

@@ -129,7 +129,7 @@ class World:
             calls.append(Call(kind, lease, epoch, events, before=self.chance.randint(0, last + 3)))
         return calls
 
-    def expected(self, call: Call) -> type[Exception] | None:
+    def apply(self, call: Call) -> type[Exception] | None:
         """Apply a call to the model; return the exception that the store must raise."""
         known = self.logs.get(call.key)
         valid = known is not None and known.token == call.lease.token
@@ -172,7 +172,7 @@ class World:
         for call, outcome in zip(calls, outcomes, strict=True):
             if isinstance(outcome, StoreUnavailable):
                 continue
-            expected = self.expected(call)
+            expected = self.apply(call)
             assert (type(outcome) if isinstance(outcome, Exception) else None) is expected, (call, outcome, before)
             if isinstance(outcome, Lease):
                 self.logs[call.key].token = outcome.token

@@ -72,7 +72,7 @@ class WritingConnection(sqlite3.Connection):
 
 @dataclass(slots=True)
 class Append:
-    """A job that appends events to the log of the leased session, and nothing else. Never changed; not frozen for speed."""
+    """A job that appends events to the log of the leased session, and nothing else. Immutable; not frozen, for speed."""
 
     write: AppendEvents
     lease: Lease
