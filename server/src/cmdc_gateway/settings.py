@@ -16,7 +16,7 @@ from cmdc_gateway.errors import BadRequest
 from cmdc_gateway.protocol.sessions import CreateSessionBody
 from cmdc_gateway.providers.hosted import target_from_config
 from cmdc_gateway.providers.target import ModelTarget
-from cmdc_gateway.store.url import store_from_url
+from cmdc_gateway.store.factory import create_store
 from cmdc_gateway.tenancy.keys import DEFAULT_TENANT, check_keys
 from cmdc_gateway.tenancy.meter import BudgetConfig
 from cmdc_gateway.tools.addresses import AddressPolicy
@@ -282,7 +282,7 @@ def check(settings: Settings, environ: Mapping[str, str]) -> None:
             "make one with `cmdc-gateway keys new` and set GATEWAY_API_KEYS"
         )
     try:
-        store_from_url(settings.store)
+        create_store(settings.store)
     except ValueError as flaw:
         raise InvalidSetting(f"GATEWAY_STORE: {flaw}") from None
     try:

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from cmdc_gateway.store.url import store_from_url
+from cmdc_gateway.store.factory import create_store
 from cmdc_testkit.gateways import Served, serving
 from cmdc_testkit.streams import SeenEvent, conversation, event_stream, names, parsed, script, text_of
 from websockets.exceptions import InvalidStatus
@@ -64,7 +64,7 @@ async def test_an_event_delivered_twice_is_byte_identical_also_after_a_restart(t
     """EVT-7: and the epoch stays, for the log was carried over."""
     raw: list[bytes] = []
     for number in range(2):
-        store = store_from_url(f"sqlite:///{tmp_path / 'gateway.db'}")
+        store = create_store(f"sqlite:///{tmp_path / 'gateway.db'}")
         async with serving(tmp_path, store=store) as served, served.client() as client, asyncio.timeout(10):
             if number == 0:
                 await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": "s"})

@@ -141,8 +141,8 @@ class Judge:
 
     async def all_counted(self, tenant: str, keys: Sequence[SessionKey]) -> None:
         """What the sessions used, those that were deleted too, is what their tenant is charged (MTR-1)."""
-        rows = [await self._disk.session(key) for key in keys if key not in self.deleted]
-        own = sum((row.usage for row in rows if row is not None), sum(self.deleted.values(), TokenUsage()))
+        kept = [await self._disk.load(key) for key in keys if key not in self.deleted]
+        own = sum((stored.row.usage for stored in kept if stored is not None), sum(self.deleted.values(), TokenUsage()))
         charged = sum((row.usage for row in await self._disk.usage(tenant)), TokenUsage())
         if charged != own:
             self.found(f"MTR-1: {tenant} is charged {charged}, its sessions {own}")

@@ -50,11 +50,11 @@ class SimulatedStore:
     def durability(self) -> Durability:
         return "process"
 
-    async def commit(self, writes: Sequence[Write], fence: Lease | None = None) -> None:
+    async def commit(self, writes: Sequence[Write], lease: Lease | None = None) -> None:
         async with self._turn:
             await self._take_time()
             self._may_fail()
-            await self._disk.commit(writes, fence)
+            await self._disk.commit(writes, lease)
             await self._judge.committed(writes)
             lost = self._chance.random() < self._weather.losing
         await self._take_time()

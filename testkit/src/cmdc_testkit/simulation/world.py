@@ -76,7 +76,7 @@ class World(Place):
         except TimeoutError:
             self._hold()
             raise Violation(
-                f"DUR-2: something has no end: {[await self.disk.session(key) for key in self.keys]}"
+                f"DUR-2: something has no end: {[await self.disk.load(key) for key in self.keys]}"
             ) from None
         for reader in reading:
             reader.cancel()
