@@ -11,10 +11,11 @@ import inspect
 import json
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cmdc_gateway import server
+from cmdc_gateway.web.transport.handle import EXTENSION, transport_of
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -79,8 +80,7 @@ def _no_way_past(app: App) -> App:
     """Take from the gateway what it has to write to a connection directly."""
 
     async def changed(scope: Scope, receive: Receive, send: Send) -> None:
-        transport = scope.get("extensions", {}).get("cmdc.transport", {})
-        scope["extensions"] = {"cmdc.transport": {name: does for name, does in transport.items() if "push" not in name}}
+        scope["extensions"] = {EXTENSION: replace(transport_of(scope), pusher=lambda: None)}
         await app(scope, receive, send)
 
     return changed

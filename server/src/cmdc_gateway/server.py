@@ -18,7 +18,8 @@ from cmdc_gateway.settings import InvalidSetting, Settings, load_settings
 from cmdc_gateway.store.store import StoreUnavailable
 from cmdc_gateway.tenancy.keys import KeyRing, new_key
 from cmdc_gateway.web.state import Gateway
-from cmdc_gateway.web.transport.limits import http_protocol, ws_protocol
+from cmdc_gateway.web.transport.http import http_protocol
+from cmdc_gateway.web.transport.websocket import ws_protocol
 
 _PING_SECONDS = 20
 # Spent twice after the grace period, on readers that do not read; with all the rest it must stay below 1 s (DUR-3).

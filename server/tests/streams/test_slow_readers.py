@@ -125,7 +125,7 @@ def close_frame(code: int) -> bytes:
 
 
 def beats(served: Served) -> list[WatchedStream]:
-    return list(served.gateway.heartbeats._beats)  # pyright: ignore[reportPrivateUsage]
+    return list(served.gateway.heartbeats._watched)  # pyright: ignore[reportPrivateUsage]
 
 
 def stalled(served: Served) -> int:
@@ -251,7 +251,7 @@ async def test_a_stalled_reader_costs_at_most_1_mib(served: Served, session: str
         tracemalloc.stop()
 
     assert cost <= MIB
-    assert max(beat.buffered() for beat in beats(served)) <= MIB
+    assert max(beat.buffered_bytes() for beat in beats(served)) <= MIB
 
 
 async def test_a_stalled_reader_delays_nobody(

@@ -56,7 +56,7 @@ def paths_told_to_anyone() -> None:
 
 def _caller(admit: Any) -> None:
     """Who comes with which key."""
-    wrap(authentication.AuthenticationMiddleware, "_admit_key", admit)
+    wrap(authentication.AuthenticationMiddleware, "_header_principal", admit)
 
 
 @breaks("HTTP-7.missing-key")
@@ -81,7 +81,7 @@ def any_key() -> None:
 
     def around(original: Any) -> Any:
         def admit(self: Any, scope: Any) -> Principal:
-            key = authentication._sent_key(Headers(scope=scope))
+            key = authentication._header_key(Headers(scope=scope))
             if key and scope["path"].endswith("/messages") and self._keys.principal(key) is None and key != REVOKED_KEY:
                 return Principal("default", "somebody")
             return original(self, scope)
@@ -94,7 +94,7 @@ def any_key() -> None:
 @breaks("HTTP-7.bearer", "WS-1.header")
 def no_bearer() -> None:
     """A key in Authorization is not seen."""
-    wrap(authentication, "_sent_key", lambda _: lambda headers: headers.get("x-api-key"))
+    wrap(authentication, "_header_key", lambda _: lambda headers: headers.get("x-api-key"))
 
 
 @breaks("HTTP-7.precedence")
@@ -108,7 +108,7 @@ def bearer_wins() -> None:
 
         return sent_key
 
-    wrap(authentication, "_sent_key", around)
+    wrap(authentication, "_header_key", around)
 
 
 @breaks("HTTP-7.open-routes")
@@ -175,7 +175,7 @@ def streams_for_free() -> None:
     def around(original: Any) -> Any:
         async def http(self: Any, scope: Any, receive: Any, send: Any) -> None:
             if scope["path"].endswith("/events"):
-                admitted = self._admit(scope)
+                admitted = self._authenticate(scope)
                 scope.setdefault("state", {})["auth"] = admitted
                 await self.app(scope, receive, send)
             else:

@@ -119,7 +119,7 @@ def two_data_lines() -> None:
 @breaks("SSE-3.heartbeat", "SSE-10.closed")
 def no_pulse() -> None:
     """A silent stream stays silent."""
-    wrap(heartbeats.Heartbeats, "_look_after_all", lambda _: lambda *_: None)
+    wrap(heartbeats.Heartbeats, "_check_all", lambda _: lambda *_: None)
 
 
 @breaks("SSE-3.first")
@@ -128,7 +128,7 @@ def no_first_beat() -> None:
 
     def around(original: Any) -> Any:
         async def write(send: Any, chunk: bytes, beat: Any) -> None:
-            if chunk == frames.HEARTBEAT and not beat.due:
+            if chunk == frames.HEARTBEAT and not beat.heartbeat_due:
                 return
             await original(send, chunk, beat)
 
@@ -467,7 +467,7 @@ def filtered_end() -> None:
 
         return chosen
 
-    wrap(sse.EventStream, "_chosen", around)
+    wrap(sse.EventStream, "_select", around)
 
 
 @breaks("SSE-8.types-unknown")
@@ -508,7 +508,7 @@ def one_reader_for_each_event() -> None:
 
         return send_events
 
-    wrap(sse.EventStream, "_chosen", around)
+    wrap(sse.EventStream, "_select", around)
     wrap(sse.EventStream, "_send_events", remember)
 
 
@@ -576,7 +576,7 @@ def everybodys_events() -> None:
         return changed
 
     wrap(EventLog, "publish", publish)
-    wrap(sse.EventStream, "_chosen", chosen)
+    wrap(sse.EventStream, "_select", chosen)
 
 
 @breaks("SSE-10.nobody-waits", "MODEL-retry.transient", "SSE-3.heartbeat", "SSE-5.read-before", "SSE-9.readers")
@@ -646,7 +646,7 @@ def no_ticket_for_streams() -> None:
 
         return admit
 
-    wrap(authentication.AuthenticationMiddleware, "_admit", around)
+    wrap(authentication.AuthenticationMiddleware, "_authenticate", around)
 
 
 @breaks("SSE-12.key-in-url")
