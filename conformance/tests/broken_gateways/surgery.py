@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cmdc_gateway import server
-from cmdc_gateway.web.transport.handle import EXTENSION, transport_of
+from cmdc_gateway.web.transport.handle import extensions, transport_of
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -80,7 +80,7 @@ def _no_way_past(app: App) -> App:
     """Take from the gateway what it has to write to a connection directly."""
 
     async def changed(scope: Scope, receive: Receive, send: Send) -> None:
-        scope["extensions"] = {EXTENSION: replace(transport_of(scope), pusher=lambda: None)}
+        scope["extensions"] = extensions(replace(transport_of(scope), pusher=lambda: None))
         await app(scope, receive, send)
 
     return changed

@@ -66,7 +66,7 @@ class Route:
     @property
     def features(self) -> frozenset[str]:
         """Feature strings of this route. Every POST accepts an Idempotency-Key (HTTP-11)."""
-        return frozenset(self.operation.features) | ({"idempotency"} if self.method == "POST" else set())
+        return frozenset((*self.operation.features, *(("idempotency",) if self.method == "POST" else ())))
 
 
 class RouteGroup:

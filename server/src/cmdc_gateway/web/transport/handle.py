@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from starlette.types import Scope
 
-EXTENSION: Final = "cmdc.transport"
-"""Key of the handle in `scope["extensions"]`."""
+_EXTENSION: Final = "cmdc.transport"
 
 Push = Callable[[bytes], bool]
 """Write without waiting. Returns False, and writes nothing, where the write would have to wait."""
@@ -46,6 +45,11 @@ NO_TRANSPORT: Final = TransportHandle(
 )
 
 
+def extensions(handle: TransportHandle) -> dict[str, Any]:
+    """Return the value of `scope["extensions"]` that carries the handle."""
+    return {_EXTENSION: handle}
+
+
 def transport_of(scope: Scope) -> TransportHandle:
     """Return the handle of this request's connection, `NO_TRANSPORT` if the server provides none."""
-    return cast("TransportHandle", scope.get("extensions", {}).get(EXTENSION, NO_TRANSPORT))
+    return cast("TransportHandle", scope.get("extensions", {}).get(_EXTENSION, NO_TRANSPORT))

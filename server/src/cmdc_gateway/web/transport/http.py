@@ -47,7 +47,7 @@ from uvicorn.server import ServerState
 from cmdc_gateway.errors import BadRequest, GatewayError, HeadersTooLarge, Internal, RequestTimeout, UriTooLong
 from cmdc_gateway.web.errors import STATUS, error_body
 from cmdc_gateway.web.transport import raw_errors
-from cmdc_gateway.web.transport.handle import EXTENSION, TransportHandle
+from cmdc_gateway.web.transport.handle import TransportHandle, extensions
 from cmdc_gateway.web.transport.limits import HttpLimits
 from cmdc_gateway.web.transport.lingering import LingeringTransport
 from cmdc_gateway.web.transport.request_head import check_head
@@ -180,7 +180,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self.scope["extensions"] = {EXTENSION: self._handle}
+        self.scope["extensions"] = extensions(self._handle)
         self._phase = "head"
         self._messages_begun += 1
         self._head_bytes = self._field_count = self._field_bytes = self._body_bytes = self._overhead = 0

@@ -35,7 +35,7 @@ from cmdc_gateway.errors import (
 )
 from cmdc_gateway.web.errors import STATUS, error_body
 from cmdc_gateway.web.transport import raw_errors
-from cmdc_gateway.web.transport.handle import EXTENSION, TransportHandle
+from cmdc_gateway.web.transport.handle import TransportHandle, extensions
 from cmdc_gateway.web.transport.limits import HttpLimits
 from cmdc_gateway.web.transport.lingering import LingeringTransport
 
@@ -102,7 +102,7 @@ class LimitedWebSocketProtocol(WebSocketsSansIOProtocol):
                 is_closing=self._connection.is_closing,
                 pusher=lambda: self._push,
             )
-            self.scope["extensions"] = {**self.scope.get("extensions", {}), EXTENSION: handle}
+            self.scope["extensions"] = {**self.scope.get("extensions", {}), **extensions(handle)}
 
     def _push(self, frames: bytes) -> bool:
         """Write whole frames without waiting (`Push`)."""
