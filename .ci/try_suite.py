@@ -1,8 +1,8 @@
-"""The conformance suite's wheel, in this environment, judges the gateway's wheel, in its own.
+"""Run the installed wheel of the conformance suite against the installed wheel of the gateway.
 
     SUITE_ENVIRONMENT/bin/python -I .ci/try_suite.py GATEWAY_ENVIRONMENT/bin/cmdc-gateway
 
-Nothing else of this repository is needed, and nothing else may be there.
+Each wheel has its own environment. The suite's must not contain any other package of this repository.
 """
 
 import os
@@ -17,10 +17,10 @@ NOT_HERE = ("cmdc_client", "cmdc_gateway", "fastapi", "litellm")
 
 
 def main() -> int:
-    """Judge the profile core; return the exit status."""
-    there = [name for name in NOT_HERE if find_spec(name) is not None]
-    if there:
-        print(f"this environment should not have {', '.join(there)}")
+    """Run the profile core; return the exit status."""
+    unexpected = [name for name in NOT_HERE if find_spec(name) is not None]
+    if unexpected:
+        print(f"this environment must not contain {', '.join(unexpected)}")
         return 1
     suite = Path(sys.executable).with_name("cmdc-conformance")
     first, second = KEYS

@@ -1,8 +1,8 @@
-"""A conversation between two installed wheels: the gateway, in its own environment, and the client, in this one.
+"""Run a conversation between the installed wheels of the client and the gateway.
 
     CLIENT_ENVIRONMENT/bin/python -I .ci/try_wheels.py GATEWAY_ENVIRONMENT/bin/cmdc-gateway
 
-Nothing else of this repository is needed, and nothing else may be there.
+Each wheel has its own environment. The client's must not contain any other package of this repository.
 """
 
 import os
@@ -27,13 +27,13 @@ tools = Tools()
 
 @tools.tool(requires_approval=True)
 def double(number: int) -> int:
-    """Twice a number."""
+    """Double a number."""
     return 2 * number
 
 
 @contextmanager
 def gateway(program: Path) -> Iterator[str]:
-    """A gateway on a port of its own choice: its address."""
+    """Start a gateway on a free port; yield its URL."""
     with tempfile.TemporaryDirectory() as folder:
         environ = {
             "PATH": os.environ["PATH"],
@@ -46,19 +46,19 @@ def gateway(program: Path) -> Iterator[str]:
             [program, "serve"], cwd=folder, env=environ, stdout=subprocess.PIPE, text=True
         ) as process:
             try:
-                assert process.stdout is not None, "it was asked for"
-                said = process.stdout.readline()
-                found = re.search(r"http://\S+", said)
-                assert found, f"the first line is no address: {said!r}"
+                assert process.stdout is not None, "stdout is a pipe"
+                line = process.stdout.readline()
+                found = re.search(r"http://\S+", line)
+                assert found, f"no URL in the first line: {line!r}"
                 yield found[0]
             finally:
                 process.terminate()
                 process.communicate(timeout=30)
-        assert process.returncode == 0, f"it ended with {process.returncode}"
+        assert process.returncode == 0, f"the gateway exited with status {process.returncode}"
 
 
 def main(program: Path) -> None:
-    """Talk, over a stream and over a WebSocket, with an approval and a tool."""
+    """Use a stream and a WebSocket, with an approval and a callback tool."""
     assert [name for name in NOT_HERE if find_spec(name)] == []
     with (
         gateway(program) as url,
@@ -75,7 +75,7 @@ def main(program: Path) -> None:
             socket.prompt("Hello!")
             end = next(event for event in socket if isinstance(event, AgentEnd))
             assert end.last_message is not None
-            print(f"cmdc-client {__version__} heard: {end.last_message.content}")
+            print(f"cmdc-client {__version__} received: {end.last_message.content}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Servers as processes of their own, each on a core of its own, with what they use.
+"""Runs servers as subprocesses on a dedicated core, and measures their CPU time and memory.
 
-Linux only: cores are assigned with `sched_setaffinity`, and the kernel is asked for the CPU time of another process.
+Linux only: it uses `sched_setaffinity` and the CPU-time clock of another process.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ SERVER_CORE, CLIENT_CORE = _CORES[0], _CORES[-1]
 KEY = "benchmark-key"
 
 _ADDRESS = "listening on http://127.0.0.1:"
-# What is installed is compiled once; where Python may not write that down, each start would do it again.
+# Without PYTHONDONTWRITEBYTECODE, so that bytecode is compiled once and not at every start.
 _AS_INSTALLED = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server that runs."""
+    """A running server."""
 
     name: str
     pid: int
@@ -34,25 +34,27 @@ class Server:
 
     @property
     def cpu_seconds(self) -> float:
-        """What it has used so far, all of its threads together, those that have ended too."""
-        return time.clock_gettime((~self.pid << 3) | 2)  # clock_getcpuclockid(3), which Python has not
+        """CPU time in seconds used so far by all threads, including those that have ended."""
+        return time.clock_gettime(
+            (~self.pid << 3) | 2
+        )  # clock_getcpuclockid(3) for another process, which Python does not offer
 
     @property
     def memory(self) -> int:
-        """Bytes that are its own."""
+        """Resident set size in bytes."""
         for line in Path(f"/proc/{self.pid}/smaps_rollup").read_text(encoding="ascii").splitlines():
             if line.startswith("Rss:"):
                 return int(line.split()[1]) * 1024
         raise AssertionError("a process has an Rss")
 
     def maps(self, name: str) -> bool:
-        """Whether a file with this in its path is loaded."""
+        """Whether a file whose path contains `name` is mapped into memory."""
         return name in Path(f"/proc/{self.pid}/maps").read_text(encoding="utf-8")
 
 
 @contextmanager
 def gateway(store: str = "sqlite", config: str = "", file: Path | None = None, **settings: str) -> Generator[Server]:
-    """A gateway with its store in `file`, or in a new folder: `sqlite`, which survives `kill -9`, or `memory`."""
+    """A gateway with the store `sqlite` (in `file`, or in a new folder) or `memory`."""
     with tempfile.TemporaryDirectory(prefix="cmdc-bench-") as name:
         folder = Path(name)
         toml = folder / "gateway.toml"
@@ -74,27 +76,27 @@ def gateway(store: str = "sqlite", config: str = "", file: Path | None = None, *
 
 @contextmanager
 def reference() -> Generator[Server]:
-    """The sixty lines of FastAPI in `reference.py`."""
+    """The reference server, `reference.py`."""
     with _running("reference", ["-m", "benchmarks.reference"], {}) as server:
         yield server
 
 
 @contextmanager
 def floor() -> Generator[Server]:
-    """The least that a delivery costs, in `floor.py`."""
+    """The lower bound for a delivery, `floor.py`."""
     with _running("floor", ["-m", "benchmarks.floor"], {}) as server:
         yield server
 
 
 @contextmanager
 def model() -> Generator[Server]:
-    """The model server in `model.py`, beside the client."""
+    """The model server, `model.py`, on the core of the client."""
     with _running("model", ["-m", "benchmarks.model"], {}, core=CLIENT_CORE) as server:
         yield server
 
 
 def pin_client() -> None:
-    """Keep this process away from the servers' core."""
+    """Pin this process to the core of the client."""
     os.sched_setaffinity(0, {CLIENT_CORE})
 
 
@@ -105,7 +107,7 @@ def _running(name: str, arguments: list[str], environ: Mapping[str, str], core: 
         env={**_AS_INSTALLED, **environ},
         stdout=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, {core}),  # noqa: PLW1509 - nothing here has threads
+        preexec_fn=lambda: os.sched_setaffinity(0, {core}),  # noqa: PLW1509 - this process has no threads
     )
     try:
         assert process.stdout is not None

@@ -4,8 +4,8 @@
     python openapi/contract.py --check    print what differs; exit 1 if anything does
 
 Derived are the published documents beside this program, their copy in the conformance suite, the generated part of the
-client, and the tables of API.md between `<!-- generated: NAME -->` and `<!-- end -->`. `nox -s contract` runs this with
-the pinned tools it needs.
+client, the tables of API.md between `<!-- generated: NAME -->` and `<!-- end -->`, and docs/requirements.md, from the
+requirement file of the conformance suite. `nox -s contract` runs this with the pinned tools it needs.
 """
 
 from __future__ import annotations
@@ -28,11 +28,14 @@ from cmdc_gateway.settings import Settings
 from cmdc_gateway.web.schema.asyncapi import asyncapi
 from cmdc_gateway.web.schema.openapi import openapi
 from event_classes import event_classes
+from requirements_page import requirements_page
 
 ROOT = Path(__file__).resolve().parent.parent
 CLIENT = Path("sdk/src/cmdc_client/_generated")
 SUITE = Path("conformance/src/cmdc_conformance/contract")
 PAGE = Path("API.md")
+REQUIREMENTS = Path("conformance/src/cmdc_conformance/requirements/v0_1.toml")
+REQUIREMENTS_PAGE = Path("docs/requirements.md")
 WHOLE = (CLIENT, SUITE)  # folders that hold nothing but derived files
 
 _LINES_SHOWN = 40
@@ -75,6 +78,7 @@ def derived_files() -> Files:
             files[PAGE] = with_tables(text, documents["openapi.json"], documents["events.schema.json"])
         except UnknownTable as error:
             raise SystemExit(f"contract: {PAGE}: {error}") from None
+    files[REQUIREMENTS_PAGE] = requirements_page((ROOT / REQUIREMENTS).read_text(encoding="utf-8"))
     return files
 
 
@@ -82,7 +86,11 @@ def files_there() -> Files:
     """The derived files as they are, and whatever else lies in the folders that are theirs."""
     paths = [Path("openapi") / name for name in ("openapi.json", "asyncapi.json", "events.schema.json")]
     paths += [path.relative_to(ROOT) for folder in WHOLE for path in (ROOT / folder).rglob("*") if _counts(path)]
-    return {path: (ROOT / path).read_bytes().decode() for path in [*paths, PAGE] if (ROOT / path).is_file()}
+    return {
+        path: (ROOT / path).read_bytes().decode()
+        for path in [*paths, PAGE, REQUIREMENTS_PAGE]
+        if (ROOT / path).is_file()
+    }
 
 
 def published() -> dict[str, Schema]:

@@ -1,4 +1,4 @@
-"""Servers that are none: a suite that finds anything right with them is not judging."""
+"""Servers that are not gateways. The suite must not find a single requirement that they fulfill."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-Connected = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-def _always(status: str, body: bytes) -> Connected:
-    """Answers every request alike."""
+def _always(status: str, body: bytes) -> Handler:
+    """Return the same response to every request."""
     head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
-            asked = await reader.readuntil(b"\r\n\r\n")
-            for line in asked.lower().split(b"\r\n"):
+            request = await reader.readuntil(b"\r\n\r\n")
+            for line in request.lower().split(b"\r\n"):
                 if line.startswith(b"content-length:"):
                     await reader.readexactly(int(line.partition(b":")[2]))
-            writer.write(head + (b"" if asked.startswith(b"HEAD ") else body))
+            writer.write(head + (b"" if request.startswith(b"HEAD ") else body))
 
-    return answer
+    return respond
 
 
 async def _silence(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
@@ -40,10 +40,10 @@ async def _hang_up(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> None:
     return
 
 
-NULL_SERVERS: dict[str, Connected] = {
+NULL_SERVERS: dict[str, Handler] = {
     "200 to everything": _always("200 OK", b"{}"),
     "200 and ok to everything": _always("200 OK", b'{"status": "ok", "ok": true}'),
-    "404 to everything": _always("404 Not Found", b'{"error": "not_found", "message": "there is nothing here"}'),
+    "404 to everything": _always("404 Not Found", b'{"error": "not_found", "message": "nothing is here"}'),
     "401 to everything": _always("401 Unauthorized", b'{"error": "unauthorized", "message": "who are you?"}'),
     "500 to everything": _always("500 Internal Server Error", b'{"error": "internal", "message": "again"}'),
     "silence": _silence,
@@ -53,18 +53,18 @@ NULL_SERVERS: dict[str, Connected] = {
 
 
 @asynccontextmanager
-async def serving(connected: Connected) -> AsyncGenerator[str]:
-    """Such a server on loopback; its URL."""
-    open_ones: set[asyncio.Task[None]] = set()
+async def serving(handle: Handler) -> AsyncGenerator[str]:
+    """Run a server on loopback; yield its URL."""
+    connections: set[asyncio.Task[None]] = set()
 
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
-        assert task is not None, "asyncio makes a task for each connection"
-        open_ones.add(task)
-        task.add_done_callback(open_ones.discard)
+        assert task is not None, "asyncio runs each connection in a task"
+        connections.add(task)
+        task.add_done_callback(connections.discard)
         try:
             with contextlib.suppress(OSError, EOFError, asyncio.LimitOverrunError, asyncio.CancelledError):
-                await connected(reader, writer)
+                await handle(reader, writer)
         finally:
             writer.transport.abort()
 
@@ -73,8 +73,8 @@ async def serving(connected: Connected) -> AsyncGenerator[str]:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
         server.close()
-        # Also connections that asyncio has accepted and not yet handed on are tasks, of its own.
+        # asyncio also has tasks for connections that it accepted but has not passed on yet.
         while others := asyncio.all_tasks() - {asyncio.current_task()}:
-            for task in open_ones:
+            for task in connections:
                 task.cancel()
             await asyncio.wait(others, timeout=0.1)

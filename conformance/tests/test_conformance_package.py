@@ -1,4 +1,4 @@
-"""What anyone who installs cmdc-conformance relies on."""
+"""The contents of the installed package."""
 
 from importlib.metadata import entry_points, version
 from importlib.resources import files
@@ -6,14 +6,14 @@ from importlib.resources import files
 import cmdc_conformance
 
 
-def test_the_package_tells_the_version_it_was_installed_as() -> None:
+def test_the_package_has_the_version_of_its_distribution() -> None:
     assert cmdc_conformance.__version__ == version("cmdc-conformance")
 
 
-def test_the_package_tells_type_checkers_that_it_is_typed() -> None:
+def test_the_package_is_marked_as_typed() -> None:
     assert files(cmdc_conformance).joinpath("py.typed").is_file()
 
 
-def test_the_package_brings_its_command_and_its_pytest_plugin() -> None:
+def test_the_package_installs_a_command_and_a_pytest_plugin() -> None:
     assert "cmdc-conformance" in entry_points(group="console_scripts").names
     assert "cmdc_conformance" in entry_points(group="pytest11").names

@@ -1,4 +1,4 @@
-"""What monitors see, and which requirement they say it is about."""
+"""Monitors report a violation under the requirement that it belongs to."""
 
 from __future__ import annotations
 
@@ -7,36 +7,38 @@ from typing import Any
 
 import pytest
 from cmdc_conformance.evidence import Redactor
-from cmdc_conformance.monitors import Event, Monitors, run_flaws
+from cmdc_conformance.wire.event import Event
+from cmdc_conformance.wire.grammar import grammar_errors
+from cmdc_conformance.wire.monitors import Monitors
 
 SECRET = "the-key-of-a-tenant"
 
 
-class Said:
+class Recorder:
     """Monitors, and the requirements that they reported."""
 
     def __init__(self, *, extended: bool = True) -> None:
         self.monitors = Monitors(Redactor([SECRET]), extended=extended)
-        self.about: list[str] = []
+        self.requirements: list[str] = []
 
     def report(self, requirement: str, message: str) -> None:
-        self.about.append(requirement)
+        self.requirements.append(requirement)
         assert SECRET not in message
 
-    def answer(self, route: str | None, status: int, body: Any, kind: str = "application/json") -> list[str]:
+    def response(self, route: str | None, status: int, body: Any, kind: str = "application/json") -> list[str]:
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self.monitors.answer(self.report, route, status, {"content-type": kind}, raw, secret=False)
-        return self.about
+        self.monitors.response(self.report, route, status, {"content-type": kind}, raw, secret=False)
+        return self.requirements
 
     def event(
         self, name: str, transport: Any = "sse", raw: str | None = None, id_: str | None = "e.1", **data: Any
     ) -> list[str]:
         self.monitors.event(self.report, "s", Event(name, {"requestId": "r", **data}, id_, raw), transport)
-        return self.about
+        return self.requirements
 
 
 def run(*names: str) -> list[Event]:
-    """A run of events with these names; `name:key=value` gives one member of the data."""
+    """Make a run of events with these names; `name:key=value` sets a member of the data."""
     events: list[Event] = []
     for number, text in enumerate(names, start=1):
         name, _, given = text.partition(":")
@@ -84,8 +86,8 @@ ASKED, DECIDED = "approval_required:approvalId=a", "approval_resolved:approvalId
         (*BEGIN, "error", "agent_abort:reason=error"),
     ],
 )
-def test_a_run_that_keeps_to_the_grammar_has_no_flaws(names: tuple[str, ...]) -> None:
-    assert run_flaws(run(*names)) == []
+def test_a_valid_run_has_no_grammar_errors(names: tuple[str, ...]) -> None:
+    assert grammar_errors(run(*names)) == []
 
 
 @pytest.mark.parametrize(
@@ -112,12 +114,14 @@ def test_a_run_that_keeps_to_the_grammar_has_no_flaws(names: tuple[str, ...]) ->
         ((*BEGIN, "tool_calls:count=2", START, END, START, END, "agent_end"), "EVT-4.unique"),
     ],
 )
-def test_a_run_that_does_not_is_told_under_the_requirement_it_breaks(names: tuple[str, ...], requirement: str) -> None:
-    assert requirement in [about for about, _ in run_flaws(run(*names))]
+def test_an_invalid_run_is_reported_under_the_requirement_that_it_violates(
+    names: tuple[str, ...], requirement: str
+) -> None:
+    assert requirement in [requirements for requirements, _ in grammar_errors(run(*names))]
 
 
-def test_an_answer_that_is_as_described_is_not_reported() -> None:
-    assert Said().answer("POST /v1/sessions", 201, {"sessionId": "a", "status": "created"}) == []
+def test_a_valid_response_is_not_reported() -> None:
+    assert Recorder().response("POST /v1/sessions", 201, {"sessionId": "a", "status": "created"}) == []
 
 
 @pytest.mark.parametrize(
@@ -140,64 +144,64 @@ def test_an_answer_that_is_as_described_is_not_reported() -> None:
         (400, {"error": "bad_request", "message": f"no {SECRET}"}, "application/json", "HTTP-2.leak"),
     ],
 )
-def test_an_answer_that_is_not_is_told_under_the_requirement_it_breaks(
+def test_an_invalid_response_is_reported_under_the_requirement_that_it_violates(
     status: int, body: Any, kind: str, requirement: str
 ) -> None:
-    assert set(Said().answer("POST /v1/sessions", status, body, kind)) == {requirement}
+    assert set(Recorder().response("POST /v1/sessions", status, body, kind)) == {requirement}
 
 
-def test_a_base_server_need_not_say_what_only_the_extended_layer_has() -> None:
+def test_a_base_server_needs_no_fields_of_the_extended_layer() -> None:
     base = {"sessionId": "a", "state": "idle", "turns": 0, "toolCalls": 0, "totalTokens": 0, "uptimeMs": 1}
 
-    assert Said(extended=False).answer("GET /v1/sessions/{sessionId}", 200, base) == []
-    assert set(Said().answer("GET /v1/sessions/{sessionId}", 200, base)) == {"HTTP-1.fields"}
+    assert Recorder(extended=False).response("GET /v1/sessions/{sessionId}", 200, base) == []
+    assert set(Recorder().response("GET /v1/sessions/{sessionId}", 200, base)) == {"HTTP-1.fields"}
 
 
-def test_an_event_that_is_not_as_described_is_reported() -> None:
-    assert Said().event("message_delta", delta="a") == []
-    assert Said().event("message_delta", delta="") == ["EVT-5.schema"]
-    assert Said().event("message_delta", delta="a", colour="red") == ["EVT-5.schema"]
-    assert Said().event("no_such_event") == ["EVT-5.schema"]
-    assert Said().event("message_delta", delta=SECRET) == ["HTTP-2.leak"]
+def test_an_event_that_does_not_match_the_schema_is_reported() -> None:
+    assert Recorder().event("message_delta", delta="a") == []
+    assert Recorder().event("message_delta", delta="") == ["EVT-5.schema"]
+    assert Recorder().event("message_delta", delta="a", colour="red") == ["EVT-5.schema"]
+    assert Recorder().event("no_such_event") == ["EVT-5.schema"]
+    assert Recorder().event("message_delta", delta=SECRET) == ["HTTP-2.leak"]
 
 
-def test_an_event_that_comes_again_as_another_is_reported_by_how_it_came() -> None:
-    said = Said()
-    said.event("message_delta", delta="a", raw='{"delta":"a"}')
+def test_a_repeated_event_that_differs_is_reported_by_transport() -> None:
+    recorder = Recorder()
+    recorder.event("message_delta", delta="a", raw='{"delta":"a"}')
 
-    assert said.event("message_delta", delta="a", raw='{"delta":"a"}') == []
-    assert said.event("message_delta", "ws", delta="a") == []
-    assert said.event("message_delta", delta="a", raw='{"delta": "a"}') == ["EVT-7.identical"]
-    assert said.event("message_delta", "ws", delta="b")[1:] == ["EVT-5.same"]
+    assert recorder.event("message_delta", delta="a", raw='{"delta":"a"}') == []
+    assert recorder.event("message_delta", "ws", delta="a") == []
+    assert recorder.event("message_delta", delta="a", raw='{"delta": "a"}') == ["EVT-7.identical"]
+    assert recorder.event("message_delta", "ws", delta="b")[1:] == ["EVT-5.same"]
 
 
 def test_a_gap_a_repeat_and_a_change_of_epoch_are_reported() -> None:
-    for before, after, is_flaw in (
+    for before, after, is_violation in (
         ("e.1", "e.2", False),
         ("e.1", "e.3", True),
         ("e.1", "e.1", True),
         ("e.1", "f.2", True),
     ):
-        said = Said()
-        said.monitors.order(said.report, before, Event("agent_start", {}, after))
-        assert said.about == (["EVT-7.gapless"] if is_flaw else [])
+        recorder = Recorder()
+        recorder.monitors.order(recorder.report, before, Event("agent_start", {}, after))
+        assert recorder.requirements == (["EVT-7.gapless"] if is_violation else [])
 
 
 def test_the_run_of_another_session_is_reported() -> None:
-    said = Said()
-    said.monitors.session("s").texts.add("mine")
+    recorder = Recorder()
+    recorder.monitors.session("s").texts.add("mine")
 
-    assert said.event("prompt_received", text="mine") == []
-    assert said.event("prompt_received", text="theirs", id_="e.2") == ["SSE-9.own"]
+    assert recorder.event("prompt_received", text="mine") == []
+    assert recorder.event("prompt_received", text="theirs", id_="e.2") == ["SSE-9.own"]
 
 
 def test_a_call_id_of_an_earlier_run_is_reported() -> None:
-    said = Said()
+    recorder = Recorder()
     for request in ("r1", "r2"):
         events = [
             Event(each.name, {**each.data, "requestId": request}, each.id)
             for each in run(*BEGIN, "tool_calls:count=1", START, END, "agent_end")
         ]
-        said.monitors.run(said.report, "s", events)
+        recorder.monitors.run(recorder.report, "s", events)
 
-    assert said.about == ["EVT-4.unique"]
+    assert recorder.requirements == ["EVT-4.unique"]

@@ -1,4 +1,4 @@
-"""What the suite reads from its copy of the contract is what API.md tells people."""
+"""The suite's copy of the contract agrees with API.md."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ API = (Path(__file__).parents[2] / "API.md").read_text(encoding="utf-8")
 
 
 def test_every_error_code_of_the_api_is_expected_with_its_status() -> None:
-    told = {code: int(status) for code, status in re.findall(r"^\| `(\w+)` \| (4\d\d|5\d\d) \|", API, re.MULTILINE)}
+    documented = {
+        code: int(status) for code, status in re.findall(r"^\| `(\w+)` \| (4\d\d|5\d\d) \|", API, re.MULTILINE)
+    }
 
-    assert told == STATUS_OF
+    assert documented == STATUS_OF
 
 
 def test_the_fifteen_events_are_those_of_the_api_and_two_of_them_end_a_run() -> None:

@@ -1,4 +1,4 @@
-"""Targets that cannot be judged get one sentence that says what to do, and exit status 2."""
+"""A target that cannot be tested is reported in one sentence that says what to change, with exit status 2."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from cmdc_conformance import Keys, Options, Target, TargetError, judge
+from cmdc_conformance import Keys, Options, Target, TargetError, run_suite_async
 from cmdc_conformance.__main__ import main
-from cmdc_conformance.serving import Handler, HttpServer, Request, Response
+from cmdc_conformance.drivers.http_server import Handler, HttpServer, Request, Response
 
 GOOD = """
 [target]
@@ -38,7 +38,7 @@ session = { tools = ["shell"] }
 """
 
 
-def test_a_target_file_says_all_that_it_can_say(tmp_path: Path) -> None:
+def test_a_target_file_is_parsed(tmp_path: Path) -> None:
     file = tmp_path / "target.toml"
     file.write_text(GOOD)
 
@@ -53,7 +53,7 @@ def test_a_target_file_says_all_that_it_can_say(tmp_path: Path) -> None:
     )
 
 
-def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
+def test_the_command_line_takes_precedence_over_the_file(tmp_path: Path) -> None:
     file = tmp_path / "target.toml"
     file.write_text(GOOD)
 
@@ -66,24 +66,24 @@ def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
     ("text", "sentence"),
     [
         ("[target", "is not TOML"),
-        ("[colour]", "no section [colour]"),
-        ("[target]\ncolour = 1", "there is no 'colour'"),
+        ("[colour]", "unknown section [colour]"),
+        ("[target]\ncolour = 1", "unknown setting 'colour'"),
         ("[keys]\nfirst = 1", "1 is not a string"),
-        ("[limits]\nbody_bytes = -1", "-1 is not a whole number"),
+        ("[limits]\nbody_bytes = -1", "-1 is not a non-negative integer"),
         ("[timing]\nscale = true", "True is not a number"),
-        ("target = 1", "is a table"),
-        ("[target]\ncapabilities = [1]", "a list of strings"),
-        ("", "no server is named"),
-        ('[target]\nurl = "http://127.0.0.1:1"', "no API key is given"),
-        ('[target]\nurl = "127.0.0.1"\n[keys]\nfirst = "k"', "is not the URL of a server"),
-        ('[target]\nurl = "http://a:b@127.0.0.1"\n[keys]\nfirst = "k"', "its address alone"),
-        ('[target]\nurl = "http://127.0.0.1"\ndriver = "magic"\n[keys]\nfirst = "k"', "there is no driver 'magic'"),
+        ("target = 1", "must be a table"),
+        ("[target]\ncapabilities = [1]", "must be a list of strings"),
+        ("", "no server given"),
+        ('[target]\nurl = "http://127.0.0.1:1"', "no API key given"),
+        ('[target]\nurl = "127.0.0.1"\n[keys]\nfirst = "k"', "is not a server URL"),
+        ('[target]\nurl = "http://a:b@127.0.0.1"\n[keys]\nfirst = "k"', "must not contain credentials"),
+        ('[target]\nurl = "http://127.0.0.1"\ndriver = "magic"\n[keys]\nfirst = "k"', "unknown driver 'magic'"),
         ('[target]\nurl = "http://127.0.0.1"\ndriver = "model"\n[keys]\nfirst = "k"', "needs `model`"),
         ('[target]\nurl = "http://127.0.0.1"\n[keys]\nfirst = "k k"', "visible ASCII"),
         ('[target]\nurl = "http://127.0.0.1"\n[keys]\nfirst = "k"\n[timing]\nscale = 0', "greater than 0"),
     ],
 )
-def test_a_target_file_with_a_flaw_is_one_sentence_and_exit_2(
+def test_an_invalid_target_file_is_one_sentence_and_exit_2(
     text: str, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "target.toml"
@@ -91,33 +91,33 @@ def test_a_target_file_with_a_flaw_is_one_sentence_and_exit_2(
 
     status = main(["--target", f"{file}"])
 
-    said = capsys.readouterr().err
+    message = capsys.readouterr().err
     assert status == 2
-    assert sentence in said
-    assert said.startswith("cmdc-conformance: ")
-    assert said.count("\n") == 1
+    assert sentence in message
+    assert message.startswith("cmdc-conformance: ")
+    assert message.count("\n") == 1
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (["--target", "no-such-file.toml"], "cannot be read"),
-        (["--only", "HTTP-99"], "there is no requirement 'HTTP-99'"),
-        (["--profile", "everything"], "there is no profile 'everything'"),
-        (["--baseline", "no-such-file.toml"], "cannot be read"),
-        (["--replay", "no-such-file.json"], "cannot be played again"),
-        ([], "does not answer GET /healthz: is the server started"),
+        (["--only", "HTTP-99"], "unknown requirement 'HTTP-99'"),
+        (["--profile", "everything"], "unknown profile 'everything'"),
+        (["--baseline", "no-such-file.toml"], "cannot read"),
+        (["--replay", "no-such-file.json"], "cannot replay"),
+        ([], "does not respond to GET /healthz: is the server running"),
     ],
 )
-def test_arguments_that_do_not_work_are_one_sentence_and_exit_2(
+def test_invalid_arguments_are_one_sentence_and_exit_2(
     arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     status = main(["--url", "http://127.0.0.1:1", "--key", "k", *arguments])
 
-    said = capsys.readouterr().err
+    message = capsys.readouterr().err
     assert status == 2
-    assert sentence in said
-    assert said.count("\n") == 1
+    assert sentence in message
+    assert message.count("\n") == 1
 
 
 @asynccontextmanager
@@ -126,29 +126,29 @@ async def serving(handler: Handler) -> AsyncGenerator[str]:
         yield f"http://127.0.0.1:{server.port}"
 
 
-async def sentence_about(handler: Handler, **options: float) -> str:
+async def error_for(handler: Handler, **options: float) -> str:
     async with serving(handler) as url:
         target = Target.parse({"target": {"url": url}, "keys": {"first": "a-key"}, "timing": options})
-        with pytest.raises(TargetError) as flaw:
-            await judge(target, Options(via="raw"))
-        return str(flaw.value)
+        with pytest.raises(TargetError) as error:
+            await run_suite_async(target, Options(via="raw"))
+        return str(error.value)
 
 
-async def test_a_server_that_is_no_gateway_is_said_to_be_none() -> None:
+async def test_another_server_is_not_a_gateway() -> None:
     async def page(request: Request) -> Response:
         return Response(200, b"<h1>It works!</h1>", {"Content-Type": "text/html"})
 
-    assert "is no gateway" in await sentence_about(page)
+    assert "is not a gateway" in await error_for(page)
 
 
-async def test_a_server_that_knows_every_session_is_said_to_be_no_gateway() -> None:
+async def test_a_server_that_knows_every_session_is_not_a_gateway() -> None:
     async def everything(request: Request) -> Response:
         return Response.json({"status": "ok"})
 
-    assert "an unknown session is answered 200" in await sentence_about(everything)
+    assert "returned 200 for an unknown session" in await error_for(everything)
 
 
-async def test_a_key_that_is_not_taken_is_said_not_to_be() -> None:
+async def test_a_rejected_key_is_reported_without_the_key() -> None:
     async def closed(request: Request) -> Response:
         return (
             Response.json({"status": "ok"})
@@ -156,21 +156,21 @@ async def test_a_key_that_is_not_taken_is_said_not_to_be() -> None:
             else Response.json({"error": "unauthorized"}, 401)
         )
 
-    said = await sentence_about(closed)
-    assert "does not take the key of --key" in said
-    assert "a-key" not in said
+    message = await error_for(closed)
+    assert "rejects the key of --key" in message
+    assert "a-key" not in message
 
 
-async def test_a_server_that_is_too_slow_is_said_not_to_answer() -> None:
+async def test_a_server_that_is_too_slow_does_not_respond() -> None:
     async def slow(request: Request) -> Response:
         await asyncio.Event().wait()
         raise AssertionError
 
-    assert "does not answer GET /healthz" in await sentence_about(slow, deadline=0.2)
+    assert "does not respond to GET /healthz" in await error_for(slow, deadline=0.2)
 
 
-async def test_the_profile_sdk_without_the_client_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cmdc_conformance.runner.client_is_installed", lambda: False)
+async def test_via_sdk_without_the_client_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cmdc_conformance.run.options.client_is_installed", lambda: False)
 
     with pytest.raises(TargetError, match="install cmdc-client"):
-        await judge(Target("http://127.0.0.1:1", Keys("k")), Options(via="sdk"))
+        await run_suite_async(Target("http://127.0.0.1:1", Keys("k")), Options(via="sdk"))

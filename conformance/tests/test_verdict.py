@@ -1,110 +1,107 @@
-"""From outcomes and violations to verdicts."""
+"""Verdicts from outcomes and violations."""
 
 from __future__ import annotations
 
 import pytest
-from cmdc_conformance.findings import Blocked, Failed, Outcome, Status, Unreadable, owed
-from cmdc_conformance.monitors import Violation
+from cmdc_conformance.findings import Blocked, Failed, Outcome, Status, Unreadable, Violation, fails_if_blocked
+from cmdc_conformance.reports.verdict import Result, decide, is_pass, with_baseline
 from cmdc_conformance.requirements import requirements
-from cmdc_conformance.verdict import Result, is_honest_pass, verdict_on, with_baseline
 
 MUST = requirements()["EVT-3"]
 SHOULD = requirements()["HTTP-9.headers"]
 EXTENDED = requirements()["EP-usage.figures"]
 
 
-def outcome(status: str, message: str = "", face: str = "raw/sse") -> Outcome:
-    return Outcome(MUST.id, "a_check", face, status, message)  # type: ignore[arg-type]
+def outcome(status: str, message: str = "", variant: str = "raw/sse") -> Outcome:
+    return Outcome(MUST.id, "a_check", variant, status, message)  # type: ignore[arg-type]
 
 
 def verdict(*outcomes: Outcome, violations: int = 0, declared: bool = True, observed: int | None = None) -> Status:
-    seen = [Violation(MUST.id, "seen", "a check")] * violations
-    return verdict_on(MUST, outcomes, seen, declared=declared, observed=observed).status
+    violations_seen = [Violation(MUST.id, "seen", "a check")] * violations
+    return decide(MUST, outcomes, violations_seen, declared=declared, observed=observed).status
 
 
-def test_what_passed_everywhere_is_a_pass() -> None:
-    assert verdict(outcome("PASS"), outcome("PASS", face="sdk/ws")) == "PASS"
+def test_a_requirement_that_passes_in_all_variants_passes() -> None:
+    assert verdict(outcome("PASS"), outcome("PASS", variant="sdk/ws")) == "PASS"
 
 
-def test_one_failure_is_a_failure_whatever_else_passed() -> None:
+def test_one_failure_outweighs_everything_else() -> None:
     assert verdict(outcome("PASS"), outcome("FAIL"), outcome("HARNESS_ERROR")) == "FAIL"
 
 
-def test_what_a_monitor_saw_is_a_failure_though_every_check_passed() -> None:
+def test_a_violation_seen_by_a_monitor_is_a_failure_even_if_every_check_passed() -> None:
     assert verdict(outcome("PASS"), violations=1) == "FAIL"
 
 
-def test_a_should_that_is_broken_is_a_warning_and_does_not_stand_in_the_way() -> None:
-    result = verdict_on(SHOULD, [outcome("FAIL")], [], declared=True, observed=None)
+def test_a_violated_should_is_a_warning_and_does_not_block_the_claim() -> None:
+    result = decide(SHOULD, [outcome("FAIL")], [], declared=True, observed=None)
 
     assert result.status == "WARN"
-    assert not result.is_red
+    assert not result.blocks_claim
 
 
-def test_a_defect_of_the_suite_is_no_pass() -> None:
+def test_a_defect_of_the_suite_is_not_a_pass() -> None:
     assert verdict(outcome("PASS"), outcome("HARNESS_ERROR")) == "HARNESS_ERROR"
 
 
-def test_what_was_not_exercised_on_one_face_was_not_exercised() -> None:
-    assert verdict(outcome("PASS"), outcome("NOT_EXERCISED", face="sdk/ws")) == "NOT_EXERCISED"
+def test_a_requirement_not_exercised_in_one_variant_is_not_exercised() -> None:
+    assert verdict(outcome("PASS"), outcome("NOT_EXERCISED", variant="sdk/ws")) == "NOT_EXERCISED"
 
 
-def test_what_no_check_looked_at_was_not_exercised() -> None:
+def test_a_requirement_without_outcomes_is_not_exercised() -> None:
     assert verdict() == "NOT_EXERCISED"
 
 
-def test_what_a_monitor_judges_passes_only_if_it_saw_something() -> None:
+def test_a_monitored_requirement_passes_only_if_the_monitor_observed_something() -> None:
     assert verdict(observed=3) == "PASS"
     assert verdict(observed=0) == "NOT_EXERCISED"
 
 
-def test_what_the_server_does_not_declare_does_not_apply() -> None:
-    assert verdict_on(EXTENDED, [], [], declared=False, observed=None).status == "NOT_APPLICABLE"
+def test_an_undeclared_feature_is_not_applicable() -> None:
+    assert decide(EXTENDED, [], [], declared=False, observed=None).status == "NOT_APPLICABLE"
 
 
-def test_what_checks_say_does_not_apply_does_not() -> None:
+def test_a_requirement_is_not_applicable_if_its_checks_say_so() -> None:
     assert verdict(outcome("NOT_APPLICABLE")) == "NOT_APPLICABLE"
 
 
-def test_the_message_says_on_which_faces_it_was() -> None:
-    result = verdict_on(
-        MUST, [outcome("FAIL", "no"), outcome("FAIL", "no", "sdk/ws")], [], declared=True, observed=None
-    )
+def test_the_message_names_the_variants() -> None:
+    result = decide(MUST, [outcome("FAIL", "no"), outcome("FAIL", "no", "sdk/ws")], [], declared=True, observed=None)
 
     assert result.message == "no [raw/sse, sdk/ws]"
 
 
 @pytest.mark.parametrize("status", ["FAIL", "NOT_EXERCISED", "HARNESS_ERROR"])
-def test_nothing_red_is_an_honest_pass(status: Status) -> None:
-    assert is_honest_pass([Result(MUST, "PASS")])
-    assert not is_honest_pass([Result(MUST, "PASS"), Result(MUST, status)])
+def test_a_blocking_result_is_not_a_pass(status: Status) -> None:
+    assert is_pass([Result(MUST, "PASS")])
+    assert not is_pass([Result(MUST, "PASS"), Result(MUST, status)])
 
 
-def test_nothing_at_all_is_no_honest_pass() -> None:
-    assert not is_honest_pass([])
-    assert not is_honest_pass([Result(MUST, "NOT_APPLICABLE")])
+def test_no_passing_requirement_is_not_a_pass() -> None:
+    assert not is_pass([])
+    assert not is_pass([Result(MUST, "NOT_APPLICABLE")])
 
 
-def test_a_known_failure_is_known_and_does_not_stand_in_the_way() -> None:
-    [result] = with_baseline([Result(MUST, "FAIL", "no")], {MUST.id: "being mended"})
+def test_a_known_failure_does_not_block_the_claim() -> None:
+    [result] = with_baseline([Result(MUST, "FAIL", "no")], {MUST.id: "being fixed"})
 
     assert result.status == "KNOWN"
-    assert "being mended" in result.message
-    assert not result.is_red
+    assert "being fixed" in result.message
+    assert not result.blocks_claim
 
 
-def test_a_known_failure_that_passes_is_a_stale_entry_and_fails() -> None:
-    [result] = with_baseline([Result(MUST, "PASS")], {MUST.id: "being mended"})
+def test_a_known_failure_that_passes_is_stale_and_fails() -> None:
+    [result] = with_baseline([Result(MUST, "PASS")], {MUST.id: "being fixed"})
 
     assert result.status == "FAIL"
-    assert "take it out" in result.message
+    assert "remove it" in result.message
 
 
-def test_what_is_owed_and_does_not_come_is_a_failure() -> None:
-    with pytest.raises(Failed, match="after the restart: no event came"), owed("after the restart"):
+def test_a_blocked_promise_is_a_failure() -> None:
+    with pytest.raises(Failed, match="after the restart: no event came"), fails_if_blocked("after the restart"):
         raise Blocked("no event came")
 
 
-def test_what_the_client_could_not_read_says_nothing_of_what_was_owed() -> None:
-    with pytest.raises(Unreadable), owed("after the restart"):
-        raise Unreadable("the answer has a member that is not as it must be")
+def test_a_response_that_the_client_cannot_parse_is_not_a_failure_of_the_promise() -> None:
+    with pytest.raises(Unreadable), fails_if_blocked("after the restart"):
+        raise Unreadable("the response has a member of the wrong type")

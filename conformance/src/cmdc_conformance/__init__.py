@@ -1,19 +1,20 @@
-"""The conformance suite of the CMDC Gateway protocol: judges any server at a URL.
+"""The conformance suite of the CMDC Gateway protocol: tests any server at a URL.
 
-    from cmdc_conformance import Keys, Options, Target, run
+    from cmdc_conformance import Keys, Options, Target, run_suite
 
-    report = run(Target("http://127.0.0.1:4000", Keys("…")), Options(profile="core"))
+    report = run_suite(Target("http://127.0.0.1:4000", Keys("…")), Options(profile="core"))
     print(report.claim, report.failed())
 
-It never imports a server; what it knows of the protocol comes from the published JSON schemas, and from the requirements
-in this package.
+It knows the protocol from the published JSON schemas and from the requirements in this package, and imports no server.
 """
 
-from cmdc_conformance.report import Report
+from cmdc_conformance.reports.files import write_report
+from cmdc_conformance.reports.report import Report
+from cmdc_conformance.reports.verdict import Result
 from cmdc_conformance.requirements import Requirement, requirements
-from cmdc_conformance.runner import Options, judge, run
+from cmdc_conformance.run.options import Options
+from cmdc_conformance.run.runner import run_suite, run_suite_async
 from cmdc_conformance.target import Approval, Hooks, Keys, Limits, Target, TargetError, Timing
-from cmdc_conformance.verdict import Result
 
 __version__ = "0.1.0"
 
@@ -30,7 +31,8 @@ __all__ = [
     "TargetError",
     "Timing",
     "__version__",
-    "judge",
     "requirements",
-    "run",
+    "run_suite",
+    "run_suite_async",
+    "write_report",
 ]

@@ -1,4 +1,4 @@
-"""What went over the wire in one check, kept for its report, with secrets blacked out and bounded in length."""
+"""The exchanges of one check, kept for the report: bounded in length, with secrets redacted."""
 
 from __future__ import annotations
 
@@ -6,20 +6,23 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
-_LONGEST = 2000
-_MOST = 60
+_MAX_LINE = 2000
+_MAX_LINES = 60
+_SHORTEST_SECRET = 4  # anything shorter occurs in ordinary text
 
 
 class Redactor:
-    """Blacks out secrets, wherever they stand."""
+    """Replaces secrets in text by "[secret]"."""
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        # The longest first: a secret may hold another.
-        self._secrets = sorted({each for each in secrets if len(each) >= 4}, key=len, reverse=True)
+        self._secrets: list[str] = []
+        for secret in secrets:
+            self.add(secret)
 
     def add(self, secret: str) -> None:
-        """From now on this is a secret too."""
-        if len(secret) >= 4 and secret not in self._secrets:
+        """Redact this string too from now on."""
+        if len(secret) >= _SHORTEST_SECRET and secret not in self._secrets:
+            # Longest first: one secret may contain another.
             self._secrets = sorted([*self._secrets, secret], key=len, reverse=True)
 
     def __call__(self, text: str) -> str:
@@ -28,35 +31,36 @@ class Redactor:
         return text
 
     def found_in(self, text: str) -> str | None:
-        """A secret that the text holds."""
+        """Return a secret that the text contains, or None."""
         return next((secret for secret in self._secrets if secret in text), None)
 
 
 REPLAY: Final = "replay "
+"""The prefix of an evidence line that holds a replay file."""
 
 
 class Evidence:
-    """The last exchanges of a check, oldest first."""
+    """The latest exchanges of a check, oldest first."""
 
     def __init__(self, redactor: Redactor) -> None:
-        self._lines: deque[str] = deque(maxlen=_MOST)
-        self._kept: list[str] = []
+        self._lines: deque[str] = deque(maxlen=_MAX_LINES)
+        self._pinned: list[str] = []
         self._redactor = redactor
 
     def add_secret(self, secret: str) -> None:
-        """From now on this is a secret too."""
+        """Redact this string too from now on."""
         self._redactor.add(secret)
 
     def note(self, line: str) -> None:
-        """Keep a line; `→` begins what the suite sent, `←` what came."""
+        """Append a line; it starts with `→` for what the suite sent and `←` for what it received."""
         line = self._redactor(line)
-        left_out = len(line) - _LONGEST
-        self._lines.append(line if left_out <= 0 else f"{line[:_LONGEST]}… [{left_out} more characters]")
+        omitted = len(line) - _MAX_LINE
+        self._lines.append(line if omitted <= 0 else f"{line[:_MAX_LINE]}… [{omitted} more characters]")
 
-    def keep(self, line: str) -> None:
-        """Keep a line whole, whatever comes after it."""
-        self._kept.append(self._redactor(line))
+    def pin(self, line: str) -> None:
+        """Keep a line in full, ahead of all others."""
+        self._pinned.append(self._redactor(line))
 
     @property
     def lines(self) -> tuple[str, ...]:
-        return (*self._kept, *self._lines)
+        return (*self._pinned, *self._lines)

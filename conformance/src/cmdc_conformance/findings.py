@@ -1,8 +1,8 @@
-"""What can come out of a check, and how checks say so.
+"""What a check can find, and the exceptions that it reports it with.
 
-A check that finds its requirement broken raises `Failed`. Whatever else goes wrong on the way to it raises `Blocked`:
-that is another requirement's failure, and this one was not exercised. So a gateway that is broken in one way fails in
-one place.
+A check raises `Failed` if the server violates the requirement that the check is for. Anything else that goes wrong before
+that point raises `Blocked`: it is a failure of another requirement, and this one was not exercised. A server with one
+fault therefore fails one requirement.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 Status = Literal["PASS", "FAIL", "WARN", "NOT_APPLICABLE", "NOT_EXERCISED", "HARNESS_ERROR", "KNOWN"]
 
+STREAM_VARIANTS: Final = ("raw/sse", "raw/ws", "sdk/sse", "sdk/ws")
+
 
 class Failed(AssertionError):
-    """The requirement is broken. `requirement` names another one than the check's, where that is what was seen."""
+    """The server violates a requirement: the check's own, or the one that `requirement` names."""
 
     def __init__(self, message: str, requirement: str | None = None) -> None:
         super().__init__(message)
@@ -25,24 +27,24 @@ class Failed(AssertionError):
 
 
 class Blocked(Exception):
-    """The check did not come to its point: what it needs first did not work."""
+    """A precondition of the check does not hold, so its requirement was not exercised."""
 
 
 class Unreadable(Blocked):
-    """The client made nothing of what came. What is wrong with that, the faces without a client say, each at its place."""
+    """The Python client could not parse what it received. The raw variants report the cause under its own requirement."""
 
 
 class NotExercised(Exception):
-    """The check cannot be made here: the target does not say how, or the driver cannot provoke it."""
+    """The check cannot run here: the target file lacks something, or the model driver cannot provoke the situation."""
 
 
 class NotApplicable(Exception):
-    """The server does not do this, and says so."""
+    """The server does not implement this optional behavior, and declares so."""
 
 
 @dataclass(frozen=True, slots=True)
-class Face:
-    """How a scenario is driven: by whom, and over which transport. `-` where it makes no difference."""
+class Variant:
+    """How a check drives the server: with raw requests or the Python client, over which transport ("-" if either)."""
 
     via: Literal["raw", "sdk"] = "raw"
     transport: Literal["sse", "ws", "-"] = "-"
@@ -53,35 +55,48 @@ class Face:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one check said on one face. `evidence` are the exchanges that led to it, with secrets blacked out."""
+    """The result of one check in one variant. `evidence` holds the exchanges that led to it, with secrets redacted."""
 
     requirement: str
     check: str
-    face: str
+    variant: str
     status: Literal["PASS", "FAIL", "NOT_APPLICABLE", "NOT_EXERCISED", "HARNESS_ERROR"]
     message: str = ""
     seconds: float = 0.0
     evidence: tuple[str, ...] = field(default=())
 
 
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A requirement that a monitor saw violated, and the check that was running at the time."""
+
+    requirement: str
+    message: str
+    check: str
+    evidence: tuple[str, ...] = ()
+
+
 def expect(condition: object, message: str) -> None:
-    """The requirement holds only if this does."""
+    """Raise Failed unless the condition holds."""
     if not condition:
         raise Failed(message)
 
 
-def need(condition: object, message: str) -> None:
-    """The check makes sense only if this holds."""
+def require(condition: object, message: str) -> None:
+    """Raise Blocked unless this precondition holds."""
     if not condition:
         raise Blocked(message)
 
 
 @contextmanager
-def owed(promise: str = "") -> Generator[None]:
-    """What does not work in here is what the requirement promises, unless the client fell over something else."""
+def fails_if_blocked(when: str = "") -> Generator[None]:
+    """Turn Blocked into Failed: inside this block, every step is part of what the requirement promises.
+
+    `Unreadable` passes through, because it says nothing about this requirement.
+    """
     try:
         yield
     except Unreadable:
         raise
     except Blocked as blocked:
-        raise Failed(f"{promise}: {blocked}" if promise else str(blocked)) from None
+        raise Failed(f"{when}: {blocked}" if when else str(blocked)) from None

@@ -1,6 +1,6 @@
-"""The pytest plugin: `pytest --pyargs cmdc_conformance --cmdc-url URL --cmdc-key KEY` has one test for each requirement.
+"""The pytest plugin: `pytest --pyargs cmdc_conformance --cmdc-url URL --cmdc-key KEY` has one test per requirement.
 
-The checks are made once, all together, when the first test runs; each test then says what came of its requirement.
+The whole suite runs once, when the first test starts. Each test then reports the result of its requirement.
 """
 
 from __future__ import annotations
@@ -11,84 +11,80 @@ from typing import Any
 
 import pytest
 
-_ADDED = "cmdc_report"
+_PREFIX = "cmdc_"
+_OPTIONS = (
+    "url",
+    "key",
+    "second_key",
+    "target",
+    "profile",
+    "via",
+    "transport",
+    "only",
+    "seed",
+    "examples",
+    "baseline",
+    "replay",
+    "report",
+)
+
+# Every pytest run loads this module, so it imports the rest of the package only where it is needed.
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options of the command, each with `--cmdc-` before its name."""
-    group = parser.getgroup("cmdc", "judging a CMDC gateway")
-    group.addoption("--cmdc-url", help="where the server is; without it no requirement is judged")
+    """Add the options of the command, with the prefix `--cmdc-`."""
+    group = parser.getgroup("cmdc", "conformance to the CMDC Gateway protocol")
+    group.addoption("--cmdc-url", help="URL of the server; without it no requirement is tested")
 
     def add(name: str, **options: Any) -> None:
         options.pop("metavar", None)
-        options["dest"] = f"cmdc_{name.removeprefix('--').replace('-', '_')}"
+        options["dest"] = f"{_PREFIX}{name.removeprefix('--').replace('-', '_')}"
         group.addoption(f"--cmdc-{name.removeprefix('--')}", **options)
 
-    from cmdc_conformance.__main__ import add_options  # noqa: PLC0415 - every pytest loads this module: keep it light
+    from cmdc_conformance.run.arguments import add_options  # noqa: PLC0415
 
     add_options(add)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Know the mark of pytest-timeout, where that is not installed: a run takes as long as it takes."""
+    """Register the marker of pytest-timeout, which may not be installed."""
     config.addinivalue_line("markers", "timeout(seconds): of pytest-timeout")
 
 
-@pytest.fixture(scope="session", name=_ADDED)
+@pytest.fixture(scope="session", name="cmdc_report")
 def report(request: pytest.FixtureRequest) -> Any:
-    """What a run against the server has come to."""
-    from cmdc_conformance.__main__ import options_of, target_of  # noqa: PLC0415
-    from cmdc_conformance.runner import run  # noqa: PLC0415
+    """The report of one suite run against the server."""
+    from cmdc_conformance.reports.files import write_report  # noqa: PLC0415
+    from cmdc_conformance.run.arguments import options_of, target_of  # noqa: PLC0415
+    from cmdc_conformance.run.runner import run_suite  # noqa: PLC0415
     from cmdc_conformance.target import TargetError  # noqa: PLC0415
 
-    wanted = _wanted(request.config)
+    arguments = _arguments(request.config)
     try:
-        judged = run(target_of(wanted), options_of(wanted))
-        if wanted.report is not None:
-            judged.write(Path(wanted.report))
-    except TargetError as flaw:
-        pytest.exit(f"cmdc-conformance: {flaw}", returncode=2)
-    return judged
+        made = run_suite(target_of(arguments), options_of(arguments))
+        if arguments.report is not None:
+            write_report(made, Path(arguments.report))
+    except TargetError as error:
+        pytest.exit(f"cmdc-conformance: {error}", returncode=2)
+    return made
 
 
-def is_wanted(config: pytest.Config) -> bool:
-    """Whether a server is named."""
+def has_target(config: pytest.Config) -> bool:
+    """Whether the command line names a server."""
     return bool(config.getoption("cmdc_url") or config.getoption("cmdc_target"))
 
 
-def _wanted(config: pytest.Config) -> argparse.Namespace:
-    names = (
-        "url",
-        "key",
-        "second_key",
-        "target",
-        "profile",
-        "via",
-        "transport",
-        "only",
-        "seed",
-        "examples",
-        "baseline",
-        "replay",
-        "report",
-    )
-    return argparse.Namespace(**{name: config.getoption(f"cmdc_{name}") for name in names})
+def _arguments(config: pytest.Config) -> argparse.Namespace:
+    return argparse.Namespace(**{name: config.getoption(f"{_PREFIX}{name}") for name in _OPTIONS})
 
 
-def requirements_of(config: pytest.Config) -> list[str]:
-    """The ids of the requirements that are judged."""
-    from cmdc_conformance.__main__ import options_of  # noqa: PLC0415
-    from cmdc_conformance.requirements import requirements  # noqa: PLC0415
+def requirement_ids(config: pytest.Config) -> list[str]:
+    """The ids of the requirements to test."""
+    from cmdc_conformance.run.arguments import options_of  # noqa: PLC0415
     from cmdc_conformance.target import TargetError  # noqa: PLC0415
 
     try:
-        options = options_of(_wanted(config))
-        profiles = options.profiles
-    except TargetError as flaw:
-        raise pytest.UsageError(f"cmdc-conformance: {flaw}") from None
-    only = options.only
-    return [
-        each.id
-        for each in requirements().values()
-        if each.is_in(*profiles) and not each.unobservable and (not only or each.id in only or each.rule in only)
-    ]
+        selected = options_of(_arguments(config)).requirements()
+    except TargetError as error:
+        raise pytest.UsageError(f"cmdc-conformance: {error}") from None
+    return [each.id for each in selected if not each.unobservable]

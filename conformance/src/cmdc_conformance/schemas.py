@@ -1,6 +1,7 @@
-"""The published contract, as validators. The JSON files in `contract/` are derived; this module only reads them.
+"""Validators made from the published contract, the generated JSON files in `contract/`.
 
-A base server gives base answers: what the extended layer adds is then not required, and anything more is not refused.
+For a server that implements only the base layer, the fields of the extended layer are optional and additional fields are
+allowed.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, Final
 
 import jsonschema_rs
 
-# What the extended layer adds to a base answer or event, by schema.
+# The fields that the extended layer adds to responses and events of the base layer, by schema.
 EXTENDED_FIELDS: Final[Mapping[str, frozenset[str]]] = {
     "SessionInfo": frozenset(
         {"model", "createdAt", "metadata", "queue", "pendingApprovals", "pendingQuestions", "cursor"}
@@ -28,7 +29,7 @@ EXTENDED_FIELDS: Final[Mapping[str, frozenset[str]]] = {
 
 @cache
 def document(name: str) -> Mapping[str, Any]:
-    """One of the published documents: openapi, asyncapi or events.schema."""
+    """Return a published document by name: openapi, asyncapi or events.schema."""
     return json.loads(files("cmdc_conformance").joinpath("contract", f"{name}.json").read_text(encoding="utf-8"))
 
 
@@ -46,13 +47,13 @@ def _events() -> tuple[str, ...]:
 
 
 def _statuses() -> dict[str, int]:
-    """The examples of a refusal are named by the codes that it may have."""
+    """Map error codes to statuses. The OpenAPI names the examples of an error response by their codes."""
     openapi: Any = document("openapi")
-    found = {"method_not_allowed": 405}  # of no route: the contract describes this answer beside them
+    found = {"method_not_allowed": 405}  # belongs to no operation, so no example names it
     for operations in openapi["paths"].values():
         for operation in operations.values():
-            for status, answer in operation["responses"].items():
-                described = _resolved(openapi, answer["$ref"]) if "$ref" in answer else answer
+            for status, response in operation["responses"].items():
+                described = _resolved(openapi, response["$ref"]) if "$ref" in response else response
                 examples = described.get("content", {}).get("application/json", {}).get("examples", {})
                 found.update(dict.fromkeys(examples, int(status)) if int(status) >= 400 else {})
     return found
@@ -62,12 +63,12 @@ EVENTS: Final = _events()
 TERMINAL: Final = ("agent_end", "agent_abort")
 STATUS_OF: Final[Mapping[str, int]] = _statuses()
 
-Flaws = Callable[[Any], Iterator[str]]
+Validate = Callable[[Any], Iterator[str]]
 
 
 @cache
-def event_flaws(*, extended: bool) -> Flaws:
-    """Says what is wrong with an event, given as {"event", "data", "id"?}."""
+def event_errors(*, extended: bool) -> Validate:
+    """Return a function that lists the schema errors of an event {"event", "data", "id"?}."""
     schema = dict(document("events.schema"))
     for name in ("$id", "oneOf"):
         schema.pop(name, None)
@@ -79,48 +80,48 @@ def event_flaws(*, extended: bool) -> Flaws:
         if "event" in definition.get("properties", {})
     }
 
-    def flaws(event: Any) -> Iterator[str]:
+    def errors(event: Any) -> Iterator[str]:
         validator = by_name.get(event.get("event") if isinstance(event, dict) else None)  # pyright: ignore[reportUnknownMemberType]
         if validator is None:
-            yield "there is no such event"
+            yield "unknown event"
             return
-        yield from _said(validator, event)
+        yield from _errors(validator, event)
 
-    return flaws
+    return errors
 
 
 @cache
-def answer_flaws(route: str, status: int, *, extended: bool) -> Flaws | None:
-    """Says what is wrong with the JSON of an answer; None where the contract describes no JSON for it.
+def response_errors(route: str, status: int, *, extended: bool) -> Validate | None:
+    """Return a function that lists the schema errors of a response body; None if the contract defines no JSON for it.
 
-    `route` is a method and a path of the OpenAPI: `POST /v1/sessions/{sessionId}/prompt`.
+    `route` is a method and path template of the OpenAPI document: `POST /v1/sessions/{sessionId}/prompt`.
     """
     method, path = route.split(" ", 1)
     schema = dict(document("openapi"))
     operation = schema["paths"].get(path, {}).get(method.lower())
-    answer = operation["responses"].get(str(status)) if operation else None
-    if answer is None:
+    response = operation["responses"].get(str(status)) if operation else None
+    if response is None:
         return None
-    if "$ref" in answer:
-        answer = _resolved(schema, answer["$ref"])
-    content = answer.get("content", {}).get("application/json")
+    if "$ref" in response:
+        response = _resolved(schema, response["$ref"])
+    content = response.get("content", {}).get("application/json")
     if content is None or "schema" not in content:
         return None
     components: Any = {"components": schema["components"]}
     if not extended:
         components = _relaxed(components, components["components"]["schemas"], drop_request_id=False)
     validator = _validator({**content["schema"], **components})
-    return lambda body: _said(validator, body)
+    return lambda body: _errors(validator, body)
 
 
 @cache
 def routes() -> tuple[str, ...]:
-    """Every method and path that the contract describes."""
+    """Every method and path template of the contract."""
     return tuple(f"{method.upper()} {path}" for path, each in document("openapi")["paths"].items() for method in each)
 
 
 def route_of(method: str, path: str) -> str | None:
-    """The route that a request goes to; None where the contract has no such route."""
+    """The route that matches a request; None if the contract has none."""
     return next((f"{method} {template}" for template, pattern in _patterns() if pattern.fullmatch(path)), None)
 
 
@@ -135,7 +136,7 @@ def _patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
 
 
 def _relaxed(schema: Any, where: Mapping[str, Any], *, drop_request_id: bool) -> Any:
-    """A copy that does not require what the extended layer adds, and lets a server say more."""
+    """A copy in which the fields of the extended layer are optional and additional fields are allowed."""
     relaxed = copy.deepcopy(schema)
     definitions: Any = relaxed["$defs"] if "$defs" in relaxed else relaxed["components"]["schemas"]
     for title in where:
@@ -157,7 +158,7 @@ def _validator(schema: Any) -> jsonschema_rs.Draft202012Validator:
     return jsonschema_rs.Draft202012Validator(schema, validate_formats=False)
 
 
-def _said(validator: jsonschema_rs.Draft202012Validator, value: Any) -> Iterator[str]:
+def _errors(validator: jsonschema_rs.Draft202012Validator, value: Any) -> Iterator[str]:
     for error in validator.iter_errors(value):
-        where = ".".join(map(str, error.instance_path)) or "it"
+        where = ".".join(map(str, error.instance_path)) or "the value"
         yield f"{where}: {error.message[:300]}"

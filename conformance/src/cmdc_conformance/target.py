@@ -1,4 +1,4 @@
-"""The server that is judged, and all that the suite must be told of it: a TOML file and options of the command."""
+"""The server under test: its description in a target file and on the command line, and what discovery found."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ Driver = Literal["auto", "scripted", "model", "live"]
 
 
 class TargetError(Exception):
-    """The target cannot be judged as it is described; the sentence says what to do."""
+    """The target cannot be tested as described. The message says what to change."""
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """API keys. `second` is of another tenant, `revoked` was valid once, `limited` is one whose rate may be used up.
+    """API keys. `first` and `second` belong to different tenants.
 
-    `leaving` is of the first tenant too: the command `admit` lets it in, and `revoke` takes it away.
+    `revoked` was valid once. `limited` is a key whose rate limit the suite may exhaust. `leaving` belongs to the first
+    tenant; the hook `admit` adds it to the server's keys and `revoke` removes it.
     """
 
     first: str = ""
@@ -31,16 +32,16 @@ class Keys:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """All of them: none may ever come out of the server."""
+        """All keys. The server must never return any of them."""
         return tuple(key for key in astuple(self) if key)
 
 
 @dataclass(frozen=True, slots=True)
 class Approval:
-    """How to make a session in which a call waits for a person: fields of its creation, and a call that then waits.
+    """How to get a tool call that needs approval: the fields to create a session with, and the call.
 
-    Left out, a callback tool of the suite is called where the server declares approvals of the session's own choosing,
-    and otherwise `shell` or `write_file` under the plugin `human_approval`.
+    By default the suite registers a callback tool if the server declares `approval_timeout`, and otherwise calls `shell`
+    or `write_file` in a session with the plugin `human_approval`.
     """
 
     session: Mapping[str, Any] = field(default_factory=dict[str, Any])
@@ -50,7 +51,7 @@ class Approval:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The server's limits, where they are not the protocol's. Sizes are bytes, times ms."""
+    """The server's limits, if they differ from the protocol's defaults. Sizes in bytes, times in ms."""
 
     body_bytes: int = 1024 * 1024
     header_bytes: int = 32 * 1024
@@ -67,9 +68,10 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """Commands, for a shell: `start` waits for the end of the server before; `kill` is kill -9, `stop` SIGTERM.
+    """Shell commands that control the server.
 
-    `admit` and `revoke` let the key `leaving` in and take it away, while the server runs.
+    `start` waits until the previous process has exited, then starts the server. `kill` sends SIGKILL, `stop` SIGTERM.
+    `admit` and `revoke` add and remove the key `leaving` while the server is running.
     """
 
     start: str | None = None
@@ -82,7 +84,7 @@ class Hooks:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """`scale` multiplies every deadline; `deadline` is how long one thing may take, in seconds, before that."""
+    """`deadline` is how long, in seconds, the suite waits for one thing; `scale` multiplies it."""
 
     scale: float = 1.0
     deadline: float = 10.0
@@ -96,10 +98,10 @@ class Timing:
 class Target:
     """A server at a URL.
 
-    `driver` is what answers for the model: `scripted` in the server, `model` the suite's own on loopback, which the
-    operator has mapped to the name `model`, or `live` for one that does as it likes. `model_listen` is where the suite's
-    own listens; `callback_host` is under which name the server reaches the suite. `capabilities` replaces what the
-    server declares, `limited_url` is the same server with a rate limit that can be reached (then with `keys.limited`).
+    `driver` selects the language model: `scripted` (inside the server), `model` (served by the suite at `model_listen`;
+    the operator has mapped the name `model` to it) or `live` (any real model). `callback_host` is the host name under
+    which the server reaches the suite's callback tools. `capabilities` replaces what the server declares. `limited_url`
+    is the same server with a low rate limit, used with `keys.limited`; `trimmed_url` is one that keeps few events.
     """
 
     url: str
@@ -119,21 +121,21 @@ class Target:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """The target of this file. Raises TargetError."""
+        """Read a target file. Raises TargetError."""
         try:
             table = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as flaw:
-            raise TargetError(f"the target file {path} cannot be read: {flaw}") from None
-        except tomllib.TOMLDecodeError as flaw:
-            raise TargetError(f"the target file {path} is not TOML: {flaw}") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise TargetError(f"the target file {path} cannot be read: {error}") from None
+        except tomllib.TOMLDecodeError as error:
+            raise TargetError(f"the target file {path} is not TOML: {error}") from None
         return cls.parse(table, str(path))
 
     @classmethod
     def parse(cls, table: Mapping[str, Any], where: str = "the target") -> Self:
-        """The target of these tables. Raises TargetError."""
+        """Parse the tables of a target file. Raises TargetError."""
         unknown = [name for name in table if name not in ("target", *_SECTIONS)]
         if unknown:
-            raise TargetError(f"{where}: there is no section [{unknown[0]}]; there are {', '.join(_SECTIONS)}")
+            raise TargetError(f"{where}: unknown section [{unknown[0]}]; known are target, {', '.join(_SECTIONS)}")
         sections = {name: _section(kind, table.get(name, {}), f"{where}: [{name}]") for name, kind in _SECTIONS.items()}
         own = {**_table(table.get("target", {}), f"{where}: [target]")}
         if "capabilities" in own:
@@ -141,30 +143,32 @@ class Target:
         return _section(cls, own, f"{where}: [target]", **sections)
 
     def with_options(self, *, url: str | None, key: str | None, second_key: str | None) -> Self:
-        """This target with what the command line says. Raises TargetError."""
+        """Return this target with the options of the command line applied. Raises TargetError."""
         keys = replace(self.keys, first=key or self.keys.first, second=second_key or self.keys.second)
         return replace(self, url=url or self.url, keys=keys).checked()
 
     def checked(self) -> Self:
-        """This target without a slash at the end of its URL. Raises TargetError."""
+        """Validate the target; strip a trailing slash from its URL. Raises TargetError."""
         if not self.url:
-            raise TargetError("no server is named: give --url, or `url` in the [target] of a target file")
+            raise TargetError("no server given: pass --url, or set `url` in [target] of a target file")
         if not self.keys.first:
-            raise TargetError("no API key is given: give --key, or `first` in the [keys] of a target file")
+            raise TargetError("no API key given: pass --key, or set `first` in [keys] of a target file")
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise TargetError(f"{self.url!r} is not the URL of a server: it should look like http://127.0.0.1:4000")
+            raise TargetError(f"{self.url!r} is not a server URL; expected something like http://127.0.0.1:4000")
         if parts.username or parts.password or parts.query or parts.fragment:
-            raise TargetError("the URL of the server is its address alone: leave out user, query and fragment")
+            raise TargetError("the server URL must not contain credentials, a query or a fragment")
         if self.driver not in get_args(Driver):
-            raise TargetError(f"there is no driver {self.driver!r}: there are {', '.join(get_args(Driver))}")
+            raise TargetError(f"unknown driver {self.driver!r}; known are {', '.join(get_args(Driver))}")
         if self.driver in ("model", "live") and not self.model:
-            raise TargetError(f"the driver {self.driver!r} needs `model` in [target]: the name the server has for it")
+            raise TargetError(
+                f"the driver {self.driver!r} needs `model` in [target], the name under which the server knows it"
+            )
         if self.timing.scale <= 0 or self.timing.deadline <= 0:
-            raise TargetError("[timing] scale and deadline are greater than 0")
+            raise TargetError("[timing]: scale and deadline must be greater than 0")
         for key in self.keys.secrets:
             if not key.isascii() or not key.isprintable() or " " in key:
-                raise TargetError("an API key is visible ASCII")
+                raise TargetError("an API key must consist of visible ASCII characters")
         return replace(self, url=self.url.rstrip("/"))
 
 
@@ -180,28 +184,28 @@ _SECTIONS: Final[Mapping[str, type]] = {
 def _section(kind: type[Any], values: Any, where: str, **more: Any) -> Any:
     table = _table(values, where)
     hints = get_type_hints(kind)
-    offered = [each.name for each in fields(kind) if each.name not in _SECTIONS or kind is not Target]
+    known = [each.name for each in fields(kind) if each.name not in _SECTIONS or kind is not Target]
     for name, value in table.items():
-        if name not in offered:
-            raise TargetError(f"{where}: there is no {name!r}; there are {', '.join(offered)}")
-        if not _fits(value, hints[name]):
-            raise TargetError(f"{where} {name}: {value!r} is not {_SAID.get(hints[name], 'of its type')}")
+        if name not in known:
+            raise TargetError(f"{where}: unknown setting {name!r}; known are {', '.join(known)}")
+        if not _has_type(value, hints[name]):
+            raise TargetError(f"{where} {name}: {value!r} is not {_TYPE_NAMES.get(hints[name], 'of its type')}")
     if kind is Target:
         table = {"url": "", **table}
     return kind(**table, **more)
 
 
-_SAID: Final[Mapping[Any, str]] = {
+_TYPE_NAMES: Final[Mapping[Any, str]] = {
     str: "a string",
     str | None: "a string",
-    int: "a whole number",
-    int | None: "a whole number",
+    int: "a non-negative integer",
+    int | None: "a non-negative integer",
     float: "a number",
     Mapping[str, Any]: "a table",
 }
 
 
-def _fits(value: Any, hint: Any) -> bool:
+def _has_type(value: Any, hint: Any) -> bool:
     if hint in (str, str | None):
         return isinstance(value, str)
     if hint in (int, int | None):
@@ -215,12 +219,30 @@ def _fits(value: Any, hint: Any) -> bool:
 
 def _table(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise TargetError(f"{where} is a table")
+        raise TargetError(f"{where} must be a table")
     return cast("dict[str, Any]", value)
 
 
 def _strings(value: Any, where: str) -> tuple[str, ...]:
     items: list[Any] = cast("list[Any]", value) if isinstance(value, list) else [None]
     if not all(isinstance(item, str) for item in items):
-        raise TargetError(f"{where}: a list of strings is expected")
+        raise TargetError(f"{where} must be a list of strings")
     return tuple(items)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """What the suite knows about the server under test. `declared` is the body of GET /v1/capabilities, or None."""
+
+    target: Target
+    driver: Driver
+    model: str
+    features: frozenset[str]
+    declared: Mapping[str, Any] | None
+    extended: bool
+
+    def limit(self, name: str, default: Any) -> Any:
+        """A limit as the server declares it, or the default."""
+        limits = (self.declared or {}).get("limits")
+        value = limits.get(name) if isinstance(limits, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        return default if value is None else value  # pyright: ignore[reportUnknownVariableType]

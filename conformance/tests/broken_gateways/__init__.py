@@ -1,5 +1,5 @@
-"""Gateways of this project, each broken in one named way, to judge the suite with.
+"""Mutants: gateways of this project with one fault each, to test the suite with.
 
-A mutant is a small function that changes one thing of `cmdc_gateway`. It names the requirement that must fail when the
-suite meets it; its docstring says what is wrong with the gateway. `nursery.py` raises them, each in its own process.
+A mutant is a function that patches one thing in `cmdc_gateway`. It names the requirement that the suite must report, and
+its docstring describes the fault. `forkserver` starts each mutant in a process of its own.
 """

@@ -1,27 +1,27 @@
-"""What a mutant is, and the list of them."""
+"""The registry of mutants."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-Operation = Callable[[], None]
+Patch = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
     """A gateway with one fault.
 
-    `requirement` must fail because of it. `entails` are others that cannot hold either, because they say the same thing
-    in other words. `shown_by` are requirements whose checks do what the fault shows itself in, where a monitor watches.
-    `hidden_from_sdk` says why the fault does not show to whoever uses the Python client, where it does not.
+    `requirement` must fail because of it, and `entails` lists other requirements that fail inevitably with it. If a
+    monitor covers the requirement, `shown_by` lists requirements whose checks provoke the fault. `hidden_from_sdk` is the
+    reason why users of the Python client do not see the fault.
     """
 
     name: str
     requirement: str
     entails: frozenset[str]
     fault: str
-    operate: Operation
+    apply: Patch
     shown_by: tuple[str, ...] = ()
     hidden_from_sdk: str | None = None
 
@@ -31,15 +31,16 @@ MUTANTS: dict[str, Mutant] = {}
 
 def breaks(
     requirement: str, *entails: str, shown_by: Sequence[str] = (), hidden_from_sdk: str | None = None
-) -> Callable[[Operation], Operation]:
-    """A mutant; the function's docstring is its fault."""
+) -> Callable[[Patch], Patch]:
+    """Register the decorated function as a mutant; its docstring describes the fault."""
 
-    def enlist(operation: Operation) -> Operation:
-        name = operation.__name__
-        assert name not in MUTANTS, f"there are two mutants {name}"
-        assert operation.__doc__, f"the mutant {name} does not say what is wrong with it"
-        coupled, shown = frozenset(entails), tuple(shown_by)
-        MUTANTS[name] = Mutant(name, requirement, coupled, operation.__doc__, operation, shown, hidden_from_sdk)
-        return operation
+    def register(apply: Patch) -> Patch:
+        name = apply.__name__
+        assert name not in MUTANTS, f"duplicate mutant {name}"
+        assert apply.__doc__, f"the mutant {name} has no docstring"
+        MUTANTS[name] = Mutant(
+            name, requirement, frozenset(entails), apply.__doc__, apply, tuple(shown_by), hidden_from_sdk
+        )
+        return apply
 
-    return enlist
+    return register

@@ -12,13 +12,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 GENERATED = Path("sdk/src/cmdc_client/_generated")
 SUITE = Path("conformance/src/cmdc_conformance/contract")
+REQUIREMENTS = Path("conformance/src/cmdc_conformance/requirements")
 DERIVED = ("openapi", GENERATED, SUITE)
 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     """A copy of all that is derived, with the program beside it."""
-    for folder in DERIVED:
+    for folder in (*DERIVED, REQUIREMENTS):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     tables = "".join(f"<!-- generated: {name} -->\n<!-- end -->\n" for name in ("endpoints", "errors", "events"))
     (tmp_path / "API.md").write_text(f"# Protocol\n\n{tables}")
@@ -47,6 +48,7 @@ def test_a_seeded_change_of_any_derived_file_fails_the_check_and_writing_mends_i
         GENERATED / "events.py": (b"seq: int", b"seq: str"),
         GENERATED / "client.py": (b"\n", b"\n# a change\n"),
         Path("API.md"): (b"429", b"503"),
+        Path("docs/requirements.md"): (b"| MUST |", b"| MAY |"),
     }
     for path, (old, new) in changed.items():
         (checkout / path).write_bytes((checkout / path).read_bytes().replace(old, new))

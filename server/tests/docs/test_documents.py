@@ -538,7 +538,7 @@ def test_a_guide_is_short_and_linked_with_the_reference_both_ways(name: str) -> 
 
 def test_every_threat_is_tested_in_files_that_exist() -> None:
     """Every threat in SECURITY.md names the tests of its defense."""
-    rows = table(read("SECURITY.md"), "Threat", "Defence").rows
+    rows = table(read("SECURITY.md"), "Threat", "Defense").rows
 
     assert rows
     for threat, _, tested in rows:

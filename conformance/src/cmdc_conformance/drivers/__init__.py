@@ -1,1 +1,1 @@
-"""What answers for the model, so that every event can be provoked."""
+"""What drives the server under test: sessions over each transport or the Python client, a scripted model, hosted tools."""

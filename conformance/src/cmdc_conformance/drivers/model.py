@@ -1,6 +1,6 @@
-"""The suite's own model: an OpenAI-compatible endpoint that does what the script in the last user message says.
+"""The suite's own model: an OpenAI-compatible endpoint that follows the script in the last user message.
 
-It also keeps what the server sent, so that it can be judged what a model is told.
+It records each request, so that checks can inspect what the server sends to a model.
 """
 
 from __future__ import annotations
@@ -12,61 +12,57 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
+from cmdc_conformance.drivers.http_server import Request, Response
 from cmdc_conformance.drivers.script import Reply, script_in
-from cmdc_conformance.serving import Request, Response
 
-_KEPT: Final = 20_000
+_MAX_REQUESTS: Final = 20_000
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """One request of the server to the model."""
+class ModelRequest:
+    """One request that the model received. `nonce` identifies the script."""
 
     nonce: str
     messages: Sequence[dict[str, Any]]
     tools: Sequence[dict[str, Any]]
     options: dict[str, Any] = field(default_factory=dict[str, Any])
 
-    @property
-    def tool_names(self) -> set[str]:
-        return {tool.get("function", {}).get("name", "") for tool in self.tools}
-
 
 class ScriptedModel:
-    """Answers `POST …/chat/completions`."""
+    """Serves `POST …/chat/completions`."""
 
     def __init__(self) -> None:
-        self.told: list[Told] = []
+        self.requests: list[ModelRequest] = []
         self._tries: Counter[str] = Counter()
 
-    def told_for(self, nonce: str) -> list[Told]:
-        """What the server sent under the script of this nonce, in order."""
-        return [each for each in self.told if each.nonce == nonce]
+    def requests_for(self, nonce: str) -> list[ModelRequest]:
+        """The requests for the script with this nonce, in order."""
+        return [each for each in self.requests if each.nonce == nonce]
 
-    async def answer(self, request: Request) -> Response:
-        """Answer one request."""
+    async def handle(self, request: Request) -> Response:
+        """Respond to one request."""
         body = request.json
         if request.method != "POST" or not request.path.endswith("/chat/completions") or not isinstance(body, dict):
-            return _failure(404, "only POST /chat/completions is served")
-        asked = cast("dict[str, Any]", body)
-        messages: list[dict[str, Any]] = asked.get("messages", [])
+            return _failure(404, "only POST /chat/completions is supported")
+        payload = cast("dict[str, Any]", body)
+        messages: list[dict[str, Any]] = payload.get("messages", [])
         last = max((index for index, each in enumerate(messages) if each.get("role") == "user"), default=-1)
         text = _text(messages[last].get("content")) if last >= 0 else ""
         step = sum(each.get("role") == "assistant" for each in messages[last + 1 :])
         script = script_in(text)
         nonce = str(script.get("nonce", "")) if script else ""
-        options = {name: value for name, value in asked.items() if name not in ("messages", "tools")}
-        self.told.append(Told(nonce, messages, asked.get("tools") or [], options))
-        del self.told[:-_KEPT]
+        options = {name: value for name, value in payload.items() if name not in ("messages", "tools")}
+        self.requests.append(ModelRequest(nonce, messages, payload.get("tools") or [], options))
+        del self.requests[:-_MAX_REQUESTS]
         reply = _reply(script, step, text)
         status = self._failing(reply, f"{nonce} {step}")
         if status is not None:
-            return _failure(status, "the script says so")
-        model = str(asked.get("model", ""))
-        if not asked.get("stream"):
+            return _failure(status, "the script requests this failure")
+        model = str(payload.get("model", ""))
+        if not payload.get("stream"):
             return Response.json(_whole(reply, text, model))
         headers = {"Content-Type": "text/event-stream"}
-        return Response(headers=headers, pieces=_stream(reply, text, model), cut=bool(reply.get("cut")))
+        return Response(headers=headers, chunks=_stream(reply, text, model), cut=bool(reply.get("cut")))
 
     def _failing(self, reply: Reply, key: str) -> int | None:
         fail = reply.get("fail")
@@ -107,15 +103,15 @@ def _deltas(reply: Reply) -> list[dict[str, Any]]:
         for index, call in enumerate(reply.get("toolCalls", ()))
     ]
     return [
-        *({"reasoning_content": piece} for piece in reply.get("thinking", ())),
-        *({"content": piece} for piece in reply.get("text", ())),
+        *({"reasoning_content": chunk} for chunk in reply.get("thinking", ())),
+        *({"content": chunk} for chunk in reply.get("text", ())),
         *({"tool_calls": [call]} for call in calls),
     ]
 
 
 def _usage(reply: Reply, text: str) -> dict[str, int]:
-    given = reply.get("usage") or {"promptTokens": len(text.split()), "completionTokens": len(_deltas(reply))}
-    prompt, completion = given["promptTokens"], given["completionTokens"]
+    used = reply.get("usage") or {"promptTokens": len(text.split()), "completionTokens": len(_deltas(reply))}
+    prompt, completion = used["promptTokens"], used["completionTokens"]
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
 

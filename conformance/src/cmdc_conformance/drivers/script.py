@@ -1,4 +1,4 @@
-"""Scripts: what the model is to do, written into a prompt (PROTOCOL §10)."""
+"""Scripts for the scripted model, embedded in prompts. "The scripted model" in API.md defines the format."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ def reply(
     fail: tuple[int, int] | None = None,
     cut: bool = False,
 ) -> Reply:
-    """What one model call is answered with. `usage` are prompt and completion tokens, `fail` a status and attempts."""
-    said: Reply = {"text": [*text]}
+    """One model reply. `usage` is (prompt tokens, completion tokens), `fail` is (status, number of failing attempts)."""
+    made: Reply = {"text": [*text]}
     if thinking:
-        said["thinking"] = [*thinking]
+        made["thinking"] = [*thinking]
     if calls:
-        said["toolCalls"] = [{"name": name, "args": dict(args)} for name, args in calls]
+        made["toolCalls"] = [{"name": name, "args": dict(args)} for name, args in calls]
     if usage is not None:
-        said["usage"] = {"promptTokens": usage[0], "completionTokens": usage[1]}
+        made["usage"] = {"promptTokens": usage[0], "completionTokens": usage[1]}
     if delay_ms:
-        said["delayMs"] = delay_ms
+        made["delayMs"] = delay_ms
     if fail is not None:
-        said["fail"] = {"status": fail[0], "attempts": fail[1]}
+        made["fail"] = {"status": fail[0], "attempts": fail[1]}
     if cut:
-        said["cut"] = True
-    return said
+        made["cut"] = True
+    return made
 
 
 def prompt(*replies: Reply, nonce: str) -> str:
-    """A prompt whose model calls are answered so."""
+    """A prompt that makes the scripted model give these replies, one per model call."""
     return f"Do as the script says. ({nonce})\n```script\n{json.dumps({'nonce': nonce, 'replies': replies})}\n```"
 
 
 def script_in(text: str) -> Mapping[str, Any] | None:
-    """The script in a prompt; None if there is none, or none that can be read."""
+    """Return the script in a prompt; None if it has no valid one."""
     found = _BLOCK.search(text)
     if not found:
         return None

@@ -1,6 +1,6 @@
-"""What the protocol demands, as data: one requirement for each thing that a server can get wrong.
+"""The requirements of the protocol, as data: one for each way in which a server can be wrong.
 
-The files beside this module hold them, one for each version of the protocol.
+There is one TOML file for each version of the protocol.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Profile = Literal["base", "core", "interactive", "tools", "ws", "resume", "durab
 
 PROFILES: Final[tuple[Profile, ...]] = get_args(Profile)
 
-# The areas that a profile judges. `base` judges the base requirements of its areas alone.
+# The areas that a profile covers. `base` covers only the requirements of the base layer in its areas.
 _AREAS: Final[Mapping[Profile, frozenset[Area]]] = {
     "base": frozenset({"core", "interactive", "tools", "ws"}),
     "core": frozenset({"core"}),
@@ -35,9 +35,10 @@ _AREAS: Final[Mapping[Profile, frozenset[Area]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """One demand. `feature` has to be declared by the server; `unobservable` says why nothing can be checked.
+    """One requirement.
 
-    `driver` is the one driver with which it can be seen, where there is only one.
+    It applies only to servers that declare `feature`, if that is set. `driver` is the only model driver with which it can
+    be observed; `unobservable` is the reason why it cannot be observed from outside.
     """
 
     id: str
@@ -51,20 +52,20 @@ class Requirement:
     driver: str | None = None
     unobservable: str | None = None
 
-    def hidden_from(self, driver: str) -> str | None:
-        """Why it cannot be seen with this driver; None if it can."""
+    def unobservable_with(self, driver: str) -> str | None:
+        """The reason why it cannot be observed with this model driver; None if it can."""
         if self.unobservable is None and self.driver not in (None, driver):
-            return f"can only be seen with the driver {self.driver!r}"
+            return f"can only be observed with the driver {self.driver!r}"
         return self.unobservable
 
     def is_in(self, *profiles: Profile) -> bool:
-        """Whether one of these profiles judges it."""
+        """Whether one of these profiles covers it."""
         return any(self.area in _AREAS[each] and (each != "base" or self.layer == "base") for each in profiles)
 
 
 @cache
 def requirements(protocol: str = "0.1") -> Mapping[str, Requirement]:
-    """The requirements of this version, by their ids, in the order of the file."""
+    """The requirements of a version of the protocol by id, in the order of the file."""
     name = f"v{protocol.replace('.', '_')}.toml"
     text = files("cmdc_conformance.requirements").joinpath(name).read_text(encoding="utf-8")
     return {each.id: each for rule in tomllib.loads(text)["rules"] for each in _parts(rule)}

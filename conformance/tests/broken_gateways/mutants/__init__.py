@@ -1,32 +1,32 @@
-"""The mutants, a module for each family of rules. Importing this enlists them all."""
+"""The mutants, one module per family of rules. Importing this package registers them all."""
 
 from broken_gateways.mutant import MUTANTS, Mutant
 from broken_gateways.mutants import (
+    auth,
     bodies,
     callbacks,
-    counting,
     crashes,
-    doors,
     endpoints,
     events,
+    human_input,
     models,
-    people,
-    sockets,
     streams,
     tenants,
+    usage,
+    websockets,
 )
 
 FAMILIES = (
     bodies,
-    doors,
+    auth,
     tenants,
     endpoints,
     events,
     streams,
-    sockets,
-    people,
+    websockets,
+    human_input,
     callbacks,
-    counting,
+    usage,
     crashes,
     models,
 )

@@ -1,4 +1,4 @@
-"""Gateways that read bodies wrongly (HTTP-1 … HTTP-5)."""
+"""Mutants that mishandle request bodies (HTTP-1 … HTTP-5)."""
 
 # pyright: reportUnknownLambdaType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
 # pyright: reportUnknownMemberType=false, reportUnknownParameterType=false, reportPrivateUsage=false
@@ -20,53 +20,53 @@ from cmdc_gateway.web import dependencies, errors
 from cmdc_gateway.web.streaming import websocket
 
 from broken_gateways.mutant import breaks
-from broken_gateways.surgery import Answer, Message, Receive, Scope, Send, after, change_answers, put_before, wrap
+from broken_gateways.patching import Message, Receive, Response, Scope, Send, after, change_responses, put_before, wrap
 
 # -- HTTP-1, HTTP-2 ----------------------------------------------------------------------------------------------------
 
 
 @breaks("HTTP-1.json", shown_by=["EP-stats"])
 def plain_text() -> None:
-    """A session's figures are declared as text/plain."""
+    """Session info has Content-Type text/plain."""
 
-    def change(answer: Answer) -> None:
-        if answer.status == 200:
-            answer.headers["content-type"] = "text/plain"
+    def change(response: Response) -> None:
+        if response.status == 200:
+            response.headers["content-type"] = "text/plain"
 
-    change_answers(r"/v1/sessions/[^/]+/stats", change)
+    change_responses(r"/v1/sessions/[^/]+/stats", change)
 
 
 @breaks("HTTP-1.fields", "EP-session.get", shown_by=["EP-session.get"])
 def snake_case() -> None:
-    """A session's figures are in snake_case."""
+    """Session info is in snake_case."""
 
-    def change(answer: Answer) -> None:
-        if answer.status == 200:
-            answer.body["uptime_ms"] = answer.body.pop("uptimeMs")
+    def change(response: Response) -> None:
+        if response.status == 200:
+            response.body["uptime_ms"] = response.body.pop("uptimeMs")
 
-    change_answers(r"/v1/sessions/[^/]+", change, method="GET")
+    change_responses(r"/v1/sessions/[^/]+", change, method="GET")
 
 
 @breaks("HTTP-2.body", "HTTP-6.wrong-method", shown_by=["HTTP-6.wrong-method"])
-def error_of_the_framework() -> None:
-    """A wrong method is answered with the web framework's own body."""
+def framework_error_body() -> None:
+    """A wrong method returns the web framework's own error body."""
 
-    def change(answer: Answer) -> None:
-        if answer.status == 405:
-            answer.body = {"detail": "Method Not Allowed"}
+    def change(response: Response) -> None:
+        if response.status == 405:
+            response.body = {"detail": "Method Not Allowed"}
 
-    change_answers(r"/.*", change, method="[A-Z]+")
+    change_responses(r"/.*", change, method="[A-Z]+")
 
 
 @breaks("HTTP-2.leak", shown_by=["HTTP-7.revoked", "HTTP-7.wrong-key"])
 def echoed_key() -> None:
-    """A refusal repeats the key that was sent."""
+    """An error repeats the key of the request."""
 
-    def front(app: Any) -> Any:
+    def wrap_app(app: Any) -> Any:
         async def changed(scope: Scope, receive: Receive, send: Send) -> None:
             key = dict(scope.get("headers", ())).get(b"x-api-key", b"").decode("latin-1")
 
-            async def through(message: Message) -> None:
+            async def send_changed(message: Message) -> None:
                 if message["type"] == "http.response.start" and message["status"] == 401:
                     message["headers"] = [pair for pair in message["headers"] if pair[0].lower() != b"content-length"]
                 if message["type"] == "http.response.body" and b'"unauthorized"' in message.get("body", b""):
@@ -74,11 +74,11 @@ def echoed_key() -> None:
                     message["body"] = json.dumps({**body, "message": f"the key {key} is not valid"}).encode()
                 await send(message)
 
-            await app(scope, receive, through if scope["type"] == "http" else send)
+            await app(scope, receive, send_changed if scope["type"] == "http" else send)
 
         return changed
 
-    put_before(front)
+    put_before(wrap_app)
 
 
 # -- HTTP-3 ------------------------------------------------------------------------------------------------------------
@@ -86,21 +86,21 @@ def echoed_key() -> None:
 
 @breaks("HTTP-3.unknown-field")
 def ignored_field() -> None:
-    """A field of a new session that is not known is ignored."""
+    """Unknown fields of a new session are ignored."""
     CreateSessionBody.model_config["extra"] = "ignore"
     CreateSessionBody.model_rebuild(force=True)
 
 
 @breaks("HTTP-3.wrong-type")
 def coerced() -> None:
-    """Values of the wrong type are made to fit: "1" is 1."""
+    """Values of the wrong type are coerced: "1" is 1."""
     CreateSessionBody.model_config["strict"] = False
     CreateSessionBody.model_rebuild(force=True)
 
 
 @breaks("HTTP-3.range")
 def clamped() -> None:
-    """MaxTurns out of its range is moved into it."""
+    """A maxTurns out of range is clamped."""
 
     def around(original: Any) -> Any:
         def validated(model: Any, data: dict[str, Any]) -> Any:
@@ -114,8 +114,8 @@ def clamped() -> None:
 
 
 @breaks("HTTP-3.missing-field")
-def presumed_field() -> None:
-    """A decision that names no approval is taken for one about the approval of no name."""
+def defaulted_field() -> None:
+    """A missing approvalId defaults to an empty string."""
 
     def around(original: Any) -> Any:
         def validated(model: Any, data: dict[str, Any]) -> Any:
@@ -133,7 +133,7 @@ def presumed_field() -> None:
 
 @breaks("HTTP-3.unknown-parameter")
 def ignored_parameter() -> None:
-    """Query parameters that are not known are ignored."""
+    """Unknown query parameters are ignored."""
     dependencies.QueryModel.model_config["extra"] = "ignore"
 
     def around(original: Any) -> Any:
@@ -148,7 +148,7 @@ def ignored_parameter() -> None:
 
 @breaks("HTTP-3.ws-member")
 def ignored_member() -> None:
-    """A member of a WebSocket action that is not known is ignored."""
+    """Unknown members of a WebSocket action are ignored."""
 
     def around(original: Any) -> Any:
         def validated(model: Any, data: dict[str, Any]) -> Any:
@@ -162,13 +162,13 @@ def ignored_member() -> None:
 
 @breaks("HTTP-3.empty-body")
 def no_empty_body() -> None:
-    """An empty body is refused where no field is required."""
+    """An empty body is rejected although no field is required."""
     wrap(dependencies, "_required", lambda _: lambda _: True)
 
 
 @breaks("HTTP-3.media-type")
 def any_media_type() -> None:
-    """A body is read whatever it is declared as."""
+    """Bodies of any media type are accepted."""
     wrap(dependencies, "_check_content_type", lambda _: lambda _: None)
 
 
@@ -176,15 +176,15 @@ def any_media_type() -> None:
 
 
 @breaks("HTTP-4.malformed")
-def forgiving_parser() -> None:
-    """What cannot be read as JSON is taken for an empty object with the text it was looked for."""
+def lenient_parser() -> None:
+    """A body that is not JSON is parsed as an object with its text."""
 
     def around(original: Any) -> Any:
         def parse_object(raw: bytes) -> Any:
             try:
                 return original(raw)
-            except strict.NotStrictJson as flaw:
-                if "not valid at line" not in str(flaw):
+            except strict.NotStrictJson as error:
+                if "not valid at line" not in str(error):
                     raise
                 return {"model": "scripted:x"}
 
@@ -194,15 +194,15 @@ def forgiving_parser() -> None:
 
 
 @breaks("HTTP-4.not-object")
-def array_taken() -> None:
-    """JSON that is no object is a defect of the server: 500."""
+def array_crashes() -> None:
+    """A JSON body that is not an object returns 500."""
 
     def around(original: Any) -> Any:
         def parse_object(raw: bytes) -> Any:
             try:
                 return original(raw)
-            except strict.NotStrictJson as flaw:
-                if "must be an object" not in str(flaw):
+            except strict.NotStrictJson as error:
+                if "must be an object" not in str(error):
                     raise
                 raise TypeError("this is no object") from None
 
@@ -211,13 +211,13 @@ def array_taken() -> None:
     wrap(dependencies, "parse_object", around)
 
 
-# What is escaped itself is text of a script, and no half of anything.
+# Doubly escaped text belongs to a script and is not a surrogate.
 _HALVES = rb"(?<!\\)(?:\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]..)"
 
 
 @breaks("HTTP-4.surrogate", "HTTP-4.nothing-left")
-def half_a_character() -> None:
-    """Half of a surrogate pair is read, and replaced."""
+def lone_surrogate_replaced() -> None:
+    """A lone surrogate is accepted and replaced."""
 
     def around(original: Any) -> Any:
         def parse_object(raw: bytes) -> Any:
@@ -230,7 +230,7 @@ def half_a_character() -> None:
 
 
 def _lenient(**options: Any) -> None:
-    """Another decoder for the JSON of bodies."""
+    """Use another decoder for JSON bodies."""
     usual: dict[str, Any] = {
         "object_pairs_hook": strict._object,
         "parse_int": strict._integer,
@@ -242,31 +242,31 @@ def _lenient(**options: Any) -> None:
 
 @breaks("HTTP-4.number", "HTTP-4.nothing-left")
 def not_a_number() -> None:
-    """NaN and infinities are read as 1."""
+    """NaN and infinities are parsed as 1."""
     _lenient(parse_constant=lambda _: 1, parse_float=lambda digits: min(float(digits), 1e300))
 
 
 @breaks("HTTP-4.int64")
 def any_integer() -> None:
-    """An integer outside 64 bits is read, and cut to fit."""
+    """An integer outside 64 bits is accepted and truncated."""
     _lenient(parse_int=lambda digits: max(min(int(digits), 2**63 - 1), -(2**63)))
 
 
 @breaks("HTTP-4.duplicate-key", "HTTP-4.nothing-left")
 def last_key_wins() -> None:
-    """Of duplicate keys the last one counts."""
+    """The last of several duplicate keys is used."""
     _lenient(object_pairs_hook=dict)
 
 
 @breaks("HTTP-4.depth")
 def any_depth() -> None:
-    """Nesting is read at any depth, until the parser's stack is at its end: 500."""
+    """JSON is parsed at any depth, until the parser overflows its stack and returns 500."""
     wrap(strict, "_refuse_depth", lambda _: lambda _: None)
 
 
 @breaks("HTTP-4.nul", "HTTP-4.nothing-left")
-def nul_taken() -> None:
-    """The character U+0000 is left out of what is read."""
+def nul_removed() -> None:
+    """The character U+0000 is removed from bodies."""
 
     def around(original: Any) -> Any:
         return lambda raw: original(raw.replace(b"\\u0000", b"").replace(b"\0", b""))
@@ -276,19 +276,19 @@ def nul_taken() -> None:
 
 @breaks("HTTP-4.bom")
 def byte_order_mark() -> None:
-    """A byte order mark is passed over."""
+    """A byte order mark is ignored."""
     wrap(dependencies, "parse_object", lambda original: lambda raw: original(raw.removeprefix(b"\xef\xbb\xbf")))
 
 
 @breaks("HTTP-4.utf8")
 def latin_1() -> None:
-    """Bytes that are no UTF-8 are read as something else."""
+    """Invalid UTF-8 is decoded as another encoding."""
     wrap(dependencies, "parse_object", lambda original: lambda raw: original(raw.decode("utf-8", "replace").encode()))
 
 
 @breaks("HTTP-4.nothing-left")
 def half_created() -> None:
-    """A session is made before its body is found to be wrong."""
+    """A session is created before its body is validated."""
 
     def around(original: Any) -> Any:
         def create_app(*args: Any, **options: Any) -> Any:
@@ -332,44 +332,44 @@ def _limit(**limits: Any) -> None:
 
 
 @breaks("HTTP-5.body")
-def endless_body() -> None:
-    """A body of any length is read."""
+def unlimited_body() -> None:
+    """A body of any size is accepted."""
     _limit(body_bytes=2**40)
 
 
 @breaks("HTTP-5.header-bytes")
-def endless_headers() -> None:
-    """A header block of any length is read."""
+def unlimited_headers() -> None:
+    """Headers of any size are accepted."""
     _limit(header_bytes=2**30)
 
 
 @breaks("HTTP-5.header-fields")
-def countless_headers() -> None:
-    """Any number of header fields is read."""
+def unlimited_header_fields() -> None:
+    """Any number of header fields is accepted."""
     _limit(header_fields=10**6)
 
 
 @breaks("HTTP-5.url")
-def endless_url() -> None:
-    """A URL of any length is read."""
+def unlimited_url() -> None:
+    """A URL of any length is accepted."""
     _limit(url_bytes=2**20)
 
 
 @breaks("HTTP-5.slow-headers")
-def patient_with_headers() -> None:
-    """A client may take its time with the headers."""
+def no_header_timeout() -> None:
+    """Headers may take any time."""
     _limit(header_seconds=86_400.0)
 
 
 @breaks("HTTP-5.slow-body")
-def patient_with_bodies() -> None:
-    """A client may take its time with the body."""
+def no_body_timeout() -> None:
+    """A body may take any time."""
     _limit(body_seconds=86_400.0)
 
 
 @breaks("HTTP-6.wrong-method")
 def no_allow() -> None:
-    """A wrong method is refused without saying which would be right."""
+    """A wrong method returns 405 without Allow."""
 
     def change(headers: dict[str, str]) -> dict[str, str]:
         return {name: value for name, value in headers.items() if name != "Allow"}

@@ -1,4 +1,4 @@
-"""Gateways that call tools wrongly (CB)."""
+"""Mutants that mishandle callback tools (CB)."""
 
 # pyright: reportUnknownLambdaType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
 # pyright: reportUnknownMemberType=false, reportUnknownParameterType=false, reportPrivateUsage=false
@@ -19,26 +19,26 @@ from cmdc_gateway.tools.tool import ToolResult
 from cmdc_gateway.web import actions, dependencies
 
 from broken_gateways.mutant import breaks
-from broken_gateways.surgery import after_waiting, change_arguments, wrap
+from broken_gateways.patching import after_waiting, change_arguments, wrap
 
 # -- CB-1 --------------------------------------------------------------------------------------------------------------
 
 
 @breaks("CB-1.registered")
-def created_otherwise() -> None:
-    """A tool that was registered is told by another name."""
-    from broken_gateways.surgery import Answer, change_answers
+def registered_under_another_name() -> None:
+    """Registering a tool returns another name."""
+    from broken_gateways.patching import Response, change_responses
 
-    def change(answer: Answer) -> None:
-        if answer.status == 201:
-            answer.body["name"] = answer.body["name"].upper()
+    def change(response: Response) -> None:
+        if response.status == 201:
+            response.body["name"] = response.body["name"].upper()
 
-    change_answers(r"/v1/sessions/[^/]+/tools", change, method="POST")
+    change_responses(r"/v1/sessions/[^/]+/tools", change, method="POST")
 
 
 @breaks("CB-1.fields", "HTTP-3.unknown-field")
 def tool_without_a_description() -> None:
-    """A tool without a description, or of more fields than are known, is registered."""
+    """A tool without a description or with unknown fields is accepted."""
 
     def around(original: Any) -> Any:
         def validated(model: Any, data: dict[str, Any]) -> Any:
@@ -54,7 +54,7 @@ def tool_without_a_description() -> None:
 
 @breaks("CB-1.values")
 def any_name() -> None:
-    """A tool may be called anything."""
+    """A tool may have any name."""
 
     class Anything:
         def fullmatch(self, _: str) -> bool:
@@ -64,8 +64,8 @@ def any_name() -> None:
 
 
 @breaks("CB-1.replaced", "CB-3.refused")
-def first_come() -> None:
-    """A tool that is registered again stays as it was."""
+def first_registration_wins() -> None:
+    """Registering a tool again does not replace it."""
 
     def change(given: dict[str, Any]) -> None:
         present = given["self"]._live.toolset.get(given["definition"].name)
@@ -76,16 +76,16 @@ def first_come() -> None:
 
 
 @breaks("CB-1.running")
-def too_late_for_this_run() -> None:
-    """A tool that is registered during a run is not offered before the next."""
+def available_in_the_next_run() -> None:
+    """A tool that is registered during a run is not available before the next run."""
 
     def around(original: Any) -> Any:
-        def flaw(self: Any, name: str, args: Any) -> Any:
+        def error(self: Any, name: str, args: Any) -> Any:
             if name in getattr(self, "_too_late", ()):
                 return f"this session has no tool {name!r}"
             return original(self, name, args)
 
-        return flaw
+        return error
 
     def with_callback(original: Any) -> Any:
         def changed(self: Any, fitting: Any) -> Any:
@@ -111,8 +111,8 @@ def too_late_for_this_run() -> None:
 
 
 @breaks("CB-1.approval")
-def nobody_asked() -> None:
-    """RequiresApproval is taken and not heeded."""
+def requires_approval_ignored() -> None:
+    """The field requiresApproval is accepted and ignored."""
 
     def around(original: Any) -> Any:
         def needs_approval(self: Any, name: str) -> bool:
@@ -130,8 +130,8 @@ def nobody_asked() -> None:
 
 
 @breaks("CB-2.call")
-def call_without_its_session() -> None:
-    """A call does not tell the session that it is of."""
+def call_without_session_id() -> None:
+    """A call has no sessionId."""
 
     def around(original: Any) -> Any:
         def dumps(value: Any) -> bytes:
@@ -145,19 +145,19 @@ def call_without_its_session() -> None:
 
 
 def _result(change: Any) -> None:
-    """Change what is made of a tool's answer."""
+    """Change how the response of a tool becomes a result."""
     wrap(callback, "_result", change)
 
 
 @breaks("CB-2.result")
-def python_text() -> None:
-    """A result that is not a string is passed on as the server's language writes it."""
+def result_in_python_syntax() -> None:
+    """A result that is not a string is passed on in Python syntax."""
 
     def around(original: Any) -> Any:
-        def result(answer: bytes) -> ToolResult:
-            found = original(answer)
-            said = json.loads(answer)
-            return found if isinstance(said.get("result", ""), str) else ToolResult("ok", repr(said["result"]))
+        def result(response: bytes) -> ToolResult:
+            found = original(response)
+            text = json.loads(response)
+            return found if isinstance(text.get("result", ""), str) else ToolResult("ok", repr(text["result"]))
 
         return result
 
@@ -166,19 +166,19 @@ def python_text() -> None:
 
 @breaks("CB-2.error")
 def error_is_a_result() -> None:
-    """An answer with error is taken for a result."""
-    _result(lambda original: lambda answer: replace(original(answer), status="ok"))
+    """A response with error is a successful result."""
+    _result(lambda original: lambda response: replace(original(response), status="ok"))
 
 
 @breaks("CB-2.validated", "EVT-1.bad-arguments")
-def unchecked_arguments() -> None:
-    """Arguments that the schema refuses leave the server all the same, before they are refused."""
+def unvalidated_arguments() -> None:
+    """Arguments that violate the schema are sent to the tool before they are rejected."""
     import asyncio
 
     from cmdc_gateway.protocol.history import ToolCall
 
     def around(original: Any) -> Any:
-        def flaw(self: Any, name: str, args: Any) -> Any:
+        def error(self: Any, name: str, args: Any) -> Any:
             found = original(self, name, args)
             fitting = self._tools.get(name)
             if found is not None and fitting is not None and isinstance(fitting.tool, CallbackTool):
@@ -187,7 +187,7 @@ def unchecked_arguments() -> None:
                 asyncio.get_running_loop().create_task(sent)
             return found
 
-        return flaw
+        return error
 
     wrap(Toolset, "error", around)
 
@@ -196,7 +196,7 @@ def unchecked_arguments() -> None:
 
 
 def _failure(part: str, status: str = "ok") -> None:
-    """Tell one failure of a call as a success."""
+    """Report one kind of failed call as successful."""
 
     def change(result: ToolResult) -> ToolResult:
         return replace(result, status=status) if part in result.result else result
@@ -205,20 +205,20 @@ def _failure(part: str, status: str = "ok") -> None:
 
 
 @breaks("CB-3.timeout")
-def late_is_fine() -> None:
-    """A tool that does not answer in time is told as one that did."""
+def timeout_is_success() -> None:
+    """A call that times out is successful."""
     _failure("did not answer within")
 
 
 @breaks("CB-3.refused")
-def unreachable_is_fine() -> None:
-    """A tool that cannot be reached is told as one that answered."""
+def refused_connection_is_success() -> None:
+    """A call whose connection is refused is successful."""
     _failure("refused or not answered")
 
 
 @breaks("CB-3.status")
 def any_status() -> None:
-    """The body of a 500 is taken for the result."""
+    """The body of a 500 is a successful result."""
 
     def around(original: Any) -> Any:
         def check_status(status: int, place: Any) -> None:
@@ -231,21 +231,21 @@ def any_status() -> None:
 
 
 @breaks("CB-3.redirect")
-def redirect_is_fine() -> None:
-    """A redirect is told as a success."""
+def redirect_is_success() -> None:
+    """A call that is redirected is successful."""
     _failure("answered with a redirect")
 
 
 @breaks("CB-3.not-json")
-def text_is_fine() -> None:
-    """An answer that is not JSON is the result."""
+def text_is_a_result() -> None:
+    """A response that is not JSON is a successful result."""
 
     def around(original: Any) -> Any:
-        def result(answer: bytes) -> ToolResult:
+        def result(response: bytes) -> ToolResult:
             try:
-                return original(answer)
+                return original(response)
             except callback.CallbackFailed:
-                return ToolResult("ok", answer.decode("utf-8", "replace"))
+                return ToolResult("ok", response.decode("utf-8", "replace"))
 
         return result
 
@@ -253,8 +253,8 @@ def text_is_fine() -> None:
 
 
 @breaks("CB-3.too-long")
-def any_length() -> None:
-    """An answer of any length is taken."""
+def unlimited_response() -> None:
+    """A response of any length is accepted."""
     wrap(callback, "MAX_ANSWER", lambda _: 2**30)
 
 
@@ -262,8 +262,8 @@ def any_length() -> None:
 
 
 @breaks("CB-4.signature", "CB-4.made-secret")
-def signed_wrongly() -> None:
-    """A call is signed over something else than its body."""
+def wrong_signature() -> None:
+    """A call is signed over something other than its body."""
 
     def around(original: Any) -> Any:
         return lambda self, secret, call_id, body: {
@@ -275,8 +275,8 @@ def signed_wrongly() -> None:
 
 
 @breaks("CB-4.made-secret")
-def secret_kept() -> None:
-    """A secret that the server made is not told."""
+def secret_not_returned() -> None:
+    """A generated secret is not returned."""
     from cmdc_gateway.protocol.tools import ToolRegistered
 
     wrap(
@@ -288,7 +288,7 @@ def secret_kept() -> None:
 
 @breaks("CB-4.bad-secret")
 def any_secret() -> None:
-    """A secret may be anything: one that is none is replaced."""
+    """An invalid secret is accepted and replaced."""
     from cmdc_gateway.tools.callback import check_secret, new_secret
 
     def around(original: Any) -> Any:
@@ -306,14 +306,14 @@ def any_secret() -> None:
 
 
 @breaks("CB-4.retried")
-def never_again() -> None:
-    """A call of an idempotent tool is not sent again."""
+def never_retried() -> None:
+    """A call of an idempotent tool is not retried."""
     wrap(callback, "RETRY_DELAYS", lambda _: ())
 
 
 @breaks("CB-4.not-retried")
-def again_and_again() -> None:
-    """A call is sent again although its tool may not be called twice."""
+def always_retried() -> None:
+    """A call of a tool that is not idempotent is retried."""
 
     def around(original: Any) -> Any:
         return lambda self, definition, *args: original(self, replace(definition, idempotent=True), *args)
@@ -325,8 +325,8 @@ def again_and_again() -> None:
 
 
 @breaks("CB-5.literal")
-def everywhere() -> None:
-    """A tool may be anywhere, also in the server's own network."""
+def any_address() -> None:
+    """A tool may have any address, also in an internal network."""
     wrap(AddressPolicy, "check_url", lambda _: lambda _, text: _parsed(text))
 
 
@@ -338,8 +338,8 @@ def _parsed(text: str) -> None:
 
 
 @breaks("CB-5.userinfo")
-def named_user() -> None:
-    """An address with a user's name is taken."""
+def url_with_user() -> None:
+    """A callback URL with a user name is accepted."""
 
     def around(original: Any) -> Any:
         def check_url(self: Any, text: str) -> None:

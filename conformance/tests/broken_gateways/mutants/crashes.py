@@ -1,4 +1,4 @@
-"""Gateways that do not survive (DUR, APP-4)."""
+"""Mutants that lose state in crashes or mishandle shutdown (DUR, APP-4)."""
 
 # pyright: reportUnknownLambdaType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
 # pyright: reportUnknownMemberType=false, reportUnknownParameterType=false, reportPrivateUsage=false
@@ -21,11 +21,11 @@ from cmdc_gateway.store.store import AppendEvents, PutApproval, PutQuestion, Put
 from cmdc_gateway.web.streaming import connections, websocket
 
 from broken_gateways.mutant import breaks
-from broken_gateways.surgery import Answer, after, change_answers, wrap
+from broken_gateways.patching import Response, after, change_responses, wrap
 
 
 def _lose(lost: Any) -> None:
-    """Leave writes out of transactions."""
+    """Omit writes from transactions."""
 
     def around(original: Any) -> Any:
         def writes(self: Any, before: Any) -> list[Any]:
@@ -38,13 +38,13 @@ def _lose(lost: Any) -> None:
 
 @breaks("DUR-1.prompts", "DUR-2.queue")
 def prompts_in_memory() -> None:
-    """A prompt that waits is not stored before it is taken up."""
+    """Queued prompts are not stored."""
     _lose(lambda write: isinstance(write, PutRequest) and write.row.status == "queued")
 
 
 @breaks("DUR-1.events", "EVT-7.identical")
 def text_rewritten() -> None:
-    """The text that is stored is not the text that readers have seen."""
+    """The stored text differs from what readers received."""
     for owner in (actor, unit_of_work):
         after(owner, "AppendEvents", _rewritten)
 
@@ -59,31 +59,31 @@ def _rewritten(write: AppendEvents) -> AppendEvents:
 
 @breaks("DUR-1.decisions", "APP-2.same", "APP-2.other", "APP-2.expired", "APP-2.cancelled")
 def decisions_in_memory() -> None:
-    """What was decided is not stored."""
+    """Decisions are not stored."""
     _lose(lambda write: isinstance(write, PutApproval) and write.row.status != "pending")
 
 
 @breaks("DUR-1.tools", "APP-4")
 def tools_in_memory() -> None:
-    """A tool that is registered is not stored."""
+    """Registered tools are not stored."""
     _lose(lambda write: isinstance(write, PutTool))
 
 
 @breaks("APP-4")
 def questions_in_memory() -> None:
-    """A question that waits cannot be answered after a restart."""
+    """A pending question cannot be answered after a restart."""
     _lose(lambda write: isinstance(write, PutQuestion) and write.row.status == "pending")
 
 
 @breaks("DUR-2.waiting", "DUR-3.people", "APP-4")
-def nothing_waits() -> None:
-    """After a restart a run that waited for a person is ended."""
+def waiting_runs_end_at_restart() -> None:
+    """A run that waits for a person ends at a restart."""
     wrap(recovery.RecoveredRun, "blocked_on_user", lambda _: property(lambda _: False))
 
 
 @breaks("DUR-2.interrupted", "EVT-9.calls", "DUR-3.left")
-def lost_in_silence() -> None:
-    """After a restart a run that was interrupted is stopped without closing what it left open."""
+def interrupted_without_closing_calls() -> None:
+    """A run that was interrupted ends at the restart without closing its open calls."""
     from cmdc_gateway.kernel.effects import Outcome
 
     def around(original: Any) -> Any:
@@ -101,7 +101,7 @@ def lost_in_silence() -> None:
 
 @breaks("DUR-2.queue", "DUR-1.prompts")
 def queue_forgotten() -> None:
-    """After a restart the prompts that waited behind an interrupted run are forgotten."""
+    """Prompts that were queued behind an interrupted run are lost."""
 
     def change(present: Any) -> Any:
         if present.active is not None:
@@ -112,8 +112,8 @@ def queue_forgotten() -> None:
 
 
 @breaks("DUR-3.refuses")
-def deaf_to_the_signal() -> None:
-    """After SIGTERM the server still takes prompts while a run comes to its end."""
+def accepts_prompts_after_sigterm() -> None:
+    """After SIGTERM, prompts are accepted while a run finishes."""
 
     def around(original: Any) -> Any:
         async def drain(self: Any, *args: Any, **options: Any) -> None:
@@ -127,12 +127,12 @@ def deaf_to_the_signal() -> None:
     wrap(Registry, "drain", around)
 
 
-# Whoever is not there any more lets no run end, ends no stream as it should, and says nothing on WebSockets.
+# A server that is gone lets no run finish, ends no stream cleanly, and sends no close code.
 _GONE = ("DUR-3.refuses", "DUR-3.streams")
 
 
 def _wrap_shutdown(shutdown: Any) -> None:
-    """Put this before the end of the server: a function of the server."""
+    """Wrap the server's shutdown."""
 
     def around(original: Any) -> Any:
         async def changed(self: Any, *args: Any, **options: Any) -> None:
@@ -146,7 +146,7 @@ def _wrap_shutdown(shutdown: Any) -> None:
 
 @breaks("DUR-3.exit", "DUR-3.streams")
 def too_much_grace() -> None:
-    """After SIGTERM the server gives its runs more time than it says."""
+    """After SIGTERM, runs get more time than the grace period."""
 
     async def more(self: Any) -> None:
         self._grace_seconds += 8
@@ -156,7 +156,7 @@ def too_much_grace() -> None:
 
 @breaks("DUR-3.exit", *_GONE)
 def no_grace() -> None:
-    """After SIGTERM the server ends its streams and exits at once, whatever runs."""
+    """After SIGTERM, the server exits immediately, even during a run."""
 
     async def none(self: Any) -> None:
         self._grace_seconds = 0
@@ -165,8 +165,8 @@ def no_grace() -> None:
 
 
 @breaks("DUR-3.exit", *_GONE, "DUR-3.websocket")
-def falls_over() -> None:
-    """At SIGTERM the server crashes."""
+def crashes_at_sigterm() -> None:
+    """At SIGTERM, the server crashes."""
 
     async def crash(self: Any) -> None:
         os._exit(1)
@@ -175,8 +175,8 @@ def falls_over() -> None:
 
 
 @breaks("DUR-3.streams")
-def idle_to_the_end() -> None:
-    """After SIGTERM the streams of idle sessions stay until all end."""
+def idle_streams_stay_open() -> None:
+    """After SIGTERM, streams of idle sessions stay open until the server exits."""
 
     def around(_: Any) -> Any:
         def drain(self: Any) -> None:
@@ -188,20 +188,20 @@ def idle_to_the_end() -> None:
 
 
 @breaks("DUR-3.people")
-def waits_for_people_too() -> None:
-    """After SIGTERM a run that waits for a person uses up the grace period."""
+def waiting_runs_delay_the_exit() -> None:
+    """After SIGTERM, a run that waits for a person uses up the grace period."""
     wrap(Session, "delays_exit", lambda _: property(lambda self: self.snapshot.active is not None))
 
 
 @breaks("DUR-3.left")
-def aborted_at_the_end() -> None:
-    """A run that is open at the end of the grace period is aborted, as if somebody had wished so."""
+def aborted_at_shutdown() -> None:
+    """A run that is open at the end of the grace period is aborted instead of interrupted."""
 
     def around(original: Any) -> Any:
         async def drain(self: Any, *args: Any, **options: Any) -> None:
             await original(self, *args, **options)
             for session in [*self._sessions.values()]:
-                if session.holds_up_exit:
+                if session.delays_exit:
                     await session.abort("nobody")
 
         return drain
@@ -211,16 +211,16 @@ def aborted_at_the_end() -> None:
 
 @breaks("DUR-3.websocket")
 def going_away() -> None:
-    """When the server stops it closes its WebSockets with 1001."""
+    """At shutdown, WebSockets are closed with 1001."""
     wrap(websocket, "RESTARTING", lambda _: 1001)
 
 
 @breaks("DUR-4", "HTTP-1.fields")
-def indestructible() -> None:
-    """The durability that is named is none that the protocol knows."""
+def unknown_durability() -> None:
+    """The declared durability is not one of the protocol's."""
 
-    def change(answer: Answer) -> None:
-        if answer.status == 200:
-            answer.body["durability"] = "forever"
+    def change(response: Response) -> None:
+        if response.status == 200:
+            response.body["durability"] = "forever"
 
-    change_answers("/v1/capabilities", change)
+    change_responses("/v1/capabilities", change)

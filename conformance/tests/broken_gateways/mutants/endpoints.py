@@ -1,4 +1,4 @@
-"""Gateways whose routes do the wrong thing (the endpoints of PROTOCOL §3)."""
+"""Mutants whose routes have wrong effects or responses (EP)."""
 
 # pyright: reportUnknownLambdaType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
 # pyright: reportUnknownMemberType=false, reportUnknownParameterType=false, reportPrivateUsage=false
@@ -27,19 +27,19 @@ from cmdc_gateway.tenancy.tickets import Tickets
 from cmdc_gateway.web.routes import history, sessions, tools
 
 from broken_gateways.mutant import breaks
-from broken_gateways.surgery import Answer, after, change_answers, change_arguments, wrap
+from broken_gateways.patching import Response, after, change_arguments, change_responses, wrap
 
 _SESSION = r"/v1/sessions/[^/]+"
 
 
 def _change_body(route: str, change: Callable[[dict[str, Any]], object], *, method: str = "GET") -> None:
-    """Change the body of a success."""
+    """Change the body of successful responses."""
 
-    def changed(answer: Answer) -> None:
-        if answer.status < 300 and isinstance(answer.body, dict):
-            change(answer.body)
+    def changed(response: Response) -> None:
+        if response.status < 300 and isinstance(response.body, dict):
+            change(response.body)
 
-    change_answers(route, changed, method=method)
+    change_responses(route, changed, method=method)
 
 
 # -- GET /healthz, GET /readyz -----------------------------------------------------------------------------------------
@@ -47,20 +47,20 @@ def _change_body(route: str, change: Callable[[dict[str, Any]], object], *, meth
 
 @breaks("EP-healthz")
 def whole_seconds() -> None:
-    """The time in /healthz has no microseconds and no Z."""
+    """The timestamp of /healthz has no microseconds and no Z."""
     _change_body("/healthz", lambda body: body.update(timestamp=body["timestamp"][:19]))
 
 
 @breaks("EP-readyz")
 def never_ready() -> None:
-    """/readyz is 503 although the server serves."""
+    """/readyz returns 503 although the server is ready."""
 
-    def change(answer: Answer) -> None:
-        answer.status = 503
-        answer.body = {"error": "unavailable", "message": "the server is starting"}
-        answer.headers["retry-after"] = "1"
+    def change(response: Response) -> None:
+        response.status = 503
+        response.body = {"error": "unavailable", "message": "the server is starting"}
+        response.headers["retry-after"] = "1"
 
-    change_answers("/readyz", change)
+    change_responses("/readyz", change)
 
 
 # -- POST /v1/sessions -------------------------------------------------------------------------------------------------
@@ -69,21 +69,21 @@ def never_ready() -> None:
 @breaks(
     "EP-create.created",
     "EP-capabilities.refused",
-    hidden_from_sdk="the client makes nothing of an answer with another status than its own",
+    hidden_from_sdk="the client rejects a response with an unexpected status",
 )
 def created_with_200() -> None:
-    """A session that was made is answered with 200."""
+    """Creating a session returns 200."""
 
-    def change(answer: Answer) -> None:
-        if answer.status == 201:
-            answer.status = 200
+    def change(response: Response) -> None:
+        if response.status == 201:
+            response.status = 200
 
-    change_answers("/v1/sessions", change, method="POST")
+    change_responses("/v1/sessions", change, method="POST")
 
 
 @breaks("EP-create.random-id")
-def counted_id() -> None:
-    """Sessions are numbered: their ids can be guessed."""
+def sequential_ids() -> None:
+    """Session ids are sequential."""
     numbers = itertools.count(1)
     wrap(registry_module, "secrets", lambda original: _Secrets(original, numbers))
 
@@ -98,8 +98,8 @@ class _Secrets:
 
 
 @breaks("EP-create.chosen-id", "HTTP-8.same-id", "EP-session.unknown", "EP-list.newest-first", "EP-list.pages")
-def id_of_its_own() -> None:
-    """A sessionId that is given is put in lower case, and numbered."""
+def id_changed() -> None:
+    """A given sessionId is lowercased and numbered."""
 
     def change(given: dict[str, Any]) -> None:
         if given["body"].session_id:
@@ -110,8 +110,8 @@ def id_of_its_own() -> None:
 
 
 @breaks("EP-create.exists")
-def made_again() -> None:
-    """A sessionId that is taken is answered as if a session had been made."""
+def existing_id_accepted() -> None:
+    """An existing sessionId returns 201 without creating a session."""
 
     def around(original: Any) -> Any:
         async def create(self: Any, caller: Any, body: Any, *rest: Any) -> Any:
@@ -126,8 +126,8 @@ def made_again() -> None:
 
 
 @breaks("EP-create.names", "EP-capabilities.refused")
-def unknown_tool_left_out() -> None:
-    """A tool that is not offered is left out, and the session made without it."""
+def unavailable_tool_ignored() -> None:
+    """An unavailable tool is ignored."""
 
     def around(original: Any) -> Any:
         def tools_of(self: Any, names: Any) -> Any:
@@ -145,8 +145,8 @@ def unknown_tool_left_out() -> None:
 
 
 @breaks("EP-create.working-dir")
-def anywhere() -> None:
-    """A workingDir outside the workspace is taken for the workspace."""
+def working_dir_ignored() -> None:
+    """A workingDir outside the workspace is replaced by the workspace."""
 
     def around(original: Any) -> Any:
         def settle(self: Any, body: Any) -> Any:
@@ -160,8 +160,8 @@ def anywhere() -> None:
 
 
 @breaks("EP-create.credentials")
-def address_of_the_caller() -> None:
-    """ProviderOpts with an address or a credential are taken."""
+def credentials_accepted() -> None:
+    """Addresses and credentials in providerOpts are accepted."""
     from cmdc_gateway.providers.registry import ModelRegistry
 
     def around(original: Any) -> Any:
@@ -175,20 +175,20 @@ def address_of_the_caller() -> None:
 
 @breaks("EP-create.aliases")
 def no_aliases() -> None:
-    """The original's names of tools are not known."""
+    """The module names of the original implementation are unknown."""
     from cmdc_gateway.sessions import settings
 
     wrap(settings, "canonical_name", lambda original: lambda name: None if "." in name else original(name))
 
 
 @breaks("EP-create.max-turns")
-def tireless() -> None:
-    """MaxTurns is taken and not heeded."""
+def max_turns_ignored() -> None:
+    """The field maxTurns is accepted and ignored."""
     after(SessionPolicy, "resolve", lambda settled: replace(settled, max_turns=100))
 
 
 @breaks("EP-create.system-prompt", "HTTP-8.same-id", "EP-create.exists")
-def unspoken_system_prompt() -> None:
+def system_prompt_not_in_history() -> None:
     """A systemPrompt is not in the history."""
 
     def change(body: dict[str, Any]) -> None:
@@ -199,7 +199,7 @@ def unspoken_system_prompt() -> None:
 
 @breaks("EP-create.metadata")
 def metadata_in_ascii() -> None:
-    """Metadata comes back without the characters that ASCII lacks."""
+    """The metadata is returned without its non-ASCII characters."""
 
     def change(body: dict[str, Any]) -> None:
         body["metadata"] = {name: value.encode("ascii", "ignore").decode() for name, value in body["metadata"].items()}
@@ -211,8 +211,8 @@ def metadata_in_ascii() -> None:
 
 
 @breaks("EP-session.get", "HTTP-4.nothing-left", "EP-session.state")
-def never_rested() -> None:
-    """A new session is at work."""
+def new_session_is_working() -> None:
+    """A new session has the state working."""
 
     def change(body: dict[str, Any]) -> None:
         if body["turns"] == 0:
@@ -222,8 +222,8 @@ def never_rested() -> None:
 
 
 @breaks("EP-session.unknown")
-def nameless_session() -> None:
-    """An unknown session is refused without being named."""
+def unnamed_session() -> None:
+    """The error for an unknown session does not name it."""
 
     def around(original: Any) -> Any:
         def init(self: Any, session_id: str) -> None:
@@ -236,20 +236,20 @@ def nameless_session() -> None:
 
 
 @breaks("EP-session.counts")
-def miscounted_calls() -> None:
-    """ToolCalls counts the calls that were asked for, run or not."""
+def requested_calls_counted() -> None:
+    """The figure toolCalls counts requested calls, whether they ran or not."""
 
     def change(given: dict[str, Any]) -> None:
         draft = given["draft"]
-        asked = sum(len(message.tool_calls) for message in given["outcome"].messages)
-        draft.row = replace(draft.row, tool_calls=draft.row.tool_calls + asked)
+        lookup = sum(len(message.tool_calls) for message in given["outcome"].messages)
+        draft.row = replace(draft.row, tool_calls=draft.row.tool_calls + lookup)
 
     change_arguments(RunTransitions, "_advance", change)
 
 
 @breaks("EP-session.state")
-def idle_at_work() -> None:
-    """A session that works says that it is idle."""
+def working_session_is_idle() -> None:
+    """A working session has the state idle."""
 
     def change(body: dict[str, Any]) -> None:
         if body["state"] == "working":
@@ -259,14 +259,14 @@ def idle_at_work() -> None:
 
 
 @breaks("EP-session.queue")
-def queue_backwards() -> None:
-    """The prompts that wait are shown in the wrong order."""
+def queue_reversed() -> None:
+    """Queued prompts are listed in reverse order."""
     _change_body(_SESSION, lambda body: body["queue"].reverse())
 
 
 @breaks("EP-session.cursor")
 def cursor_behind() -> None:
-    """The cursor of a session is one event behind."""
+    """The cursor is one event before the end of the log."""
 
     def change(body: dict[str, Any]) -> None:
         epoch, _, seq = body["cursor"].partition(".")
@@ -277,18 +277,18 @@ def cursor_behind() -> None:
 
 @breaks("EP-session.pending")
 def nothing_pending() -> None:
-    """What waits for a person is not shown."""
+    """Pending approvals and questions are not listed."""
     _change_body(_SESSION, lambda body: body.update(pendingApprovals=[], pendingQuestions=[]))
 
 
 @breaks("EP-list.newest-first")
 def oldest_first() -> None:
-    """A page of sessions begins with its oldest."""
+    """A page of sessions starts with the oldest."""
     _change_body("/v1/sessions", lambda body: body["sessions"].reverse())
 
 
 @breaks("EP-list.pages")
-def page_too_far() -> None:
+def page_skips_a_session() -> None:
     """The cursor of a page of sessions skips one."""
 
     def around(original: Any) -> Any:
@@ -304,8 +304,8 @@ def page_too_far() -> None:
 
 
 @breaks("EP-list.state")
-def any_state() -> None:
-    """?state= is taken and not heeded."""
+def state_filter_ignored() -> None:
+    """?state= is accepted and ignored."""
     wrap(
         sessions,
         "session_list",
@@ -317,8 +317,8 @@ def any_state() -> None:
 
 
 @breaks("EP-delete.deleted", "EP-delete.again", "WS-6.deleted")
-def undead() -> None:
-    """A session without a run is said to be deleted, and is still there."""
+def session_not_deleted() -> None:
+    """Deleting an idle session succeeds without deleting it."""
 
     def around(original: Any) -> Any:
         async def delete(self: Any, key: SessionKey, *rest: Any) -> Any:
@@ -334,7 +334,7 @@ def undead() -> None:
 
 @breaks("EP-delete.again")
 def deleted_twice() -> None:
-    """Deleting what is not there any more is a success."""
+    """Deleting a session again succeeds."""
 
     def around(original: Any) -> Any:
         gone: set[SessionKey] = set()
@@ -355,8 +355,8 @@ def deleted_twice() -> None:
 
 
 @breaks("EP-delete.readers")
-def silent_end() -> None:
-    """When a session is deleted its readers are not told why their stream ends."""
+def deletion_not_emitted() -> None:
+    """Readers of a deleted session receive no agent_abort."""
     from cmdc_gateway.kernel.effects import StopWork, start
 
     def around(original: Any) -> Any:
@@ -369,15 +369,15 @@ def silent_end() -> None:
 
 
 @breaks("EP-delete.forgets")
-def haunted() -> None:
-    """A new session of an old one's id begins with its history."""
+def old_history_kept() -> None:
+    """A new session with the id of a deleted one has the old history."""
     buried: dict[SessionKey, list[Any]] = {}
 
     def around_delete(original: Any) -> Any:
         async def delete(self: Any, key: SessionKey, *rest: Any) -> Any:
-            said = await self.services.store.messages(key)
+            text = await self.services.store.messages(key)
             reply = await original(self, key, *rest)
-            buried[key] = said
+            buried[key] = text
             return reply
 
         return delete
@@ -400,14 +400,14 @@ def haunted() -> None:
 
 
 @breaks("EP-prompt.accepted")
-def accepted_for_another() -> None:
-    """A prompt that was accepted is answered with another session's id."""
+def prompt_with_wrong_session_id() -> None:
+    """A prompt returns another sessionId."""
     _change_body(f"{_SESSION}/prompt", lambda body: body.update(sessionId=body["sessionId"][::-1]), method="POST")
 
 
 @breaks("EP-prompt.empty")
-def empty_prompt() -> None:
-    """A prompt of no text is accepted."""
+def empty_prompt_accepted() -> None:
+    """An empty prompt is accepted."""
     from cmdc_gateway.web import dependencies
 
     def around(original: Any) -> Any:
@@ -423,13 +423,13 @@ def empty_prompt() -> None:
 
 @breaks("EP-prompt.queued")
 def never_queued() -> None:
-    """Queued is false, also while another run is active."""
+    """The member queued is always false."""
     _change_body(f"{_SESSION}/prompt", lambda body: body.update(queued=False), method="POST")
 
 
 @breaks("EP-prompt.fifo", "DUR-1.prompts")
 def last_in_first_out() -> None:
-    """Of the prompts that wait the newest is taken up first."""
+    """The newest queued prompt runs first."""
 
     def change(given: dict[str, Any]) -> None:
         now = given["now"]
@@ -440,8 +440,8 @@ def last_in_first_out() -> None:
 
 
 @breaks("EP-prompt.queue-full")
-def endless_queue() -> None:
-    """Any number of prompts may wait."""
+def unlimited_queue() -> None:
+    """Any number of prompts may be queued."""
 
     def around(original: Any) -> Any:
         def services(*args: Any) -> Any:
@@ -456,7 +456,7 @@ def endless_queue() -> None:
 
 @breaks("EP-prompt.cursor", "EVT-1.grammar")
 def cursor_too_far() -> None:
-    """The cursor of a prompt that was accepted is beyond the first event of its run."""
+    """The cursor of a prompt is after the first event of its run."""
 
     def change(body: dict[str, Any]) -> None:
         epoch, _, seq = body["cursor"].partition(".")
@@ -469,14 +469,14 @@ def cursor_too_far() -> None:
 
 
 @breaks("EP-stats")
-def sums_that_do_not_add_up() -> None:
-    """TotalTokens in a session's figures is not the sum of its parts."""
+def wrong_total() -> None:
+    """The figure totalTokens of the stats is not the sum of its parts."""
     _change_body(f"{_SESSION}/stats", lambda body: body["tokenUsage"].update(totalTokens=body["totalTokens"] + 1))
 
 
 @breaks("EP-usage.figures")
-def usage_of_no_key() -> None:
-    """What is used is counted for the tenant and not for its key."""
+def usage_not_per_key() -> None:
+    """Usage is counted for the tenant and not for its key."""
 
     def change(body: dict[str, Any]) -> None:
         for key in body["keys"]:
@@ -487,8 +487,8 @@ def usage_of_no_key() -> None:
 
 
 @breaks("EP-usage.key-id", "HTTP-2.leak")
-def keys_told() -> None:
-    """The keyId of a key has the key in it."""
+def key_in_key_id() -> None:
+    """A keyId contains its key."""
     from cmdc_gateway.tenancy.keys import KeyRing
 
     seen: dict[str, str] = {}
@@ -511,8 +511,8 @@ def keys_told() -> None:
 
 
 @breaks("EP-messages.history", "EVT-6")
-def history_backwards() -> None:
-    """The history of two runs without a tool begins with what was said last."""
+def history_reversed() -> None:
+    """The history of two runs without tools is reversed."""
 
     def change(body: dict[str, Any]) -> None:
         if [message["role"] for message in body["messages"]] == ["user", "assistant"] * 2:
@@ -522,8 +522,8 @@ def history_backwards() -> None:
 
 
 @breaks("EP-messages.tools")
-def results_of_nothing() -> None:
-    """A tool_result names another call than the one it is of."""
+def result_with_wrong_call_id() -> None:
+    """A tool_result has the callId of another call."""
 
     def change(body: dict[str, Any]) -> None:
         for message in body["messages"]:
@@ -535,7 +535,7 @@ def results_of_nothing() -> None:
 
 @breaks("EP-messages.aborted")
 def partial_text_lost() -> None:
-    """What a run had said before it was stopped is not in the history."""
+    """The partial text of an aborted run is not in the history."""
 
     def around(original: Any) -> Any:
         def left_open(self: Any, sentence: str) -> Any:
@@ -549,7 +549,7 @@ def partial_text_lost() -> None:
 
 @breaks("EP-messages.pages")
 def pages_overlap() -> None:
-    """The first message of a page was the last of the page before."""
+    """Each page of messages starts with the last message of the previous one."""
 
     def around(original: Any) -> Any:
         async def message_list(store: Any, key: Any, limit: Any, cursor: Any) -> bytes:
@@ -569,7 +569,7 @@ def pages_overlap() -> None:
 
 @breaks("EP-abort.active", "EVT-1.grammar", "WS-3.abort")
 def wrong_reason() -> None:
-    """A run that is aborted says that it was interrupted."""
+    """An aborted run has the reason interrupted."""
     from cmdc_gateway.kernel.signals import Aborted
 
     def around(original: Any) -> Any:
@@ -585,13 +585,13 @@ def wrong_reason() -> None:
 
 @breaks("EP-abort.reason")
 def reason_lost() -> None:
-    """The reason that is given with an abort is lost."""
+    """The reason of an abort is lost."""
     change_arguments(Session, "abort", lambda given: given.update(reason=None))
 
 
 @breaks("EP-abort.idle")
-def nothing_is_something() -> None:
-    """With nothing active an abort is answered as if there had been something."""
+def idle_abort_returns_202() -> None:
+    """An abort without an active run returns 202."""
 
     def around(original: Any) -> Any:
         async def abort(self: Any, *given: Any) -> Any:
@@ -605,8 +605,8 @@ def nothing_is_something() -> None:
 
 
 @breaks("EP-abort.queue")
-def queue_aborted_too() -> None:
-    """An abort throws away the prompts that wait."""
+def abort_clears_the_queue() -> None:
+    """An abort discards queued prompts."""
 
     def change(given: dict[str, Any]) -> None:
         signal = given["signal"]
@@ -621,15 +621,15 @@ def queue_aborted_too() -> None:
 
 @breaks("EP-tickets.issued")
 def long_lived_ticket() -> None:
-    """A ticket says that it is good for an hour."""
+    """A ticket expires after an hour."""
     _change_body(
         f"{_SESSION}/tickets", lambda body: body.update(expiresAt=body["expiresAt"] + 3_600_000), method="POST"
     )
 
 
 @breaks("EP-tickets.single-use", "WS-1.ticket")
-def ticket_for_life() -> None:
-    """A ticket opens as many streams as one likes."""
+def ticket_reusable() -> None:
+    """A ticket opens any number of streams."""
 
     def around(original: Any) -> Any:
         def redeem(self: Any, name: str, session_id: str) -> Any:
@@ -645,8 +645,8 @@ def ticket_for_life() -> None:
 
 
 @breaks("EP-tickets.one-session")
-def ticket_for_all() -> None:
-    """A ticket opens another session too."""
+def ticket_for_all_sessions() -> None:
+    """A ticket opens streams of other sessions."""
 
     def around(original: Any) -> Any:
         def redeem(self: Any, name: str, session_id: str) -> Any:
@@ -662,8 +662,8 @@ def ticket_for_all() -> None:
 
 
 @breaks("EP-tools.list", "HTTP-2.leak")
-def secrets_told() -> None:
-    """The list of tools has their secrets in it."""
+def secrets_listed() -> None:
+    """The list of tools contains their secrets."""
 
     def around(original: Any) -> Any:
         def tool_list(session: Any) -> bytes:
@@ -680,8 +680,8 @@ def secrets_told() -> None:
 
 
 @breaks("EP-tools.remove")
-def tool_that_stays() -> None:
-    """A tool that was removed is still there."""
+def tool_not_removed() -> None:
+    """Removing a tool succeeds without removing it."""
 
     def around(original: Any) -> Any:
         async def remove_tool(self: Any, name: str, *rest: Any) -> Any:
@@ -697,30 +697,30 @@ def tool_that_stays() -> None:
 
 @breaks("EP-capabilities.declared", "HTTP-1.fields")
 def another_protocol() -> None:
-    """The server says that it speaks another version of the protocol."""
+    """The server declares another protocol version."""
     _change_body("/v1/capabilities", lambda body: body.update(protocol="9.9"))
 
 
 @breaks("EP-capabilities.refused")
 def more_than_declared() -> None:
-    """What the server does not declare, it does all the same."""
+    """The server implements a feature that it does not declare."""
     _change_body("/v1/capabilities", lambda body: body["extended"].remove("list_sessions"))
 
 
 @breaks("EP-documents.schemas")
 def undescribed_event() -> None:
-    """The published event schema lacks an event."""
+    """An event is missing in the published event schema."""
 
-    def change(answer: Answer) -> None:
-        text = json.dumps(answer.body)
-        answer.body = json.loads(text.replace("tool_execution_end", "tool_execution_over"))
+    def change(response: Response) -> None:
+        text = json.dumps(response.body)
+        response.body = json.loads(text.replace("tool_execution_end", "tool_execution_over"))
 
-    change_answers(r"/events\.schema\.json", change)
+    change_responses(r"/events\.schema\.json", change)
 
 
 @breaks("EP-documents.docs")
-def page_from_elsewhere() -> None:
-    """/docs wants a script from the internet."""
+def docs_load_external_script() -> None:
+    """/docs loads a script from another host."""
     from cmdc_gateway.web.schema import openapi
 
     def around(original: Any) -> Any:

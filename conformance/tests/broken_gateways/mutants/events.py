@@ -1,4 +1,4 @@
-"""Gateways whose runs are told wrongly (EVT)."""
+"""Mutants that emit wrong events (EVT)."""
 
 # pyright: reportUnknownLambdaType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
 # pyright: reportUnknownMemberType=false, reportUnknownParameterType=false, reportPrivateUsage=false
@@ -27,11 +27,11 @@ from cmdc_gateway.protocol.events import (
 from cmdc_gateway.sessions import log
 
 from broken_gateways.mutant import breaks
-from broken_gateways.surgery import change_frames, change_streams, wrap
+from broken_gateways.patching import change_frames, change_streams, wrap
 
 
 def _change_outcomes(change: Any) -> None:
-    """Change the events of what follows from a signal."""
+    """Change the events that follow from a signal."""
 
     def around(original: Any) -> Any:
         def receive(self: Any, signal: Any, now: int) -> Outcome:
@@ -45,7 +45,7 @@ def _change_outcomes(change: Any) -> None:
 
 @breaks("EVT-1.grammar", "EVT-2.terminal")
 def start_before_prompt() -> None:
-    """Where the answer is to have reasoning, agent_start comes before prompt_received."""
+    """With reasoning, agent_start precedes prompt_received."""
 
     def change(_: Any, __: Any, events: list[Any]) -> list[Any]:
         begins = bool(events) and isinstance(events[0], PromptReceived)
@@ -55,8 +55,8 @@ def start_before_prompt() -> None:
 
 
 @breaks("EVT-1.blocks", "EVT-1.grammar")
-def blocks_of_one_piece() -> None:
-    """Every piece of text opens a block of its own."""
+def one_block_per_delta() -> None:
+    """Every delta starts a new block."""
 
     def around(original: Any) -> Any:
         def hear(self: Any, piece: Chunk) -> tuple[Event, ...]:
@@ -70,16 +70,16 @@ def blocks_of_one_piece() -> None:
 
 
 @breaks("EVT-1.unknown-tool", "EVT-1.grammar")
-def unknown_tool_begins() -> None:
-    """A call of a tool that the session does not have begins and ends like any other, with an error."""
+def unknown_tool_starts() -> None:
+    """A call of an unknown tool starts and ends like any other."""
 
     def around(original: Any) -> Any:
-        def open_call(self: Any, call: Any, flaw: str | None, now: int) -> Outcome:
-            outcome = original(self, call, flaw, now)
-            if flaw is None or "has no tool" not in flaw:
+        def open_call(self: Any, call: Any, error: str | None, now: int) -> Outcome:
+            outcome = original(self, call, error, now)
+            if error is None or "has no tool" not in error:
                 return outcome
             begins = ToolExecutionStart(tool_name=call.name, call_id=call.id, args=call.args)
-            ends = ToolExecutionEnd(tool_name=call.name, call_id=call.id, status="error", result=flaw)
+            ends = ToolExecutionEnd(tool_name=call.name, call_id=call.id, status="error", result=error)
             return replace(outcome, events=(begins, ends))
 
         return open_call
@@ -88,13 +88,13 @@ def unknown_tool_begins() -> None:
 
 
 @breaks("EVT-1.bad-arguments")
-def bad_arguments_end_the_run() -> None:
-    """A call whose arguments do not fit is passed over: nothing is said of it."""
+def bad_arguments_emit_nothing() -> None:
+    """A call with invalid arguments emits no event."""
 
     def around(original: Any) -> Any:
-        def open_call(self: Any, call: Any, flaw: str | None, now: int) -> Outcome:
-            outcome = original(self, call, flaw, now)
-            return replace(outcome, events=()) if flaw is not None and "do not fit" in flaw else outcome
+        def open_call(self: Any, call: Any, error: str | None, now: int) -> Outcome:
+            outcome = original(self, call, error, now)
+            return replace(outcome, events=()) if error is not None and "do not fit" in error else outcome
 
         return open_call
 
@@ -108,10 +108,10 @@ def bad_arguments_end_the_run() -> None:
     "EVT-4.unique",
     "CB-2.validated",
     "MTR-1.counted",
-    hidden_from_sdk="whoever reads a run through the client reads to its first terminal event",
+    hidden_from_sdk="the client reads a run only to its first terminal event",
 )
 def two_ends() -> None:
-    """A run that has called tools is stopped as well when it is done."""
+    """A run with tool calls has two terminal events."""
 
     def change(turn: Any, _: Any, events: list[Any]) -> list[Any]:
         ends = turn.calls > 0 and events and isinstance(events[-1], AgentEnd)
@@ -121,8 +121,8 @@ def two_ends() -> None:
 
 
 @breaks("EVT-2.failure", "EVT-1.grammar", "MODEL-retry.final", "MODEL-retry.at-once", "MODEL-retry.cut")
-def end_without_a_reason() -> None:
-    """A run that fails is stopped without an error."""
+def failure_without_error() -> None:
+    """A run that fails ends without error."""
 
     def change(_: Any, signal: Any, events: list[Any]) -> list[Any]:
         failed = type(signal).__name__ == "ModelFailed"
@@ -133,7 +133,7 @@ def end_without_a_reason() -> None:
 
 @breaks("EVT-3")
 def trimmed_last_message() -> None:
-    """The last message that agent_end tells has lost its last character."""
+    """The lastMessage of agent_end lacks its last character."""
 
     def change(_: Any, __: Any, events: list[Any]) -> list[Any]:
         return [
@@ -148,7 +148,7 @@ def trimmed_last_message() -> None:
 
 @breaks("EVT-4.pairs")
 def ended_twice() -> None:
-    """The end of the third call of a run is told twice."""
+    """The third call of a run has two ends."""
 
     def told(event: Any) -> list[Any]:
         return [event, event] if isinstance(event, ToolExecutionEnd) and event.call_id.endswith("_3") else [event]
@@ -160,8 +160,8 @@ def ended_twice() -> None:
 
 
 @breaks("EVT-4.not-run", "DUR-1.decisions")
-def rejected_and_run() -> None:
-    """A call that was rejected runs all the same."""
+def rejected_call_runs() -> None:
+    """A rejected call runs."""
     from cmdc_gateway.kernel.effects import RunTool
 
     def around(original: Any) -> Any:
@@ -175,8 +175,8 @@ def rejected_and_run() -> None:
 
 
 @breaks("EVT-4.unique", shown_by=["EP-messages.tools"])
-def callids_of_a_run() -> None:
-    """CallIds are counted anew in every run."""
+def call_ids_per_run() -> None:
+    """The callIds are only unique within a run."""
 
     def around(original: Any) -> Any:
         def numbered(self: Any, request: Any) -> Any:
@@ -187,9 +187,9 @@ def callids_of_a_run() -> None:
     wrap(Turn, "_numbered", around)
 
 
-@breaks("EVT-5.schema", hidden_from_sdk="the events of the client have the fields that it knows")
+@breaks("EVT-5.schema", hidden_from_sdk="the client drops unknown fields of events")
 def one_field_too_many() -> None:
-    """agent_start has a field that no schema knows."""
+    """agent_start has a field that is not in the schema."""
     _change_data("agent_start", lambda data: data.update(startedBy="nobody"))
 
 
@@ -211,8 +211,8 @@ def _change_data(name: str, change: Any) -> None:
 
 
 @breaks("EVT-5.same", shown_by=["WS-2.events"])
-def dearer_over_a_socket() -> None:
-    """Over a WebSocket a run costs a dollar more than over the stream."""
+def different_cost_over_websocket() -> None:
+    """Over a WebSocket, the cost of a run is a dollar higher."""
 
     def change(frame: dict[str, Any]) -> list[dict[str, Any]]:
         if frame.get("event") == "agent_end":
@@ -223,19 +223,19 @@ def dearer_over_a_socket() -> None:
 
 
 @breaks("EVT-5.request-id", "EP-session.pending", "EVT-5.schema")
-def nameless_events() -> None:
-    """Events do not tell which run they are of."""
+def events_without_request_id() -> None:
+    """Events have no requestId."""
     _change_data("*", lambda data: data.pop("requestId", None))
 
 
 @breaks("EVT-6")
-def tidied_text() -> None:
-    """Carriage returns in text are left out."""
+def carriage_returns_removed() -> None:
+    """Carriage returns are removed from text."""
 
     def around(original: Any) -> Any:
         def hear(self: Any, piece: Chunk) -> tuple[Event, ...]:
-            said = piece.text.replace("\r", "") if isinstance(piece, TextArrived) else piece.text
-            return original(self, replace(piece, text=said))
+            text = piece.text.replace("\r", "") if isinstance(piece, TextArrived) else piece.text
+            return original(self, replace(piece, text=text))
 
         return hear
 
@@ -254,8 +254,8 @@ def tidied_text() -> None:
     ),
     *("SSE-7.foreign", "SSE-7.trimmed", "SSE-11.page", "SSE-11.paging"),
 )
-def numbers_left_out() -> None:
-    """After a tool_calls a number is left out."""
+def gap_after_tool_calls() -> None:
+    """A sequence number is skipped after tool_calls."""
 
     def change(chunk: bytes) -> bytes:
         def later(found: re.Match[bytes]) -> bytes:
@@ -277,7 +277,7 @@ def numbers_left_out() -> None:
     shown_by=["SSE-6.after", "SSE-6.start"],
 )
 def different_each_time() -> None:
-    """An event that is sent again has another order of fields."""
+    """A repeated event has its fields in another order."""
 
     def around(original: Any) -> Any:
         sent: set[tuple[str, int]] = set()
@@ -298,7 +298,7 @@ def different_each_time() -> None:
 
 @breaks("EVT-9.approvals", "APP-2.cancelled", shown_by=["APP-2.cancelled"])
 def approval_left_open() -> None:
-    """A run that is stopped leaves its approvals undecided."""
+    """A run that is aborted leaves its approvals pending."""
 
     def change(_: Any, signal: Any, events: list[Any]) -> list[Any]:
         return [event for event in events if not (_stops(signal) and event.name == "approval_resolved")]
@@ -312,7 +312,7 @@ def _stops(signal: Any) -> bool:
 
 @breaks("EVT-9.questions", "EVT-1.grammar", "EVT-9.calls")
 def question_left_open() -> None:
-    """A run that is stopped leaves its questions open."""
+    """A run that is aborted leaves its questions open."""
 
     def change(_: Any, signal: Any, events: list[Any]) -> list[Any]:
         return [
@@ -326,7 +326,7 @@ def question_left_open() -> None:
 
 @breaks("EVT-9.calls", "DUR-2.interrupted", "DUR-3.left", shown_by=["EP-abort.active"])
 def call_left_open() -> None:
-    """A run that is stopped leaves the calls that run open."""
+    """A run that is aborted leaves its active calls open."""
 
     def change(_: Any, signal: Any, events: list[Any]) -> list[Any]:
         return [

@@ -1,4 +1,4 @@
-"""Gateways that talk to the model wrongly (MODEL, PROTOCOL §10)."""
+"""Mutants that call the model incorrectly (MODEL)."""
 
 # pyright: reportUnknownLambdaType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
 # pyright: reportUnknownMemberType=false, reportUnknownParameterType=false, reportPrivateUsage=false
@@ -12,11 +12,11 @@ from cmdc_gateway.providers.retry import RetryingProvider
 from cmdc_gateway.sessions.state import LiveState
 
 from broken_gateways.mutant import breaks
-from broken_gateways.surgery import wrap
+from broken_gateways.patching import wrap
 
 
 def _ask(change: Any) -> None:
-    """Change what the model is told."""
+    """Change what the model receives."""
 
     def around(original: Any) -> Any:
         return lambda self: change(original(self))
@@ -25,8 +25,8 @@ def _ask(change: Any) -> None:
 
 
 @breaks("MODEL-history")
-def forgetful_of_what_was_said() -> None:
-    """The model is not told the system prompt."""
+def no_system_prompt_for_the_model() -> None:
+    """The model does not receive the system prompt."""
 
     def change(request: Any) -> Any:
         return replace(request, messages=tuple(message for message in request.messages if message.role != "system"))
@@ -36,7 +36,7 @@ def forgetful_of_what_was_said() -> None:
 
 @breaks("MODEL-tools")
 def tools_without_schemas() -> None:
-    """The model is offered tools without their schemas."""
+    """The model receives tools without their schemas."""
 
     def change(request: Any) -> Any:
         nothing = {"type": "object", "properties": {}}
@@ -56,14 +56,14 @@ def _retrying(**instead: Any) -> None:
 
 
 @breaks("MODEL-retry.transient", "EVT-2.failure")
-def gives_up_at_once() -> None:
-    """A failure that may pass ends the run."""
+def transient_failure_not_retried() -> None:
+    """A transient failure ends the run."""
     _retrying(delays=())
 
 
 @breaks("MODEL-retry.final", "EVT-1.grammar", "EVT-2.failure", "MODEL-retry.at-once")
-def failure_told_as_an_end() -> None:
-    """A failure that stays ends the run as if the model had nothing to say."""
+def lasting_failure_is_an_end() -> None:
+    """A failure that persists ends the run with agent_end."""
     from cmdc_gateway.kernel.signals import ModelFinished
     from cmdc_gateway.kernel.turn import Turn
 
@@ -79,8 +79,8 @@ def failure_told_as_an_end() -> None:
 
 
 @breaks("MODEL-retry.at-once")
-def stubborn() -> None:
-    """A failure that will not pass is tried again."""
+def permanent_failure_retried() -> None:
+    """A permanent failure is retried."""
     from cmdc_gateway.providers import provider
 
     def around(original: Any) -> Any:
@@ -93,8 +93,8 @@ def stubborn() -> None:
 
 
 @breaks("MODEL-retry.cut", "EVT-2.failure")
-def cut_and_done() -> None:
-    """An answer that is cut off is taken for a whole one."""
+def cut_stream_is_complete() -> None:
+    """A stream that is cut is treated as complete."""
     from cmdc_gateway.kernel.signals import ModelFinished
     from cmdc_gateway.kernel.turn import Turn
 

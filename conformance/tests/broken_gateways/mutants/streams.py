@@ -1,4 +1,4 @@
-"""Gateways whose event streams are wrong (SSE)."""
+"""Mutants with faulty event streams (SSE)."""
 
 # pyright: reportUnknownLambdaType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
 # pyright: reportUnknownMemberType=false, reportUnknownParameterType=false, reportPrivateUsage=false
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from typing import Any
 
 from cmdc_gateway.errors import BadRequest, CursorExpired, InvalidCursor, RequestNotFound
@@ -19,10 +20,10 @@ from cmdc_gateway.web.routes import events
 from cmdc_gateway.web.streaming import heartbeats, sse
 
 from broken_gateways.mutant import breaks
-from broken_gateways.surgery import (
-    Answer,
+from broken_gateways.patching import (
     Message,
-    change_answers,
+    Response,
+    change_responses,
     change_stream_headers,
     change_streams,
     put_before,
@@ -55,44 +56,45 @@ def cached_stream() -> None:
     "SSE-3.first",
 )
 def late_headers() -> None:
-    """The headers of a stream go out with its first event."""
+    """The headers of a stream are sent with its first event."""
 
-    def front(app: Any) -> Any:
+    def wrap_app(app: Any) -> Any:
         async def changed(scope: Any, receive: Any, send: Any) -> None:
-            held: list[Message] = []
+            buffered: list[Message] = []
 
-            async def through(message: Message) -> None:
+            async def send_changed(message: Message) -> None:
                 if scope["type"] == "http" and scope["path"].endswith("/events"):
                     streams = message["type"] == "http.response.start" and message["status"] == 200
-                    beats = bool(held) and message.get("body", b"").startswith(b":")
-                    if streams or beats:
-                        held.append(message)
+                    is_heartbeat = bool(buffered) and message.get("body", b"").startswith(b":")
+                    if streams or is_heartbeat:
+                        buffered.append(message)
                         return
-                while held:
-                    await send(held.pop(0))
+                while buffered:
+                    await send(buffered.pop(0))
                 await send(message)
 
-            await app(scope, receive, through)
+            await app(scope, receive, send_changed)
 
         return changed
 
-    put_before(front)
+    put_before(wrap_app)
 
 
 @breaks("SSE-1.errors", "EP-session.unknown", "HTTP-8.routes", "SSE-8.unknown")
 def error_as_a_stream() -> None:
-    """An unknown session is told as an event of a stream."""
+    """An unknown session returns a stream."""
 
-    def change(answer: Answer) -> None:
-        if answer.status == 404:
-            answer.status = 200
-            answer.headers["content-type"] = "text/event-stream; charset=utf-8"
+    def change(response: Response) -> None:
+        if response.status == 404:
+            response.status = 200
+            response.headers["content-type"] = "text/event-stream; charset=utf-8"
 
-    change_answers(r"/v1/sessions/[^/]+/events", change)
+    change_responses(r"/v1/sessions/[^/]+/events", change)
 
 
 @breaks(
     "SSE-2",
+    "SSE-2.stock",
     "DUR-1.prompts",
     "EP-delete.forgets",
     "EP-prompt.accepted",
@@ -112,19 +114,31 @@ def error_as_a_stream() -> None:
     "SSE-7.trimmed",
 )
 def two_data_lines() -> None:
-    """Data is broken over two lines."""
+    """The data of an event is split over two lines."""
     change_streams(lambda chunk: chunk.replace(b'\ndata: {"text"', b'\ndata: {\ndata: "text"'))
 
 
+@breaks("SSE-2.stock", "SSE-2", "SSE-3.first", "SSE-3.heartbeat", shown_by=["SSE-3.first"])
+def heartbeat_is_an_empty_event() -> None:
+    """A heartbeat is an event without data instead of a comment."""
+    wrap(sse, "HEARTBEAT", lambda _: b"event: heartbeat\n\n")
+
+
+@breaks("SSE-2.stock", "SSE-2")
+def ids_lost() -> None:
+    """The first event of a message has no id, so a client keeps that of the event before."""
+    change_streams(lambda chunk: re.sub(rb"id: [^\n]+\nevent: message_start\n", b"event: message_start\n", chunk))
+
+
 @breaks("SSE-3.heartbeat", "SSE-10.closed")
-def no_pulse() -> None:
-    """A silent stream stays silent."""
+def no_heartbeats() -> None:
+    """An idle stream receives no heartbeats."""
     wrap(heartbeats.Heartbeats, "_check_all", lambda _: lambda *_: None)
 
 
 @breaks("SSE-3.first")
-def no_first_beat() -> None:
-    """No comment line comes at the start of a stream."""
+def no_first_heartbeat() -> None:
+    """A stream does not start with a comment line."""
 
     def around(original: Any) -> Any:
         async def write(send: Any, chunk: bytes, beat: Any) -> None:
@@ -137,15 +151,15 @@ def no_first_beat() -> None:
     wrap(sse, "_write", around)
 
 
-@breaks("SSE-3.harmless")
-def blank_line_after_a_beat() -> None:
-    """A heartbeat ends in a blank line."""
+@breaks("SSE-3.harmless", "SSE-2.stock")
+def blank_line_after_a_heartbeat() -> None:
+    """A heartbeat is followed by a blank line."""
     wrap(sse, "HEARTBEAT", lambda _: b": heartbeat\n\n")
 
 
 @breaks("SSE-4.end")
-def never_ending() -> None:
-    """A stream goes on after the terminal event of its run."""
+def stream_never_ends() -> None:
+    """A stream stays open after the terminal event of its run."""
 
     def around(original: Any) -> Any:
         def init(self: Any, after: int, **options: Any) -> None:
@@ -159,8 +173,8 @@ def never_ending() -> None:
 
 
 @breaks("SSE-4.follow")
-def does_not_follow() -> None:
-    """?follow=true is taken and not heeded."""
+def follow_ignored() -> None:
+    """?follow=true is accepted and ignored."""
 
     def around(original: Any) -> Any:
         return lambda self, after, **options: original(self, after, **{**options, "follow": False})
@@ -172,7 +186,7 @@ def does_not_follow() -> None:
 
 
 def _start(change: Any) -> None:
-    """Where a reader without a cursor begins."""
+    """Change where a reader without a cursor starts."""
 
     def around(original: Any) -> Any:
         return lambda self: change(self, original(self))
@@ -181,14 +195,14 @@ def _start(change: Any) -> None:
 
 
 @breaks("SSE-5.posted-first", "EP-prompt.accepted", "SSE-5.queued")
-def over_and_missed() -> None:
-    """A run that was over before the stream was opened is not read."""
+def finished_run_skipped() -> None:
+    """A run that ended before the stream was opened is not delivered."""
     _start(lambda session, at: at if session.snapshot.active else session.log.last_seq)
 
 
 @breaks("SSE-5.active", "EP-prompt.accepted", "EVT-1.grammar")
-def in_the_midst() -> None:
-    """A reader that comes during a run starts in the midst of it."""
+def active_run_from_the_middle() -> None:
+    """A stream that is opened during a run starts in the middle of it."""
     _start(lambda session, at: session.log.last_seq if session.snapshot.active else at)
 
 
@@ -206,19 +220,19 @@ def in_the_midst() -> None:
     "SSE-6.header",
     "SSE-7.trimmed",
 )
-def read_again() -> None:
-    """A run whose end a reader has had is read again by the next."""
+def run_delivered_again() -> None:
+    """A run that was read to its end is delivered again."""
     wrap(Session, "mark_delivered", lambda _: lambda _, __: None)
 
 
 @breaks("SSE-5.queued")
-def hidden_run() -> None:
-    """The run that was accepted after another was read is not waited for: the stream ends at once."""
-    raise_served(10_000)
+def run_after_a_read_one_skipped() -> None:
+    """A run that follows one that was read is not delivered, and the stream ends."""
+    raise_delivered(10_000)
 
 
-def raise_served(by: int) -> None:
-    """A reader that has had the end of a run counts for the runs after it too."""
+def raise_delivered(by: int) -> None:
+    """Reading the end of a run also marks later runs as read."""
 
     def around(original: Any) -> Any:
         return lambda self, seq: original(self, seq + by)
@@ -236,7 +250,7 @@ def _position(around: Any) -> None:
 def _change_requests(change: Any) -> None:
     """Change the headers and the query of requests for events."""
 
-    def front(app: Any) -> Any:
+    def wrap_app(app: Any) -> Any:
         async def changed(scope: Any, receive: Any, send: Any) -> None:
             if scope["type"] == "http" and scope["path"].endswith("/events"):
                 change(scope)
@@ -244,7 +258,7 @@ def _change_requests(change: Any) -> None:
 
         return changed
 
-    put_before(front)
+    put_before(wrap_app)
 
 
 def _last_event_id(scope: Any) -> bytes | None:
@@ -256,8 +270,8 @@ def _without_last_event_id(scope: Any) -> None:
 
 
 @breaks("SSE-6.header", "SSE-6.live")
-def one_too_far() -> None:
-    """Last-Event-ID starts the stream one event too far."""
+def resumes_one_event_early() -> None:
+    """Last-Event-ID resumes one event too early."""
 
     def change(scope: Any) -> None:
         sent = _last_event_id(scope)
@@ -272,7 +286,7 @@ def one_too_far() -> None:
 
 @breaks("SSE-6.after", "EP-prompt.cursor", "EVT-1.grammar", "SSE-7.future", "SSE-7.malformed")
 def after_inclusive() -> None:
-    """?after= starts the stream at that event, not after it."""
+    """?after= resumes at that event, not after it."""
 
     def change(scope: Any) -> None:
         name, _, value = scope["query_string"].partition(b"=")
@@ -284,8 +298,8 @@ def after_inclusive() -> None:
 
 
 @breaks("SSE-6.precedence")
-def parameter_wins() -> None:
-    """?after= wins over Last-Event-ID."""
+def after_takes_precedence() -> None:
+    """?after= takes precedence over Last-Event-ID."""
 
     def change(scope: Any) -> None:
         if b"after=" in scope["query_string"]:
@@ -295,20 +309,20 @@ def parameter_wins() -> None:
 
 
 @breaks("SSE-6.start", "DUR-1.events", "DUR-1.prompts", "EVT-1.grammar", "EVT-7.identical")
-def start_is_the_second() -> None:
-    """after=start leaves the first event out."""
+def start_skips_the_first() -> None:
+    """after=start skips the first event."""
     _position(lambda original: lambda log, text: original(log, text) + (1 if text == "start" and log.last_seq else 0))
 
 
 @breaks("SSE-6.latest")
 def latest_is_the_start() -> None:
-    """after=latest is the beginning."""
+    """after=latest starts at the beginning of the log."""
     _position(lambda original: lambda log, text: original(log, "start" if text == "latest" else text))
 
 
 @breaks("SSE-6.live")
-def gap_in_the_midst() -> None:
-    """Taken up in the midst of a run, a stream leaves an event out."""
+def resuming_skips_an_event() -> None:
+    """A stream that is resumed during a run skips an event."""
 
     def around(original: Any) -> Any:
         def reader(self: Any, after: int) -> Any:
@@ -329,8 +343,8 @@ def gap_in_the_midst() -> None:
 
 
 @breaks("SSE-7.foreign")
-def foreign_cursor_taken() -> None:
-    """A cursor of another log is taken for one of this."""
+def foreign_cursor_accepted() -> None:
+    """A cursor of another log is accepted."""
 
     def around(original: Any) -> Any:
         def position(log: Any, text: str) -> int:
@@ -345,8 +359,8 @@ def foreign_cursor_taken() -> None:
 
 
 @breaks("SSE-7.malformed")
-def any_cursor() -> None:
-    """A malformed cursor is taken for the present."""
+def malformed_cursor_accepted() -> None:
+    """A malformed cursor starts at the end of the log."""
 
     def around(original: Any) -> Any:
         def position(log: Any, text: str) -> int:
@@ -363,8 +377,8 @@ def any_cursor() -> None:
 
 
 @breaks("SSE-7.future")
-def waits_for_the_future() -> None:
-    """A cursor of an event that has not happened is waited for."""
+def future_cursor_accepted() -> None:
+    """A cursor beyond the last event is accepted."""
 
     def around(original: Any) -> Any:
         def position(log: Any, text: str) -> int:
@@ -381,8 +395,8 @@ def waits_for_the_future() -> None:
 
 
 @breaks("SSE-7.zero", "EVT-2.failure", "EVT-2.terminal", "EVT-6", "SSE-7.trimmed")
-def zero_is_nothing() -> None:
-    """<epoch>.0 is no cursor."""
+def zero_rejected() -> None:
+    """<epoch>.0 is rejected."""
 
     def around(original: Any) -> Any:
         def position(log: Any, text: str) -> int:
@@ -396,8 +410,8 @@ def zero_is_nothing() -> None:
 
 
 @breaks("SSE-7.trimmed")
-def trimmed_in_silence() -> None:
-    """A cursor that was trimmed starts the stream at what is left."""
+def trimmed_cursor_accepted() -> None:
+    """A trimmed cursor starts at the first kept event."""
 
     def around(original: Any) -> Any:
         def position(log: Any, text: str) -> int:
@@ -418,8 +432,8 @@ def trimmed_in_silence() -> None:
 
 
 @breaks("SSE-8.run")
-def run_and_more() -> None:
-    """?requestId= gives that run and those after it."""
+def run_and_those_after() -> None:
+    """?requestId= also delivers the runs after that run."""
 
     def around(original: Any) -> Any:
         def init(self: Any, after: int, **options: Any) -> None:
@@ -436,7 +450,7 @@ def run_and_more() -> None:
 
 @breaks("SSE-8.unknown")
 def unknown_run() -> None:
-    """An unknown requestId is answered with 400."""
+    """An unknown requestId returns 400."""
 
     def around(original: Any) -> Any:
         async def selection(*args: Any, **options: Any) -> Any:
@@ -452,7 +466,7 @@ def unknown_run() -> None:
 
 @breaks("SSE-8.types", "SSE-8.types-end")
 def unfiltered() -> None:
-    """?types= lets message_start through, whether it is asked for or not."""
+    """?types= does not filter message_start."""
     wrap(events, "_types", lambda original: lambda listed: (found := original(listed)) and found | {"agent_start"})
 
 
@@ -471,8 +485,8 @@ def filtered_end() -> None:
 
 
 @breaks("SSE-8.types-unknown")
-def any_type() -> None:
-    """An unknown type is passed over."""
+def unknown_type_ignored() -> None:
+    """An unknown event type is ignored."""
 
     def around(original: Any) -> Any:
         def types_of(listed: str | None) -> Any:
@@ -490,8 +504,8 @@ def any_type() -> None:
 @breaks(
     "SSE-9.readers", "EVT-1.blocks", "EVT-5.same", "EVT-7.gapless", "SSE-10.nobody-waits", "SSE-5.active", "SSE-6.live"
 )
-def one_reader_for_each_event() -> None:
-    """Of several readers of a session only the first gets the text."""
+def only_the_first_reader() -> None:
+    """Only the first of several readers receives the text."""
 
     def around(original: Any) -> Any:
         def chosen(self: Any, page: Any) -> Any:
@@ -513,8 +527,8 @@ def one_reader_for_each_event() -> None:
 
 
 @breaks("SSE-9.leaving", "DUR-3.left", "DUR-3.people", "SSE-6.live")
-def stopped_with_its_reader() -> None:
-    """A reader that leaves takes the run with it."""
+def aborted_with_its_reader() -> None:
+    """A run is aborted when its reader disconnects."""
 
     def around(original: Any) -> Any:
         async def call(self: Any, scope: Any, receive: Any, send: Any) -> None:
@@ -554,8 +568,8 @@ def stopped_with_its_reader() -> None:
     "SSE-8.run",
     "SSE-8.types",
 )
-def everybodys_events() -> None:
-    """A reader gets the events of the newest run of another session too."""
+def events_of_other_sessions() -> None:
+    """A reader also receives the latest run of another session."""
     from cmdc_gateway.sessions.log import EventLog
 
     latest: list[Any] = []
@@ -580,8 +594,8 @@ def everybodys_events() -> None:
 
 
 @breaks("SSE-10.nobody-waits", "MODEL-retry.transient", "SSE-3.heartbeat", "SSE-5.read-before", "SSE-9.readers")
-def everybody_waits() -> None:
-    """A reader that does not read holds up all the others."""
+def stalled_reader_blocks_others() -> None:
+    """A stalled reader blocks all other readers."""
     turn = asyncio.Lock()
 
     def around(original: Any) -> Any:
@@ -595,14 +609,14 @@ def everybody_waits() -> None:
 
 
 @breaks("SSE-10.closed")
-def endless_patience() -> None:
-    """A reader that takes nothing stays connected."""
+def stalled_reader_stays() -> None:
+    """A stalled reader stays connected."""
     wrap(heartbeats.Heartbeats, "_check_progress", lambda _: lambda *_: None)
 
 
 @breaks("SSE-11.page")
 def page_without_times() -> None:
-    """The entries of a page do not tell when they happened."""
+    """The events of a page have no times."""
 
     def around(original: Any) -> Any:
         async def event_page(*args: Any) -> bytes:
@@ -617,7 +631,7 @@ def page_without_times() -> None:
 
 
 @breaks("SSE-11.paging")
-def next_is_too_far() -> None:
+def page_skips_an_event() -> None:
     """The cursor of a page skips an event."""
 
     def around(original: Any) -> Any:
@@ -635,7 +649,7 @@ def next_is_too_far() -> None:
 
 @breaks("SSE-12.ticket", "EP-tickets.one-session")
 def no_ticket_for_streams() -> None:
-    """A ticket opens no stream."""
+    """A ticket does not open a stream."""
     from cmdc_gateway.errors import Unauthorized
 
     def around(original: Any) -> Any:
@@ -650,8 +664,8 @@ def no_ticket_for_streams() -> None:
 
 
 @breaks("SSE-12.key-in-url")
-def key_in_the_url() -> None:
-    """A key in the URL of a stream opens it."""
+def key_in_the_url_accepted() -> None:
+    """A key in the URL of a stream is accepted."""
 
     def change(scope: Any) -> None:
         name, _, value = scope["query_string"].partition(b"=")

@@ -1,4 +1,4 @@
-"""Gateways that mix up whose is what (HTTP-8)."""
+"""Mutants that do not isolate tenants (HTTP-8)."""
 
 # pyright: reportUnknownLambdaType=false, reportUnknownArgumentType=false, reportUnknownVariableType=false
 # pyright: reportUnknownMemberType=false, reportUnknownParameterType=false, reportPrivateUsage=false
@@ -13,7 +13,7 @@ from cmdc_gateway.store.store import SessionKey
 from cmdc_gateway.web.routes import history, sessions
 
 from broken_gateways.mutant import breaks
-from broken_gateways.surgery import wrap
+from broken_gateways.patching import wrap
 
 
 async def _owners(registry: Any, session_id: str) -> list[str]:
@@ -23,8 +23,8 @@ async def _owners(registry: Any, session_id: str) -> list[str]:
 
 
 @breaks("HTTP-8.routes", "HTTP-8.ws")
-def told_apart() -> None:
-    """Another tenant's session is forbidden, and so is known to be there."""
+def foreign_session_forbidden() -> None:
+    """Another tenant's session returns 403, which reveals that it exists."""
 
     def around(original: Any) -> Any:
         async def find(self: Any, key: SessionKey) -> Any:
@@ -41,7 +41,7 @@ def told_apart() -> None:
 
 
 @breaks("HTTP-8.same-id")
-def one_name_for_all() -> None:
+def ids_shared_between_tenants() -> None:
     """A session's id is taken for every tenant."""
 
     def around(original: Any) -> Any:
@@ -56,8 +56,8 @@ def one_name_for_all() -> None:
 
 
 @breaks("HTTP-8.unharmed", "EP-session.state")
-def deleted_by_a_stranger() -> None:
-    """Another tenant's DELETE is answered 404, and carried out."""
+def deleted_by_another_tenant() -> None:
+    """Another tenant's DELETE returns 404 and deletes the session."""
 
     def around(original: Any) -> Any:
         async def delete(self: Any, key: SessionKey, *rest: Any) -> Any:
@@ -74,8 +74,8 @@ def deleted_by_a_stranger() -> None:
 
 
 @breaks("HTTP-8.ws")
-def socket_told_apart() -> None:
-    """Another tenant's WebSocket is forbidden, and so its session is known to be there."""
+def foreign_websocket_forbidden() -> None:
+    """The WebSocket of another tenant's session returns 403, which reveals that it exists."""
     from cmdc_gateway.web.streaming.websocket import EventSocket
 
     def around(original: Any) -> Any:
@@ -91,7 +91,7 @@ def socket_told_apart() -> None:
                         raise Forbidden("this session is not yours") from None
                     raise
 
-            self._actions = _With(self._actions, registry=_With(registry, find=find))
+            self._actions = _Override(self._actions, registry=_Override(registry, find=find))
             await original(self, scope, receive, send)
 
         return call
@@ -99,8 +99,8 @@ def socket_told_apart() -> None:
     wrap(EventSocket, "__call__", around)
 
 
-class _With:
-    """Something else's attributes, but for these."""
+class _Override:
+    """An object with some attributes replaced."""
 
     def __init__(self, other: Any, **instead: Any) -> None:
         self.__dict__.update(instead)
@@ -112,7 +112,7 @@ class _With:
 
 @breaks("HTTP-8.lists")
 def usage_of_everyone() -> None:
-    """A tenant is told what another one has used."""
+    """A tenant's usage contains that of another tenant."""
     from cmdc_gateway.web import serializers
 
     def around(original: Any) -> Any:

@@ -1,0 +1,1 @@
+"""Checks that kill, stop and restart the server."""

@@ -1,0 +1,1 @@
+"""Checks of HTTP routes: authentication, validation, sessions, prompts, limits."""

@@ -1,0 +1,1 @@
+"""Checks of runs and their events, over SSE and WebSocket."""

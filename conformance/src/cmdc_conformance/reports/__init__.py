@@ -1,0 +1,1 @@
+"""Verdicts on the requirements, and the formats that a report is written in."""
