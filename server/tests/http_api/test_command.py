@@ -191,3 +191,34 @@ async def test_a_wrong_file_leaves_the_keys_as_they_are(tmp_path: Path) -> None:
 
         assert (await client.get("/v1/usage")).status_code == 200
         assert "hush" not in gateway.log()
+
+
+@pytest.mark.parametrize("arguments", [("serve",), ("--help",), ("keys", "new")])
+async def test_without_posix_modules_the_command_names_the_supported_platforms(
+    tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    program = """if True:
+        import sys
+
+        class Missing:
+            def find_spec(self, name, path=None, target=None):
+                if name in ("fcntl", "resource", "termios", "pwd", "grp", "uvloop"):
+                    raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+        sys.meta_path.insert(0, Missing())
+        from cmdc_gateway.__main__ import main
+
+        raise SystemExit(main(sys.argv[1:]))
+    """
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", program, *arguments),
+        cwd=tmp_path,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+    error = (
+        "cmdc-gateway: this platform is not supported; the server runs on Linux and macOS. "
+        "On Windows, run it under WSL or in a container.\n"
+    )
+    assert await finish(process) == (1, "", error)
