@@ -292,7 +292,7 @@ async def test_a_cursor_of_the_session_list_shows_nothing_of_another_tenant(
 async def test_a_ticket_is_good_for_the_session_of_its_tenant_alone(
     served: Served, client: httpx.AsyncClient, stranger: httpx.AsyncClient
 ) -> None:
-    """HTTP-8, §3.11: the same id of two tenants is two sessions."""
+    """HTTP-8, EP-create: the same id of two tenants is two sessions."""
     mine = await Conversation.begin(client, sessionId="ticket")
     theirs = await Conversation.begin(stranger, sessionId="ticket")
     await mine.run("of mine")

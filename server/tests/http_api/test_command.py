@@ -1,4 +1,4 @@
-"""The command `cmdc-gateway`, as a process of its own: HTTP-7, DESIGN §4."""
+"""The command `cmdc-gateway`, as a process of its own: HTTP-7."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ async def test_a_configured_key_is_not_printed(tmp_path: Path) -> None:
 
 
 async def test_a_new_key_comes_with_what_to_configure(tmp_path: Path) -> None:
-    """DESIGN §4: the server is given the hash alone."""
+    """the server is given the hash alone."""
     status, printed, told = await finish(await start(tmp_path, "keys", "new"))
 
     lines = printed.splitlines()
@@ -110,7 +110,7 @@ async def test_a_new_key_comes_with_what_to_configure(tmp_path: Path) -> None:
 
 
 async def test_what_cannot_be_had_at_the_start_is_told_in_one_line(tmp_path: Path) -> None:
-    """DESIGN §4: exit status 2, without a traceback."""
+    """exit status 2, without a traceback."""
     (tmp_path / "other.db").write_bytes(b"not a database" * 100)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
@@ -140,7 +140,6 @@ async def test_what_cannot_be_had_at_the_start_is_told_in_one_line(tmp_path: Pat
 
 @pytest.mark.parametrize("arguments", [(), ("serve", "--colour"), ("start",), ("keys",), ("serve", "now")])
 async def test_a_command_that_is_none_is_told_how_to_ask(tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    """DESIGN §4."""
     status, printed, told = await finish(await start(tmp_path, *arguments))
 
     assert (status, printed) == (2, "")

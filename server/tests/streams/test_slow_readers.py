@@ -283,7 +283,7 @@ async def test_a_stalled_reader_delays_nobody(
 async def test_readers_far_behind_a_deleted_session_come_to_an_end(
     served: Served, client: httpx.AsyncClient, session: str, stall: Stall
 ) -> None:
-    """§3.4: what they had not read is forgotten with the log."""
+    """EP-delete: what they had not read is forgotten with the log."""
     served.gateway.heartbeats.stalled_after = 60
     stream = await stall(events_request(session))
     talk = await stall(socket_request(session, "?after=start"))
