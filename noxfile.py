@@ -70,12 +70,14 @@ def pythons(session: nox.Session) -> None:
         into = ("uv", "pip", "install", "--quiet", "--python", f"{venv}")
         groups = (f"--group=pyproject.toml:{group}" for group in ("build", "contract", "tests"))
         needs = (f"--requirements={folder}/pyproject.toml" for folder in PACKAGES)
-        session.run(*into, "--require-hashes", f"--constraints={REQUIREMENTS}", *needs, *groups)
+        session.run(*into, "--require-hashes", f"--constraints={REQUIREMENTS}", "--extra=callbacks", *needs, *groups)
         ours = (f"--editable=./{folder}" for folder in (*PACKAGES, "testkit"))
         session.run(*into, "--no-deps", "--no-build-isolation", *ours)
         session.run(f"{venv}/bin/python", "-m", "pytest", *WORKERS, *UNIT_TESTS, *arguments, external=True)
     session.log(f"Tested on Python {', '.join(found) or 'none'}")
-    session.log(f"Not found on this machine: {', '.join(version for version in wanted if version not in found) or 'none'}")
+    session.log(
+        f"Not found on this machine: {', '.join(version for version in wanted if version not in found) or 'none'}"
+    )
 
 
 @nox.session
@@ -213,6 +215,7 @@ def package(session: nox.Session) -> None:
         for command in COMMANDS.get(folder, ()):
             session.run(f"{venv}/bin/{command}", "--help", external=True)
         if folder == "sdk":  # test it against the gateway wheel, built first
+            session.run("uv", "pip", "install", "--python", f"{venv}", *constraints, f"{wheel}[callbacks]")
             gateway = f"{work}/server-venv/bin/cmdc-gateway"
             session.run(f"{venv}/bin/python", "-I", "-W", "error", ".ci/try_wheels.py", gateway, external=True)
         if folder == "conformance":
@@ -233,6 +236,7 @@ def lock(session: nox.Session) -> None:
     compile_pins(
         session,
         "requirements/development.txt",
+        "--all-extras",
         *(f"{folder}/pyproject.toml" for folder in PACKAGES),
         *(f"--group=pyproject.toml:{group}" for group in GROUPS),
     )
@@ -265,6 +269,7 @@ def install(session: nox.Session, *, packages: list[str], groups: list[str] | No
     session.install(
         "--require-hashes",
         "--constraints=requirements/development.txt",
+        *(["--extra=callbacks"] if "sdk" in packages else []),
         *(f"--requirements={folder}/pyproject.toml" for folder in packages),
         *(f"--group=pyproject.toml:{group}" for group in ("build", *(groups or ()))),
     )

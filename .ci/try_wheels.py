@@ -20,7 +20,7 @@ from cmdc_client.callbacks import CallbackServer, Tools
 
 KEY = "key-of-this-trial"
 PROMPT = '```script\n{"replies": [{"toolCalls": [{"name": "double", "args": {"number": 21}}]}, {"text": ["42"]}]}\n```'
-NOT_HERE = ("cmdc_conformance", "cmdc_gateway", "fastapi", "litellm", "pydantic")
+NOT_HERE = ("cmdc_conformance", "cmdc_gateway", "fastapi", "litellm")
 
 tools = Tools()
 

@@ -124,7 +124,10 @@ def heartbeat_is_an_empty_event() -> None:
     wrap(sse, "HEARTBEAT", lambda _: b"event: heartbeat\n\n")
 
 
-@breaks("SSE-2.stock", "SSE-2")
+@breaks(
+    *("SSE-2.stock", "SSE-2", "EVT-5.same", "EVT-7.gapless"),
+    *("SSE-6.header", "SSE-6.after", "SSE-11.page", "SSE-11.paging"),
+)
 def ids_lost() -> None:
     """The first event of a message has no id, so a client keeps that of the event before."""
     change_streams(lambda chunk: re.sub(rb"id: [^\n]+\nevent: message_start\n", b"event: message_start\n", chunk))
@@ -456,8 +459,8 @@ def unknown_run() -> None:
         async def selection(*args: Any, **options: Any) -> Any:
             try:
                 return await original(*args, **options)
-            except RequestNotFound as refusal:
-                raise BadRequest(refusal.message) from None
+            except RequestNotFound as error:
+                raise BadRequest(error.message) from None
 
         return selection
 

@@ -79,9 +79,9 @@ def _reject_after_the_upgrade(status: int) -> None:
     """Reject a WebSocket after it was opened."""
 
     def around(original: Any) -> Any:
-        async def deny(refusal: Any, scope: Any, receive: Any, send: Any) -> None:
-            if gate_status(refusal) != status:
-                await original(refusal, scope, receive, send)
+        async def deny(error: Any, scope: Any, receive: Any, send: Any) -> None:
+            if status_of(error) != status:
+                await original(error, scope, receive, send)
                 return
             await receive()
             await send({"type": "websocket.accept"})
@@ -91,8 +91,8 @@ def _reject_after_the_upgrade(status: int) -> None:
 
     from cmdc_gateway.web.errors import STATUS
 
-    def gate_status(refusal: Any) -> int:
-        return STATUS[refusal.code]
+    def status_of(error: Any) -> int:
+        return STATUS[error.code]
 
     for owner in (authentication, dispatcher, websocket):
         wrap(owner, "deny_websocket", around)

@@ -1,7 +1,6 @@
-"""Whether a call of a tool is genuine: signatures as in Standard Webhooks, made with a secret that both sides know.
+"""Verifies the signature of a call of a tool, in the format of Standard Webhooks, with a shared secret.
 
-Nothing of a body is believed, or even parsed, before its signature was found right. No sentence here repeats a secret or
-tells what the signature should have been.
+A body is not parsed before its signature has been verified. No message contains a secret or the expected signature.
 """
 
 from __future__ import annotations
@@ -22,21 +21,21 @@ from cmdc_client.errors import CmdcError
 
 TOLERANCE_SECONDS: Final = 300
 
-_MARK: Final = "whsec_"
+_PREFIX: Final = "whsec_"
 _SIZES: Final = range(24, 65)
 _NEW_SIZE: Final = 32
 _TIMESTAMP: Final = re.compile(r"[0-9]{1,12}")
 
 
 class Headers(Protocol):
-    """The headers of a request, of any framework: names, in whatever case, with their values."""
+    """The headers of a request in any framework: names, in any case, and values."""
 
     def items(self) -> Iterable[tuple[str, str]]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class CallbackCall:
-    """A call of a tool, as the gateway sent it. `call_id` is the same when it is sent again."""
+    """A call of a tool, as the gateway sent it. A call that is sent again has the same `call_id`."""
 
     call_id: str
     tool_name: str
@@ -45,28 +44,28 @@ class CallbackCall:
 
 
 class CallbackRejected(CmdcError):
-    """A request is not a call that the gateway has sent just now; the sentence says why."""
+    """A request is not a genuine, recent call of the gateway. The message says why."""
 
 
 class NotSigned(CallbackRejected):
-    """The headers of a signature are missing."""
+    """A signature header is missing."""
 
 
 class WrongSignature(CallbackRejected):
-    """The signature was made for another body, another id or time, or with another secret."""
+    """The signature does not match the body, the id, the timestamp and the secret."""
 
 
 class StaleTimestamp(CallbackRejected):
-    """The signature is right, but old, or from the future: this may be a recording of a call, or a clock is wrong."""
+    """The signature is valid, but its timestamp is too old or in the future: a replay, or a wrong clock."""
 
 
 class MalformedCall(CallbackRejected):
-    """The signature is right, but the body is no call."""
+    """The signature is valid, but the body is not a call."""
 
 
 def new_secret() -> str:
-    """A secret to register tools with, from the system's own randomness."""
-    return _MARK + base64.b64encode(secrets.token_bytes(_NEW_SIZE)).decode()
+    """Return a new random secret for registering tools."""
+    return _PREFIX + base64.b64encode(secrets.token_bytes(_NEW_SIZE)).decode()
 
 
 def verify_callback(
@@ -77,29 +76,38 @@ def verify_callback(
     tolerance_seconds: float = TOLERANCE_SECONDS,
     now: Callable[[], float] = time.time,
 ) -> CallbackCall:
-    """The call that this request carries, if the gateway has sent it, and not longer ago than `tolerance_seconds`.
+    """Verify a request and return the call that it contains.
 
-    `body` is what came, byte for byte, before any parsing. `headers` may be those of any framework.
+    Args:
+        secret: The secret with which the tool was registered.
+        headers: The headers of the request, in any framework.
+        body: The body as it was received, before any parsing.
+        tolerance_seconds: How far the timestamp may differ from the current time.
+        now: Returns the current time, in seconds since 1970.
 
-    Raises NotSigned, WrongSignature, StaleTimestamp or MalformedCall, which are all CallbackRejected; ValueError if the
-    secret is none.
+    Raises:
+        CallbackRejected: `NotSigned`, `WrongSignature`, `StaleTimestamp` or `MalformedCall`.
+        ValueError: The secret is invalid.
     """
     key = _key(secret)
     given = {name.lower(): value for name, value in headers.items()}
     call_id, timestamp, signatures = (_header(given, f"webhook-{name}") for name in ("id", "timestamp", "signature"))
-    # compare_digest takes a str only if it is ASCII, and what was sent may be anything.
+    # As bytes, because compare_digest raises for a str that is not ASCII.
     expected = _signature(key, call_id, timestamp, body).encode()
     if not any(hmac.compare_digest(expected, sent.encode(errors="replace")) for sent in signatures.split(" ")):
-        raise WrongSignature("no signature of this call is right: it, or the secret, is not what the gateway has")
+        raise WrongSignature("invalid signature: the call was not signed with this secret, or was changed on the way")
     _check_time(timestamp, now(), tolerance_seconds)
     call = _parse(body)
     if call.call_id != call_id:
-        raise MalformedCall(f"the webhook-id is not the callId {call.call_id!r:.100} of the body")
+        raise MalformedCall(f"the webhook-id differs from the callId {call.call_id!r:.100} in the body")
     return call
 
 
 def sign(secret: str, call_id: str, timestamp: int, body: bytes) -> dict[str, str]:
-    """The headers with which the gateway sends a call: to try one's own tools without one. Raises ValueError."""
+    """Return the signature headers of a call, for testing tools without a gateway.
+
+    `timestamp` is in seconds since 1970. Raises ValueError if the secret is invalid.
+    """
     return {
         "webhook-id": call_id,
         "webhook-timestamp": str(timestamp),
@@ -108,17 +116,17 @@ def sign(secret: str, call_id: str, timestamp: int, body: bytes) -> dict[str, st
 
 
 def check_secret(secret: str) -> None:
-    """Raise ValueError unless this is a secret as in Standard Webhooks."""
+    """Raise ValueError unless the secret has the format of Standard Webhooks."""
     _key(secret)
 
 
 def _key(secret: str) -> bytes:
     try:
-        key = base64.b64decode(secret.removeprefix(_MARK), validate=True)
+        key = base64.b64decode(secret.removeprefix(_PREFIX), validate=True)
     except (binascii.Error, ValueError):
         key = b""
-    if not secret.startswith(_MARK) or len(key) not in _SIZES:
-        raise ValueError("a secret is whsec_ and the base64 of 24 to 64 bytes")
+    if not secret.startswith(_PREFIX) or len(key) not in _SIZES:
+        raise ValueError("a secret must be whsec_ followed by the base64 encoding of 24 to 64 bytes")
     return key
 
 
@@ -129,30 +137,30 @@ def _signature(key: bytes, call_id: str, timestamp: str, body: bytes) -> str:
 
 def _header(headers: Mapping[str, str], name: str) -> str:
     if not (value := headers.get(name, "")):
-        raise NotSigned(f"the call is not signed: it has no {name}")
+        raise NotSigned(f"the call is not signed: the header {name} is missing")
     return value
 
 
 def _check_time(timestamp: str, now: float, tolerance: float) -> None:
     if not _TIMESTAMP.fullmatch(timestamp):
-        raise StaleTimestamp("the webhook-timestamp must be whole seconds since 1970")
+        raise StaleTimestamp("the webhook-timestamp must be an integer, in seconds since 1970")
     age = now - int(timestamp)
     if abs(age) > tolerance:
         when = f"{age:.0f} seconds ago" if age > 0 else f"{-age:.0f} seconds in the future"
-        raise StaleTimestamp(f"the call was signed {when}, and {tolerance:g} are tolerated; is a clock wrong?")
+        raise StaleTimestamp(f"the call was signed {when}, more than the tolerance of {tolerance:g}; check the clocks")
 
 
 def _parse(body: bytes) -> CallbackCall:
     try:
-        said: Any = json.loads(body.decode(), parse_constant=_constant)
+        value: Any = json.loads(body.decode(), parse_constant=_reject_constant)
     except (ValueError, RecursionError) as error:
         raise MalformedCall(f"the body is not JSON: {type(error).__name__}") from None
-    match said:
+    match value:
         case {"callId": str(call_id), "toolName": str(tool_name), "args": dict(), "sessionId": str(session_id)}:
-            return CallbackCall(call_id, tool_name, said["args"], session_id)
+            return CallbackCall(call_id, tool_name, value["args"], session_id)
         case _:
             raise MalformedCall("the body must be an object with callId, toolName, args (an object) and sessionId")
 
 
-def _constant(name: str) -> NoReturn:
+def _reject_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")

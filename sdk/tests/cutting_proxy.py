@@ -1,4 +1,4 @@
-"""A line that breaks: a proxy that ends each connection after a number of bytes that chance gives."""
+"""A proxy that closes every connection after a random number of bytes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 
 @dataclass(slots=True)
-class Cutting:
-    """The proxy: where it listens, and how often it has cut, in either direction."""
+class CuttingProxy:
+    """The proxy: its URL, and how many connections it has accepted and cut."""
 
     url: str
     connections: int = 0
@@ -21,28 +21,28 @@ class Cutting:
 
 
 @asynccontextmanager
-async def cutting(
-    target: str, *, seed: int, mean: int, ways: tuple[Literal["reset", "end"], ...] = ("reset", "end")
-) -> AsyncGenerator[Cutting]:
-    """Let through `mean` bytes of each connection, on average, to and fro together."""
-    chance = Random(seed)
+async def cutting_proxy(
+    target: str, *, seed: int, mean: int, methods: tuple[Literal["reset", "end"], ...] = ("reset", "end")
+) -> AsyncGenerator[CuttingProxy]:
+    """Forward `mean` bytes per connection on average, both directions together, and then cut it."""
+    random = Random(seed)
     port = urlsplit(target).port
-    proxy = Cutting("")
+    proxy = CuttingProxy("")
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         proxy.connections += 1
-        left, way = int(chance.expovariate(1 / mean)), chance.choice(ways)
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
+        left, method = int(random.expovariate(1 / mean)), random.choice(methods)
+        upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", port)
 
-        def let_through(size: int) -> int:
+        def take(size: int) -> int:
             nonlocal left
             allowed = min(size, left)
             left -= allowed
             return allowed
 
         pumps = [
-            asyncio.ensure_future(_pump(reader, far_writer, let_through)),
-            asyncio.ensure_future(_pump(far_reader, writer, let_through)),
+            asyncio.ensure_future(_pump(reader, upstream_writer, take)),
+            asyncio.ensure_future(_pump(upstream_reader, writer, take)),
         ]
         try:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
@@ -52,9 +52,9 @@ async def cutting(
             await asyncio.wait(pumps)
             if left <= 0:
                 proxy.cuts += 1
-            if left <= 0 and way == "reset":
+            if left <= 0 and method == "reset":
                 writer.transport.abort()
-            far_writer.transport.abort()
+            upstream_writer.transport.abort()
             writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
@@ -63,11 +63,11 @@ async def cutting(
         yield proxy
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, let_through: Callable[[int], int]) -> None:
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, take: Callable[[int], int]) -> None:
     with suppress(ConnectionError):
-        while piece := await reader.read(65536):
-            allowed = let_through(len(piece))
-            writer.write(piece[:allowed])
+        while chunk := await reader.read(65536):
+            allowed = take(len(chunk))
+            writer.write(chunk[:allowed])
             await writer.drain()
-            if allowed < len(piece):
+            if allowed < len(chunk):
                 return

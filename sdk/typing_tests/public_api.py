@@ -1,4 +1,4 @@
-"""What the client gives back has a type at every door. It is checked, and never run: `nox -s types`."""
+"""The types of the public API, as a type checker sees them. `nox -s types` checks this file; it is never run."""
 
 from typing import Any, Literal, assert_type
 
@@ -82,7 +82,7 @@ async def asynchronous(client: AsyncClient) -> None:
                 await event.approve()
             if isinstance(event, AskUser):
                 await event.answer("red")
-    assert_type(await session.ask("Hello!", policy=thoughtful), Reply)
+    assert_type(await session.ask("Hello!", policy=async_policy), Reply)
     async with session.connect() as socket:
         assert_type(socket, AsyncSocket)
         assert_type(await anext(socket), AsyncLiveEvent)
@@ -90,26 +90,26 @@ async def asynchronous(client: AsyncClient) -> None:
         assert_type(summary, SessionSummary)
 
 
-async def thoughtful(event: ApprovalRequired) -> bool:
-    """A policy that is async."""
+async def async_policy(event: ApprovalRequired) -> bool:
+    """Decide asynchronously."""
     return event.tool_name == "read_file"
 
 
-def fails(session: Session) -> float | None:
-    """Each code has its class, and each class its fields."""
+def errors(session: Session) -> float | None:
+    """Every error class has its own attributes."""
     try:
         session.approve("apr_1")
-    except AlreadyResolved as failure:
-        assert_type(failure.status, str)
-    except CursorExpired as failure:
-        assert_type(failure.earliest, str)
-    except RateLimited as failure:
-        return assert_type(failure.retry_after, float | None)
-    except RunAborted as failure:
-        assert_type(failure.transcript, Transcript)
-    except ApiError as failure:
-        assert_type(failure.code, str)
-        assert_type(failure.http_status, int)
+    except AlreadyResolved as error:
+        assert_type(error.status, str)
+    except CursorExpired as error:
+        assert_type(error.earliest, str)
+    except RateLimited as error:
+        return assert_type(error.retry_after, float | None)
+    except RunAborted as error:
+        assert_type(error.transcript, Transcript)
+    except ApiError as error:
+        assert_type(error.code, str)
+        assert_type(error.http_status, int)
     return None
 
 
@@ -118,7 +118,7 @@ tools = Tools()
 
 @tools.tool
 def get_weather(city: str, unit: Literal["C", "F"] = "C") -> str:
-    """The weather in a city."""
+    """Get the weather in a city."""
     return f"18 °{unit} in {city}"
 
 
@@ -129,7 +129,7 @@ async def book(call: CallbackCall, days: list[int]) -> dict[str, Any]:
 
 
 def serves(session: Session, headers: dict[str, str], body: bytes) -> None:
-    """A tool stays the function it was, and is served in either way."""
+    """A tool remains a function with its own type."""
     assert_type(get_weather("Oslo"), str)
     with CallbackServer(tools) as server:
         assert_type(server.register(session), None)
@@ -139,6 +139,6 @@ def serves(session: Session, headers: dict[str, str], body: bytes) -> None:
 
 
 async def serves_async(session: AsyncSession) -> None:
-    """The same, with the async client."""
+    """Register tools with an async session."""
     async with CallbackServer(tools) as server:
         await server.register(session)

@@ -1,6 +1,7 @@
-"""The few things that are not the same but for `await`: waiting, and WebSockets. Each stands here twice.
+"""Primitives that differ between the async and the sync client by more than `await`.
 
-`derive_sync.py` takes the `async_` and `Async` off a name, and so comes from the one to the other.
+These are sleeping, waiting for a condition, and WebSocket connections. Each exists twice, with and without the `async_` or
+`Async` that `derive_sync.py` removes.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, NoReturn
 
-from cmdc_client.answers import Answer, refused
 from cmdc_client.errors import CmdcError, ConnectionFailed, ProtocolError, SocketClosed
+from cmdc_client.responses import RawResponse, error_from_response
 
-if TYPE_CHECKING:  # imported when the first WebSocket is opened: many programs never open one
+if TYPE_CHECKING:  # imported with the first WebSocket, because many programs never open one
     import websockets.asyncio.client
     import websockets.sync.client
     from websockets.exceptions import ConnectionClosed
@@ -25,8 +26,8 @@ AsyncCondition = asyncio.Condition
 Condition = threading.Condition
 
 
-class _KeepsKeys(logging.Filter):
-    """Takes keys out of what the library logs: to whoever debugs it tells the headers that it sends."""
+class _RedactKeys(logging.Filter):
+    """Redacts API keys: at the level DEBUG, websockets logs the headers that it sends."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         match record.args:
@@ -38,24 +39,24 @@ class _KeepsKeys(logging.Filter):
 
 
 _log = logging.getLogger("cmdc_client.websockets")
-_log.addFilter(_KeepsKeys())
+_log.addFilter(_RedactKeys())
 
-_LARGEST_MESSAGE = 64 * 1024 * 1024
-_BROKEN = (1002, 1007, 1009)  # with these the library closes what it cannot read
+_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+_INVALID_INPUT_CODES = (1002, 1007, 1009)  # websockets closes with these when it receives invalid data
 
 
 async def async_sleep(seconds: float) -> None:
-    """Wait that long."""
+    """Wait for this many seconds."""
     await asyncio.sleep(seconds)
 
 
 def sleep(seconds: float) -> None:
-    """Wait that long."""
+    """Wait for this many seconds."""
     time.sleep(seconds)
 
 
 async def async_wait(condition: AsyncCondition, seconds: float | None) -> None:
-    """Wait until the condition is notified, or for that long."""
+    """Wait until the condition is notified, for at most this many seconds (None: without limit)."""
     try:
         async with asyncio.timeout(seconds):
             await condition.wait()
@@ -64,50 +65,53 @@ async def async_wait(condition: AsyncCondition, seconds: float | None) -> None:
 
 
 def wait(condition: Condition, seconds: float | None) -> None:
-    """Wait until the condition is notified, or for that long."""
+    """Wait until the condition is notified, for at most this many seconds (None: without limit)."""
     condition.wait(seconds)
 
 
-class AsyncWire:
-    """A WebSocket: texts in, texts out, failures as errors of ours."""
+class AsyncWebSocketConnection:
+    """A WebSocket that carries text. Exceptions of websockets are raised as exceptions of this package."""
 
     def __init__(self, connection: websockets.asyncio.client.ClientConnection, where: str) -> None:
         self._connection = connection
         self._where = where
 
     @classmethod
-    async def open(cls, url: str, headers: Mapping[str, str], *, within: float, where: str) -> AsyncWire:
-        """Open it. Raises ApiError, ProtocolError or ConnectionFailed."""
+    async def open(
+        cls, url: str, headers: Mapping[str, str], *, open_timeout: float, where: str
+    ) -> AsyncWebSocketConnection:
+        """Open a connection; `open_timeout` is in seconds. Raises ApiError, ProtocolError or ConnectionFailed."""
         from websockets.asyncio.client import connect  # noqa: PLC0415
         from websockets.exceptions import WebSocketException  # noqa: PLC0415
 
         class Connect(connect):
             def process_redirect(self, exc: Exception) -> Exception | str:
-                return exc  # a redirect would take the key along
+                return exc  # following a redirect would send the key to another host
 
         try:
             connection = await Connect(
                 url,
                 additional_headers=headers,
                 compression=None,
-                open_timeout=within,
-                max_size=_LARGEST_MESSAGE,
+                open_timeout=open_timeout,
+                max_size=_MAX_MESSAGE_BYTES,
                 logger=_log,
             )
-        except (WebSocketException, OSError, TimeoutError) as failure:
-            _not_opened(failure, where)
+        except (WebSocketException, OSError, TimeoutError) as error:
+            _raise_open_error(error, where)
         return cls(connection, where)
 
     async def send(self, text: str) -> None:
+        """Send a text message. Raises SocketClosed or ProtocolError."""
         from websockets.exceptions import ConnectionClosed  # noqa: PLC0415
 
         try:
             await self._connection.send(text)
         except ConnectionClosed as closed:
-            raise _closed(closed, self._where) from None
+            raise _closed_error(closed, self._where) from None
 
     async def receive(self, seconds: float | None) -> str | None:
-        """The next text; None if there is none in that time."""
+        """Return the next text message, or None after this many seconds. Raises SocketClosed or ProtocolError."""
         from websockets.exceptions import ConnectionClosed  # noqa: PLC0415
 
         try:
@@ -116,15 +120,16 @@ class AsyncWire:
         except TimeoutError:
             return None
         except ConnectionClosed as closed:
-            raise _closed(closed, self._where) from None
-        return _text(message, self._where)
+            raise _closed_error(closed, self._where) from None
+        return _as_text(message, self._where)
 
     async def aclose(self) -> None:
+        """Close the connection."""
         await self._connection.close()
 
 
-class Wire:
-    """A WebSocket: texts in, texts out, failures as errors of ours."""
+class WebSocketConnection:
+    """A WebSocket that carries text. Exceptions of websockets are raised as exceptions of this package."""
 
     def __init__(
         self, connection: websockets.sync.client.ClientConnection, where: str, close: Callable[[], None]
@@ -134,41 +139,42 @@ class Wire:
         self._close = close
 
     @classmethod
-    def open(cls, url: str, headers: Mapping[str, str], *, within: float, where: str) -> Wire:
-        """Open it. Raises ApiError, ProtocolError or ConnectionFailed."""
+    def open(cls, url: str, headers: Mapping[str, str], *, open_timeout: float, where: str) -> WebSocketConnection:
+        """Open a connection; `open_timeout` is in seconds. Raises ApiError, ProtocolError or ConnectionFailed."""
         from websockets.exceptions import WebSocketException  # noqa: PLC0415
         from websockets.sync.client import reconnect  # noqa: PLC0415
 
         class Connect(reconnect):
             def process_redirect(self, exc: Exception) -> Exception | str:
-                return exc  # a redirect would take the key along
+                return exc  # following a redirect would send the key to another host
 
-        line = ExitStack()
+        stack = ExitStack()
         try:
-            connection = line.enter_context(
+            connection = stack.enter_context(
                 Connect(
                     url,
                     additional_headers=headers,
                     compression=None,
-                    open_timeout=within,
-                    max_size=_LARGEST_MESSAGE,
+                    open_timeout=open_timeout,
+                    max_size=_MAX_MESSAGE_BYTES,
                     logger=_log,
                 )
             )
-        except (WebSocketException, OSError, TimeoutError) as failure:
-            _not_opened(failure, where)
-        return cls(connection, where, line.close)
+        except (WebSocketException, OSError, TimeoutError) as error:
+            _raise_open_error(error, where)
+        return cls(connection, where, stack.close)
 
     def send(self, text: str) -> None:
+        """Send a text message. Raises SocketClosed or ProtocolError."""
         from websockets.exceptions import ConnectionClosed  # noqa: PLC0415
 
         try:
             self._connection.send(text)
         except ConnectionClosed as closed:
-            raise _closed(closed, self._where) from None
+            raise _closed_error(closed, self._where) from None
 
     def receive(self, seconds: float | None) -> str | None:
-        """The next text; None if there is none in that time."""
+        """Return the next text message, or None after this many seconds. Raises SocketClosed or ProtocolError."""
         from websockets.exceptions import ConnectionClosed  # noqa: PLC0415
 
         try:
@@ -176,30 +182,32 @@ class Wire:
         except TimeoutError:
             return None
         except ConnectionClosed as closed:
-            raise _closed(closed, self._where) from None
-        return _text(message, self._where)
+            raise _closed_error(closed, self._where) from None
+        return _as_text(message, self._where)
 
     def close(self) -> None:
+        """Close the connection."""
         self._close()
 
 
-def _not_opened(failure: Exception, where: str) -> NoReturn:
+def _raise_open_error(error: Exception, where: str) -> NoReturn:
     from websockets.exceptions import InvalidStatus, WebSocketException  # noqa: PLC0415
 
-    match failure:
+    match error:
         case InvalidStatus(response=response):
             headers = {name.lower(): value for name, value in response.headers.raw_items()}
-            error: CmdcError = refused(Answer(where, response.status_code, headers, bytes(response.body or b"")))
+            raw = RawResponse(where, response.status_code, headers, bytes(response.body or b""))
+            raised: CmdcError = error_from_response(raw)
         case WebSocketException():
-            error = ProtocolError(where, f"the WebSocket could not be opened: {failure}")
+            raised = ProtocolError(where, f"the WebSocket could not be opened: {error}")
         case _:
-            error = ConnectionFailed(f"{where}: no connection: {failure or type(failure).__name__}", sent=False)
-    raise error from failure
+            raised = ConnectionFailed(f"{where}: cannot connect: {error or type(error).__name__}", sent=False)
+    raise raised from error
 
 
-def _closed(closed: ConnectionClosed, where: str) -> SocketClosed | ProtocolError:
-    if closed.sent is not None and closed.sent.code in _BROKEN and not closed.rcvd_then_sent:
-        return ProtocolError(where, f"what came is no WebSocket message: {closed.sent.reason or closed.sent.code}")
+def _closed_error(closed: ConnectionClosed, where: str) -> SocketClosed | ProtocolError:
+    if closed.sent is not None and closed.sent.code in _INVALID_INPUT_CODES and not closed.rcvd_then_sent:
+        return ProtocolError(where, f"invalid WebSocket data: {closed.sent.reason or closed.sent.code}")
     code = closed.rcvd.code if closed.rcvd is not None else 1006
     reason = closed.rcvd.reason if closed.rcvd is not None else ""
     return SocketClosed(
@@ -207,7 +215,7 @@ def _closed(closed: ConnectionClosed, where: str) -> SocketClosed | ProtocolErro
     )
 
 
-def _text(message: str | bytes, where: str) -> str:
+def _as_text(message: str | bytes, where: str) -> str:
     if isinstance(message, bytes):
-        raise ProtocolError(where, "a binary message, where only text is expected")
+        raise ProtocolError(where, "unexpected binary message")
     return message
