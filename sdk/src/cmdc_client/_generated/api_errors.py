@@ -9,172 +9,172 @@ from cmdc_client.base_errors import ApiError
 
 
 class BadRequest(ApiError):
-    """The request is not understood: malformed JSON, an unknown field, a wrong value."""
+    """The request is invalid: malformed JSON, an unknown field, or an invalid value."""
 
     expected_status = 400
 
 
 class InvalidCursor(ApiError):
-    """A cursor that is malformed, or that names an event which has not happened yet."""
+    """The cursor is malformed or names an event in the future."""
 
     expected_status = 400
 
 
 class Unauthorized(ApiError):
-    """No key or ticket, or not a valid one."""
+    """The API key or ticket is missing or invalid."""
 
     expected_status = 401
 
 
 class BudgetExceeded(ApiError):
-    """The session's budget, the key's or the tenant's is spent."""
+    """The budget of the session, the key, or the tenant is exhausted."""
 
     expected_status = 402
 
 
 class Forbidden(ApiError):
-    """A `read` ticket was used to act, or an origin is not allowed."""
+    """A `read` ticket was used for an action, or the origin is not allowed."""
 
     expected_status = 403
 
 
 class NotFound(ApiError):
-    """There is nothing of that name, or it belongs to another tenant."""
+    """The resource does not exist or belongs to another tenant."""
 
     expected_status = 404
 
 
 class SessionDead(ApiError):
-    """The session exists, but its stored state cannot be loaded; its events stay readable where they can be."""
+    """The stored state of the session cannot be loaded; its event log stays readable where possible."""
 
     expected_status = 404
 
 
 class MethodNotAllowed(ApiError):
-    """The path exists, with other methods."""
+    """The path does not support this method."""
 
     expected_status = 405
 
 
 class RequestTimeout(ApiError):
-    """The client took too long to send its request."""
+    """The client took too long to send the request."""
 
     expected_status = 408
 
 
 class AlreadyResolved(ApiError):
-    """The approval or question was decided otherwise, has expired or was cancelled."""
+    """The approval or question already has a different decision, expired, or was cancelled."""
 
     expected_status = 409
 
     @property
     def status(self) -> str:
-        """What was decided."""
+        """The decision that applies."""
         return self._text_member("status")
 
 
 class DigestMismatch(ApiError):
-    """The digest sent along is not that of the call which waits; nothing was decided."""
+    """The digest does not match the pending call; nothing was decided."""
 
     expected_status = 409
 
 
 class IdempotencyInProgress(ApiError):
-    """The first request with this Idempotency-Key has not been answered yet."""
+    """The first request with this Idempotency-Key is still in progress."""
 
     expected_status = 409
 
 
 class SessionExists(ApiError):
-    """This tenant has a session of that id."""
+    """The tenant already has a session with this ID."""
 
     expected_status = 409
 
 
 class CursorExpired(ApiError):
-    """The cursor is of another log, or what follows it has been trimmed."""
+    """The cursor belongs to another log, or the events after it were trimmed."""
 
     expected_status = 410
 
     @property
     def earliest(self) -> str:
-        """The log can be read after this."""
+        """The cursor just before the first kept event."""
         return self._text_member("earliest")
 
     @property
     def latest(self) -> str:
-        """The end of the log."""
+        """The cursor at the end of the log."""
         return self._text_member("latest")
 
 
 class PayloadTooLarge(ApiError):
-    """The body is longer than this server takes."""
+    """The body exceeds the size limit."""
 
     expected_status = 413
 
 
 class UriTooLong(ApiError):
-    """The URL is longer than this server takes."""
+    """The URL exceeds the size limit."""
 
     expected_status = 414
 
 
 class UnsupportedMediaType(ApiError):
-    """The body is not declared as JSON in UTF-8."""
+    """The Content-Type of the body is not JSON in UTF-8."""
 
     expected_status = 415
 
 
 class CreateFailed(ApiError):
-    """The session cannot be made like this; the message lists what is offered."""
+    """The session cannot be created with these settings; the message lists the available names."""
 
     expected_status = 422
 
 
 class IdempotencyMismatch(ApiError):
-    """This Idempotency-Key was used with another body."""
+    """The Idempotency-Key was used before with a different body."""
 
     expected_status = 422
 
 
 class RegistrationFailed(ApiError):
-    """The tool cannot be registered like this."""
+    """The tool cannot be registered with these values."""
 
     expected_status = 422
 
 
 class UpgradeRequired(ApiError):
-    """A plain request to the address of the WebSocket."""
+    """The request to the WebSocket endpoint did not ask for an upgrade."""
 
     expected_status = 426
 
 
 class QueueFull(ApiError):
-    """As many prompts wait in this session as may wait."""
+    """The prompt queue of the session is full."""
 
     expected_status = 429
 
 
 class RateLimited(ApiError):
-    """Too many requests with this key, or too many frames on this WebSocket."""
+    """Too many requests with this key, or too many messages on this WebSocket."""
 
     expected_status = 429
 
 
 class HeadersTooLarge(ApiError):
-    """The header block is larger than this server takes."""
+    """The headers exceed the size limit or the number of fields."""
 
     expected_status = 431
 
 
 class Internal(ApiError):
-    """A defect of the server; the message has an id that stands in its log too."""
+    """An internal error; the message contains an ID that the server's log has too."""
 
     expected_status = 500
 
 
 class Unavailable(ApiError):
-    """The server is stopping, or its store does not answer; nothing was done."""
+    """The server is stopping, or its store is unavailable; nothing was done."""
 
     expected_status = 503
 
