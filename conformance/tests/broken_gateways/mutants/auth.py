@@ -54,6 +54,22 @@ def paths_revealed_without_key() -> None:
     wrap(authentication.AuthenticationMiddleware, "__call__", around)
 
 
+@breaks("HTTP-6.key-first")
+def open_outside_v1() -> None:
+    """Outside /v1, requests need no key."""
+
+    def around(original: Any) -> Any:
+        async def call(self: Any, scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "http" and not scope["path"].startswith("/v1"):
+                await self.app(scope, receive, send)
+            else:
+                await original(self, scope, receive, send)
+
+        return call
+
+    wrap(authentication.AuthenticationMiddleware, "__call__", around)
+
+
 def _caller(admit: Any) -> None:
     """Change which principal a key belongs to."""
     wrap(authentication.AuthenticationMiddleware, "_header_principal", admit)
