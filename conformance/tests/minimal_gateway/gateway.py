@@ -122,7 +122,7 @@ class Gateway:
         """Handle a request that opens no stream; return status, body and headers. Raises ApiError."""
         if request.method == "OPTIONS" and request.header("access-control-request-method"):
             return 204, None, _PREFLIGHT
-        tenant = self.authenticate(request)[0] if _needs_key(request.path) else ""
+        tenant = self.authenticate(request)[0] if _needs_key(request) else ""
         self._check_route(request)
         sent = await body()
         for method, pattern, act in self._routes:
@@ -242,8 +242,8 @@ def act(session: Session, action: str, payload: dict[str, Any]) -> Result:
             raise bad_request("action: must be prompt, approve, reject or respond")
 
 
-def _needs_key(path: str) -> bool:
-    return path == "/v1" or path.startswith("/v1/")
+def _needs_key(request: Request) -> bool:
+    return (request.method, request.path) != ("GET", "/healthz")
 
 
 def _parse(request: Request, raw: bytes) -> dict[str, Any]:

@@ -35,9 +35,9 @@ SHORT_PATIENCE = 3
 
 _IMPATIENT = """
 from cmdc_gateway.__main__ import main
-from cmdc_gateway.web.streaming.heartbeats import Pulse
+from cmdc_gateway.web.streaming.heartbeats import Heartbeats
 
-Pulse.__init__.__kwdefaults__["stalled_after"] = Patience
+Heartbeats.__init__.__kwdefaults__["stalled_after"] = Patience
 main(["serve"])
 """
 

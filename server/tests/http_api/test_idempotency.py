@@ -286,7 +286,7 @@ async def test_a_key_that_is_not_visible_ascii_is_refused(client: httpx.AsyncCli
         400,
         {
             "error": "bad_request",
-            "message": "Idempotency-Key must be given once, as 1 to 255 visible ASCII characters",
+            "message": "Idempotency-Key must be sent once, as 1 to 255 visible ASCII characters",
         },
     )
 

@@ -68,7 +68,8 @@ def test_a_key_for_a_tenant_with_an_unprintable_name_is_rejected(
 ) -> None:
     assert main(["keys", "new", "--tenant", tenant]) == 2
 
-    assert capsys.readouterr() == ("", "cmdc-gateway: --tenant: a tenant's name must be printable, and not empty\n")
+    error = f"cmdc-gateway: --tenant: {tenant!r} is not a valid name; it must be printable and not empty\n"
+    assert capsys.readouterr() == ("", error)
 
 
 def test_keys_are_listed_by_key_id_only(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -136,7 +136,7 @@ def ids_lost() -> None:
 @breaks("SSE-3.heartbeat", "SSE-10.closed")
 def no_heartbeats() -> None:
     """An idle stream receives no heartbeats."""
-    wrap(heartbeats.Heartbeats, "_look_after_all", lambda _: lambda *_: None)
+    wrap(heartbeats.Heartbeats, "_check_all", lambda _: lambda *_: None)
 
 
 @breaks("SSE-3.first")
@@ -145,7 +145,7 @@ def no_first_heartbeat() -> None:
 
     def around(original: Any) -> Any:
         async def write(send: Any, chunk: bytes, beat: Any) -> None:
-            if chunk == frames.HEARTBEAT and not beat.due:
+            if chunk == frames.HEARTBEAT and not beat.heartbeat_due:
                 return
             await original(send, chunk, beat)
 
@@ -484,7 +484,7 @@ def filtered_end() -> None:
 
         return chosen
 
-    wrap(sse.EventStream, "_chosen", around)
+    wrap(sse.EventStream, "_select", around)
 
 
 @breaks("SSE-8.types-unknown")
@@ -525,7 +525,7 @@ def only_the_first_reader() -> None:
 
         return send_events
 
-    wrap(sse.EventStream, "_chosen", around)
+    wrap(sse.EventStream, "_select", around)
     wrap(sse.EventStream, "_send_events", remember)
 
 
@@ -593,7 +593,7 @@ def events_of_other_sessions() -> None:
         return changed
 
     wrap(EventLog, "publish", publish)
-    wrap(sse.EventStream, "_chosen", chosen)
+    wrap(sse.EventStream, "_select", chosen)
 
 
 @breaks("SSE-10.nobody-waits", "MODEL-retry.transient", "SSE-3.heartbeat", "SSE-5.read-before", "SSE-9.readers")
@@ -663,7 +663,7 @@ def no_ticket_for_streams() -> None:
 
         return admit
 
-    wrap(authentication.AuthenticationMiddleware, "_admit", around)
+    wrap(authentication.AuthenticationMiddleware, "_authenticate", around)
 
 
 @breaks("SSE-12.key-in-url")
