@@ -167,7 +167,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """What does it cost? The quick form, two minutes; `-- --full` measures everything, `-- 1 5` two of the workloads."""
-    install(session, packages=["server", "sdk"])
+    install(session, packages=["server", "sdk"], testkit=True)
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 
@@ -261,15 +261,18 @@ def interpreter(version: str) -> str | None:
     return None
 
 
-def install(session: nox.Session, *, packages: list[str], groups: list[str] | None = None) -> None:
-    """Install these packages as editable, with their dependencies and these groups; `tests` and `lint` bring the testkit."""
+def install(
+    session: nox.Session, *, packages: list[str], groups: list[str] | None = None, testkit: bool = False
+) -> None:
+    """Install packages as editable, with their dependencies and these groups. `tests` and `lint` include the testkit."""
     session.install(
         "--require-hashes",
         "--constraints=requirements/development.txt",
         *(f"--requirements={folder}/pyproject.toml" for folder in packages),
         *(f"--group=pyproject.toml:{group}" for group in ("build", *(groups or ()))),
     )
-    editable = [*packages, *(["testkit"] if {"tests", "lint"}.intersection(groups or ()) else [])]
+    testkit = testkit or not {"tests", "lint"}.isdisjoint(groups or ())
+    editable = [*packages, *(["testkit"] if testkit else [])]
     if editable:
         session.install("--no-deps", "--no-build-isolation", *(f"--editable=./{folder}" for folder in editable))
 

@@ -12,7 +12,7 @@ import pytest
 from cmdc_testkit.audit import Record, audit
 from cmdc_testkit.conversations import Conversation, calling, script
 from cmdc_testkit.experiments import Experiment
-from cmdc_testkit.gateways import KEY, ForkedGateway
+from cmdc_testkit.gateways import KEY, GatewayProcess
 from cmdc_testkit.receivers import Receiver
 from cmdc_testkit.watching import Watcher, record_of
 
@@ -61,7 +61,7 @@ async def begin(client: httpx.AsyncClient, receiver: Receiver, prompt: str) -> B
     return Busy(talk, accepted=[await talk.prompt(prompt)])
 
 
-async def exit_of(gateway: ForkedGateway) -> float:
+async def exit_of(gateway: GatewayProcess) -> float:
     """Send SIGTERM; return how long the exit took."""
     begun = time.monotonic()
     assert await gateway.stop() == 0
@@ -76,7 +76,7 @@ async def settled(talk: Conversation, run: str | None) -> bool:
 
 
 async def one_trial(
-    gateway: ForkedGateway, receiver: Receiver, chance: random.Random, *, streams: int, runs: int
+    gateway: GatewayProcess, receiver: Receiver, chance: random.Random, *, streams: int, runs: int
 ) -> tuple[float, float, list[Record]]:
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     wide = httpx.AsyncClient(
@@ -137,7 +137,7 @@ async def test_the_exit_keeps_to_its_time_and_its_promises(
     for trial in range(trials):
         folder = tmp_path / f"{trial}"
         folder.mkdir()
-        async with ForkedGateway(folder, **grace) as gateway:
+        async with GatewayProcess(folder, forked=True, **grace) as gateway:
             took, slowest, records = await one_trial(gateway, receiver, experiment.chance, streams=streams, runs=runs)
         slowest_exit, slowest_run = max(slowest_exit, took), max(slowest_run, slowest)
         for record in records:

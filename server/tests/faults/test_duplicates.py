@@ -16,7 +16,7 @@ from cmdc_gateway.store.store import PutResponse, Write
 from cmdc_testkit.conversations import Conversation, calling, script
 from cmdc_testkit.experiments import Experiment
 from cmdc_testkit.faults import faulty
-from cmdc_testkit.gateways import KEY, ForkedGateway, serving
+from cmdc_testkit.gateways import KEY, GatewayProcess, serving
 from cmdc_testkit.receivers import Receiver
 from cmdc_testkit.watching import Watcher, until_available, until_idle, whole_log
 
@@ -119,7 +119,7 @@ class Effects:
         return sending(body), sending(other), effects
 
 
-async def flood(gateway: ForkedGateway, send: Send, outcome: Outcome, moment: Moment | None) -> None:
+async def flood(gateway: GatewayProcess, send: Send, outcome: Outcome, moment: Moment | None) -> None:
     """Send the duplicates at once; where there is a crash among them, restart and send them again."""
     crashing = asyncio.create_task(crash(gateway, moment)) if moment is not None else None
     for answer in await asyncio.gather(*(send() for _ in range(DUPLICATES)), return_exceptions=True):
@@ -134,7 +134,7 @@ async def flood(gateway: ForkedGateway, send: Send, outcome: Outcome, moment: Mo
         await flood(gateway, send, outcome, None)
 
 
-async def crash(gateway: ForkedGateway, moment: Moment) -> None:
+async def crash(gateway: GatewayProcess, moment: Moment) -> None:
     await moment()
     await gateway.kill()
     await gateway.start()
@@ -144,7 +144,7 @@ def some_time(seconds: float) -> Moment:
     return lambda: asyncio.sleep(seconds)
 
 
-def the_next_commit(gateway: ForkedGateway) -> Moment:
+def the_next_commit(gateway: GatewayProcess) -> Moment:
     """Until the store's file changes: what is committed then has not been answered yet, or only just."""
     journal = gateway.folder / "gateway.db-wal"
     before = journal.stat().st_mtime_ns
@@ -166,7 +166,7 @@ async def test_a_key_has_one_effect(tmp_path: Path, receiver: Receiver, experime
     total: Counter[str] = Counter()
     limits = httpx.Limits(max_connections=DUPLICATES)
     async with (
-        ForkedGateway(tmp_path) as gateway,
+        GatewayProcess(tmp_path, forked=True) as gateway,
         httpx.AsyncClient(
             base_url=gateway.url, headers={"X-API-Key": KEY}, trust_env=False, limits=limits, timeout=30
         ) as client,

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from cmdc_testkit.conversations import Conversation
 from cmdc_testkit.experiments import Experiment
-from cmdc_testkit.gateways import ForkedGateway
+from cmdc_testkit.gateways import GatewayProcess
 from cmdc_testkit.receivers import Receiver
 from cmdc_testkit.users import Crowd, Tally, User
 
@@ -24,12 +24,12 @@ SESSIONS = 4
 RECOVERED_SECONDS = 10
 
 
-def let_files_grow(gateway: ForkedGateway, *, yes: bool) -> None:
+def let_files_grow(gateway: GatewayProcess, *, yes: bool) -> None:
     _, hard = resource.prlimit(gateway.pid, resource.RLIMIT_FSIZE)
     resource.prlimit(gateway.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY if yes else 0, hard))
 
 
-async def fill(client: httpx.AsyncClient, gateway: ForkedGateway, probe: Conversation, seconds: float) -> None:
+async def fill(client: httpx.AsyncClient, gateway: GatewayProcess, probe: Conversation, seconds: float) -> None:
     """Let the disk be full for a while: nothing is accepted, everything can be read."""
     let_files_grow(gateway, yes=False)
     end = time.monotonic() + seconds
@@ -46,7 +46,7 @@ async def fill(client: httpx.AsyncClient, gateway: ForkedGateway, probe: Convers
     assert (page.status_code, page.json()["events"]) == (200, [])
 
 
-async def recovery(client: httpx.AsyncClient, gateway: ForkedGateway, users: list[User]) -> float:
+async def recovery(client: httpx.AsyncClient, gateway: GatewayProcess, users: list[User]) -> float:
     """Let files grow again; return how long it took until every session accepted something."""
     begun = time.monotonic()
     let_files_grow(gateway, yes=True)
@@ -66,7 +66,7 @@ async def test_a_full_disk_costs_nothing_that_was_accepted(
     times = experiment.trials(short=6, long=300)
     tally = Tally()
     slowest = 0.0
-    async with ForkedGateway(tmp_path) as gateway, gateway.client() as client:
+    async with GatewayProcess(tmp_path, forked=True) as gateway, gateway.client() as client:
         probe = await Conversation.begin(client)
         await probe.info()  # to take a session up is a write, too
         async with Crowd(gateway, receiver, chance, SESSIONS) as crowd:

@@ -111,15 +111,14 @@ async def test_fuzzed_requests_are_answered_as_documented(experiment: Experiment
     """HTTP-2 … HTTP-5: whatever is wrong with them, and the gateway is as it was afterwards."""
     trials, chance = experiment.trials(short=800, long=7_000), experiment.chance
     async with GatewayProcess(tmp_path) as gateway, gateway.client() as client:
-        assert gateway.process is not None
         contract = Contract((await client.get("/openapi.json")).json())
         fuzzer = Fuzzer(contract, chance)
         await _fuzz(gateway, fuzzer, SETTLING_REQUESTS)
         await _forget(client)
-        before = Weight.of(gateway.process.pid).memory
+        before = Weight.of(gateway.pid).memory
         statuses = await _fuzz(gateway, fuzzer, trials)
         await _forget(client)
-        grown = Weight.of(gateway.process.pid).memory - before
+        grown = Weight.of(gateway.pid).memory - before
         log = gateway.log()
     experiment.figure("requests", statuses.total())
     experiment.figure("answered", ", ".join(f"{status} {count:,}×" for status, count in sorted(statuses.items())))
@@ -276,13 +275,12 @@ async def test_bytes_that_are_nearly_http_are_refused_or_answered_and_smuggle_no
     trials, chance = experiment.trials(short=400, long=3_000), experiment.chance
     outcomes: Counter[str] = Counter()
     async with GatewayProcess(tmp_path) as gateway:
-        assert gateway.process is not None
         before = 0
         for number, framed in enumerate(_framed(trials, chance)):
             outcomes[await _judge(gateway.port, framed, chance)] += 1
             if number == min(100, trials // 2):
-                before = Weight.of(gateway.process.pid).memory
-        grown = Weight.of(gateway.process.pid).memory - before
+                before = Weight.of(gateway.pid).memory
+        grown = Weight.of(gateway.pid).memory - before
         log = gateway.log()
     experiment.figure("raw requests", outcomes.total())
     experiment.figure("outcomes", ", ".join(f"{what} {count:,}×" for what, count in sorted(outcomes.items())))

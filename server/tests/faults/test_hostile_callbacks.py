@@ -284,14 +284,13 @@ async def test_answers_without_an_end_come_to_one(experiment: Experiment, tmp_pa
     rounds = experiment.trials(short=1, long=15)
     took: list[float] = []
     async with HostileTool() as tool, GatewayProcess(tmp_path) as gateway, gateway.client() as client:
-        assert gateway.process is not None
         talks = [await Conversation.begin(client, maxTurns=1000) for _ in ANSWERS]
         urls = [f"http://127.0.0.1:{tool.port}/{number}" for number in range(len(ANSWERS))]
         await asyncio.gather(*(_call(talk, url) for talk, url in zip(talks, urls, strict=True)))  # to warm up
-        before = Weight.of(gateway.process.pid).memory
+        before = Weight.of(gateway.pid).memory
         for _ in range(rounds):
             took += await asyncio.gather(*(_call(talk, url) for talk, url in zip(talks, urls, strict=True)))
-        grown = Weight.of(gateway.process.pid).memory - before
+        grown = Weight.of(gateway.pid).memory - before
         async with asyncio.timeout(10):
             while tool.open:  # noqa: ASYNC110 - the gateway lets go of every connection
                 await asyncio.sleep(0.02)

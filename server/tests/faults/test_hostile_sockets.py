@@ -152,18 +152,17 @@ async def test_hostile_websockets_get_their_code_and_nobody_else_notices(
     rounds, chance = experiment.trials(short=2, long=40), experiment.chance
     outcomes: Counter[str] = Counter()
     async with GatewayProcess(tmp_path, GATEWAY_CORS_ORIGINS=ORIGIN) as gateway, gateway.client() as client:
-        assert gateway.process is not None
         victim, quiet = await Talk.begin(client), await Talk.begin(client)
         abuse = Abuse(gateway.port, victim, chance)
         async with Neighbour(gateway.port, quiet.id, ORIGIN) as neighbour:
             await abuse.everything(Counter())  # to warm up
-            before = Weight.of(gateway.process.pid).memory
+            before = Weight.of(gateway.pid).memory
             for _ in range(rounds):
                 await abuse.everything(outcomes)
             if experiment.long:
                 await asyncio.gather(*(abuse.no_pong() for _ in range(20)))
                 outcomes["closed without a pong"] += 20
-        grown = Weight.of(gateway.process.pid).memory - before
+        grown = Weight.of(gateway.pid).memory - before
         log = gateway.log()
     experiment.figure("abuses", outcomes.total())
     experiment.figure("outcomes", ", ".join(f"{what} {count:,}×" for what, count in sorted(outcomes.items())))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cmdc_testkit.audit import Frame
 from cmdc_testkit.experiments import Experiment
-from cmdc_testkit.gateways import ForkedGateway
+from cmdc_testkit.gateways import GatewayProcess
 from cmdc_testkit.receivers import Receiver
 from cmdc_testkit.users import Crowd, Tally, User
 from cmdc_testkit.watching import Watcher
@@ -21,14 +21,14 @@ TERMINAL = ("agent_end", "agent_abort")
 
 
 @pytest.fixture
-async def gateway(tmp_path: Path) -> AsyncIterator[ForkedGateway]:
-    async with ForkedGateway(tmp_path) as gateway:
+async def gateway(tmp_path: Path) -> AsyncIterator[GatewayProcess]:
+    async with GatewayProcess(tmp_path, forked=True) as gateway:
         yield gateway
 
 
 @pytest.mark.timeout(300)
 async def test_nothing_is_lost_or_done_twice_however_often_the_server_is_killed(
-    gateway: ForkedGateway, receiver: Receiver, experiment: Experiment
+    gateway: GatewayProcess, receiver: Receiver, experiment: Experiment
 ) -> None:
     """DUR-1, DUR-2, EVT-4, EVT-7, EVT-9, HTTP-11, MTR-1."""
     chance = experiment.chance

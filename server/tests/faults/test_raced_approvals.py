@@ -14,7 +14,7 @@ import pytest
 from cmdc_testkit.audit import audit
 from cmdc_testkit.conversations import Conversation, calling, script
 from cmdc_testkit.experiments import Experiment
-from cmdc_testkit.gateways import ForkedGateway
+from cmdc_testkit.gateways import GatewayProcess
 from cmdc_testkit.receivers import Receiver
 from cmdc_testkit.watching import Watcher, record_of, until_idle
 
@@ -116,7 +116,7 @@ async def register(talk: Conversation, receiver: Receiver, key: str = "first") -
 class Course:
     """A gateway, and races on it, one after another."""
 
-    def __init__(self, gateway: ForkedGateway, client: httpx.AsyncClient, receiver: Receiver, chance: random.Random):
+    def __init__(self, gateway: GatewayProcess, client: httpx.AsyncClient, receiver: Receiver, chance: random.Random):
         self.became: Counter[str] = Counter()
         self.crashes = 0
         self.late = 0
@@ -185,7 +185,7 @@ async def test_one_decision_wins_and_what_was_approved_runs_once(
 ) -> None:
     """APP-1 … APP-4, EVT-4, EVT-9, DUR-1."""
     races = experiment.trials(short=150, long=2_000)
-    async with ForkedGateway(tmp_path) as gateway, gateway.client() as client:
+    async with GatewayProcess(tmp_path, forked=True) as gateway, gateway.client() as client:
         course = Course(gateway, client, receiver, experiment.chance)
         for begun in range(0, races, RACES_OF_A_SESSION):
             await course.hold(min(RACES_OF_A_SESSION, races - begun))

@@ -71,7 +71,7 @@ def _open_files() -> list[str]:
 
 async def before_use(served: Served) -> Held:
     """What it holds once the keys it started with are in the trail: until then there is a task that writes them."""
-    await until(lambda: "Trail._write" not in Held.by(served).tasks)
+    await until(lambda: "AuditLog._write" not in Held.by(served).tasks)
     return Held.by(served)
 
 

@@ -33,10 +33,9 @@ class Stopping:
     """A gateway that was sent SIGTERM just now, and has begun to stop."""
 
     def __init__(self, gateway: GatewayProcess) -> None:
-        assert gateway.process is not None
-        self.process = gateway.process
+        self.gateway = gateway
         self.begun = time.monotonic()
-        self.process.terminate()
+        gateway.send_signal(signal.SIGTERM)
 
     async def draining(self, client: httpx.AsyncClient) -> None:
         """Wait until it says that it stops."""
@@ -47,7 +46,7 @@ class Stopping:
     async def exit(self) -> float:
         """Wait for its end, which must be a good one; return how many seconds it took."""
         async with asyncio.timeout(30):
-            assert await self.process.wait() == 0
+            assert await self.gateway.wait() == 0
         return time.monotonic() - self.begun
 
 
@@ -219,7 +218,7 @@ async def test_a_second_signal_ends_the_grace_period(gateway: GatewayProcess, cl
         await watcher.until("message_delta")
         stopping = Stopping(gateway)
         await stopping.draining(client)
-        stopping.process.terminate()
+        gateway.send_signal(signal.SIGTERM)
         took = await stopping.exit()
         await watcher.ended()
 
@@ -271,10 +270,9 @@ async def test_interrupting_from_the_keyboard_stops_it_as_sigterm_does(
     """DUR-3: Ctrl-C."""
     talk = await Conversation.begin(client)
     async with Watcher(talk) as watcher:
-        assert gateway.process is not None
-        gateway.process.send_signal(signal.SIGINT)
+        gateway.send_signal(signal.SIGINT)
         clean = await watcher.ended()
-        status = await gateway.process.wait()
+        status = await gateway.wait()
     assert (clean, status) == (True, 0)
 
 

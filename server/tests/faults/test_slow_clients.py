@@ -41,19 +41,19 @@ async def test_slow_clients_are_closed_in_their_time_and_hold_nobody_up(experime
     """HTTP-5: half of them never finish their headers, half never their body; some are silent, some drip."""
     each = experiment.trials(short=60, long=1_000) // 2
     header_seconds, body_seconds, spare = (10, 30, 5) if experiment.long else (1, 2, 8)
-    settings = {
-        "GATEWAY_HEADER_TIMEOUT_MS": str(header_seconds * 1000),
-        "GATEWAY_BODY_TIMEOUT_MS": str(body_seconds * 1000),
-    }
-    async with GatewayProcess(tmp_path, **settings) as gateway:
-        assert gateway.process is not None
-        before = Weight.of(gateway.process.pid)
+    gateway_process = GatewayProcess(
+        tmp_path,
+        GATEWAY_HEADER_TIMEOUT_MS=f"{header_seconds * 1000}",
+        GATEWAY_BODY_TIMEOUT_MS=f"{body_seconds * 1000}",
+    )
+    async with gateway_process as gateway:
+        before = Weight.of(gateway.pid)
         async with Health(gateway.port) as health, asyncio.timeout(body_seconds + 60):
             ends = await asyncio.gather(
                 *(_be_slow(gateway.port, *HEADERS[number % len(HEADERS)]) for number in range(each)),
                 *(_be_slow(gateway.port, *BODIES[number % len(BODIES)]) for number in range(each)),
             )
-        after = Weight.of(gateway.process.pid)
+        after = Weight.of(gateway.pid)
         log = gateway.log()
 
     headers, bodies = max(ends[:each]), max(ends[each:])

@@ -6,6 +6,7 @@ SSE-10: each costs the server little, delays nobody, is closed after its time, a
 import asyncio
 import re
 import select
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -16,6 +17,7 @@ import pytest
 from cmdc_testkit.conversations import Conversation
 from cmdc_testkit.experiments import Experiment
 from cmdc_testkit.gateways import GatewayProcess
+from cmdc_testkit.launcher import SERVE
 from cmdc_testkit.streams import EventStream, event_stream
 from cmdc_testkit.watching import raw_frames
 from cmdc_testkit.weighing import Weight, mib, ms, p99, unread_bytes
@@ -32,20 +34,17 @@ RUNS_A_SECOND = 25
 READ_BEFORE_STALLING = 3
 SHORT_PATIENCE = 3
 
-
-_IMPATIENT = """
+_IMPATIENT = f"""
 from cmdc_gateway.__main__ import main
-from cmdc_gateway.web.streaming.heartbeats import Pulse
+from cmdc_gateway.web.streaming.heartbeats import Heartbeats
 
-Pulse.__init__.__kwdefaults__["stalled_after"] = Patience
+Heartbeats.__init__.__kwdefaults__["stalled_after"] = {SHORT_PATIENCE}
 main(["serve"])
 """
 
 
-class ImpatientGateway(GatewayProcess):
-    """Gives up stalled readers sooner than the protocol says."""
-
-    program = ("-c", f"Patience = {SHORT_PATIENCE}\n{_IMPATIENT}")
+IMPATIENT = (sys.executable, "-c", _IMPATIENT)
+"""A gateway that closes stalled readers sooner than the protocol says."""
 
 
 @dataclass(slots=True)
@@ -94,10 +93,9 @@ async def test_stalled_readers_cost_little_delay_nobody_and_can_come_back(
     """SSE-10."""
     readers = experiment.trials(short=10, long=100)
     runs = experiment.trials(short=5, long=100) * MIB // BYTES_OF_A_RUN
-    gateway = (GatewayProcess if experiment.long else ImpatientGateway)(tmp_path)
+    gateway = GatewayProcess(tmp_path, command=SERVE if experiment.long else IMPATIENT)
     async with gateway, gateway.client() as client, AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
-        assert gateway.process is not None
-        pid, port = gateway.process.pid, gateway.port
+        pid, port = gateway.pid, gateway.port
         flows = [Flow(await Conversation.begin(client)) for _ in range(readers // READERS_OF_A_SESSION)]
         healthy: list[asyncio.Task[None]] = []
         for flow in flows * READERS_OF_A_SESSION:
