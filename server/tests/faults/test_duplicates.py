@@ -18,7 +18,7 @@ from cmdc_testkit.experiments import Experiment
 from cmdc_testkit.faults import faulty
 from cmdc_testkit.gateways import KEY, GatewayProcess, serving
 from cmdc_testkit.receivers import Receiver
-from cmdc_testkit.watching import Watcher, until_available, until_idle, whole_log
+from cmdc_testkit.watchers import Watcher, retry_while_unavailable, wait_until_idle, whole_log
 
 DUPLICATES = 50
 CRASHES = 0.25  # of the keys
@@ -65,7 +65,7 @@ class Effects:
 
     async def recovered(self) -> None:
         """Wait until the session takes prompts again."""
-        await until_available(lambda: self._talk.post("abort"))
+        await retry_while_unavailable(lambda: self._talk.post("abort"))
 
     async def prompt(self, key: str) -> tuple[Send, Send, Callable[[], Awaitable[int]]]:
         before = (await self._talk.get("/stats")).json()["promptCount"]
@@ -94,7 +94,7 @@ class Effects:
         return self._posts(f"{self._talk.path}/tools", key, body, {**body, "description": "else"}, effects)
 
     async def approve(self, key: str) -> tuple[Send, Send, Callable[[], Awaitable[int]]]:
-        await until_idle(self._talk)
+        await wait_until_idle(self._talk)
         async with Watcher(self._talk, after="latest") as watcher:
             await self._talk.prompt(script(calling(("guarded", {})), nonce=key))
             approval_id = (await watcher.until("approval_required"))["approvalId"]
@@ -102,10 +102,10 @@ class Effects:
 
         async def effects() -> int:
             """How often it was resolved; a crash may come before the call it allows, which then is not made any more."""
-            await until_idle(self._talk)
+            await wait_until_idle(self._talk)
             assert len(self._receiver.calls) - before <= 1
-            resolved = [frame for frame in await whole_log(self._talk) if frame.event == "approval_resolved"]
-            return sum(frame.fields["approvalId"] == approval_id for frame in resolved)
+            resolved = [frame for frame in await whole_log(self._talk) if frame.name == "approval_resolved"]
+            return sum(frame.data["approvalId"] == approval_id for frame in resolved)
 
         body = {"approvalId": approval_id}
         return self._posts(f"{self._talk.path}/approve", key, body, {**body, "args": {"else": 1}}, effects)
@@ -161,7 +161,7 @@ def the_next_commit(gateway: GatewayProcess) -> Moment:
 @pytest.mark.timeout(180)
 async def test_a_key_has_one_effect(tmp_path: Path, receiver: Receiver, experiment: Experiment) -> None:
     """HTTP-11."""
-    chance = experiment.chance
+    chance = experiment.random
     keys = experiment.trials(short=16, long=1_000)
     total: Counter[str] = Counter()
     limits = httpx.Limits(max_connections=DUPLICATES)
@@ -197,13 +197,13 @@ async def test_a_key_has_one_effect(tmp_path: Path, receiver: Receiver, experime
                 crashes=moment is not None,
                 kept=outcome.first == 0,
             )
-    experiment.figure("keys", keys)
-    experiment.figure("requests answered", total["answered"])
-    experiment.figure("told that it is in progress", total["in_progress"])
-    experiment.figure("crashes", total["crashes"])
-    experiment.figure("requests lost in them", total["lost"])
-    experiment.figure("committed before, and answered after the crash", total["kept"])
-    experiment.figure("keys with another number of effects than one", 0)
+    experiment.record("keys", keys)
+    experiment.record("requests answered", total["answered"])
+    experiment.record("told that it is in progress", total["in_progress"])
+    experiment.record("crashes", total["crashes"])
+    experiment.record("requests lost in them", total["lost"])
+    experiment.record("committed before, and answered after the crash", total["kept"])
+    experiment.record("keys with another number of effects than one", 0)
 
 
 @pytest.mark.parametrize("kind", range(4))

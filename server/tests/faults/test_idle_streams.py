@@ -13,8 +13,8 @@ import pytest
 from cmdc_testkit.conversations import Conversation
 from cmdc_testkit.experiments import Experiment
 from cmdc_testkit.gateways import KEY, GatewayProcess
-from cmdc_testkit.streams import EventStream, conversation, event_stream
-from cmdc_testkit.weighing import Weight
+from cmdc_testkit.resource_usage import ResourceUsage
+from cmdc_testkit.streams import EventStream, event_stream, open_websocket
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="weighs a process by /proc")
 
@@ -32,15 +32,15 @@ async def test_idle_streams_cost_little_and_end_with_the_server(experiment: Expe
         # What the first reader of any session makes the server load is nobody's cost.
         await (await stack.enter_async_context(event_stream(gateway.port, talks[0].id))).heartbeat()
 
-        before = Weight.of(gateway.pid)
+        before = ResourceUsage.of(gateway.pid)
         readers = [await stack.enter_async_context(event_stream(gateway.port, talk.id)) for talk in talks]
-        begun = Weight.of(gateway.pid)
+        begun = ResourceUsage.of(gateway.pid)
         reading = [asyncio.create_task(_heartbeats(reader)) for reader in readers]
         since = time.monotonic()
         await asyncio.sleep(seconds)  # the subject is that nothing happens
         assert not any(task.done() for task in reading), "a stream was dropped"
         took = time.monotonic() - since
-        idle = Weight.of(gateway.pid)
+        idle = ResourceUsage.of(gateway.pid)
 
         stopped = time.monotonic()
         gateway.send_signal(signal.SIGTERM)
@@ -49,12 +49,12 @@ async def test_idle_streams_cost_little_and_end_with_the_server(experiment: Expe
             closed = time.monotonic() - stopped
             assert await gateway.wait() == 0
 
-    cost, busy = (idle.memory - before.memory) / streams / KIB, (idle.cpu - begun.cpu) / took
-    experiment.figure("idle streams", streams)
-    experiment.figure("memory of each", f"{cost:.1f} KiB")
-    experiment.figure("processor", f"{busy:.1%} of a core with a heartbeat each {heartbeat_ms} ms")
-    experiment.figure("heartbeats of each", f"{min(heartbeats)} to {max(heartbeats)} in {took:.0f} s")
-    experiment.figure("all ended by themselves after SIGTERM within", f"{closed:.1f} s")
+    cost, busy = (idle.memory - before.memory) / streams / KIB, (idle.cpu_seconds - begun.cpu_seconds) / took
+    experiment.record("idle streams", streams)
+    experiment.record("memory of each", f"{cost:.1f} KiB")
+    experiment.record("processor", f"{busy:.1%} of a core with a heartbeat each {heartbeat_ms} ms")
+    experiment.record("heartbeats of each", f"{min(heartbeats)} to {max(heartbeats)} in {took:.0f} s")
+    experiment.record("all ended by themselves after SIGTERM within", f"{closed:.1f} s")
     assert cost <= 64
     assert min(heartbeats) >= took // (heartbeat_ms / 1000)
     assert closed <= 10
@@ -75,10 +75,10 @@ async def test_idle_websockets_cost_little_and_end_with_the_server(experiment: E
     async with GatewayProcess(tmp_path) as gateway, gateway.client() as client, AsyncExitStack() as stack:
         talk = await Conversation.begin(client)
         headers = {"X-API-Key": KEY}
-        await stack.enter_async_context(conversation(gateway.port, talk.id, additional_headers=headers))
-        before = Weight.of(gateway.pid)
-        open_sockets = [await stack.enter_async_context(conversation(gateway.port, talk.id)) for _ in range(sockets)]
-        idle = Weight.of(gateway.pid)
+        await stack.enter_async_context(open_websocket(gateway.port, talk.id, additional_headers=headers))
+        before = ResourceUsage.of(gateway.pid)
+        open_sockets = [await stack.enter_async_context(open_websocket(gateway.port, talk.id)) for _ in range(sockets)]
+        idle = ResourceUsage.of(gateway.pid)
         closing = [asyncio.create_task(one.closed()) for one in open_sockets]
         stopped = time.monotonic()
         gateway.send_signal(signal.SIGTERM)
@@ -88,9 +88,9 @@ async def test_idle_websockets_cost_little_and_end_with_the_server(experiment: E
             assert await gateway.wait() == 0
 
     cost = (idle.memory - before.memory) / sockets / KIB
-    experiment.figure("idle WebSockets", sockets)
-    experiment.figure("memory of each", f"{cost:.1f} KiB")
-    experiment.figure("all closed with 1012 within", f"{closed:.1f} s")
+    experiment.record("idle WebSockets", sockets)
+    experiment.record("memory of each", f"{cost:.1f} KiB")
+    experiment.record("all closed with 1012 within", f"{closed:.1f} s")
     assert set(codes) == {1012}
     assert cost <= 64
     assert closed <= 10
