@@ -10,7 +10,8 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
-from cmdc_testkit.conversations import Conversation, calling, names, script
+from cmdc_conformance.wire.event import names
+from cmdc_testkit.conversations import Conversation, calling, script
 from cmdc_testkit.gateways import Served, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -270,9 +271,9 @@ async def test_a_run_that_takes_more_turns_than_it_may_is_aborted(client: httpx.
     aborted = await talk.run(script(look, look, {"text": ["never"]}))
     ended = await talk.run(script(look, {"text": ["twice"]}))
 
-    assert (aborted[-1].event, aborted[-1].data["reason"]) == ("agent_abort", "max_turns_exceeded")
+    assert (aborted[-1].name, aborted[-1].data["reason"]) == ("agent_abort", "max_turns_exceeded")
     assert names(aborted).count("tool_execution_end") == 2
-    assert (ended[-1].event, ended[-1].data["lastMessage"]["content"]) == ("agent_end", "twice")
+    assert (ended[-1].name, ended[-1].data["lastMessage"]["content"]) == ("agent_end", "twice")
     assert (await talk.info())["turns"] == 4
 
 
@@ -345,7 +346,7 @@ async def test_tools_work_in_the_folder_that_was_given(served: Served) -> None:
         run = await talk.run(script(calling(("read_file", {"path": "a.txt"}))))
 
     assert (root / "project" / "a.txt").read_text() == "one\ntwo\n"
-    [end] = [seen.data for seen in run if seen.event == "tool_execution_end"]
+    [end] = [seen.data for seen in run if seen.name == "tool_execution_end"]
     assert (end["status"], "two" in end["result"]) == ("ok", True)
 
 
@@ -380,7 +381,7 @@ async def test_skills_are_told_to_the_model_and_opened_with_read_file(served: Se
         "Skills you have. When one fits the task, read its file with read_file first and follow it:\n"
         "- greeting: How to greet. (skills/greet/SKILL.md)",
     }
-    [end] = [seen.data for seen in run if seen.event == "tool_execution_end"]
+    [end] = [seen.data for seen in run if seen.name == "tool_execution_end"]
     assert "Say ahoy." in end["result"]
 
 

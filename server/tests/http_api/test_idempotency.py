@@ -9,9 +9,10 @@ from typing import Any
 
 import httpx
 import pytest
+from cmdc_conformance.wire.event import names
 from cmdc_gateway.store.memory import MemoryStore
 from cmdc_gateway.store.store import CreateSession, Lease, StoreUnavailable, Write
-from cmdc_testkit.conversations import Conversation, calling, names, script
+from cmdc_testkit.conversations import Conversation, calling, script
 from cmdc_testkit.gateways import KEY, TENANTS, serving
 from cmdc_testkit.receivers import Receiver
 

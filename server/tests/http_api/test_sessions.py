@@ -12,8 +12,10 @@ from typing import Any
 
 import httpx
 import pytest
+from cmdc_conformance.wire.event import names
 from cmdc_gateway import __version__
-from cmdc_testkit.conversations import Conversation, calling, names, script, shown
+from cmdc_testkit.conversations import Conversation, calling, script
+from cmdc_testkit.events import without_ids
 from cmdc_testkit.gateways import Served, serving
 from cmdc_testkit.receivers import Receiver
 
@@ -306,7 +308,7 @@ async def test_deleting_stops_the_run_and_tells_its_readers(served: Served, clie
     await talk.prompt("never")
 
     async def read(**params: str) -> list[tuple[str, dict[str, Any]]]:
-        return shown([seen async for seen in talk.stream(**params)])
+        return without_ids([seen async for seen in talk.stream(**params)])
 
     readers = [asyncio.create_task(read(after="start", follow=follow)) for follow in ("true", "false")]
     async with asyncio.timeout(5):
@@ -358,7 +360,7 @@ async def test_an_accepted_prompt_says_where_its_events_begin(client: httpx.Asyn
     assert (accepted["sessionId"], accepted["queued"]) == ("s", False)
     run = [seen async for seen in talk.stream(after=accepted["cursor"])]
     assert run[0].data == {"text": "second", "requestId": accepted["requestId"]}
-    assert run[-1].event == "agent_end"
+    assert run[-1].name == "agent_end"
 
 
 async def test_prompts_wait_in_line_and_run_one_after_another(client: httpx.AsyncClient) -> None:
@@ -372,7 +374,7 @@ async def test_prompts_wait_in_line_and_run_one_after_another(client: httpx.Asyn
     await talk.post("abort")
     last = await talk.events(waiting[-1]["requestId"])
 
-    assert last[-1].event == "agent_end"
+    assert last[-1].name == "agent_end"
     page = await client.get(f"{talk.path}/events", headers={"Accept": "application/json"})
     log = page.json()["events"]
     runs = [entry["data"]["requestId"] for entry in log]
@@ -416,8 +418,8 @@ async def test_the_history_shows_everything_that_was_said_and_done(client: httpx
     talk = await Conversation.begin(client, systemPrompt="Look around.", tools=["glob"])
     asked = script(calling(("glob", {"pattern": "*.none"}), text=["Let me look. "]), {"text": ["Nothing."]})
     run = await talk.run(asked)
-    [call_id] = [seen.data["callId"] for seen in run if seen.event == "tool_execution_start"]
-    [result] = [seen.data["result"] for seen in run if seen.event == "tool_execution_end"]
+    [call_id] = [seen.data["callId"] for seen in run if seen.name == "tool_execution_start"]
+    [result] = [seen.data["result"] for seen in run if seen.name == "tool_execution_end"]
 
     messages = await talk.messages()
 
@@ -486,7 +488,7 @@ async def test_an_abort_ends_the_run_and_keeps_the_queue(client: httpx.AsyncClie
     answer = await talk.post("abort")
 
     assert (answer.status_code, answer.json()) == (202, {"ok": True})
-    assert shown(await talk.events(active))[-1] == ("agent_abort", {"reason": "aborted"})
+    assert without_ids(await talk.events(active))[-1] == ("agent_abort", {"reason": "aborted"})
     assert names(await talk.events(queued))[-1] == "agent_end"
 
 
@@ -496,7 +498,7 @@ async def test_an_abort_may_say_why(client: httpx.AsyncClient) -> None:
 
     await talk.post("abort", {"reason": "Lunch ☀"})
 
-    assert shown(await talk.events(active))[-1] == ("agent_abort", {"reason": "Lunch ☀"})
+    assert without_ids(await talk.events(active))[-1] == ("agent_abort", {"reason": "Lunch ☀"})
 
 
 async def test_with_nothing_active_an_abort_does_nothing(client: httpx.AsyncClient) -> None:
@@ -628,7 +630,7 @@ async def test_a_session_is_shown_as_it_is_by_now_also_between_two_pieces_of_tex
     cursors: list[int] = []
     async with asyncio.timeout(30):
         async for seen in talk.stream():
-            if seen.event == "message_delta":
+            if seen.name == "message_delta":
                 info = await talk.info()
                 cursors.append(int(info["cursor"].rpartition(".")[2]))
                 assert cursors[-1] >= int(seen.id.rpartition(".")[2])
