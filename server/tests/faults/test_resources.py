@@ -26,7 +26,7 @@ SLOW = script({"text": ["w "] * 1000, "delayMs": 5})
 @pytest.fixture
 def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sessions are let go soon after they came to rest."""
-    monkeypatch.setattr(registry, "_SWEEP_SECONDS", 0.02)
+    monkeypatch.setattr(registry, "_MAINTENANCE_SECONDS", 0.02)
     monkeypatch.setattr(registry, "IDLE_AFTER_MS", 50)
 
 
@@ -71,7 +71,7 @@ def _open_files() -> list[str]:
 
 async def before_use(served: Served) -> Held:
     """What it holds once the keys it started with are in the trail: until then there is a task that writes them."""
-    await until(lambda: "Trail._write" not in Held.by(served).tasks)
+    await until(lambda: "AuditLog._write" not in Held.by(served).tasks)
     return Held.by(served)
 
 

@@ -71,7 +71,7 @@ async def test_a_prompt_that_is_refused_when_nobody_waits_any_longer(tmp_path: P
         talk = await Conversation.begin(client)
         session = await served.gateway.registry.find(SessionKey("default", talk.id))
         faults.open.clear()
-        task = asyncio.create_task(session.submit("hello", "key"))
+        task = asyncio.create_task(session.commands.submit("hello", "key"))
         await faults.waiting.wait()
         await forgotten(task)
         del task
@@ -100,5 +100,5 @@ async def test_a_session_that_is_being_taken_up_at_the_end_is_let_go_of(tmp_path
         session = await finding
         await closing
 
-        assert session._task is not None
-        assert session._task.done()
+        assert session._actor._task is not None
+        assert session._actor._task.done()

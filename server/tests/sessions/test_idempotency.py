@@ -8,7 +8,7 @@ import pytest
 from cmdc_gateway.errors import IdempotencyInProgress, IdempotencyMismatch, QueueFull
 from cmdc_gateway.protocol.sessions import AbortTaken
 from cmdc_gateway.sessions.command import IdempotencyRecord, Reply
-from cmdc_gateway.sessions.idempotency import KEPT_MS, Idempotency, StoredResponse
+from cmdc_gateway.sessions.idempotency import RETENTION_MS, Idempotency, StoredResponse
 from cmdc_gateway.store.memory import MemoryStore
 
 BODY = {"text": "hi", "n": 1}
@@ -99,7 +99,7 @@ async def test_a_key_belongs_to_its_tenant_and_route(desk: Desk, other: dict[str
     assert desk.effects == 2
 
 
-@pytest.mark.parametrize(("later", "effects"), [(KEPT_MS - 1, 1), (KEPT_MS, 2)])
+@pytest.mark.parametrize(("later", "effects"), [(RETENTION_MS - 1, 1), (RETENTION_MS, 2)])
 async def test_an_answer_is_kept_for_a_day(desk: Desk, later: int, effects: int) -> None:
     await desk.ask()
     desk.now += later
@@ -111,7 +111,7 @@ async def test_an_answer_is_kept_for_a_day(desk: Desk, later: int, effects: int)
 
 async def test_a_key_that_is_a_day_old_can_be_used_for_something_else(desk: Desk) -> None:
     await desk.ask()
-    desk.now += KEPT_MS
+    desk.now += RETENTION_MS
 
     assert not (await desk.ask(body={"text": "ho"})).replayed
     assert (await desk.ask(body={"text": "ho"})).replayed

@@ -123,7 +123,7 @@ async def test_a_call_waits_for_another_that_may_yet_come_to_less(clock: Clock) 
     async with asyncio.timeout(5):
         reservation = await second
     assert reservation.amount == TEN
-    assert [account.budget.held for account in reservation.accounts] == [TEN]
+    assert [account.budget.reserved for account in reservation.accounts] == [TEN]
 
 
 async def test_a_call_that_waited_is_refused_once_the_budget_is_spent(clock: Clock) -> None:
@@ -234,7 +234,7 @@ async def test_a_call_over_midnight_is_still_held_and_counts_in_the_new_day(cloc
 
     async with asyncio.timeout(5):
         (account,) = (await waiting).accounts
-    assert account.budget == Budget(15, spent=TEN, held=TEN, calls=1)
+    assert account.budget == Budget(15, spent=TEN, reserved=TEN, calls=1)
 
 
 @pytest.mark.parametrize(("period", "counted"), [("day", 1), ("month", 11), ("total", 111)])

@@ -136,14 +136,14 @@ def _of_its_history(messages: Sequence[Message]) -> Iterable[str]:
     for message in messages:
         if message.role == "tool_result":
             if message.call_id not in owed:
-                yield "§3.9"
+                yield "EP-messages"
             else:
                 owed.remove(message.call_id)
         elif owed:
-            yield "§3.9"
+            yield "EP-messages"
         owed += [call.id for call in message.tool_calls]
     if owed or [n for n, message in enumerate(messages) if message.role == "user"] != [0]:
-        yield "§3.9"
+        yield "EP-messages"
 
 
 def _of_its_texts(run: Outcome) -> Iterable[str]:
@@ -166,7 +166,7 @@ def _of_its_texts(run: Outcome) -> Iterable[str]:
     for event in run.events:
         match event:
             case ToolExecutionEnd(_, call_id, status, result) if told.get(call_id) != (result, status == "error"):
-                yield "§3.9"
+                yield "EP-messages"
             case _:
                 pass
 

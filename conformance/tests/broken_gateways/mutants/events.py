@@ -94,7 +94,7 @@ def bad_arguments_end_the_run() -> None:
     def around(original: Any) -> Any:
         def open_call(self: Any, call: Any, flaw: str | None, now: int) -> Outcome:
             outcome = original(self, call, flaw, now)
-            return replace(outcome, events=()) if flaw is not None and "do not fit" in flaw else outcome
+            return replace(outcome, events=()) if flaw is not None and "do not match" in flaw else outcome
 
         return open_call
 
@@ -171,7 +171,7 @@ def rejected_and_run() -> None:
 
         return refused
 
-    wrap(Turn, "_refused", around)
+    wrap(Turn, "_decline", around)
 
 
 @breaks("EVT-4.unique", shown_by=["EP-messages.tools"])
@@ -184,7 +184,7 @@ def callids_of_a_run() -> None:
 
         return numbered
 
-    wrap(Turn, "_numbered", around)
+    wrap(Turn, "_assign_id", around)
 
 
 @breaks("EVT-5.schema", hidden_from_sdk="the events of the client have the fields that it knows")

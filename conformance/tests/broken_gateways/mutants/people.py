@@ -15,7 +15,7 @@ from cmdc_gateway.protocol.decisions import DecisionTaken, ResponseTaken
 from cmdc_gateway.sessions import toolset, transitions
 from cmdc_gateway.sessions.approval_timers import ApprovalTimers
 from cmdc_gateway.sessions.command import Reply
-from cmdc_gateway.sessions.session import Session
+from cmdc_gateway.sessions.commands import SessionCommands
 
 from broken_gateways.mutant import breaks
 from broken_gateways.surgery import after, change_arguments, wrap
@@ -52,11 +52,11 @@ def approved_in_vain() -> None:
             call = self.waiting_approval(decision.approval_id)
             if call is None:
                 return original(self, decision)
-            return self._refused(call, "approved", "This call was forgotten.") + self._go_on()
+            return self._decline(call, "approved", "This call was forgotten.") + self._continue()
 
         return decided
 
-    wrap(Turn, "_decided", around)
+    wrap(Turn, "_resolve_approval", around)
 
 
 @breaks("APP-1.reject")
@@ -69,7 +69,7 @@ def rejected_without_a_word() -> None:
 
         return refused
 
-    wrap(Turn, "_refused", around)
+    wrap(Turn, "_decline", around)
 
 
 def _decide(change: Any) -> None:
@@ -82,7 +82,7 @@ def _decide(change: Any) -> None:
 
             return decide
 
-        wrap(Session, action, around)
+        wrap(SessionCommands, action, around)
 
 
 @breaks("APP-2.same")
@@ -185,7 +185,7 @@ def digest_of_something_else() -> None:
 @breaks("APP-3.mismatch")
 def any_digest() -> None:
     """A digest that differs is not looked at."""
-    change_arguments(Session, "approve", lambda given: given.update(digest=None))
+    change_arguments(SessionCommands, "approve", lambda given: given.update(digest=None))
 
 
 @breaks("APP-3.edited")
@@ -200,7 +200,7 @@ def edits_lost() -> None:
 
         return decided
 
-    wrap(Turn, "_decided", around)
+    wrap(Turn, "_resolve_approval", around)
 
 
 @breaks("APP-3.edited-invalid", "EVT-1.grammar")
@@ -209,17 +209,17 @@ def edits_unchecked() -> None:
 
     def around(original: Any) -> Any:
         async def approve(self: Any, *given: Any) -> Any:
-            kind = type(self._live.toolset)
-            checks = kind.error
-            kind.error = lambda *_: None
+            kind: Any = toolset.Toolset
+            checks = kind.call_error
+            kind.call_error = lambda *_: None
             try:
                 return await original(self, *given)
             finally:
-                kind.error = checks
+                kind.call_error = checks
 
         return approve
 
-    wrap(Session, "approve", around)
+    wrap(SessionCommands, "approve", around)
 
 
 @breaks("APP-3.shown-runs")
@@ -236,7 +236,7 @@ def another_one_runs() -> None:
 
         return decided
 
-    wrap(Turn, "_decided", around)
+    wrap(Turn, "_resolve_approval", around)
 
 
 def _altered(effect: RunTool) -> RunTool:
@@ -248,7 +248,7 @@ def _altered(effect: RunTool) -> RunTool:
 @breaks("APP-3.replaced")
 def another_tool_behind_the_name() -> None:
     """Registering a tool again leaves the approvals for its name waiting."""
-    wrap(Turn, "_replaced", lambda _: lambda _, __: Outcome())
+    wrap(Turn, "_cancel_approvals", lambda _: lambda _, __: Outcome())
 
 
 @breaks("APP-5")
@@ -265,7 +265,7 @@ def question_backwards() -> None:
     """A question is asked backwards."""
     from cmdc_gateway.kernel import turn
 
-    after(turn, "_question", lambda asked: replace(asked, question=asked.question[::-1]))
+    after(turn, "_ask_user_event", lambda asked: replace(asked, question=asked.question[::-1]))
 
 
 @breaks("ASK-1.respond")
@@ -278,7 +278,7 @@ def answer_backwards() -> None:
 
         return answered
 
-    wrap(Turn, "_answered", around)
+    wrap(Turn, "_answer_question", around)
 
 
 def _respond(change: Any) -> None:
@@ -288,7 +288,7 @@ def _respond(change: Any) -> None:
 
         return respond
 
-    wrap(Session, "respond", around)
+    wrap(SessionCommands, "respond", around)
 
 
 @breaks("ASK-1.options")
@@ -296,9 +296,9 @@ def any_answer() -> None:
     """An answer that is none of the options is taken."""
 
     async def change(session: Any, ref: str, _: str, respond: Any) -> Any:
-        asked = session._live.questions.get(ref)
+        asked = session._actor._live.questions.get(ref)
         if asked is not None:
-            session._live.questions[ref] = replace(asked, options=None)
+            session._actor._live.questions[ref] = replace(asked, options=None)
         return await respond()
 
     _respond(change)

@@ -102,7 +102,7 @@ class Meter:
         """Raise BudgetExceeded if a budget of this caller, or the session's own, is spent."""
         for account in self._accounts_of(caller, own):
             if account.budget.exhausted:
-                raise BudgetExceeded(f"the budget of {account.name} is spent")
+                raise BudgetExceeded(f"the budget of {account.name} is exhausted")
 
     def bounds(self, caller: Principal, own: BudgetAccount | None) -> bool:
         """Whether there is a budget that this caller's calls count against."""
@@ -120,7 +120,7 @@ class Meter:
                 self.check(caller, own)
                 if all(account.budget.admits(amount) for account in accounts):
                     for account in accounts:
-                        account.budget = account.budget.hold(amount)
+                        account.budget = account.budget.reserve(amount)
                     return Reservation(accounts, amount)
                 await self._changed.wait()
 

@@ -13,16 +13,16 @@ from cmdc_gateway.protocol.sessions import AbortBody, CreateSessionBody, PromptB
 from cmdc_gateway.protocol.tools import RegisterToolBody, ToolRegistered
 from cmdc_gateway.protocol.wire import RequestBody
 from cmdc_gateway.sessions.command import IdempotencyRecord, Reply
+from cmdc_gateway.sessions.commands import SessionCommands
 from cmdc_gateway.sessions.idempotency import Idempotency, StoredResponse
 from cmdc_gateway.sessions.registry import Registry
-from cmdc_gateway.sessions.session import Session
 from cmdc_gateway.store.store import SessionKey
 from cmdc_gateway.tenancy.keys import Principal
 from cmdc_gateway.tenancy.tickets import Tickets
 from cmdc_gateway.tools.addresses import AddressPolicy
 from cmdc_gateway.tools.registration import define
 
-Act = Callable[[Session, IdempotencyRecord | None], Awaitable[Reply]]
+Act = Callable[[SessionCommands, IdempotencyRecord | None], Awaitable[Reply]]
 
 
 class Actions:
@@ -87,7 +87,7 @@ class Actions:
     async def register(
         self, caller: Principal, key: SessionKey, body: RegisterToolBody, once: str | None
     ) -> StoredResponse:
-        async def register(session: Session, remember: IdempotencyRecord | None) -> Reply:
+        async def register(session: SessionCommands, remember: IdempotencyRecord | None) -> Reply:
             definition = await asyncio.to_thread(define, body, self._addresses)
             made = definition.secret if body.secret is None else None
             answer = ToolRegistered(name=body.name, status="registered", secret=made)
@@ -96,7 +96,7 @@ class Actions:
         return await self._act(key, "tools", body, once, register)
 
     async def ticket(self, caller: Principal, key: SessionKey, body: TicketBody, once: str | None) -> StoredResponse:
-        async def issue(session: Session, remember: IdempotencyRecord | None) -> Reply:
+        async def issue(session: SessionCommands, remember: IdempotencyRecord | None) -> Reply:
             name, ticket = self._tickets.issue(caller, key.session_id, body.scope)
             issued = TicketIssued(ticket=name, expires_at=ticket.expires_at)
             return await session.issue_ticket(issued, body.scope, caller.key_id, remember)
@@ -105,7 +105,7 @@ class Actions:
 
     async def _act(self, key: SessionKey, action: str, body: RequestBody, once: str | None, act: Act) -> StoredResponse:
         async def found(remember: IdempotencyRecord | None) -> Reply:
-            return await act(await self.registry.find(key), remember)
+            return await act((await self.registry.find(key)).commands, remember)
 
         if once is not None:
             # First of all become its owner: what its last one has answered under this key is in the store by then.

@@ -154,7 +154,7 @@ class Person:
 
     async def _remove(self, name: str, gateway: Incarnation) -> None:
         session = await gateway.registry.find(self._key)
-        await session.remove_tool(name, CALLER.key_id)
+        await session.commands.remove_tool(name, CALLER.key_id)
 
 
 class Reading:

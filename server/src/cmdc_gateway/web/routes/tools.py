@@ -51,4 +51,4 @@ async def list_tools(gateway: GatewayDep, key: KeyDep) -> Response:
 async def remove_tool(gateway: GatewayDep, caller: PrincipalDep, key: KeyDep, name: str) -> Response:
     """Take a callback tool away from the agent."""
     session = await gateway.registry.find(key)
-    return json_answer((await session.remove_tool(name, caller.key_id)).body.encode())
+    return json_answer((await session.commands.remove_tool(name, caller.key_id)).body.encode())
