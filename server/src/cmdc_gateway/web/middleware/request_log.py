@@ -40,9 +40,9 @@ class RequestLogMiddleware:
         clear_contextvars()
         session = _SESSION.match(scope["path"])
         if session:
-            bind_contextvars(request=next(self._ids), session_id=session[1])
+            bind_contextvars(http_request_id=next(self._ids), session_id=session[1])
         else:
-            bind_contextvars(request=next(self._ids))
+            bind_contextvars(http_request_id=next(self._ids))
         if _log.is_enabled_for(logging.DEBUG):
             return self._told(scope, receive, send)
         return self.app(scope, receive, send)
@@ -63,7 +63,7 @@ class RequestLogMiddleware:
         finally:
             auth = scope.get("state", {}).get("auth")
             _log.debug(
-                "answered",
+                "http_request",
                 method=scope.get("method", "GET"),
                 route=_route(scope),
                 status=status,
