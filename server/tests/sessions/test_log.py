@@ -483,7 +483,7 @@ async def test_more_than_is_sent_at_once_is_sent_in_parts(kept: Kept) -> None:
     served = Served(kept)
     await asyncio.sleep(0)
 
-    await kept.add(*["x" * (log_module.INLINE_BYTES // 4)] * 6)
+    await kept.add(*["x" * (log_module.PUSH_BYTES // 4)] * 6)
 
     async with asyncio.timeout(5):
         await served.waiting
@@ -545,7 +545,7 @@ async def test_a_reader_far_behind_is_not_served_from_the_ring(kept: Kept) -> No
 
 
 async def test_what_comes_while_a_crowd_is_served_it_gets_together(kept: Kept) -> None:
-    with patch.object(log_module, "MANY_READERS", 2), patch.object(log_module, "SECONDS_EACH", 0.01):
+    with patch.object(log_module, "RATE_LIMITED_READERS", 2), patch.object(log_module, "SECONDS_PER_READER", 0.01):
         crowd = Served(kept), Served(kept)
         await asyncio.sleep(0)
         await kept.add("a")
