@@ -1,7 +1,7 @@
-"""One class for each way a request can fail.
+"""The errors of the API, one class per code.
 
-A class carries its public code (PROTOCOL §1), a sentence that names what was wrong, and the members its code adds to
-the error body. Statuses are no business of this module: `web/errors.py` has them.
+A class has its public code (HTTP-2), a message that names the offending value, and the extra members of its error body.
+`web/errors.py` maps the classes to HTTP statuses.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pydantic import JsonValue
 
 
 class GatewayError(Exception):
-    """A request was refused, or could not be carried out."""
+    """A request was rejected, or could not be completed."""
 
     code: ClassVar[str]
 
@@ -22,14 +22,14 @@ class GatewayError(Exception):
         return str(self)
 
     def members(self) -> dict[str, JsonValue]:
-        """What the error body has beside `error` and `message`."""
+        """The members of the error body besides `error` and `message`."""
         return {}
 
 
 class BadRequest(GatewayError):
-    """The request is not understood: malformed JSON, an unknown field, a wrong value.
+    """The request is malformed: invalid JSON, an unknown field, an invalid value.
 
-    `details` lists what failed validation as pairs of a path into the body and a sentence.
+    `details` lists the validation errors as pairs of a path into the body and a message.
     """
 
     code = "bad_request"
@@ -43,75 +43,75 @@ class BadRequest(GatewayError):
 
 
 class InvalidCursor(GatewayError):
-    """A cursor that is malformed, or that names an event which has not happened yet (SSE-7)."""
+    """The cursor is malformed, or refers to an event that has not happened yet (SSE-7)."""
 
     code = "invalid_cursor"
 
 
 class Unauthorized(GatewayError):
-    """No key or ticket, or not a valid one (HTTP-7)."""
+    """The API key or ticket is missing or invalid (HTTP-7)."""
 
     code = "unauthorized"
 
     def __init__(self) -> None:
-        super().__init__("a valid API key is needed, as X-API-Key: KEY or Authorization: Bearer KEY")
+        super().__init__("a valid API key is required: send X-API-Key: KEY or Authorization: Bearer KEY")
 
 
 class Forbidden(GatewayError):
-    """A `read` ticket was used to act, or an origin is not allowed."""
+    """A `read` ticket was used for an action, or the origin is not allowed."""
 
     code = "forbidden"
 
 
 class BudgetExceeded(GatewayError):
-    """The session's budget, the key's or the tenant's is spent (MTR-2)."""
+    """The budget of the session, the key or the tenant is exhausted (MTR-2)."""
 
     code = "budget_exceeded"
 
 
 class NotFound(GatewayError):
-    """There is nothing of that name, or it belongs to another tenant (HTTP-8)."""
+    """The resource does not exist, or belongs to another tenant (HTTP-8)."""
 
     code = "not_found"
 
 
 class SessionNotFound(NotFound):
-    """No session of this tenant has this id."""
+    """The tenant has no session with this id."""
 
     def __init__(self, session_id: str) -> None:
         super().__init__(f"no session {session_id!r}")
 
 
 class RequestNotFound(NotFound):
-    """No prompt of this session got this requestId."""
+    """The session has no request with this requestId."""
 
     def __init__(self, request_id: str) -> None:
         super().__init__(f"no request {request_id!r} in this session")
 
 
 class ApprovalNotFound(NotFound):
-    """No tool call has ever waited under this approvalId."""
+    """The session never had an approval with this approvalId."""
 
     def __init__(self, approval_id: str) -> None:
         super().__init__(f"no approval {approval_id!r} in this session")
 
 
 class QuestionNotFound(NotFound):
-    """No question was ever asked under this ref."""
+    """The session never had a question with this ref."""
 
     def __init__(self, ref: str) -> None:
         super().__init__(f"no question {ref!r} in this session")
 
 
 class ToolNotFound(NotFound):
-    """No callback tool of this session has this name."""
+    """The session has no callback tool of this name."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"no callback tool {name!r} in this session")
 
 
 class SessionDead(GatewayError):
-    """The session exists, but its stored state cannot be loaded; its events stay readable where they can be."""
+    """The session exists, but its stored state cannot be loaded; its stored events remain readable."""
 
     code = "session_dead"
 
@@ -120,7 +120,7 @@ class SessionDead(GatewayError):
 
 
 class MethodNotAllowed(GatewayError):
-    """The path exists, with other methods (HTTP-6)."""
+    """The path does not support this method (HTTP-6)."""
 
     code = "method_not_allowed"
 
@@ -130,21 +130,21 @@ class MethodNotAllowed(GatewayError):
 
 
 class RequestTimeout(GatewayError):
-    """The client took too long to send its request (HTTP-5)."""
+    """The client did not send its request in time (HTTP-5)."""
 
     code = "request_timeout"
 
-    def __init__(self, what: str) -> None:
-        super().__init__(f"the {what} did not arrive in time")
+    def __init__(self, part: str) -> None:
+        super().__init__(f"the {part} did not arrive in time")
 
 
 class AlreadyResolved(GatewayError):
-    """The approval or question was decided otherwise, has expired or was cancelled (APP-2, ASK-1). `status` is that decision."""
+    """The approval or question already has another outcome (APP-2, ASK-1). `status` is that outcome."""
 
     code = "already_resolved"
 
-    def __init__(self, what: str, status: str) -> None:
-        super().__init__(f"{what} is already {status}")
+    def __init__(self, subject: str, status: str) -> None:
+        super().__init__(f"{subject} is already {status}")
         self.status = status
 
     def members(self) -> dict[str, JsonValue]:
@@ -152,39 +152,39 @@ class AlreadyResolved(GatewayError):
 
 
 class DigestMismatch(GatewayError):
-    """The digest sent along is not that of the call which waits; nothing was decided (APP-3)."""
+    """The digest does not match the pending call; nothing was decided (APP-3)."""
 
     code = "digest_mismatch"
 
     def __init__(self, approval_id: str) -> None:
-        super().__init__(f"the digest is not that of the call waiting under {approval_id!r}; nothing was decided")
+        super().__init__(f"the digest does not match the call of approval {approval_id!r}; nothing was decided")
 
 
 class SessionExists(GatewayError):
-    """This tenant has a session of that id."""
+    """The tenant already has a session with this id."""
 
     code = "session_exists"
 
     def __init__(self, session_id: str) -> None:
-        super().__init__(f"a session {session_id!r} exists already")
+        super().__init__(f"session {session_id!r} already exists")
 
 
 class IdempotencyInProgress(GatewayError):
-    """The first request with this Idempotency-Key has not been answered yet (HTTP-11)."""
+    """The first request with this Idempotency-Key is still in progress (HTTP-11)."""
 
     code = "idempotency_in_progress"
 
     def __init__(self) -> None:
-        super().__init__("a request with this Idempotency-Key is still running")
+        super().__init__("a request with this Idempotency-Key is still in progress; retry later")
 
 
 class CursorExpired(GatewayError):
-    """The cursor is of another log, or what follows it has been trimmed (SSE-7)."""
+    """The cursor belongs to another log, or the events after it have been trimmed (SSE-7)."""
 
     code = "cursor_expired"
 
     def __init__(self, cursor: str, earliest: str, latest: str) -> None:
-        super().__init__(f"cursor {cursor!r} cannot be resumed from; the log can be read after {earliest!r}")
+        super().__init__(f"cursor {cursor!r} has expired; the log can be read after {earliest!r}")
         self.earliest = earliest
         self.latest = latest
 
@@ -193,7 +193,7 @@ class CursorExpired(GatewayError):
 
 
 class PayloadTooLarge(GatewayError):
-    """The body is longer than this server takes (HTTP-5). `limit` is in bytes."""
+    """The body exceeds the size limit (HTTP-5). `limit` is in bytes."""
 
     code = "payload_too_large"
 
@@ -202,7 +202,7 @@ class PayloadTooLarge(GatewayError):
 
 
 class UriTooLong(GatewayError):
-    """The URL is longer than this server takes (HTTP-5). `limit` is in bytes."""
+    """The URL exceeds the length limit (HTTP-5). `limit` is in bytes."""
 
     code = "uri_too_long"
 
@@ -211,7 +211,7 @@ class UriTooLong(GatewayError):
 
 
 class HeadersTooLarge(GatewayError):
-    """The header block is larger than this server takes (HTTP-5)."""
+    """The headers exceed the size limit (HTTP-5)."""
 
     code = "headers_too_large"
 
@@ -220,47 +220,47 @@ class HeadersTooLarge(GatewayError):
 
 
 class UnsupportedMediaType(GatewayError):
-    """The body is not declared as JSON in UTF-8 (HTTP-3)."""
+    """The Content-Type is not JSON in UTF-8 (HTTP-3)."""
 
     code = "unsupported_media_type"
 
-    def __init__(self, given: str) -> None:
-        sent = f"not {given!r}" if given else "and no Content-Type was sent"
+    def __init__(self, content_type: str) -> None:
+        sent = f"not {content_type!r}" if content_type else "and no Content-Type was sent"
         super().__init__(f"the body must be sent as Content-Type: application/json (UTF-8), {sent}")
 
 
 class CreateFailed(GatewayError):
-    """The session cannot be made like this; the message lists what is offered."""
+    """The session cannot be created with these settings; the message lists the available values."""
 
     code = "create_failed"
 
 
 class RegistrationFailed(GatewayError):
-    """The tool cannot be registered like this (CB-1)."""
+    """The tool definition is not acceptable (CB-1)."""
 
     code = "registration_failed"
 
 
 class IdempotencyMismatch(GatewayError):
-    """This Idempotency-Key was used with another body (HTTP-11)."""
+    """The Idempotency-Key was already used with another body (HTTP-11)."""
 
     code = "idempotency_mismatch"
 
     def __init__(self) -> None:
-        super().__init__("this Idempotency-Key was used before with another body")
+        super().__init__("this Idempotency-Key was already used with another body; use a new key")
 
 
 class UpgradeRequired(GatewayError):
-    """A plain request to the address of the WebSocket."""
+    """The WebSocket endpoint was requested without an upgrade."""
 
     code = "upgrade_required"
 
     def __init__(self) -> None:
-        super().__init__("this address speaks WebSocket: send an Upgrade request, or read …/events")
+        super().__init__("this is a WebSocket endpoint: send an Upgrade request, or read …/events")
 
 
 class RateLimited(GatewayError):
-    """Too many requests with this key, or too many frames on this WebSocket (HTTP-9). `retry_after` is in whole seconds."""
+    """The key exceeded its request rate, or the WebSocket its message rate (HTTP-9). `retry_after` is in whole seconds."""
 
     code = "rate_limited"
 
@@ -273,25 +273,25 @@ class RateLimited(GatewayError):
 
 
 class QueueFull(GatewayError):
-    """As many prompts wait in this session as may wait. `limit` is their number."""
+    """The session's queue of prompts is full. `limit` is its maximum length."""
 
     code = "queue_full"
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"{limit} prompts are waiting in this session already")
+        super().__init__(f"the queue of this session is full ({limit} prompts); retry when a run has ended")
 
 
 class Internal(GatewayError):
-    """A defect of the server; the message has an id that stands in its log too. `incident` is what the server's log has it under."""
+    """The server failed unexpectedly; the message has an id that also appears in its log. `incident` is that id."""
 
     code = "internal"
 
     def __init__(self, incident: str) -> None:
-        super().__init__(f"the server failed; its log has this as {incident}")
+        super().__init__(f"internal error; see incident {incident} in the server's log")
 
 
 class Unavailable(GatewayError):
-    """The server is stopping, or its store does not answer; nothing was done. `retry_after` is in whole seconds."""
+    """The server is stopping, or its store is unavailable; nothing was done. `retry_after` is in whole seconds."""
 
     code = "unavailable"
 

@@ -322,7 +322,7 @@ async def test_an_approval_of_something_else_decides_nothing(client: httpx.Async
     before = (await talk.info())["state"]
     taken = await talk.post("approve", {"approvalId": approval["approvalId"], "digest": approval["digest"]})
 
-    message = f"the digest is not that of the call waiting under {approval['approvalId']!r}; nothing was decided"
+    message = f"the digest does not match the call of approval {approval['approvalId']!r}; nothing was decided"
     assert [answered(answer) for answer in refused] == [(409, {"error": "digest_mismatch", "message": message})] * 3
     assert (before, taken.status_code) == ("waiting_approval", 200)
     assert resolutions(await finished(talk, approval)) == ["approved"]

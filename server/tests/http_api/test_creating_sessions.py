@@ -88,7 +88,7 @@ async def test_an_id_that_is_taken_is_refused_and_the_first_session_stays(client
 
     assert (answer.status_code, answer.json()) == (
         409,
-        {"error": "session_exists", "message": "a session 'taken' exists already"},
+        {"error": "session_exists", "message": "session 'taken' already exists"},
     )
     assert (await talk.info())["metadata"] == {"n": "1"}
 

@@ -192,7 +192,7 @@ def test_an_exhausted_budget_ends_the_run() -> None:
 
 
 def test_a_run_ends_when_it_needs_more_steps_than_allowed() -> None:
-    """maxTurns. The result of the last tool call is still published."""
+    """`maxTurns`. The result of the last tool call is still published."""
     turn = turn_after(*step_requesting(LOOK), under=rules(max_steps=1))
 
     outcome = turn.receive(ToolFinished(LOOK.id, "ok", "blue"), NOW)

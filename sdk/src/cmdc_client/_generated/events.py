@@ -32,7 +32,7 @@ class UnknownValue(EventFlaw):
 
 @dataclass(frozen=True, slots=True)
 class PromptReceived:
-    """A run has begun: this is the prompt it answers."""
+    """A run started for this prompt."""
 
     event: ClassVar[Literal["prompt_received"]] = "prompt_received"
     id: str
@@ -43,7 +43,7 @@ class PromptReceived:
 
 @dataclass(frozen=True, slots=True)
 class AgentStart:
-    """The agent has taken the prompt up."""
+    """The agent started to process the prompt."""
 
     event: ClassVar[Literal["agent_start"]] = "agent_start"
     id: str
@@ -53,7 +53,7 @@ class AgentStart:
 
 @dataclass(frozen=True, slots=True)
 class ThinkingStart:
-    """A block of reasoning text opens."""
+    """A block of reasoning text starts."""
 
     event: ClassVar[Literal["thinking_start"]] = "thinking_start"
     id: str
@@ -63,7 +63,7 @@ class ThinkingStart:
 
 @dataclass(frozen=True, slots=True)
 class ThinkingDelta:
-    """A piece of reasoning text, never empty."""
+    """A chunk of reasoning text, never empty."""
 
     event: ClassVar[Literal["thinking_delta"]] = "thinking_delta"
     id: str
@@ -74,7 +74,7 @@ class ThinkingDelta:
 
 @dataclass(frozen=True, slots=True)
 class MessageStart:
-    """A block of answer text opens."""
+    """A block of answer text starts."""
 
     event: ClassVar[Literal["message_start"]] = "message_start"
     id: str
@@ -84,7 +84,7 @@ class MessageStart:
 
 @dataclass(frozen=True, slots=True)
 class MessageDelta:
-    """A piece of answer text, never empty."""
+    """A chunk of answer text, never empty."""
 
     event: ClassVar[Literal["message_delta"]] = "message_delta"
     id: str
@@ -95,7 +95,7 @@ class MessageDelta:
 
 @dataclass(frozen=True, slots=True)
 class ToolCalls:
-    """The step asked for this many tools, after its text."""
+    """The step ended by requesting this many tool calls."""
 
     event: ClassVar[Literal["tool_calls"]] = "tool_calls"
     id: str
@@ -106,31 +106,31 @@ class ToolCalls:
 
 @dataclass(frozen=True, slots=True)
 class ApprovalRequired:
-    """The agent wants to run a tool and waits for a person to decide."""
+    """A tool call waits for the user's approval."""
 
     event: ClassVar[Literal["approval_required"]] = "approval_required"
     id: str
     seq: int
     request_id: str
     approval_id: str
-    """What `approve` and `reject` name."""
+    """The id to pass to `approve` or `reject`."""
     tool_name: str
     args: dict[str, JsonValue]
-    """What the tool is to be called with."""
+    """The arguments of the tool call."""
     hint: str
-    """The call in short, for people."""
+    """A short human-readable form of the call."""
     requested_at: int
     """ms since 1970."""
     call_id: str
     digest: str
-    """Names exactly the call that is shown; `approve` may send it back."""
+    """Identifies exactly this call; can be passed to `approve`."""
     expires_at: int | None
-    """ms since 1970; null where no time limit was set."""
+    """ms since 1970; null without a time limit."""
 
 
 @dataclass(frozen=True, slots=True)
 class ApprovalResolved:
-    """The one decision about an approval."""
+    """The final outcome of an approval."""
 
     event: ClassVar[Literal["approval_resolved"]] = "approval_resolved"
     id: str
@@ -142,7 +142,7 @@ class ApprovalResolved:
 
 @dataclass(frozen=True, slots=True)
 class ToolExecutionStart:
-    """A tool is about to run with exactly these arguments."""
+    """A tool call starts with exactly these arguments."""
 
     event: ClassVar[Literal["tool_execution_start"]] = "tool_execution_start"
     id: str
@@ -155,22 +155,22 @@ class ToolExecutionStart:
 
 @dataclass(frozen=True, slots=True)
 class AskUser:
-    """The agent asks a person and waits for the answer."""
+    """The agent asks the user a question and waits for the answer."""
 
     event: ClassVar[Literal["ask_user"]] = "ask_user"
     id: str
     seq: int
     request_id: str
     ref: str
-    """What `respond` names."""
+    """The id to pass to `respond`."""
     question: str
     options: list[str] | None
-    """The answers to choose from; null where any text will do."""
+    """The allowed answers; null if any text is allowed."""
 
 
 @dataclass(frozen=True, slots=True)
 class ToolExecutionEnd:
-    """The tool is done, or its outcome will never be known."""
+    """A tool call ended, possibly with an unknown outcome."""
 
     event: ClassVar[Literal["tool_execution_end"]] = "tool_execution_end"
     id: str
@@ -180,12 +180,12 @@ class ToolExecutionEnd:
     call_id: str
     status: Literal["ok", "error"]
     result: str
-    """What the model is told."""
+    """The result as given to the model."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunError:
-    """Something failed. It never ends a run by itself."""
+    """Something failed. The run may continue: only `agent_end` and `agent_abort` end it."""
 
     event: ClassVar[Literal["error"]] = "error"
     id: str
@@ -213,30 +213,30 @@ class TokenUsage:
 
 @dataclass(frozen=True, slots=True)
 class AgentEnd:
-    """Terminal: the run is done."""
+    """Terminal: the run completed."""
 
     event: ClassVar[Literal["agent_end"]] = "agent_end"
     id: str
     seq: int
     request_id: str
     message_count: int
-    """How many messages the history has now."""
+    """The number of messages in the history."""
     last_message: LastMessage | None
     token_usage: TokenUsage
     cost_usd: float
-    """US dollars, of this run; 0 where no price is known."""
+    """The cost of this run in US dollars; 0 if no price is known."""
 
 
 @dataclass(frozen=True, slots=True)
 class AgentAbort:
-    """Terminal: the run was stopped."""
+    """Terminal: the run was aborted."""
 
     event: ClassVar[Literal["agent_abort"]] = "agent_abort"
     id: str
     seq: int
     request_id: str
     reason: str
-    """`aborted`, `max_turns_exceeded`, `error`, `interrupted`, `budget_exceeded`, `session_deleted`, or the text that was given with the abort."""
+    """`aborted`, `max_turns_exceeded`, `error`, `interrupted`, `budget_exceeded`, `session_deleted`, or the reason given with the abort."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
-"""The fifteen events of a run (PROTOCOL §4), and the bytes they travel as.
+"""The fifteen events of a run (EVT-5), and their encoding.
 
-An event is a plain frozen dataclass, because the agent makes one for every piece of text a model says. Its attributes
-are the members of `data` in snake_case; `requestId`, which every event carries, is added when it is encoded.
+An event is a plain frozen dataclass, which is cheap enough to create one per chunk of model text. Its attributes are
+the members of `data` in snake_case; `requestId`, which every event has, is added when it is encoded.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ ToolStatus = Literal["ok", "error"]
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that has happened in a run."""
+    """An event of a run."""
 
     name: ClassVar[str]
 
     def data(self) -> dict[str, JsonValue]:
-        """The members of `data` by their names on the wire, without `requestId`."""
+        """The members of `data` by their wire names, without `requestId`."""
         return {wire: _plain(getattr(self, attribute)) for attribute, wire in _members(type(self))}
 
 
 @dataclass(frozen=True, slots=True)
 class PromptReceived(Event):
-    """A run has begun: this is the prompt it answers."""
+    """A run started for this prompt."""
 
     name: ClassVar[str] = "prompt_received"
     text: str
@@ -42,21 +42,21 @@ class PromptReceived(Event):
 
 @dataclass(frozen=True, slots=True)
 class AgentStart(Event):
-    """The agent has taken the prompt up."""
+    """The agent started to process the prompt."""
 
     name: ClassVar[str] = "agent_start"
 
 
 @dataclass(frozen=True, slots=True)
 class ThinkingStart(Event):
-    """A block of reasoning text opens."""
+    """A block of reasoning text starts."""
 
     name: ClassVar[str] = "thinking_start"
 
 
 @dataclass(frozen=True, slots=True)
 class ThinkingDelta(Event):
-    """A piece of reasoning text, never empty."""
+    """A chunk of reasoning text, never empty."""
 
     name: ClassVar[str] = "thinking_delta"
     delta: Annotated[str, Field(min_length=1)]
@@ -64,14 +64,14 @@ class ThinkingDelta(Event):
 
 @dataclass(frozen=True, slots=True)
 class MessageStart(Event):
-    """A block of answer text opens."""
+    """A block of answer text starts."""
 
     name: ClassVar[str] = "message_start"
 
 
 @dataclass(frozen=True, slots=True)
 class MessageDelta(Event):
-    """A piece of answer text, never empty."""
+    """A chunk of answer text, never empty."""
 
     name: ClassVar[str] = "message_delta"
     delta: Annotated[str, Field(min_length=1)]
@@ -79,7 +79,7 @@ class MessageDelta(Event):
 
 @dataclass(frozen=True, slots=True)
 class ToolCalls(Event):
-    """The step asked for this many tools, after its text."""
+    """The step ended by requesting this many tool calls."""
 
     name: ClassVar[str] = "tool_calls"
     count: Annotated[int, Field(ge=1)]
@@ -87,22 +87,22 @@ class ToolCalls(Event):
 
 @dataclass(frozen=True, slots=True)
 class ApprovalRequired(Event):
-    """The agent wants to run a tool and waits for a person to decide."""
+    """A tool call waits for the user's approval."""
 
     name: ClassVar[str] = "approval_required"
-    approval_id: Annotated[str, Field(description="What `approve` and `reject` name.")]
+    approval_id: Annotated[str, Field(description="The id to pass to `approve` or `reject`.")]
     tool_name: str
-    args: Annotated[dict[str, JsonValue], Field(description="What the tool is to be called with.")]
-    hint: Annotated[str, Field(description="The call in short, for people.")]
+    args: Annotated[dict[str, JsonValue], Field(description="The arguments of the tool call.")]
+    hint: Annotated[str, Field(description="A short human-readable form of the call.")]
     requested_at: Annotated[int, Field(description="ms since 1970.")]
     call_id: str
-    digest: Annotated[str, Field(description="Names exactly the call that is shown; `approve` may send it back.")]
-    expires_at: Annotated[int | None, Field(description="ms since 1970; null where no time limit was set.")]
+    digest: Annotated[str, Field(description="Identifies exactly this call; can be passed to `approve`.")]
+    expires_at: Annotated[int | None, Field(description="ms since 1970; null without a time limit.")]
 
 
 @dataclass(frozen=True, slots=True)
 class ApprovalResolved(Event):
-    """The one decision about an approval."""
+    """The final outcome of an approval."""
 
     name: ClassVar[str] = "approval_resolved"
     approval_id: str
@@ -111,7 +111,7 @@ class ApprovalResolved(Event):
 
 @dataclass(frozen=True, slots=True)
 class ToolExecutionStart(Event):
-    """A tool is about to run with exactly these arguments."""
+    """A tool call starts with exactly these arguments."""
 
     name: ClassVar[str] = "tool_execution_start"
     tool_name: str
@@ -121,28 +121,28 @@ class ToolExecutionStart(Event):
 
 @dataclass(frozen=True, slots=True)
 class AskUser(Event):
-    """The agent asks a person and waits for the answer."""
+    """The agent asks the user a question and waits for the answer."""
 
     name: ClassVar[str] = "ask_user"
-    ref: Annotated[str, Field(description="What `respond` names.")]
+    ref: Annotated[str, Field(description="The id to pass to `respond`.")]
     question: str
-    options: Annotated[list[str] | None, Field(description="The answers to choose from; null where any text will do.")]
+    options: Annotated[list[str] | None, Field(description="The allowed answers; null if any text is allowed.")]
 
 
 @dataclass(frozen=True, slots=True)
 class ToolExecutionEnd(Event):
-    """The tool is done, or its outcome will never be known."""
+    """A tool call ended, possibly with an unknown outcome."""
 
     name: ClassVar[str] = "tool_execution_end"
     tool_name: str
     call_id: str
     status: ToolStatus
-    result: Annotated[str, Field(description="What the model is told.")]
+    result: Annotated[str, Field(description="The result as given to the model.")]
 
 
 @dataclass(frozen=True, slots=True)
 class RunError(Event):
-    """Something failed. It never ends a run by itself."""
+    """Something failed. The run may continue: only `agent_end` and `agent_abort` end it."""
 
     name: ClassVar[str] = "error"
     reason: str
@@ -150,7 +150,7 @@ class RunError(Event):
 
 @dataclass(frozen=True, slots=True)
 class LastMessage:
-    """The last thing the agent said in a run."""
+    """The last message of the agent in a run."""
 
     role: Literal["assistant"]
     content: str
@@ -158,25 +158,25 @@ class LastMessage:
 
 @dataclass(frozen=True, slots=True)
 class AgentEnd(Event):
-    """Terminal: the run is done."""
+    """Terminal: the run completed."""
 
     name: ClassVar[str] = "agent_end"
-    message_count: Annotated[int, Field(description="How many messages the history has now.")]
+    message_count: Annotated[int, Field(description="The number of messages in the history.")]
     last_message: LastMessage | None
     token_usage: TokenUsage
-    cost_usd: Annotated[float, Field(description="US dollars, of this run; 0 where no price is known.")]
+    cost_usd: Annotated[float, Field(description="The cost of this run in US dollars; 0 if no price is known.")]
 
 
 @dataclass(frozen=True, slots=True)
 class AgentAbort(Event):
-    """Terminal: the run was stopped."""
+    """Terminal: the run was aborted."""
 
     name: ClassVar[str] = "agent_abort"
     reason: Annotated[
         str,
         Field(
             description="`aborted`, `max_turns_exceeded`, `error`, `interrupted`, `budget_exceeded`, `session_deleted`, "
-            "or the text that was given with the abort."
+            "or the reason given with the abort."
         ),
     ]
 
@@ -201,13 +201,13 @@ EVENT_TYPES: tuple[type[Event], ...] = (
 EVENT_NAMES: frozenset[str] = frozenset(event.name for event in EVENT_TYPES)
 TERMINAL: frozenset[str] = frozenset({AgentEnd.name, AgentAbort.name})
 
-# Making a union for each event would take longer than looking.
+# For `isinstance`: building a union for each event costs more than the check itself.
 _TEXT = (MessageDelta, ThinkingDelta)
 
 
 def encode_data(event: Event, request_id: str) -> bytes:
-    """The JSON of an event's `data`, on one line. Made once; every reader on every transport sends these bytes."""
-    if isinstance(event, _TEXT):  # the hot one: only the text needs work
+    """Encode an event's `data` on one line. Done once per event: all readers on all transports get these bytes."""
+    if isinstance(event, _TEXT):  # the hot path: only the text needs escaping
         return one_line('{"delta":%s,"requestId":"%s"}' % (encode_basestring(event.delta), request_id))  # noqa: UP031
     return dumps({**event.data(), "requestId": request_id})
 
