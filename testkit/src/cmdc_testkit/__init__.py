@@ -1,1 +1,1 @@
-"""What this repository's own tests and benchmarks share: gateways to test against, clients, and faults to put them through."""
+"""Test support shared by this repository's tests and benchmarks: gateways to test against, clients, and fault injection."""

@@ -1,7 +1,7 @@
-"""Judges what a session has been through: was anything lost, changed, done twice or left open?
+"""Checks the complete history of a session: was anything lost, changed, done twice or left open?
 
-A pure function over what clients hold in their hands: the frames they were sent, the answers they were given, the
-calls that reached their tools. It asks no server and knows nothing of this one's inside.
+A pure function of what clients observed: the frames and responses they received, and the calls that reached their
+tools. It sends no requests and does not depend on the server's internals.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _TERMINAL = ("agent_end", "agent_abort")
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """An event as it was sent: `data` is its line of JSON, byte for byte."""
+    """An event as received; `data` is its line of JSON, unparsed."""
 
     id: str
     event: str
@@ -45,13 +45,13 @@ def _fields(data: str) -> Mapping[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What is known of a session from outside, at a moment when it does nothing.
+    """Everything that clients know about a session, recorded while it is idle.
 
-    `log` and `messages` are read last, whole. `seen` is what each reading showed earlier. `accepted` are the requestIds
-    of prompts that got 202, in order; `decisions` the approvalIds and `answers` the refs that got 200, with what was
-    said. `registered` are the tools whose registration got 201, with their latest description, `tools` the session's list
-    of tools. `ran` are the callIds that reached a tool, one for each time. `prompt_count` and `total_tokens` are the
-    session's own figures. `waiting` says that its last run waits for a person, and is not over.
+    `log` and `messages` are complete and read last; `seen` holds the frames of each earlier reader. `accepted` are the
+    requestIds of prompts that got 202, in order; `decisions` maps approvalIds and `answers` maps refs that got 200 to the
+    decision or answer. `registered` maps tools whose registration got 201 to their newest description; `tools` is the
+    session's tool list. `ran` has a callId for each time a call reached a tool. `prompt_count` and `total_tokens` are the
+    session's statistics. `waiting` is True if the last run is still waiting for the user.
     """
 
     log: Sequence[Frame]
@@ -69,7 +69,7 @@ class Record:
 
 
 def audit(record: Record) -> list[str]:
-    """Every promise that was broken, as a sentence that begins with the rule's id. None: an empty list."""
+    """Return the violations, each a sentence that starts with the id of the rule."""
     runs = _runs(record)
     return [
         *audit_so_far(record, open_run=record.waiting),
@@ -80,17 +80,21 @@ def audit(record: Record) -> list[str]:
 
 
 def audit_so_far(record: Record, *, open_run: bool | None = None) -> list[str]:
-    """Of these, what must hold at any moment, also while a run is going on.
+    """Return the violations of rules that must hold at any time, including during a run.
 
-    Whether the last run is, its last event says, unless `open_run` does.
+    Whether the last run is still open follows from its last event, unless `open_run` is given.
     """
     runs = _runs(record)
-    goes_on = runs[-1][-1].event not in _TERMINAL if open_run is None and runs else open_run is True
+    last_is_open = runs[-1][-1].event not in _TERMINAL if open_run is None and runs else open_run is True
     return [
         *_numbering(record.log),
         *_repeats(record),
         *_pieces(runs),
-        *(flaw for index, run in enumerate(runs) for flaw in _run(run, goes_on and index == len(runs) - 1)),
+        *(
+            violation
+            for index, run in enumerate(runs)
+            for violation in _run(run, last_is_open and index == len(runs) - 1)
+        ),
         *_calls(record),
         *_people(record),
     ]
@@ -129,21 +133,21 @@ def _pieces(runs: list[list[Frame]]) -> Iterator[str]:
 
 
 def _prompts(record: Record, runs: list[list[Frame]]) -> Iterator[str]:
-    begun = [run[0].fields["requestId"] for run in runs]
+    started_ids = [run[0].fields["requestId"] for run in runs]
     for request_id in record.accepted:
-        if request_id not in begun:
-            yield f"DUR-1: prompt {request_id} was accepted and never taken up"
-    in_order = [request_id for request_id in record.accepted if request_id in begun]
-    if in_order != sorted(in_order, key=begun.index):
-        yield "DUR-1: prompts were not taken up in the order they were accepted"
+        if request_id not in started_ids:
+            yield f"DUR-1: prompt {request_id} was accepted and never started"
+    in_order = [request_id for request_id in record.accepted if request_id in started_ids]
+    if in_order != sorted(in_order, key=started_ids.index):
+        yield "DUR-1: prompts were not started in the order they were accepted"
 
 
 def _run(run: list[Frame], waiting: bool) -> Iterator[str]:
     name = run[0].fields["requestId"]
     if [frame.event for frame in run[:2]] != ["prompt_received", "agent_start"][: len(run)]:
-        yield f"EVT-1: run {name} does not begin with prompt_received and agent_start"
+        yield f"EVT-1: run {name} does not start with prompt_received and agent_start"
     if sum(frame.event == "prompt_received" for frame in run) > 1:
-        yield f"EVT-1: run {name} begins twice"
+        yield f"EVT-1: run {name} starts twice"
     ends = [index for index, frame in enumerate(run) if frame.event in _TERMINAL]
     if ends != ([] if waiting else [len(run) - 1]):
         yield f"EVT-2: run {name} has {len(ends)} terminal events, or something after one"
@@ -171,9 +175,9 @@ def _calls(record: Record) -> Iterator[str]:
             yield f"EVT-4: call {call_id} was started {times} times"
     for call_id, times in Counter(ended).items():
         if times > 1:
-            yield f"EVT-4: call {call_id} has ended {times} times"
+            yield f"EVT-4: call {call_id} ended {times} times"
         if call_id not in started:
-            yield f"EVT-4: call {call_id} has ended and was never started"
+            yield f"EVT-4: call {call_id} ended and was never started"
     for call_id, times in Counter(record.ran).items():
         if times > 1:
             yield f"EVT-4: call {call_id} was run {times} times"
@@ -186,7 +190,7 @@ def _calls(record: Record) -> Iterator[str]:
         if frame.event == "approval_resolved" and frame.fields["status"] != "approved":
             call_id = required.get(frame.fields["approvalId"])
             if call_id in started or call_id in record.ran:
-                yield f"EVT-4: call {call_id} was {frame.fields['status']}, and ran all the same"
+                yield f"EVT-4: call {call_id} was {frame.fields['status']}, and ran nevertheless"
 
 
 def _people(record: Record) -> Iterator[str]:
@@ -197,41 +201,41 @@ def _people(record: Record) -> Iterator[str]:
     statuses = {item["approvalId"]: item["status"] for item in resolved}
     for approval_id, decision in record.decisions.items():
         if statuses.get(approval_id) != decision:
-            yield f"DUR-1: {approval_id} was {decision}, and the log says {statuses.get(approval_id)}"
+            yield f"DUR-1: {approval_id} was {decision}, and the log has {statuses.get(approval_id)}"
     results = {
         frame.fields["callId"]: frame.fields["result"] for frame in record.log if frame.event == "tool_execution_end"
     }
     for ref, response in record.answers.items():
         if results.get(ref.removeprefix("ask_")) != response:
-            yield f"DUR-1: the answer to {ref} was taken, and is not the tool's result"
-    there = {tool["name"]: tool["description"] for tool in record.tools}
+            yield f"DUR-1: the answer to {ref} was accepted, but is not the result of the call"
+    listed = {tool["name"]: tool["description"] for tool in record.tools}
     for name, description in record.registered.items():
-        if there.get(name) != description:
-            yield f"DUR-1: the tool {name} was registered as {description!r}, and is there as {there.get(name)!r}"
+        if listed.get(name) != description:
+            yield f"DUR-1: the tool {name} was registered as {description!r}, and is listed as {listed.get(name)!r}"
 
 
 def _history(record: Record, runs: list[list[Frame]]) -> Iterator[str]:
-    """What readers saw is what the history has (EVT-3, §3.9)."""
+    """The history matches the published events (EVT-3, EP-messages)."""
     shown: list[tuple[str, str]] = []
     for run in runs:
-        said: list[str] = []
+        text: list[str] = []
         for frame in run:
             match frame.event:
                 case "prompt_received":
                     shown.append(("user", frame.fields["text"]))
                 case "message_delta":
-                    said.append(frame.fields["delta"])
+                    text.append(frame.fields["delta"])
                 case "tool_calls" | "agent_end":
-                    shown.append(("assistant", "".join(said)))
-                    said.clear()
-                case "agent_abort" if said:
-                    shown.append(("assistant", "".join(said)))
+                    shown.append(("assistant", "".join(text)))
+                    text.clear()
+                case "agent_abort" if text:
+                    shown.append(("assistant", "".join(text)))
                 case _:
                     pass
     spoken = ("user", "assistant")
     kept = [(message["role"], message["content"]) for message in record.messages if message["role"] in spoken]
     if shown != kept:
-        yield f"EVT-3: readers saw {shown}, and the history has {kept}"
+        yield f"EVT-3: readers saw {shown}, but the history has {kept}"
     asked = [call["callId"] for message in record.messages for call in message.get("toolCalls", ())]
     answered = [message["callId"] for message in record.messages if message["role"] == "tool_result"]
     if not record.waiting and sorted(asked) != sorted(answered):
@@ -242,12 +246,12 @@ def _history(record: Record, runs: list[list[Frame]]) -> Iterator[str]:
 
 def _figures(record: Record, runs: list[list[Frame]]) -> Iterator[str]:
     if record.prompt_count not in (None, len(runs)):
-        yield f"MTR-1: {len(runs)} prompts were taken up, and {record.prompt_count} counted"
-    told = sum(run[-1].fields["tokenUsage"]["totalTokens"] for run in runs if run[-1].event == "agent_end")
-    whole = all(run[-1].event == "agent_end" for run in runs)
+        yield f"MTR-1: {len(runs)} prompts were started, but {record.prompt_count} are counted"
+    reported = sum(run[-1].fields["tokenUsage"]["totalTokens"] for run in runs if run[-1].event == "agent_end")
+    complete = all(run[-1].event == "agent_end" for run in runs)
     total = record.total_tokens
-    if total is not None and (total != told if whole else total < told):
-        yield f"MTR-1: runs told of {told} tokens, and {total} were counted"
+    if total is not None and (total != reported if complete else total < reported):
+        yield f"MTR-1: the runs reported {reported} tokens, but {total} are counted"
 
 
 def _all(frames: Sequence[Frame], event: str, key: str) -> list[str]:

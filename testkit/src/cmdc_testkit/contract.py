@@ -1,4 +1,4 @@
-"""The published documents as judges of what a gateway really answers."""
+"""Checks the responses of a gateway against its published OpenAPI document."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import jsonschema_rs
 
 Schema = dict[str, Any]
 
-# What any HTTP answer may have, and what CORS adds: the document does not list these.
+# Generic HTTP and CORS headers, which the document does not list.
 _USUAL_HEADERS = {
     *("cache-control", "connection", "content-length", "content-type", "date", "transfer-encoding", "vary"),
     *("access-control-allow-origin", "access-control-expose-headers", "x-accel-buffering"),
@@ -20,12 +20,12 @@ _USUAL_HEADERS = {
 
 
 class NotAsDocumented(AssertionError):
-    """A gateway answered something that its document does not say."""
+    """A response differs from the document."""
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One operation of the document."""
+    """An operation of the document."""
 
     method: str
     path: str
@@ -42,7 +42,7 @@ class Operation:
 
 @dataclass(slots=True)
 class Contract:
-    """An OpenAPI document that looks at every answer; `seen` is what it has seen: operation, status, error code."""
+    """An OpenAPI document that validates every response. `seen` collects operation, status and error code."""
 
     document: Schema
     seen: set[tuple[str, int, str]] = field(default_factory=set[tuple[str, int, str]])
@@ -56,14 +56,14 @@ class Contract:
         ]
 
     async def look_at(self, response: httpx.Response) -> None:
-        """An event hook of httpx. Raises NotAsDocumented. A stream is left to its reader."""
+        """Validate a response, as an httpx event hook; the body of a stream is not read. Raises NotAsDocumented."""
         if response.headers.get("content-type", "").startswith("text/event-stream"):
             self.judge(response, None)
         else:
             self.judge(response, await response.aread())
 
     def judge(self, response: httpx.Response, content: bytes | None) -> None:
-        """Compare an answer with what the document says of its operation. Raises NotAsDocumented."""
+        """Compare a response with the documentation of its operation. Raises NotAsDocumented."""
         operation = self._operation(response.request)
         answer = operation.described["responses"].get(str(response.status_code))
         where = f"{operation.name}, {response.status_code}"
@@ -87,16 +87,16 @@ class Contract:
         self.seen.add((operation.name, response.status_code, code))
 
     def validator(self, schema: Schema) -> jsonschema_rs.Draft202012Validator:
-        """Of a schema that refers to the document's components."""
+        """A validator for a schema that refers to the document's components."""
         return jsonschema_rs.Draft202012Validator({**schema, "components": self.document["components"]})
 
     def _judge_body(self, where: str, schema: Schema, body: Any) -> None:
-        flaws = [
-            f"{'/'.join(map(str, flaw.instance_path))}: {flaw.message}"
-            for flaw in self.validator(schema).iter_errors(body)
+        errors = [
+            f"{'/'.join(map(str, error.instance_path))}: {error.message}"
+            for error in self.validator(schema).iter_errors(body)
         ]
-        if flaws:
-            raise NotAsDocumented(f"{where}: {'; '.join(flaws)}\n{body}")
+        if errors:
+            raise NotAsDocumented(f"{where}: {'; '.join(errors)}\n{body}")
 
     def _judge_headers(self, where: str, answer: Schema, headers: httpx.Headers) -> None:
         documented = {name.lower(): self._resolved(described) for name, described in answer.get("headers", {}).items()}

@@ -1,4 +1,4 @@
-"""Talking to a session over HTTP in tests: scripts for the scripted model, and what the session shows of them."""
+"""A session driven over HTTP in tests, and scripts for the scripted model."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from typing import Any, Self
 
 import httpx
 
-_PATIENCE_SECONDS = 30
+_TIMEOUT_SECONDS = 30
 
 
 def script(*replies: Mapping[str, Any], nonce: str = "") -> str:
-    """A prompt that makes the scripted model give these replies, one a step (PROTOCOL §10)."""
+    """A prompt that makes the scripted model give these replies, one per step."""
     return f"Obey:\n```script\n{json.dumps({'nonce': nonce, 'replies': replies})}\n```"
 
 
 def calling(*calls: tuple[str, Mapping[str, Any]], **more: Any) -> dict[str, Any]:
-    """A reply that asks for tools, each given as its name and its arguments."""
+    """A reply that requests tool calls, each given as name and arguments."""
     return {"toolCalls": [{"name": name, "args": args} for name, args in calls], **more}
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """An event as a reader of the stream gets it."""
+    """An event as received from the stream."""
 
     id: str
     event: str
@@ -34,7 +34,7 @@ class Seen:
 
 
 async def frames(lines: AsyncIterator[str]) -> AsyncIterator[Seen]:
-    """The events in the lines of a stream."""
+    """Parse the lines of a stream into events."""
     fields: dict[str, str] = {}
     async for line in lines:
         if line.startswith(":"):
@@ -48,7 +48,7 @@ async def frames(lines: AsyncIterator[str]) -> AsyncIterator[Seen]:
 
 
 def shown(events: list[Seen]) -> list[tuple[str, dict[str, Any]]]:
-    """Events without what differs from run to run: their ids and their requestId."""
+    """Events without the parts that differ between runs, their ids and requestIds."""
     return [(seen.event, {name: value for name, value in seen.data.items() if name != "requestId"}) for seen in events]
 
 
@@ -58,7 +58,7 @@ def names(events: list[Seen]) -> list[str]:
 
 
 class Conversation:
-    """One session and an HTTP client that talks to it."""
+    """A session and the HTTP client that uses it."""
 
     def __init__(self, client: httpx.AsyncClient, session_id: str) -> None:
         self.client = client
@@ -76,7 +76,7 @@ class Conversation:
         return await self.client.get(f"{self.path}{what}", params=params)
 
     async def post(self, action: str, body: Any = None, **headers: str) -> httpx.Response:
-        """POST; headers are given with `_` for `-`."""
+        """Send a POST; header names are given with `_` instead of `-`."""
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         return await self.client.post(f"{self.path}/{action}", json={} if body is None else body, headers=sent)
 
@@ -87,30 +87,30 @@ class Conversation:
         return (await self.get("/messages")).json()["messages"]
 
     async def prompt(self, text: str) -> str:
-        """Have a prompt accepted; return its requestId."""
+        """Send a prompt that must be accepted; return its requestId."""
         answer = await self.post("prompt", {"text": text})
         assert answer.status_code == 202, answer.text
         return answer.json()["requestId"]
 
     async def run(self, text: str) -> list[Seen]:
-        """Have a prompt accepted and read its run to the end."""
+        """Send a prompt and return the events of its run."""
         return await self.events(await self.prompt(text))
 
     async def events(self, request_id: str) -> list[Seen]:
-        """A run from its first event to its terminal one, which is waited for."""
-        async with asyncio.timeout(_PATIENCE_SECONDS):
+        """Return the events of a run; waits for its terminal event."""
+        async with asyncio.timeout(_TIMEOUT_SECONDS):
             return [seen async for seen in self.stream(requestId=request_id)]
 
     async def stream(self, **params: Any) -> AsyncGenerator[Seen]:
-        """Events as they come, to the end of the stream."""
+        """Yield events until the stream ends."""
         async with self.client.stream("GET", f"{self.path}/events", params=params) as answer:
             assert answer.status_code == 200, await answer.aread()
             async for seen in frames(answer.aiter_lines()):
                 yield seen
 
     async def first(self, event: str, *, nth: int = 1) -> dict[str, Any]:
-        """The data of the session's first event of this name, or its nth; waits for it."""
-        async with asyncio.timeout(_PATIENCE_SECONDS):
+        """Wait for the first, or `nth`, event of this name and return its data."""
+        async with asyncio.timeout(_TIMEOUT_SECONDS):
             async with aclosing(self.stream(after="start", follow="true", types=event)) as stream:
                 for _ in range(nth - 1):
                     await anext(stream)

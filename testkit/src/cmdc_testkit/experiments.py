@@ -1,8 +1,8 @@
-"""A pytest plugin for experiments: tests with a short form for every day, a long one for the record, and figures.
+"""A pytest plugin for experiments: tests with a short form for every run, a long form for the record, and figures.
 
-A module is an experiment when its docstring begins with `Experiment N: what it does`; a test is part of it when it takes
-the fixture `experiment`. `--long` asks for the long form, `--part 2/10` for the second tenth of it, `--seed` for other
-chances. What the tests measured stands in a table at the end of the session.
+A module is an experiment if its docstring starts with `Experiment N: what it does`; its tests use the fixture
+`experiment`. `--long` selects the long form, `--part 2/10` the second tenth of it, `--seed` other random choices. A table
+of what the tests measured is printed at the end of the session.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from operator import itemgetter
 import pytest
 
 _NAMED = re.compile(r"experiment (\d+): (.+)", re.IGNORECASE)
-# Each experiment bounds what it waits for itself; this only ends one that hangs all the same.
+# Each experiment has timeouts of its own; this one only ends an experiment that hangs nevertheless.
 _LONG_SECONDS = 4 * 60 * 60
 _PROPERTY = "experiment"
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The `index`th of `of` equal parts of a long form, counted from 1."""
+    """Part `index` of `of` equal parts of a long form, counted from 1."""
 
     index: int = 1
     of: int = 1
@@ -39,13 +39,13 @@ class Part:
         return part
 
     def share(self, total: int) -> int:
-        """How many of `total` fall to this part; all parts together have all."""
+        """This part's share of `total`; the shares of all parts add up to it."""
         return total * self.index // self.of - total * (self.index - 1) // self.of
 
 
 @dataclass(slots=True)
 class Experiment:
-    """One test's way to say how often it tries, what chance does, and what came of it."""
+    """The fixture of a test in an experiment: number of trials, random choices, and figures."""
 
     number: int
     title: str
@@ -59,34 +59,36 @@ class Experiment:
 
     @property
     def chance(self) -> random.Random:
-        """Chance as it is for this seed and part: the same every time it is asked for."""
+        """A new random generator, always in the same state for this seed and part."""
         return random.Random(f"{self.number} {self.seed} {self.part.index}")  # noqa: S311
 
     def trials(self, *, short: int, long: int) -> int:
-        """How many trials to make now: `short`, or this part's share of `long`."""
+        """The number of trials: `short`, or this part's share of `long`."""
         return self.part.share(long) if self.long else short
 
     def figure(self, name: str, value: object) -> None:
-        """Note something measured, for the table."""
+        """Record a measurement for the table."""
         self.figures[name] = f"{value:,}" if isinstance(value, int) else f"{value}"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The options of an experiment."""
+    """Add the options of experiments."""
     group = parser.getgroup("experiments")
-    group.addoption("--long", action="store_true", help="experiments in their long form")
-    group.addoption("--part", type=Part.parse, default=Part(), metavar="I/N", help="one part of the long form: 2/10")
-    group.addoption("--seed", type=int, default=1, help="what chance does in experiments (default: 1)")
+    group.addoption("--long", action="store_true", help="run experiments in their long form")
+    group.addoption(
+        "--part", type=Part.parse, default=Part(), metavar="I/N", help="run one part of the long form, such as 2/10"
+    )
+    group.addoption("--seed", type=int, default=1, help="seed of the random choices in experiments (default: 1)")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A marker for what takes the fixture, so that it can be selected: `-m experiment`."""
-    config.addinivalue_line("markers", "experiment: a test of faults with a short and a long form (nox -s faults)")
+    """Register the marker that selects experiments: `-m experiment`."""
+    config.addinivalue_line("markers", "experiment: a fault test with a short and a long form (nox -s faults)")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark experiments; give long ones their time."""
+    """Mark experiments, and extend the timeout of long forms."""
     for item in items:
         if isinstance(item, pytest.Function) and "experiment" in item.fixturenames:
             item.add_marker("experiment")
@@ -96,10 +98,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture
 def experiment(request: pytest.FixtureRequest) -> Experiment:
-    """What the test asks for its trials and tells its figures."""
-    said = inspect.getdoc(inspect.getmodule(request.function)) or ""
-    named = _NAMED.match(said)
-    assert named is not None, "the module's docstring begins with `Experiment N: what it does`"
+    """The experiment that the test belongs to."""
+    docstring = inspect.getdoc(inspect.getmodule(request.function)) or ""
+    named = _NAMED.match(docstring)
+    assert named is not None, "the module's docstring starts with `Experiment N: what it does`"
     option = request.config.option
     return Experiment(int(named[1]), named[2].rstrip("."), option.long, option.part, option.seed)
 
@@ -108,7 +110,7 @@ def experiment(request: pytest.FixtureRequest) -> Experiment:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Send the figures along with the report: it may come from another process."""
+    """Attach the figures to the report, which may be sent from another process."""
     report = yield
     found = item.funcargs.get("experiment") if isinstance(item, pytest.Function) else None
     if call.when == "call" and isinstance(found, Experiment):
@@ -117,12 +119,12 @@ def pytest_runtest_makereport(
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """The table of figures."""
+    """Print the table of figures."""
     found: list[tuple[int, str, str]] = [
-        (*told, report.outcome)
+        (*figures, report.outcome)
         for outcome in ("passed", "failed")
         for report in terminalreporter.getreports(outcome)
-        for name, told in report.user_properties
+        for name, figures in report.user_properties
         if name == _PROPERTY
     ]
     if not found:
@@ -130,5 +132,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     form = "long form" if config.option.long else "short form"
     part: Part = config.option.part
     terminalreporter.section(f"experiments, {form}, part {part.index}/{part.of}, seed {config.option.seed}")
-    for number, said, outcome in sorted(found, key=itemgetter(0)):
-        terminalreporter.write_line(f"{number:>3}  {'reached' if outcome == 'passed' else 'FAILED '}  {said}")
+    for number, line, outcome in sorted(found, key=itemgetter(0)):
+        terminalreporter.write_line(f"{number:>3}  {'pass' if outcome == 'passed' else 'FAIL'}  {line}")

@@ -1,4 +1,4 @@
-"""A store that fails when it is told to, round any store that does not."""
+"""A wrapper that makes any store fail on demand."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ Verdict = Callable[[Sequence[Write]], Exception | None]
 
 @dataclass(slots=True)
 class Faults:
-    """What goes wrong, until it is changed.
+    """The faults of a store; can be changed at any time.
 
-    While `down`, nothing can be read or written. `refuse` is asked before each commit, and what it gives is raised.
-    `lose_answer` is asked too: such a commit is carried out, and its caller told that it was not. While `open` is not
-    set, commits wait; `waiting` is set as soon as one does. `refused` counts the commits that failed, `failed` the other
-    calls.
+    While `down`, reads and writes fail. `refuse` is called before each commit, which fails with the exception it returns.
+    If `lose_answer` returns True, the commit is executed, but its caller gets StoreUnavailable. While `open` is not set,
+    commits wait; `waiting` is set as soon as one does. `refused` counts failed commits, `failed` other failed calls.
     """
 
     down: bool = False
@@ -32,13 +31,13 @@ class Faults:
 
 
 def once(which: Callable[[Write], bool], failure: Exception) -> Verdict:
-    """Refuse the first commit that holds such a write."""
+    """Fail the first commit that contains a matching write."""
     left = [failure]
     return lambda writes: left.pop() if left and any(map(which, writes)) else None
 
 
 def faulty(store: Store) -> tuple[Store, Faults]:
-    """The store, and the way to make it fail."""
+    """Wrap a store; return the wrapper and the controls of its faults."""
     faults = Faults()
     faults.open.set()
     return cast("Store", _FaultyStore(store, faults)), faults
@@ -49,7 +48,7 @@ class _FaultyStore:
         self._store = store
         self._faults = faults
 
-    async def commit(self, writes: Sequence[Write], fence: Lease | None = None) -> None:
+    async def commit(self, writes: Sequence[Write], lease: Lease | None = None) -> None:
         faults = self._faults
         if not faults.open.is_set():
             faults.waiting.set()
@@ -59,7 +58,7 @@ class _FaultyStore:
             faults.refused += 1
             raise failure
         lost = faults.lose_answer(writes)
-        await self._store.commit(writes, fence)
+        await self._store.commit(writes, lease)
         if lost:
             faults.refused += 1
             raise StoreUnavailable("the connection to the store was lost")

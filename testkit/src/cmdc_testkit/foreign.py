@@ -1,4 +1,4 @@
-"""Is what belongs to another tenant as if it had never been (HTTP-8)? Judged from answers alone."""
+"""Tenant isolation: are resources of another tenant indistinguishable from missing ones (HTTP-8)? Uses responses only."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import base64
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-_QUOTED = 60  # so many characters at least are told of what was sent, where a message repeats it
-_CHANGING = frozenset({"date"})  # the headers that differ from one answer to the next whatever was asked
+_QUOTED = 60  # messages repeat at least this many characters of a value in the request
+_CHANGING = frozenset({"date"})  # headers that differ between equal requests
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back: over HTTP, or as an acknowledgement, which has no status and no headers."""
+    """A response over HTTP, or an acknowledgment, which has neither status nor headers."""
 
     status: int = 0
     headers: tuple[tuple[str, str], ...] = ()
@@ -23,15 +23,15 @@ class Answer:
         return 200 <= self.status < 300 or (self.status == 0 and b'"error"' not in self.body)
 
     def lasting(self) -> dict[str, str]:
-        """The headers that an equal request is answered with again."""
+        """The headers that are equal for equal requests."""
         return {name: value for name, value in self.headers if name not in _CHANGING}
 
 
 @dataclass(frozen=True, slots=True)
 class Foreign:
-    """Something of another tenant, and its twin: the same in form, and never used by anybody.
+    """An id of another tenant, and its twin: an id of the same form that was never used.
 
-    Both are written with equally many characters, so that no length is told by the message that repeats one.
+    Both have the same length, so that a message that repeats one does not reveal which.
     """
 
     what: str
@@ -41,21 +41,21 @@ class Foreign:
 
 @dataclass(slots=True)
 class Belongings:
-    """What a tenant has that another must not see. `marks` are the parts that no one else would come upon by chance."""
+    """The ids of a tenant that another must not see. `marks` are their random parts, which cannot be guessed."""
 
     marks: dict[str, str] = field(default_factory=dict[str, str])
     ids: list[Foreign] = field(default_factory=list[Foreign])
 
     def mark(self, value: str, twin: str) -> None:
-        """Note a part of ids that only chance has made, and what stands for it in twins."""
+        """Add a random part of ids, and its replacement in twins."""
         self.marks[value] = twin
 
     def add(self, what: str, value: str) -> None:
-        """Note an id that is made of marks."""
+        """Add an id that contains marks."""
         self.ids.append(Foreign(what, value, self.twin(value)))
 
     def add_list_cursor(self, value: str) -> None:
-        """Note the cursor of a list, which has the id of a session inside."""
+        """Add a list cursor, which has the id of a session encoded in it."""
         text = base64.urlsafe_b64decode(value + "=" * (-len(value) % 4)).decode()
         twin = base64.urlsafe_b64encode(self.twin(text).encode()).decode().rstrip("=")
         self.ids.append(Foreign("cursor of the list", value, twin))
@@ -67,32 +67,32 @@ class Belongings:
 
 
 def tell_apart(foreign: Answer, unknown: Answer, twins: Mapping[str, str]) -> list[str]:
-    """By what somebody could tell a foreign thing from one that was never there.
+    """Return the differences between the responses for a foreign id and for an unknown one.
 
-    `twins` maps what was asked about to what was asked about instead. Answers that grant something have news of the
-    asker's own in them, and are compared by their form.
+    `twins` maps the ids in the first request to those in the second. Successful responses contain data of the caller and
+    are compared by their headers only.
     """
-    flaws: list[str] = []
+    differences: list[str] = []
     if foreign.granted and unknown.granted:
         if set(foreign.lasting()) != set(unknown.lasting()):
-            flaws.append(f"headers {foreign.lasting()} and {unknown.lasting()}")
-        return flaws
+            differences.append(f"headers {foreign.lasting()} and {unknown.lasting()}")
+        return differences
     if foreign.status != unknown.status:
-        flaws.append(f"status {foreign.status} and {unknown.status}")
+        differences.append(f"status {foreign.status} and {unknown.status}")
     if foreign.lasting() != unknown.lasting():
-        flaws.append(f"headers {foreign.lasting()} and {unknown.lasting()}")
+        differences.append(f"headers {foreign.lasting()} and {unknown.lasting()}")
     body = foreign.body
     for value, twin in twins.items():
-        for length in range(len(value), min(len(value), _QUOTED) - 1, -1):  # a message quotes only so much of it
+        for length in range(len(value), min(len(value), _QUOTED) - 1, -1):  # messages may truncate the value
             body = body.replace(value[:length].encode(), twin[:length].encode())
     if body != unknown.body:
-        flaws.append(f"body {foreign.body!r} and {unknown.body!r}")
-    return flaws
+        differences.append(f"body {foreign.body!r} and {unknown.body!r}")
+    return differences
 
 
 def leaked(answer: Answer, marks: Iterable[str], sent: Iterable[str]) -> list[str]:
-    """The foreign marks that an answer holds, but for what its asker has sent."""
-    told = answer.body + repr(answer.headers).encode()
+    """Return the foreign marks in a response, except those that its request contained."""
+    content = answer.body + repr(answer.headers).encode()
     for value in sent:
-        told = told.replace(value.encode(), b"")
-    return [mark for mark in marks if mark.encode() in told]
+        content = content.replace(value.encode(), b"")
+    return [mark for mark in marks if mark.encode() in content]

@@ -1,4 +1,4 @@
-"""Gateways to test against: one inside this process, and one in a process of its own that can be killed."""
+"""Gateways to test against: one in this process, and one in a separate process that can be killed."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ KEY = "test-key-of-the-first-tenant"
 OTHER_KEY = "test-key-of-the-second-tenant"
 TENANTS = {KEY: "default", OTHER_KEY: "other"}
 
-# With a bound for idle connections httpx may close one in the moment in which a request gets it.
+# With a limit on idle connections, httpx may close one just as a request acquires it.
 _LIMITS = httpx.Limits(max_connections=100)
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A gateway that listens on loopback inside this process."""
+    """A gateway in this process, listening on loopback."""
 
     url: str
     app: FastAPI
@@ -48,7 +48,7 @@ class Served:
         return int(self.url.rpartition(":")[2])
 
     def client(self, key: str | None = KEY, **options: Any) -> httpx.AsyncClient:
-        """An HTTP client with the first tenant's key."""
+        """An HTTP client, by default with the first tenant's key."""
         headers = {"X-API-Key": key} if key is not None else {}
         chosen: dict[str, Any] = {"limits": _LIMITS, "timeout": 10, **options}
         return httpx.AsyncClient(base_url=self.url, headers=headers, trust_env=False, **chosen)
@@ -63,14 +63,14 @@ async def serving(
     environ: Mapping[str, str] | None = None,
     **settings: Any,
 ) -> AsyncGenerator[Served]:
-    """Run a gateway on a free port of loopback; `settings` and the TOML `file` as an operator would give them.
+    """Run a gateway on a free loopback port, with an operator's `settings` and TOML `file`.
 
-    The store is in memory unless a setting says otherwise, the workspace is `folder/workspace`, callbacks may go to
-    loopback, there is no rate limit, and every built-in tool is offered.
+    By default the store is in memory, the workspace is `folder/workspace`, callbacks to loopback are allowed, there is
+    no rate limit, and every built-in tool is enabled.
     """
     workspace = folder / "workspace"
     workspace.mkdir(exist_ok=True)
-    given: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "store": store if isinstance(store, str) else "memory:",
         "workspace": workspace,
         "rate_limit_rpm": 0,
@@ -79,7 +79,7 @@ async def serving(
         **settings,
     }
     offered = {"tools": {"offered": [*_EVERY_TOOL]}}
-    chosen = Settings(**given).with_file(ConfigFile.model_validate({**offered, **(file or {})}))
+    chosen = Settings(**defaults).with_file(ConfigFile.model_validate({**offered, **(file or {})}))
     keys = KeyRing(TENANTS)
     app = create_app(chosen, keys=keys, store=None if isinstance(store, str) else store, environ=environ or {})
     listening = socket.create_server(("127.0.0.1", 0))
@@ -87,7 +87,7 @@ async def serving(
     server.handles_signals = False
     async with app.router.lifespan_context(app):
         running = asyncio.create_task(server.serve(sockets=[listening]))
-        while not server.started:  # noqa: ASYNC110 - uvicorn tells it no other way
+        while not server.started:  # noqa: ASYNC110 - uvicorn offers no event
             await asyncio.sleep(0.005)
         try:
             yield Served(f"http://127.0.0.1:{listening.getsockname()[1]}", app, app.state.gateway, keys, server)
@@ -98,15 +98,15 @@ async def serving(
 
 
 class GatewayProcess:
-    """`cmdc-gateway serve` in a process of its own, on a port that stays the same over restarts.
+    """`cmdc-gateway serve` in a separate process, on a port that stays the same across restarts.
 
-    `program` is what the interpreter is given.
+    `program` are the arguments of the Python interpreter.
     """
 
     program: tuple[str, ...] = ("-m", "cmdc_gateway", "serve")
 
     def __init__(self, folder: Path, *, config: str = "", **environ: str) -> None:
-        """`config` is the text of the TOML file; `environ` are settings as `GATEWAY_…`."""
+        """`config` is the text of the TOML file; `environ` are settings as `GATEWAY_…` variables."""
         self.folder = folder
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -131,7 +131,7 @@ class GatewayProcess:
         )
 
     async def start(self, *, within: float = 60) -> None:
-        """Start, and return once `/readyz` answers 200."""
+        """Start the process; return once `/readyz` is 200."""
         await self._spawn()
         async with asyncio.timeout(within), self.client() as client:
             while True:
@@ -145,11 +145,11 @@ class GatewayProcess:
                 await asyncio.sleep(0.02)
 
     async def kill(self) -> None:
-        """`kill -9`."""
+        """Send SIGKILL."""
         await self._end(signal.SIGKILL)
 
     async def stop(self) -> int:
-        """SIGTERM; returns the exit status."""
+        """Send SIGTERM; return the exit status."""
         return await self._end(signal.SIGTERM)
 
     @property
@@ -177,7 +177,7 @@ class GatewayProcess:
         return self.folder / "gateway.log"
 
     def log(self) -> str:
-        """What it has printed so far."""
+        """Its output so far."""
         return self._log_file.read_text()
 
     async def __aenter__(self) -> Self:
@@ -189,7 +189,7 @@ class GatewayProcess:
 
 
 class ForkedGateway(GatewayProcess):
-    """The same in a process that begins with everything imported: for tests that start one again and again."""
+    """The same, forked from a process with everything imported: for tests that restart it often."""
 
     _forked: BaseProcess | None = None
 

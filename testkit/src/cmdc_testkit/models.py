@@ -1,7 +1,6 @@
-"""A language model's HTTP endpoint for tests: OpenAI's chat completions, streaming, on loopback.
+"""An HTTP endpoint for tests that implements OpenAI's streaming chat completions on loopback.
 
-It obeys the scripts of PROTOCOL §10 as the model inside the server does, and can misbehave in ways no script asks for:
-see `Fault`. Nothing here is fit for anything but tests.
+It follows the same scripts as the server's scripted model, and can fail in ways that scripts cannot express: see `Fault`.
 """
 
 from __future__ import annotations
@@ -21,9 +20,9 @@ from cmdc_gateway.providers.script import Chunk, Reply, Tries, reply_for
 
 Fault = Literal[
     "stall",  # headers, then nothing
-    "silence",  # not even headers
-    "drop",  # a word, then the connection is lost
-    "hang_up",  # the connection is lost at once
+    "silence",  # no headers either
+    "drop",  # a word, then the connection closes
+    "hang_up",  # the connection closes immediately
     "garbage",  # an event stream whose data is not JSON
     "not_a_stream",  # a page of HTML, with status 200
     "huge_line",  # one word of 10 MiB
@@ -37,7 +36,7 @@ _ROLES = {"system": "system", "user": "user", "assistant": "assistant", "tool": 
 
 @dataclass(slots=True)
 class ReceivedRequest:
-    """One request as it came. `disconnected` is set when its client leaves before the answer is complete."""
+    """A received request. `disconnected` is set if its client disconnects before the response is complete."""
 
     method: str
     path: str
@@ -47,12 +46,12 @@ class ReceivedRequest:
 
 
 class ScriptedModelServer:
-    """`async with ScriptedModelServer() as server:` serves at `server.base_url`, on a free port of loopback.
+    """`async with ScriptedModelServer() as server:` serves at `server.base_url`, on a free loopback port.
 
-    `requests` is what came in. `fault`, where it is set, is done instead of obeying; `refuse_with` is an HTTP status and
-    the provider's words for it; `retry_after` goes out with every refusal; `raw_chunks` are sent as they are, as the
-    data of one event each, in place of a reply, or, one list after the other, `raw_replies`; `usage` says whether the usage
-    chunk is sent. `connections` is how many have been made.
+    `requests` are the received requests, `connections` the number of connections. `fault`, if set, replaces the reply;
+    `refuse_with` is an HTTP status and an error message to reply with; `retry_after` is sent with every error.
+    `raw_chunks`, or one list of `raw_replies` per request, are sent instead of a reply, each chunk as the data of one
+    event. `usage` says whether the usage chunk is sent.
     """
 
     def __init__(self) -> None:
@@ -87,7 +86,7 @@ class ScriptedModelServer:
         await self._server.wait_closed()
 
     async def received(self) -> ReceivedRequest:
-        """The latest request; waits for the first."""
+        """Wait for the first request; return the newest."""
         await self._received.wait()
         return self.requests[-1]
 
@@ -101,7 +100,7 @@ class ScriptedModelServer:
                 self.requests.append(request)
                 self._received.set()
                 answering = asyncio.create_task(self._answer(request, writer))
-                # A client sends nothing while it waits: what can be read is the next request, or the end.
+                # A client sends nothing while it waits, so that readable data is the next request or the end.
                 leaving = asyncio.create_task(_until_gone(reader))
                 try:
                     await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
@@ -121,9 +120,9 @@ class ScriptedModelServer:
             writer.transport.abort()
 
     async def _answer(self, request: ReceivedRequest, writer: asyncio.StreamWriter) -> bool:
-        """Answer one request; True if the connection can be used for another."""
+        """Answer one request; return True if the connection can be reused."""
         if (request.method, request.path) != ("POST", "/v1/chat/completions"):
-            return await _refuse(writer, 404, f"{request.method} {request.path} is not served")
+            return await _refuse(writer, 404, f"{request.method} {request.path} is not supported")
         if self.refuse_with is not None:
             return await _refuse(writer, *self.refuse_with, retry_after=self.retry_after)
         if self.fault is not None:
@@ -156,14 +155,14 @@ def _chunks(reply: Reply, *, usage: bool) -> Iterator[dict[str, Any]]:
         calls += isinstance(chunk, ToolRequested)
     yield _chunk({}, finish="tool_calls" if calls else "stop")
     if usage:
-        told = reply.usage
+        counts = reply.usage
         yield {
             **_chunk({}),
             "choices": [],
             "usage": {
-                "prompt_tokens": told.prompt_tokens,
-                "completion_tokens": told.completion_tokens,
-                "total_tokens": told.total_tokens,
+                "prompt_tokens": counts.prompt_tokens,
+                "completion_tokens": counts.completion_tokens,
+                "total_tokens": counts.total_tokens,
             },
         }
 
@@ -281,7 +280,7 @@ async def _misbehave(fault: Fault, writer: asyncio.StreamWriter) -> bool:
     if fault == "error_chunk":
         await _data(writer, json.dumps({"error": {"message": "the engine died", "code": 500}}).encode())
     if fault == "drop":
-        await asyncio.sleep(0.05)  # what was sent is to be read before the connection is lost
+        await asyncio.sleep(0.05)  # let the client read what was sent before the connection closes
         return False
     writer.write(b"0\r\n\r\n")
     await writer.drain()

@@ -1,7 +1,7 @@
-"""A client that keeps to the rules while others do not, in a process of its own: what slows a test down is not its delay.
+"""A well-behaved client beside misbehaving ones, in a separate process so that the test's own load does not delay it.
 
-It prompts over a WebSocket, times the acknowledgements, and misses no event. Run as a program it does so until its
-standard input ends, and then says what it has seen.
+It prompts over a WebSocket, measures the acknowledgment times, and checks that no event is missing. As a program, it runs
+until its standard input closes and then prints its results.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import Self
 
 from cmdc_testkit.streams import conversation, names
 
-# Below the rate that WS-7 allows one connection.
+# Stays below the message rate that WS-7 allows per connection.
 _PAUSE_SECONDS = 0.06
 
 
 @dataclass(slots=True)
 class Neighbour:
-    """`async with Neighbour(port, session_id, origin) as neighbour:`; afterwards it has what there was to see.
+    """`async with Neighbour(port, session_id, origin) as neighbour:` runs the client; results are available afterwards.
 
-    `took` are the seconds that its actions took, `runs` is how many runs it saw from their first event to their last.
+    `took` are the durations of its actions in seconds, `runs` is the number of runs it saw completely.
     """
 
     port: int
@@ -35,23 +35,23 @@ class Neighbour:
     _process: asyncio.subprocess.Process | None = None
 
     async def __aenter__(self) -> Self:
-        given = (f"{self.port}", self.session_id, self.origin)
+        arguments = (f"{self.port}", self.session_id, self.origin)
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "cmdc_testkit.neighbour", *given),
+            *(sys.executable, "-m", "cmdc_testkit.neighbour", *arguments),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
         )
         assert self._process.stdout is not None
-        assert await self._process.stdout.readline() == b"ready\n", "it has had its first run"
+        assert await self._process.stdout.readline() == b"ready\n", "its first run completed"
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._process is not None, "it was entered"
-        said, _ = await self._process.communicate(b"")  # `None` would leave its standard input open
-        assert self._process.returncode == 0, "the neighbour noticed"
-        self.took, self.runs = json.loads(said)
+        output, _ = await self._process.communicate(b"")  # None would not close its standard input
+        assert self._process.returncode == 0, "the well-behaved client was affected"
+        self.took, self.runs = json.loads(output)
 
 
 async def _talk(port: int, session_id: str, origin: str) -> None:

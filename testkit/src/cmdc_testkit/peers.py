@@ -1,4 +1,4 @@
-"""Raw connections for tests: bytes go out as they are, answers are read strictly, and how it ended is told."""
+"""Raw HTTP connections for tests: requests are sent byte for byte, and responses are parsed strictly."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any, Literal
 
 from cmdc_testkit.gateways import KEY
 
-_PATIENCE_SECONDS = 20
+_TIMEOUT_SECONDS = 20
 
 End = Literal["open", "closed", "reset"]
 
 
 class NotHttp(AssertionError):
-    """The server sent what is no HTTP/1.1 answer."""
+    """The server sent something that is not an HTTP/1.1 response."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer as it came."""
+    """A received response."""
 
     status: int
     headers: dict[str, str]
@@ -45,15 +45,15 @@ class Peer:
         self.writer = writer
 
     async def send(self, data: bytes) -> None:
-        """Send bytes; a server that no longer listens is noticed when its answer is read."""
+        """Send bytes. A closed connection is detected when the response is read."""
         try:
             self.writer.write(data)
             await self.writer.drain()
         except ConnectionError:
             pass
 
-    async def answer(self, *, to_head: bool = False, within: float = _PATIENCE_SECONDS) -> Answer | End:
-        """The next final answer, or how the connection ended instead. `to_head`: it has no body."""
+    async def answer(self, *, to_head: bool = False, within: float = _TIMEOUT_SECONDS) -> Answer | End:
+        """The next final response, or how the connection ended. `to_head`: the response has no body."""
         try:
             async with asyncio.timeout(within):
                 while (found := await self._answer(to_head=to_head)).status == 100:
@@ -61,7 +61,7 @@ class Peer:
                 return found
         except asyncio.IncompleteReadError as cut:
             if cut.partial:
-                raise NotHttp(f"cut short: {cut.partial[:200]!r}") from None
+                raise NotHttp(f"truncated: {cut.partial[:200]!r}") from None
             return "closed"
         except ConnectionError:
             return "reset"
@@ -72,12 +72,12 @@ class Peer:
         first, *lines = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         version, _, rest = first.partition(" ")
         if version != "HTTP/1.1" or not rest[:3].isdigit() or rest[3:4] != " ":
-            raise NotHttp(f"no status line: {first[:200]!r}")
+            raise NotHttp(f"invalid status line: {first[:200]!r}")
         headers: dict[str, str] = {}
         for line in filter(None, lines):
             name, colon, value = line.partition(": ")
             if not colon or (name.lower() in headers and name.lower() in ("content-length", "transfer-encoding")):
-                raise NotHttp(f"no header: {line[:200]!r}")
+                raise NotHttp(f"invalid header: {line[:200]!r}")
             headers[name.lower()] = value
         status = int(rest[:3])
         return Answer(status, headers, await self._body(status, headers, to_head=to_head))
@@ -97,8 +97,8 @@ class Peer:
         await self.reader.readexactly(2)
         return body
 
-    async def end(self, within: float = _PATIENCE_SECONDS) -> End:
-        """How the connection ends, with nothing more sent on it."""
+    async def end(self, within: float = _TIMEOUT_SECONDS) -> End:
+        """Wait for the end of the connection; the server must not send anything more."""
         try:
             async with asyncio.timeout(within):
                 more = await self.reader.read(1000)
@@ -107,13 +107,13 @@ class Peer:
         except TimeoutError:
             return "open"
         if more:
-            raise NotHttp(f"nobody asked for {more[:200]!r}")
+            raise NotHttp(f"unexpected data: {more[:200]!r}")
         return "closed"
 
 
 @asynccontextmanager
 async def peer(port: int, *pieces: bytes) -> AsyncGenerator[Peer]:
-    """Connect, and send these bytes, each piece in a packet of its own."""
+    """Connect and send these bytes, each piece in a separate packet."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     found = Peer(reader, writer)
     try:
@@ -133,7 +133,7 @@ def request(
     key: str | None = KEY,
     version: bytes = b"HTTP/1.1",
 ) -> bytes:
-    """The bytes of a request: whatever is given stands in it as it is."""
+    """The bytes of a request; all arguments are used verbatim."""
     lines = [b" ".join((_bytes(method), _bytes(target), version))]
     lines += [b"Host: gateway"] if version == b"HTTP/1.1" else []
     lines += [b"X-API-Key: " + key.encode()] if key else []

@@ -1,4 +1,4 @@
-"""A bad network on loopback: it is slow, cuts what it carries into bytes, breaks connections, or says nothing more."""
+"""A fault-injecting TCP proxy on loopback: it delays and fragments responses, breaks connections, or goes silent."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _PIECE = 4_096
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """What becomes of one connection, counted in bytes of its answer.
+    """The fault of one connection; positions are bytes of the response.
 
-    After `after` bytes it is closed, reset, or (`silence`) left open without another byte; None: never. Each piece comes
-    `latency` seconds late, and the first `slices` bytes come one by one.
+    After `after` bytes (None: never) it is closed, reset, or, for `silence`, left open without further data. Each piece
+    is delayed by `latency` seconds, and the first `slices` bytes are sent one by one.
     """
 
     after: int | None = None
@@ -30,9 +30,9 @@ class Fault:
 
 @dataclass
 class FaultProxy:
-    """`async with FaultProxy(port, choose) as proxy:` carries `proxy.port` to `port`; `choose` says how, each time.
+    """`async with FaultProxy(port, choose) as proxy:` forwards `proxy.port` to `port`; `choose` returns each fault.
 
-    `cuts` counts the connections that were broken.
+    `cuts` is the number of connections broken so far.
     """
 
     target: int
@@ -40,7 +40,7 @@ class FaultProxy:
     port: int = 0
     cuts: int = 0
     _server: asyncio.Server | None = None
-    _carrying: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
+    _forwarding: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -52,26 +52,26 @@ class FaultProxy:
     ) -> None:
         assert self._server is not None, "it was entered"
         self._server.close()
-        for task in self._carrying:
+        for task in self._forwarding:
             task.cancel()
-        await asyncio.gather(*self._carrying, return_exceptions=True)
+        await asyncio.gather(*self._forwarding, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
-        assert task is not None, "this is one"
-        self._carrying.add(task)
+        assert task is not None, "runs in a task"
+        self._forwarding.add(task)
         try:
             with suppress(OSError, asyncio.CancelledError):
                 upstream = await asyncio.open_connection("127.0.0.1", self.target)
                 try:
-                    await self._carry(reader, writer, *upstream)
+                    await self._forward(reader, writer, *upstream)
                 finally:
                     upstream[1].transport.abort()
         finally:
             writer.transport.abort()
-            self._carrying.discard(task)
+            self._forwarding.discard(task)
 
-    async def _carry(
+    async def _forward(
         self,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
@@ -114,7 +114,7 @@ class FaultProxy:
                 writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                 writer.transport.abort()
             case "silence":
-                await asyncio.get_running_loop().create_future()  # until the client gives up
+                await asyncio.get_running_loop().create_future()  # until the client times out
 
 
 def _parts(piece: bytes, slices: int) -> list[bytes]:

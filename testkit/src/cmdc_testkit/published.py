@@ -1,6 +1,6 @@
-"""Requests made from what a server publishes: every operation of its OpenAPI document, and every action of its AsyncAPI one.
+"""Requests derived from a server's OpenAPI and AsyncAPI documents: every operation and every WebSocket action.
 
-Nothing here names a route: one that is added is asked for by itself.
+No route is named here, so new ones are included automatically.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Place = Literal["path", "query", "header", "body"]
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A place in a request where text can stand."""
+    """A place in a request that holds text."""
 
     place: Place
     name: str
@@ -24,7 +24,7 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request, ready to be sent."""
+    """A request that is ready to send."""
 
     method: str
     path: str
@@ -35,7 +35,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """An operation with its slots and a body that it takes. `guarded`: it needs a credential."""
+    """An operation with its slots and an example body. `guarded`: it requires a credential."""
 
     name: str
     method: str
@@ -45,7 +45,7 @@ class Operation:
     body: dict[str, Any] | None
 
     def request(self, values: Mapping[Slot, str]) -> Request:
-        """The request with these values; the slots of a path that are not among them get `nobody`."""
+        """Build a request with these values; missing path parameters become `nobody`."""
         body = None if self.body is None else dict(self.body)
         query: dict[str, str] = {}
         headers: dict[str, str] = {}
@@ -67,7 +67,7 @@ def operations(document: Mapping[str, Any]) -> list[Operation]:
     """Every operation of an OpenAPI document.
 
     Raises:
-        ValueError: one takes a body and shows none by example.
+        ValueError: an operation has a body without an example.
     """
     return [
         _operation(document, method.upper(), path, described)
@@ -77,7 +77,7 @@ def operations(document: Mapping[str, Any]) -> list[Operation]:
 
 
 def actions(document: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """An example of every message that an AsyncAPI document says the server receives."""
+    """An example of every message that the server receives according to an AsyncAPI document."""
     return [
         dict(message["examples"][0]["payload"])
         for operation in document["operations"].values()
@@ -93,7 +93,7 @@ def _operation(document: Mapping[str, Any], method: str, path: str, described: M
     content = described.get("requestBody", {}).get("content", {}).get("application/json")
     if content is not None:
         if not content.get("examples"):
-            raise ValueError(f"{method} {path} shows no body by example")
+            raise ValueError(f"{method} {path} has a body without an example")
         examples = [_resolved(document, example)["value"] for example in content["examples"].values()]
         body = max(examples, key=len)
         fields = _resolved(document, content["schema"])["properties"]

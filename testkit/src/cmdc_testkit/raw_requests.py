@@ -1,7 +1,7 @@
-"""Requests byte for byte: those that HTTP/1.1 allows, however odd, and those that it does not.
+"""Raw HTTP/1.1 requests, valid (however unusual) and malformed.
 
-Each knows the statuses that it is answered with when `SMUGGLED` comes behind it on the same connection. Where a parser
-and the standard see the end of a request in different places, that is where another one can be hidden.
+Each has the statuses of the responses when `SMUGGLED` follows it on the same connection. A request can be smuggled where
+a parser and the standard disagree about the end of the previous one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from cmdc_testkit.gateways import KEY
 
 SMUGGLED = b"GET /v1/smuggled HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
-_ITS_STATUS = 401
+_SMUGGLED_STATUS = 401
 
 _KEY = b"X-API-Key: %b\r\n" % KEY.encode()
 _JSON = b"Content-Type: application/json\r\n"
@@ -21,7 +21,7 @@ _BODY = b'{"text": "x"}'
 
 @dataclass(frozen=True, slots=True)
 class Framed:
-    """Some bytes, and the statuses of all answers to them and to `SMUGGLED` behind them; None: nobody knows."""
+    """A raw request, and the statuses of all responses if `SMUGGLED` follows it; None if not known."""
 
     name: str
     raw: bytes
@@ -29,12 +29,12 @@ class Framed:
 
 
 def _good(name: str, raw: bytes, status: int, *, last: bool = False) -> Framed:
-    """It is answered, and then what comes behind it; unless it is the last on its connection."""
-    return Framed(name, raw, (status,) if last else (status, _ITS_STATUS))
+    """A valid request: it is answered, and so is the next one, unless it is the last on its connection."""
+    return Framed(name, raw, (status,) if last else (status, _SMUGGLED_STATUS))
 
 
 def _bad(name: str, raw: bytes, status: int = 400) -> Framed:
-    """It is refused, and nothing behind it is heard."""
+    """A malformed request: it is rejected, and nothing after it is processed."""
     return Framed(name, raw, (status,))
 
 
@@ -43,7 +43,7 @@ def _get(target: bytes, fields: bytes = b"", *, host: bytes = b"Host: a\r\n", me
 
 
 def _post(fields: bytes, body: bytes) -> bytes:
-    """A prompt for a session that is not there: the body is read all the same."""
+    """A prompt for a session that does not exist; the body is read nevertheless."""
     return _get(b"/v1/sessions/none/prompt", _JSON + fields, method=b"POST") + body
 
 

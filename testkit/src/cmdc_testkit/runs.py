@@ -1,6 +1,6 @@
-"""The rules that every run keeps (EVT-1 … EVT-4, EVT-9), as one pure question about all that came of it.
+"""The rules of every run (EVT-1 … EVT-4, EVT-9), as a pure function of all its outcomes.
 
-It knows the protocol, and nothing of how a turn decides: whatever drives a run may ask it.
+It is independent of how a turn decides, and can check a run from any source.
 """
 
 from __future__ import annotations
@@ -45,37 +45,37 @@ _LETTERS: dict[type[Event], str] = {
     ToolExecutionStart: "k",
     AskUser: "k",
     ToolExecutionEnd: "k",
-    RunError: "",  # may stand anywhere
+    RunError: "",  # allowed anywhere
     AgentEnd: "Z",
     AgentAbort: "Z",
 }
 _BLOCKS = "(td+)?(mn+td+)*(mn+)?"
 _RUN = re.compile(f"PS({_BLOCKS}Ck*)*{_BLOCKS}Z")
 
-# One call: Required, Approved or else refused (x); start of a tool or of a qUestion; asked; end.
+# One call: Required, Approved or declined (x); start of a tool (s) or a question (u); question asked (q); end (e).
 _CALL = re.compile("Rx|(RA)?(se)?|uqe")
 
 _FAILURES = ("error", "interrupted", "budget_exceeded")
 
 
 def broken_rules(run: Outcome, *, before: int = 0, parallel: int = 8, max_steps: int = 100) -> set[str]:
-    """The rules that a finished run breaks, by their ids.
+    """Return the ids of the rules that a finished run breaks.
 
-    `run` is the sum of all outcomes; `before` the length of the history when it began; `parallel` and `max_steps` are
-    its bounds.
+    `run` is the sum of all outcomes, `before` the length of the history at its start; `parallel` and `max_steps` are its
+    limits.
     """
     return {
-        *_of_its_shape(run.events),
-        *_of_its_calls(run),
-        *_of_its_history(run.messages),
-        *_of_its_texts(run),
-        *_of_its_end(run, before),
-        *(("parallel",) if _most_at_once(run.events) > parallel else ()),
+        *_check_grammar(run.events),
+        *_check_calls(run),
+        *_check_history(run.messages),
+        *_check_text(run),
+        *_check_end(run, before),
+        *(("parallel",) if _max_parallel(run.events) > parallel else ()),
         *(("maxTurns",) if run.effects.count(AskModel()) > max_steps else ()),
     }
 
 
-def _of_its_shape(events: Sequence[Event]) -> Iterable[str]:
+def _check_grammar(events: Sequence[Event]) -> Iterable[str]:
     letters = "".join(_LETTERS[type(event)] for event in events)
     if not _RUN.fullmatch(letters):
         yield "EVT-1"
@@ -87,7 +87,7 @@ def _of_its_shape(events: Sequence[Event]) -> Iterable[str]:
 
 
 def _calls_by_step(events: Sequence[Event]) -> list[tuple[int, dict[str, str]]]:
-    """For each step, how many calls it asked for, and by callId the story of each that shows itself."""
+    """For each step, the number of requested calls, and the events of each call as letters, by callId."""
     steps: list[tuple[int, dict[str, str]]] = [(0, defaultdict(str))]
     for event in events:
         calls = steps[-1][1]
@@ -109,7 +109,7 @@ def _calls_by_step(events: Sequence[Event]) -> list[tuple[int, dict[str, str]]]:
     return steps
 
 
-def _of_its_calls(run: Outcome) -> Iterable[str]:
+def _check_calls(run: Outcome) -> Iterable[str]:
     starts = Counter(event.call_id for event in run.events if isinstance(event, ToolExecutionStart))
     ends = Counter(event.call_id for event in run.events if isinstance(event, ToolExecutionEnd))
     required = Counter(event.approval_id for event in run.events if isinstance(event, ApprovalRequired))
@@ -130,24 +130,24 @@ def _of_its_calls(run: Outcome) -> Iterable[str]:
         yield "EVT-4"
 
 
-def _of_its_history(messages: Sequence[Message]) -> Iterable[str]:
-    """Each call gets one result, before anything else is said."""
-    owed: list[str] = []
+def _check_history(messages: Sequence[Message]) -> Iterable[str]:
+    """Each call has one result, before any other message."""
+    open_calls: list[str] = []
     for message in messages:
         if message.role == "tool_result":
-            if message.call_id not in owed:
+            if message.call_id not in open_calls:
                 yield "EP-messages"
             else:
-                owed.remove(message.call_id)
-        elif owed:
+                open_calls.remove(message.call_id)
+        elif open_calls:
             yield "EP-messages"
-        owed += [call.id for call in message.tool_calls]
-    if owed or [n for n, message in enumerate(messages) if message.role == "user"] != [0]:
+        open_calls += [call.id for call in message.tool_calls]
+    if open_calls or [n for n, message in enumerate(messages) if message.role == "user"] != [0]:
         yield "EP-messages"
 
 
-def _of_its_texts(run: Outcome) -> Iterable[str]:
-    """What was shown is what is remembered."""
+def _check_text(run: Outcome) -> Iterable[str]:
+    """The history matches the published text."""
     texts = [""]
     for event in run.events:
         if isinstance(event, MessageDelta):
@@ -155,23 +155,23 @@ def _of_its_texts(run: Outcome) -> Iterable[str]:
         elif isinstance(event, ToolCalls):
             texts.append("")
     if isinstance(run.events[-1], AgentAbort) and not texts[-1]:
-        texts.pop()  # a step that was cut short before it said anything
-    said = [message for message in run.messages if message.role == "assistant"]
-    if [message.content for message in said] != texts:
+        texts.pop()  # a step that was aborted before any text
+    answers = [message for message in run.messages if message.role == "assistant"]
+    if [message.content for message in answers] != texts:
         yield "EVT-3"
     counts = [event.count for event in run.events if isinstance(event, ToolCalls)]
-    if [len(message.tool_calls) for message in said if message.tool_calls] != counts:
+    if [len(message.tool_calls) for message in answers if message.tool_calls] != counts:
         yield "EVT-1"
-    told = {message.call_id: (message.content, message.is_error) for message in run.messages if message.call_id}
+    results = {message.call_id: (message.content, message.is_error) for message in run.messages if message.call_id}
     for event in run.events:
         match event:
-            case ToolExecutionEnd(_, call_id, status, result) if told.get(call_id) != (result, status == "error"):
+            case ToolExecutionEnd(_, call_id, status, result) if results.get(call_id) != (result, status == "error"):
                 yield "EP-messages"
             case _:
                 pass
 
 
-def _of_its_end(run: Outcome, before: int) -> Iterable[str]:
+def _check_end(run: Outcome, before: int) -> Iterable[str]:
     match run.events[-1]:
         case AgentEnd(message_count, last_message, token_usage, cost_usd):
             if last_message != LastMessage("assistant", run.messages[-1].content):
@@ -186,8 +186,8 @@ def _of_its_end(run: Outcome, before: int) -> Iterable[str]:
             pass
 
 
-def _most_at_once(events: Sequence[Event]) -> int:
-    """How many tools ran at the same time, at the most."""
+def _max_parallel(events: Sequence[Event]) -> int:
+    """The maximum number of tools that ran at the same time."""
     running, most = 0, 0
     for event in events:
         match event:

@@ -1,7 +1,6 @@
 """Strict readers for tests: of event streams byte by byte, and of WebSockets message by message.
 
-They forgive nothing, and share nothing with the code they judge: what a frame looks like and which members an event has
-is written down here once more, from §4 to §6 of the protocol.
+They share no code with the server: the format of frames and the members of events are specified here independently.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ HEARTBEAT = ": heartbeat"
 
 _WHOLE = (int,)
 _TEXT = (str,)
-# The members of each event's data, and the types they may have (§4).
+# The members of each event's data, and their types.
 MEMBERS: Mapping[str, Mapping[str, tuple[type, ...]]] = {
     "prompt_received": {"text": _TEXT},
     "agent_start": {},
@@ -62,12 +61,12 @@ _CURSOR = re.compile(r"[0-9a-z]{1,32}\.[1-9][0-9]*", re.ASCII)
 
 
 class NotStrict(Exception):
-    """The server sent what the protocol does not allow."""
+    """The server violated the protocol."""
 
 
 @dataclass(frozen=True, slots=True)
 class SeenEvent:
-    """An event as a reader got it, its members checked (§4, EVT-5)."""
+    """A received event, whose members have been checked (EVT-5)."""
 
     id: str
     event: str
@@ -75,9 +74,9 @@ class SeenEvent:
 
     def __post_init__(self) -> None:
         if not _CURSOR.fullmatch(self.id):
-            raise NotStrict(f"{self.id!r} is no cursor of an event")
+            raise NotStrict(f"{self.id!r} is not the cursor of an event")
         if self.event not in MEMBERS:
-            raise NotStrict(f"there is no event {self.event!r}")
+            raise NotStrict(f"unknown event {self.event!r}")
         expected = {**MEMBERS[self.event], "requestId": _TEXT}
         if set(self.data) != set(expected):
             raise NotStrict(f"{self.event} has the members {sorted(self.data)}")
@@ -105,10 +104,10 @@ class SeenEvent:
 
 
 class StreamParser:
-    """Takes the bytes of an event stream, in pieces of any size, and gives its events (SSE-2, SSE-3).
+    """Parses an event stream from pieces of any size (SSE-2, SSE-3).
 
-    Stricter than the standard: lines end with LF, a frame is `id`, `event`, `data` in this order and nothing else, and a
-    comment stands between frames and is not followed by a blank line.
+    Stricter than the standard: lines end with LF; a frame has exactly `id`, `event` and `data`, in this order; comments
+    occur only between frames and are not followed by a blank line.
     """
 
     def __init__(self) -> None:
@@ -118,14 +117,14 @@ class StreamParser:
 
     @property
     def between_frames(self) -> bool:
-        """Nothing is left over: the stream may end here."""
+        """Whether no frame is incomplete, so that the stream may end here."""
         return not self._rest and not self._frame
 
     def feed(self, piece: bytes) -> list[SeenEvent]:
-        """The events that are complete now. Raises NotStrict."""
+        """Return the events completed by this piece. Raises NotStrict."""
         *lines, self._rest = (self._rest + piece).split(b"\n")
-        taken = (self._take(line) for line in lines)
-        return [event for event in taken if event is not None]
+        parsed_lines = (self._take(line) for line in lines)
+        return [event for event in parsed_lines if event is not None]
 
     def _take(self, raw: bytes) -> SeenEvent | None:
         line = raw.decode()
@@ -152,7 +151,7 @@ def _event(frame: list[str]) -> SeenEvent:
 
 
 def parsed(text: str | bytes | bytearray) -> dict[str, Any]:
-    """A JSON object. Raises NotStrict."""
+    """Parse a JSON object. Raises NotStrict."""
     value: object = json.loads(text)
     if not isinstance(value, dict):
         raise NotStrict(f"{text[:80]!r} is not a JSON object")
@@ -161,7 +160,7 @@ def parsed(text: str | bytes | bytearray) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class EventStream:
-    """One raw connection to `GET …/events`, after its head. `parser` has seen all that was read."""
+    """A raw connection to `GET …/events`, after its headers. `parser` has processed everything read so far."""
 
     status: int
     headers: dict[str, str]
@@ -171,7 +170,7 @@ class EventStream:
     _waiting: list[SeenEvent] = field(default_factory=list[SeenEvent])
 
     async def piece(self) -> bytes:
-        """The next chunk of the body as it was sent; empty at the stream's end."""
+        """The next chunk of the body; empty at the end of the stream."""
         size = int(await self.reader.readline(), 16)
         piece = await self.reader.readexactly(size)
         if await self.reader.readexactly(2) != b"\r\n":
@@ -179,7 +178,7 @@ class EventStream:
         return piece
 
     async def next(self) -> SeenEvent | None:
-        """The next event; None when the stream has ended by itself, at the end of a frame."""
+        """The next event; None if the stream ended after a complete frame."""
         while not self._waiting:
             piece = await self.piece()
             if not piece:
@@ -190,7 +189,7 @@ class EventStream:
         return self._waiting.pop(0)
 
     async def until(self, name: str) -> list[SeenEvent]:
-        """The events up to the next one of this name."""
+        """The events up to and including the next one of this name."""
         events: list[SeenEvent] = []
         while not events or events[-1].event != name:
             event = await self.next()
@@ -200,7 +199,7 @@ class EventStream:
         return events
 
     async def rest(self) -> list[SeenEvent]:
-        """Every event until the stream ends by itself."""
+        """All events until the server ends the stream."""
         events: list[SeenEvent] = []
         while (event := await self.next()) is not None:
             events.append(event)
@@ -213,7 +212,7 @@ class EventStream:
             self._waiting += self.parser.feed(await self.piece())
 
     async def body(self) -> dict[str, Any]:
-        """The JSON body of an answer that is no stream."""
+        """The JSON body of a response that is not a stream."""
         return parsed(await self.reader.readexactly(int(self.headers["content-length"])))
 
     def leave(self) -> None:
@@ -231,9 +230,9 @@ async def event_stream(
     buffer: int = 2**16,
     window: int | None = None,
 ) -> AsyncGenerator[EventStream]:
-    """Ask for a session's events on a connection of its own; returns once the head of the answer is there.
+    """Request a session's events on a new connection; yields once the response headers have arrived.
 
-    `buffer` is what is read ahead here, `window` what the system takes before it is read.
+    `buffer` is the size of the read buffer here, `window` that of the socket's receive buffer, in bytes.
     """
     connecting = socket.socket()
     connecting.setblocking(False)
@@ -245,8 +244,8 @@ async def event_stream(
         writer.write(events_request(session_id, query, key=key, headers=headers))
         head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         fields = (line.partition(": ") for line in head[1:] if line)
-        told = {name.lower(): value for name, _, value in fields}
-        yield EventStream(int(head[0].split()[1]), told, reader, writer)
+        received = {name.lower(): value for name, _, value in fields}
+        yield EventStream(int(head[0].split()[1]), received, reader, writer)
     finally:
         writer.transport.abort()
 
@@ -261,7 +260,7 @@ def events_request(
 
 
 class Conversation:
-    """An open WebSocket. Events that arrive while an acknowledgement is awaited are kept for `next` (WS-2, WS-4)."""
+    """An open WebSocket. Events that arrive before an acknowledgment are kept for `next` (WS-2, WS-4)."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket
@@ -269,16 +268,16 @@ class Conversation:
         self._waiting: list[SeenEvent] = []
 
     async def act(self, action: str, **members: Any) -> dict[str, Any]:
-        """Send an action; its acknowledgement."""
+        """Send an action; return its acknowledgment."""
         return await self.send(json.dumps({"action": action, **members}))
 
     async def send(self, frame: str | bytes) -> dict[str, Any]:
-        """Send a frame as it is; what answers it."""
+        """Send a raw message; return its acknowledgment."""
         await self.socket.send(frame)
         return await self.acknowledgement()
 
     async def acknowledgement(self) -> dict[str, Any]:
-        """The next message that is no event."""
+        """The next message that is not an event."""
         while True:
             message = await self._message()
             if "event" not in message:
@@ -286,20 +285,20 @@ class Conversation:
             self._waiting.append(_seen(message))
 
     async def next(self) -> SeenEvent:
-        """The next event. Raises NotStrict for a message that is none."""
+        """The next event. Raises NotStrict for any other message."""
         if self._waiting:
             return self._waiting.pop(0)
         return _seen(await self._message())
 
     async def until(self, name: str) -> list[SeenEvent]:
-        """The events up to the next one of this name."""
+        """The events up to and including the next one of this name."""
         events = [await self.next()]
         while events[-1].event != name:
             events.append(await self.next())
         return events
 
     async def closed(self) -> int:
-        """Read on until the server closes; its close code."""
+        """Read until the server closes; return its close code."""
         with suppress(ConnectionClosed):
             while True:
                 await self._message()
@@ -335,14 +334,14 @@ async def conversation(
 
 
 async def eventually(true: Callable[[], object], within: float = 10) -> None:
-    """Wait until something is true of the gateway in this process."""
+    """Wait until a condition of the gateway in this process is true."""
     async with asyncio.timeout(within):
-        while not true():  # noqa: ASYNC110 - it tells it no other way
+        while not true():  # noqa: ASYNC110 - there is no event to wait for
             await asyncio.sleep(0.002)
 
 
 def script(*replies: Mapping[str, Any]) -> str:
-    """A prompt that tells the scripted model what to answer (§10)."""
+    """A prompt that makes the scripted model give these replies."""
     return f"```script\n{json.dumps({'replies': replies})}\n```"
 
 
@@ -352,10 +351,10 @@ def call(name: str, **args: Any) -> dict[str, Any]:
 
 
 def names(events: Iterable[SeenEvent]) -> list[str]:
-    """The events' names."""
+    """The names of events."""
     return [event.event for event in events]
 
 
 def text_of(events: Iterable[SeenEvent]) -> str:
-    """The answer text that the events carry."""
+    """The answer text in the events."""
     return "".join(event.data["delta"] for event in events if event.event == "message_delta")

@@ -1,4 +1,4 @@
-"""People who use sessions without rest, whatever becomes of the server, and remember what they were promised."""
+"""Simulated users who keep using sessions while the server fails, and record what they were promised."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from cmdc_testkit.gateways import GatewayProcess
 from cmdc_testkit.receivers import Receiver
 from cmdc_testkit.watching import Watcher, record_of
 
-_PATIENCE_SECONDS = 60
+_TIMEOUT_SECONDS = 60
 
 
 @dataclass
 class User:
-    """`live` prompts, decides, answers and registers at random until `stopped`; `finish` sees to what is left.
+    """`live` prompts, decides, answers and registers tools at random until `stopped`; `finish` resolves what is pending.
 
-    What got no answer, or 503, is sent again under its Idempotency-Key, once `up` says that there is a server. The tools
-    are a `receiver`'s. `refused` counts the 503s.
+    Requests without a response, or with 503, are retried under their Idempotency-Key once `up` is set. The tools belong
+    to `receiver`. `refused` counts the 503s.
     """
 
     talk: Conversation
@@ -55,14 +55,14 @@ class User:
                 await asyncio.sleep(self.chance.uniform(0, 0.05))
 
     async def finish(self) -> None:
-        """See to what waits until nothing is left to do."""
-        async with asyncio.timeout(_PATIENCE_SECONDS):
+        """Resolve what is pending until the session is idle."""
+        async with asyncio.timeout(_TIMEOUT_SECONDS):
             while (info := await self.info())["state"] != "idle" or info["queue"]:
                 await self.see_to_what_waits()
                 await asyncio.sleep(0.02)
 
     async def prompt(self) -> None:
-        """Say something, unless enough waits already; now and then register a tool that is not there yet."""
+        """Send a prompt, unless the queue is long enough; sometimes register another tool."""
         if len((await self.info())["queue"]) > self.most_queued:
             return
         if self.chance.random() < 0.2:
@@ -79,7 +79,7 @@ class User:
         self.accepted.append(answer.json()["requestId"])
 
     async def see_to_what_waits(self) -> None:
-        """Decide what waits for a decision, and answer what waits for an answer."""
+        """Decide every pending approval, and answer every pending question."""
         info = await self.info()
         for approval in info["pendingApprovals"]:
             verb, status = self.chance.choice((("approve", "approved"), ("reject", "rejected")))
@@ -94,11 +94,11 @@ class User:
                 self.answers[question["ref"]] = "because"
 
     async def info(self) -> dict[str, Any]:
-        """The session's state, from whichever server answers."""
+        """The session's state, retried until a server responds."""
         return (await self._answered(self.talk.get)).json()
 
     async def record(self, watcher: Watcher) -> Record:
-        """All there is to audit of this user's session."""
+        """The record of this user's session, for `audit`."""
         return await record_of(
             self.talk,
             watcher,
@@ -136,7 +136,7 @@ class User:
 
 @dataclass(slots=True)
 class Tally:
-    """How much was promised, and kept."""
+    """Totals of promises that were kept."""
 
     prompts: int = 0
     decisions: int = 0
@@ -145,10 +145,10 @@ class Tally:
 
 @dataclass
 class Crowd:
-    """`async with Crowd(gateway, receiver, chance, size) as crowd:` lets so many users live, each with a reader.
+    """`async with Crowd(gateway, receiver, chance, size) as crowd:` runs `size` users, each with a reader.
 
-    Whoever takes the gateway away clears `up`, and sets it again. `finish` lets them come to an end; `judge` audits what
-    they have been through.
+    A test that stops the gateway must clear `up` and set it again afterwards. `finish` lets the users finish; `judge`
+    audits their sessions.
     """
 
     gateway: GatewayProcess
@@ -182,18 +182,18 @@ class Crowd:
         await self._stack.aclose()
 
     async def finish(self) -> None:
-        """Return when nobody has anything left to do."""
+        """Wait until every user has finished."""
         for user in self.users:
             user.stopped = True
         await asyncio.gather(*self._living)
         await asyncio.gather(*(user.finish() for user in self.users))
 
     async def judge(self, tally: Tally) -> None:
-        """Audit every session, and add what it came to."""
+        """Audit every session and add its totals to `tally`."""
         for user, watcher in zip(self.users, self.watchers, strict=True):
             record = await user.record(watcher)
             assert audit(record) == []
-            assert record.prompt_count == len(user.accepted), "each prompt has one effect, however often it is sent"
+            assert record.prompt_count == len(user.accepted), "each prompt has one effect, however often it was sent"
             tally.prompts += len(user.accepted)
             tally.decisions += len(user.decisions) + len(user.answers) + len(user.registered)
             tally.events += len(record.log)

@@ -1,4 +1,4 @@
-"""Readers for tests: they keep every frame byte for byte, and come back after the last one when a connection is lost."""
+"""Readers for tests that record every frame verbatim and can resume after a lost connection."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from cmdc_testkit.audit import Frame, Record
 from cmdc_testkit.conversations import Conversation
 from cmdc_testkit.streams import TERMINAL
 
-_PATIENCE_SECONDS = 15
-_LOOK_SECONDS = 0.01
+_TIMEOUT_SECONDS = 15
+_POLL_SECONDS = 0.01
 
 
 class Watcher:
     """`async with Watcher(conversation) as watcher:` reads a session from its first event on, across runs.
 
-    `frames` is what has come so far, over all connections. `over` is set while there is no connection; `clean` then
-    says whether the stream was ended or broke.
+    `frames` are the frames received so far on all connections. `over` is set while there is no connection; `clean` is
+    then True if the server ended the stream, and False if it broke.
     """
 
     def __init__(self, conversation: Conversation, *, silence: float | None = None, **params: Any) -> None:
-        """After `silence` seconds without a byte the connection counts as lost; None: never."""
+        """After `silence` seconds without data the connection counts as lost; None: never."""
         self.frames: list[Frame] = []
         self.over = asyncio.Event()
         self.clean = False
@@ -39,39 +39,39 @@ class Watcher:
         self._task: asyncio.Task[None] | None = None
 
     async def until(self, event: str, nth: int = 1) -> Mapping[str, Any]:
-        """The data of the first event of this name, or its nth; waits for it."""
+        """Wait for the first, or `nth`, event of this name and return its data."""
         return await self._until(event, lambda frame: frame.event == event, nth)
 
     async def until_over(self, request_id: str) -> Mapping[str, Any]:
-        """The data of the terminal event of this run; waits for it."""
+        """Wait for the terminal event of this run and return its data."""
 
         def is_end(frame: Frame) -> bool:
             return frame.event in TERMINAL and frame.fields["requestId"] == request_id
 
         return await self._until(f"the end of {request_id}", is_end, 1)
 
-    async def _until(self, what: str, wanted: Callable[[Frame], bool], nth: int) -> Mapping[str, Any]:
+    async def _until(self, description: str, matches: Callable[[Frame], bool], nth: int) -> Mapping[str, Any]:
         def found() -> list[Frame]:
-            return [frame for frame in self.frames if wanted(frame)]
+            return [frame for frame in self.frames if matches(frame)]
 
-        async with asyncio.timeout(_PATIENCE_SECONDS), self._changed:
+        async with asyncio.timeout(_TIMEOUT_SECONDS), self._changed:
             await self._changed.wait_for(lambda: len(found()) >= nth or self.over.is_set())
-        assert len(found()) >= nth, f"the stream ended before {what}: {[frame.event for frame in self.frames]}"
+        assert len(found()) >= nth, f"the stream ended before {description}: {[frame.event for frame in self.frames]}"
         return found()[nth - 1].fields
 
     async def ended(self) -> bool:
-        """Wait for the end of the connection; True if it came as it should."""
-        async with asyncio.timeout(_PATIENCE_SECONDS):
+        """Wait for the end of the connection; return `clean`."""
+        async with asyncio.timeout(_TIMEOUT_SECONDS):
             await self.over.wait()
         return self.clean
 
     async def resume(self) -> None:
-        """Connect again, after the last event that has come."""
+        """Reconnect after the last received event."""
         await self._leave()
         self.over.clear()
-        begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._task = asyncio.create_task(self._read(begun))
-        await begun
+        connected: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._task = asyncio.create_task(self._read(connected))
+        await connected
 
     async def __aenter__(self) -> Self:
         await self.resume()
@@ -87,7 +87,7 @@ class Watcher:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _read(self, begun: asyncio.Future[None]) -> None:
+    async def _read(self, connected: asyncio.Future[None]) -> None:
         headers = {"Last-Event-ID": self.frames[-1].id} if self.frames else {}
         talk = self._conversation
         try:
@@ -95,7 +95,7 @@ class Watcher:
                 "GET", f"{talk.path}/events", params=self._params, headers=headers, timeout=self._silence
             ) as answer:
                 assert answer.status_code == 200, await answer.aread()
-                begun.set_result(None)
+                connected.set_result(None)
                 async for frame in raw_frames(answer.aiter_raw()):
                     async with self._changed:
                         self.frames.append(frame)
@@ -103,18 +103,18 @@ class Watcher:
             self.clean = True
         except httpx.TransportError as failure:
             self.clean = False
-            if not begun.done():
-                begun.set_exception(failure)
+            if not connected.done():
+                connected.set_exception(failure)
         finally:
-            if not begun.done():
-                begun.cancel()
+            if not connected.done():
+                connected.cancel()
             self.over.set()
             async with self._changed:
                 self._changed.notify_all()
 
 
 async def raw_frames(pieces: AsyncIterator[bytes]) -> AsyncIterator[Frame]:
-    """The events in the bytes of a stream. Divided by newlines alone: text may hold every other kind of line end."""
+    """Parse a stream into frames. Only LF separates lines: data may contain other Unicode line breaks."""
     fields: dict[str, str] = {}
     rest = b""
     async for piece in pieces:
@@ -128,39 +128,39 @@ async def raw_frames(pieces: AsyncIterator[bytes]) -> AsyncIterator[Frame]:
                 fields = {}
 
 
-async def until(condition: Callable[[], bool], *, within: float = _PATIENCE_SECONDS) -> None:
-    """Return once the condition holds: for what tells nobody that it has happened."""
+async def until(condition: Callable[[], bool], *, within: float = _TIMEOUT_SECONDS) -> None:
+    """Poll until the condition holds, for changes that cannot be awaited."""
     async with asyncio.timeout(within):
         while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_POLL_SECONDS)
 
 
-async def until_idle(conversation: Conversation, *, within: float = _PATIENCE_SECONDS) -> None:
-    """Return once the session has nothing to do."""
+async def until_idle(conversation: Conversation, *, within: float = _TIMEOUT_SECONDS) -> None:
+    """Wait until the session is idle."""
     async with asyncio.timeout(within):
         while (await conversation.info())["state"] != "idle":  # noqa: ASYNC110
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_POLL_SECONDS)
 
 
 async def until_available(ask: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
-    """Ask again while the answer is 503; return the first other one."""
-    async with asyncio.timeout(_PATIENCE_SECONDS):
+    """Retry while the response is 503; return the first other response."""
+    async with asyncio.timeout(_TIMEOUT_SECONDS):
         while (answer := await ask()).status_code == 503:  # noqa: ASYNC110
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_POLL_SECONDS)
     return answer
 
 
 async def close_code(socket: ClientConnection) -> int | None:
-    """Read a WebSocket to its end; how it was closed, None if it broke."""
+    """Read a WebSocket to its end; return its close code, None if the connection broke."""
     with suppress(ConnectionClosed):
-        async with asyncio.timeout(_PATIENCE_SECONDS):
+        async with asyncio.timeout(_TIMEOUT_SECONDS):
             async for _ in socket:
                 pass
     return socket.close_code
 
 
 async def whole_log(conversation: Conversation) -> list[Frame]:
-    """Everything the log has now, as a reader of the stream gets it."""
+    """Read the current log from the stream."""
     end = (await conversation.info())["cursor"]
     if end.endswith(".0"):
         return []
@@ -171,7 +171,7 @@ async def whole_log(conversation: Conversation) -> list[Frame]:
 
 
 async def record_of(conversation: Conversation, *watchers: Watcher, **known: Any) -> Record:
-    """What there is to audit of a session; `known` is what else the test knows of it, as in `Record`."""
+    """The record of a session, for `audit`; `known` are further fields of `Record`."""
     stats = (await conversation.get("/stats")).json()
     return Record(
         log=await whole_log(conversation),

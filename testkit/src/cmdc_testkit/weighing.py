@@ -1,4 +1,4 @@
-"""What a server process takes of the machine, as the kernel tells it; and how soon it answers meanwhile."""
+"""Resource usage of a server process, as reported by the kernel, and its response times under load."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import Self
 
 from cmdc_testkit.peers import Answer, peer, request
 
-_LOOK_SECONDS = 0.02
+_POLL_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """A process at a moment: resident memory in bytes, processor time in seconds since its start."""
+    """The usage of a process: resident memory in bytes, CPU time in seconds since its start."""
 
     memory: int
     cpu: float
@@ -27,13 +27,13 @@ class Weight:
     @classmethod
     def of(cls, pid: int) -> Weight:
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-        # The fields that follow the name, which may hold spaces: state is the first of them.
+        # Split after the process name, which may contain spaces; the first field is then the state.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return cls(pages * resource.getpagesize(), (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"))
 
 
 def unread_bytes(port: int) -> int:
-    """What the kernel holds for peers of a server on loopback that do not read: of all its connections together."""
+    """Bytes in the kernel's send queues of all connections of a loopback server, which their peers have not read."""
     total = 0
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         fields = line.split()
@@ -43,25 +43,25 @@ def unread_bytes(port: int) -> int:
 
 
 def mib(size: float) -> str:
-    """Bytes for a table."""
+    """Format bytes for a table."""
     return f"{size / 2**20:.2f} MiB"
 
 
 def ms(seconds: float) -> str:
-    """Seconds for a table."""
+    """Format seconds for a table."""
     return f"{seconds * 1000:.0f} ms"
 
 
 def p99(samples: list[float]) -> float:
-    """The 99th percentile; of few samples the largest."""
+    """The 99th percentile, or the maximum of fewer than 100 samples."""
     return statistics.quantiles(samples, n=100)[98] if len(samples) >= 100 else max(samples)
 
 
 @dataclass(slots=True)
 class Health:
-    """`async with Health(port) as health:` asks `/healthz` all the time, each time on a new connection.
+    """`async with Health(port) as health:` polls `/healthz`, each time on a new connection.
 
-    `took` are the seconds of each answer, from connecting on; one that fails is an error at the end.
+    `took` are the response times in seconds, including the connect. A failed request is raised at the end.
     """
 
     port: int
@@ -84,10 +84,10 @@ class Health:
     async def _ask(self) -> None:
         asking = request("GET", "/healthz", b"Connection: close", key=None)
         while True:
-            begun = time.perf_counter()
+            started = time.perf_counter()
             async with peer(self.port, asking) as one:
                 answer = await one.answer()
-            self.took.append(time.perf_counter() - begun)
+            self.took.append(time.perf_counter() - started)
             assert isinstance(answer, Answer), f"/healthz: {answer}"
             assert answer.status == 200, f"/healthz: {answer}"
-            await asyncio.sleep(_LOOK_SECONDS)
+            await asyncio.sleep(_POLL_SECONDS)

@@ -1,1 +1,1 @@
-"""Whole gateways in a world where time, chance and every fault come from one seed, so that any failure comes back."""
+"""Deterministic simulation: whole gateways with time, randomness and faults derived from one seed, for exact replay."""

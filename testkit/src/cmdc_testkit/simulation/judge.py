@@ -1,4 +1,4 @@
-"""Looks at a simulated world after every commit, and at everything that leaves it."""
+"""The oracle of a simulation: checks the state after every commit, and everything that clients and tools observe."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from cmdc_testkit.audit import Frame, Record, audit, audit_so_far
 
 
 class Violation(AssertionError):
-    """A promise was broken."""
+    """A rule was violated."""
 
 
 @dataclass(slots=True)
 class Promises:
-    """What the clients of one session were told, and what its tools were asked."""
+    """What the clients of a session were told, and the calls its tools received."""
 
     frames: list[Frame] = field(default_factory=list[Frame])
     accepted: list[str] = field(default_factory=list[str])
@@ -34,9 +34,9 @@ class Promises:
 
 
 class Judge:
-    """Holds what was promised against what is on the disk. Its methods raise Violation.
+    """Compares promises with the stored state. Its methods raise Violation.
 
-    Whoever is told of one may be a gateway that takes it for a failure of its own; so it is in `broken` too.
+    A gateway may catch that exception as a failure of its own, so violations are also collected in `broken`.
     """
 
     def __init__(self, disk: MemoryStore) -> None:
@@ -47,15 +47,15 @@ class Judge:
         self.deleted: dict[SessionKey, TokenUsage] = {}
         self._disk = disk
         self._used: dict[SessionKey, TokenUsage] = {}
-        self._told = sha256()
+        self._digest = sha256()
 
     @property
     def story(self) -> str:
-        """A digest of all that has happened, the same for the same story."""
-        return self._told.hexdigest()
+        """A digest of the whole simulation; equal for equal replays."""
+        return self._digest.hexdigest()
 
     async def committed(self, writes: Sequence[Write]) -> None:
-        """A transaction is on the disk: see that what is there now holds together."""
+        """Check the consistency of the stored state after a commit."""
         self.commits += 1
         touched: dict[SessionKey, None] = {}
         for write in writes:
@@ -63,25 +63,25 @@ class Judge:
                 case AppendEvents(key, events):
                     self.promises[key.session_id].frames += [_frame(event) for event in events]
                     touched[key] = None
-                    self._tell(*((event.seq, event.name, event.data) for event in events))
+                    self._record(*((event.seq, event.name, event.data) for event in events))
                 case PutSession(row):
                     self._used[row.key] = row.usage
                 case DeleteSession(key):
                     self.deleted[key] = self._used.get(key, TokenUsage())
-                    self._tell(key)
+                    self._record(key)
                 case _:
                     pass
         for key in touched:
             stored = await self._disk.load(key)
             if stored is not None:
-                self._hold(key, await self._flaws(key, stored))
+                self._hold(key, await self._violations(key, stored))
 
     def called(self, session_id: str, call: ToolCall) -> None:
-        """A tool is being run: its start has been committed, with these arguments, and it runs for the first time."""
+        """Check that a tool call was committed with these arguments and runs for the first time."""
         self.calls += 1
-        self._tell(session_id, call.id)
+        self._record(session_id, call.id)
         if session_id in [key.session_id for key in self.deleted]:
-            self.found(f"§3.4: {call.id} runs, and its session was deleted")
+            self.found(f"EP-delete: {call.id} runs although its session was deleted")
         promised = self.promises[session_id]
         shown = [
             frame.fields["args"]
@@ -89,26 +89,26 @@ class Judge:
             if frame.event == "tool_execution_start" and frame.fields["callId"] == call.id
         ]
         if shown != [call.args]:
-            self.found(f"EVT-8: {call.id} runs with {call.args}, and the log says {shown}")
+            self.found(f"EVT-8: {call.id} runs with {call.args}, but the log has {shown}")
         if call.id in promised.ran:
             self.found(f"EVT-4: {call.id} runs again")
         promised.ran.append(call.id)
 
     def shown(self, session_id: str, events: Sequence[LoggedEvent]) -> None:
-        """A reader was given events."""
+        """Check events that a reader received."""
         log = self.promises[session_id].frames
         for event in events:
             if event.seq > len(log) or log[event.seq - 1] != _frame(event):
                 self.found(f"EVT-8: a reader was shown {event}, which the disk does not have")
 
     def decided(self, session_id: str, approval_id: str, status: str) -> None:
-        """Somebody was told that their decision holds."""
+        """Record a decision that a client was told succeeded."""
         before = self.promises[session_id].decisions.setdefault(approval_id, status)
         if before != status:
-            self.found(f"APP-2: {approval_id} was {before} for one, and {status} for another")
+            self.found(f"APP-2: {approval_id} was {before} for one client and {status} for another")
 
     async def accepted(self, key: SessionKey, request_id: str, *, again: bool) -> None:
-        """Somebody was told that their prompt was accepted."""
+        """Record a prompt that a client was told was accepted."""
         promised = self.promises[key.session_id]
         if key in self.deleted or (again and request_id in promised.accepted):
             return
@@ -117,9 +117,9 @@ class Judge:
         promised.accepted.append(request_id)
 
     async def at_rest(self, key: SessionKey) -> None:
-        """Nothing happens any more: judge the whole of a session."""
+        """Audit a session at the end of the simulation."""
         stored = await self._disk.load(key)
-        assert stored is not None, "sessions of this world are not deleted"
+        assert stored is not None, "only sessions that were not deleted are audited"
         promised = self.promises[key.session_id]
         if stored.row.prompts != len(promised.accepted):
             sent = len(promised.accepted)
@@ -140,14 +140,14 @@ class Judge:
         self._hold(key, audit(record))
 
     async def all_counted(self, tenant: str, keys: Sequence[SessionKey]) -> None:
-        """What the sessions used, those that were deleted too, is what their tenant is charged (MTR-1)."""
+        """Check that the tenant is charged for exactly the usage of its sessions, including deleted ones (MTR-1)."""
         rows = [await self._disk.session(key) for key in keys if key not in self.deleted]
         own = sum((row.usage for row in rows if row is not None), sum(self.deleted.values(), TokenUsage()))
         charged = sum((row.usage for row in await self._disk.usage(tenant)), TokenUsage())
         if charged != own:
             self.found(f"MTR-1: {tenant} is charged {charged}, its sessions {own}")
 
-    async def _flaws(self, key: SessionKey, stored: StoredSession) -> list[str]:
+    async def _violations(self, key: SessionKey, stored: StoredSession) -> list[str]:
         promised = self.promises[key.session_id]
         record = Record(
             log=promised.frames,
@@ -158,26 +158,28 @@ class Judge:
         )
         return audit_so_far(record) + rows(stored, promised.frames)
 
-    def _hold(self, key: SessionKey, flaws: list[str]) -> None:
-        if flaws:
-            self.found(f"{key.session_id}: {'; '.join(flaws)}")
+    def _hold(self, key: SessionKey, violations: list[str]) -> None:
+        if violations:
+            self.found(f"{key.session_id}: {'; '.join(violations)}")
 
-    def found(self, flaw: str) -> NoReturn:
+    def found(self, violation: str) -> NoReturn:
         """Raise Violation."""
-        self.broken.append(flaw)
-        raise Violation(flaw)
+        self.broken.append(violation)
+        raise Violation(violation)
 
-    def _tell(self, *what: object) -> None:
-        self._told.update(repr(what).encode())
+    def _record(self, *what: object) -> None:
+        self._digest.update(repr(what).encode())
 
 
 def rows(stored: StoredSession, frames: Sequence[Frame]) -> list[str]:
-    """Where a session's rows and its log do not say the same."""
-    flaws: list[str] = []
+    """Return the contradictions between a session's rows and its log."""
+    violations: list[str] = []
     running = bool(frames) and frames[-1].event not in ("agent_end", "agent_abort")
     active = [request for request in stored.requests if request.status == "active"]
     if [request.request_id for request in active] != ([frames[-1].fields["requestId"]] if running else []):
-        flaws.append(f"DUR-1: {len(active)} active requests, and the log {'has' if running else 'has no'} open run")
+        violations.append(
+            f"DUR-1: {len(active)} active requests, and the log {'has' if running else 'has no'} open run"
+        )
     asked: dict[str, None] = {}
     questions: dict[str, None] = {}
     for frame in frames:
@@ -193,18 +195,18 @@ def rows(stored: StoredSession, frames: Sequence[Frame]) -> list[str]:
             case _:
                 pass
     if {row.approval_id for row in stored.approvals} != set(asked):
-        flaws.append(f"APP-4: the log waits for {list(asked)}, the rows for {stored.approvals}")
+        violations.append(f"APP-4: the log waits for {list(asked)}, the rows for {stored.approvals}")
     if {row.ref for row in stored.questions} != set(questions):
-        flaws.append(f"ASK-1: the log waits for {list(questions)}, the rows for {stored.questions}")
+        violations.append(f"ASK-1: the log waits for {list(questions)}, the rows for {stored.questions}")
     row = stored.row
     if (row.state == "idle") == running:
-        flaws.append(f"§3.3: the state is {row.state}, and a run is {'open' if running else 'not open'}")
+        violations.append(f"EP-session: the state is {row.state}, and a run is {'open' if running else 'not open'}")
     if row.prompts != stored.last_position:
-        flaws.append(f"MTR-1: {stored.last_position} prompts were accepted, and {row.prompts} counted")
+        violations.append(f"MTR-1: {stored.last_position} prompts were accepted, but {row.prompts} are counted")
     started = sum(frame.event == "tool_execution_start" for frame in frames)
     if row.tool_calls != started:
-        flaws.append(f"§3.3: {started} calls ran, and {row.tool_calls} are counted")
-    return flaws
+        violations.append(f"EP-session: {started} calls ran, but {row.tool_calls} are counted")
+    return violations
 
 
 def _frame(event: LoggedEvent) -> Frame:
@@ -221,5 +223,5 @@ def _message(message: Any) -> dict[str, Any]:
 
 
 def body(raw: bytes) -> dict[str, Any]:
-    """An answer's JSON object."""
+    """The JSON object of a response."""
     return json.loads(raw)

@@ -1,4 +1,4 @@
-"""An event loop without a world outside: time passes when nothing else can happen, and chance says who goes first."""
+"""A deterministic event loop without I/O: time advances when nothing is ready, and the seed determines the order."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ T = TypeVar("T")
 
 
 class Stuck(Exception):
-    """Nothing can ever happen any more, and somebody still waits."""
+    """Deadlock: a task waits, but nothing can happen any more."""
 
 
 class NumberedTask(asyncio.Task[T]):
-    """A task whose place in a set depends on when it was made, and not on where in memory. It tells its context."""
+    """A task that is hashed by creation order, not by address, so that sets iterate deterministically."""
 
     def __init__(self, number: int, *args: Any, context: Context | None = None, **options: Any) -> None:
-        self._number = number  # first: the base class puts it into a set
+        self._number = number  # set first: the base class adds the task to a set
         self.context = context or copy_context()
         super().__init__(*args, context=self.context, **options)
 
@@ -29,9 +29,9 @@ class NumberedTask(asyncio.Task[T]):
 
 
 class SimulatedLoop(asyncio.BaseEventLoop):
-    """`time` is the simulation's own, from 0 on. What is ready at the same moment runs in an order of chance.
+    """A loop with simulated time, starting at 0. Callbacks that are ready at the same time run in random order.
 
-    `steps` counts what has run. Threads there are none: their work is done at once, and its result comes later.
+    `steps` counts the callbacks. There are no threads: their work runs immediately, and its result arrives later.
     """
 
     def __init__(self, chance: random.Random) -> None:
@@ -40,8 +40,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         self.unhandled: list[str] = []
         self._chance = chance
         self._now = 0.0
-        self._ready: Any  # the base class' queue of what is to run next
-        self._selector = self  # where the base class would wait for the world outside
+        self._ready: Any  # the base class's queue of ready callbacks
+        self._selector = self  # where the base class would wait for I/O
         numbers = count()
 
         def numbered(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Future[Any]:
@@ -54,7 +54,7 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         return self._now
 
     def select(self, timeout: float | None) -> list[Any]:
-        """Let time pass. Raises Stuck."""
+        """Advance the time. Raises Stuck."""
         if timeout is None:
             raise Stuck
         self._now += max(0.0, timeout)
@@ -66,15 +66,15 @@ class SimulatedLoop(asyncio.BaseEventLoop):
         return []
 
     def tasks(self) -> list[NumberedTask[Any]]:
-        """The tasks that are not done, in the order in which they were made."""
+        """The unfinished tasks in order of creation."""
         return sorted((task for task in asyncio.all_tasks(self) if isinstance(task, NumberedTask)), key=hash)
 
     def run_in_executor(self, executor: Any, func: Callable[..., T], *args: Any) -> asyncio.Future[T]:  # noqa: ARG002
-        """Do it now; let it be known a little later."""
+        """Run the function now, and deliver its result a little later."""
         done = self.create_future()
         try:
             result = func(*args)
-        except Exception as failure:  # noqa: BLE001 - it belongs to whoever waits for it
+        except Exception as failure:  # noqa: BLE001 - raised where the future is awaited
             self.call_later(self._chance.uniform(0, 0.01), _unless_done, done, done.set_exception, failure)
         else:
             self.call_later(self._chance.uniform(0, 0.01), _unless_done, done, done.set_result, result)
@@ -91,7 +91,7 @@ def _unless_done(future: asyncio.Future[Any], act: Callable[[Any], None], value:
 
 
 def simulate(chance: random.Random, main: Callable[[SimulatedLoop], Coroutine[Any, Any, T]]) -> T:
-    """Run `main` on a loop of its own to its end."""
+    """Run `main` on a new simulated loop."""
     loop = SimulatedLoop(chance)
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
         return runner.run(main(loop))

@@ -1,4 +1,4 @@
-"""What surrounds a simulated gateway: a store that is slow and fails, a model and tools that do what chance says."""
+"""The environment of a simulated gateway: an unreliable store, and a random model and tools."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FOREVER = 10_000.0
 
 @dataclass(slots=True)
 class Weather:
-    """How likely a call of the store fails, or is carried out though its caller is told that it failed."""
+    """The probabilities that a store call fails, or succeeds while its caller is told that it failed."""
 
     failing: float = 0.0
     losing: float = 0.0
@@ -36,7 +36,7 @@ class Weather:
 
 
 class SimulatedStore:
-    """One gateway's way to the disk that all of them share. Once `cut`, nothing reaches the disk any more."""
+    """A gateway's connection to the shared disk. Once `cut`, nothing reaches the disk."""
 
     def __init__(self, disk: MemoryStore, judge: Judge, weather: Weather, chance: random.Random) -> None:
         self.cut = False
@@ -44,17 +44,17 @@ class SimulatedStore:
         self._judge = judge
         self._weather = weather
         self._chance = chance
-        self._turn = asyncio.Lock()  # fair: a commit that was called first is carried out first
+        self._turn = asyncio.Lock()  # FIFO: commits are executed in call order
 
     @property
     def durability(self) -> Durability:
         return "process"
 
-    async def commit(self, writes: Sequence[Write], fence: Lease | None = None) -> None:
+    async def commit(self, writes: Sequence[Write], lease: Lease | None = None) -> None:
         async with self._turn:
             await self._take_time()
             self._may_fail()
-            await self._disk.commit(writes, fence)
+            await self._disk.commit(writes, lease)
             await self._judge.committed(writes)
             lost = self._chance.random() < self._weather.losing
         await self._take_time()
@@ -83,7 +83,7 @@ class SimulatedStore:
 
 
 class SimulatedModel:
-    """Thinks, talks, asks for tools, and fails in every way a model can."""
+    """A model that reasons, answers, requests tools, and fails in every way a model can."""
 
     def __init__(self, chance: random.Random) -> None:
         self._chance = chance
@@ -125,12 +125,12 @@ class SimulatedModel:
             options: dict[str, JsonValue] = {"options": ["left", "right"]} if chance.random() < 0.5 else {}
             return ToolRequested(name, {"question": "Which?", **options})
         if chance.random() < 0.05:
-            return ToolRequested(name, {}, error="the arguments are no JSON")
+            return ToolRequested(name, {}, error="the arguments are not JSON")
         return ToolRequested(name, {"n": chance.choice((1, 2, 3, "three"))})
 
 
 class SimulatedCallbacks(CallbackClient):
-    """Tools that are slow, fail, and never answer. Each call is shown to the judge."""
+    """Tools that are slow, fail, or never respond. Each call is reported to the judge."""
 
     def __init__(self, judge: Judge, chance: random.Random) -> None:
         super().__init__(AddressPolicy())

@@ -1,4 +1,4 @@
-"""People of a simulated world: some prompt, some decide, some read, and all of them try again."""
+"""Simulated users: some prompt, some decide, some read, and all of them retry."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PARAMETERS: dict[str, Any] = {"type": "object", "properties": {"n": {"type": "i
 
 
 def registration(name: str, guarded: bool) -> RegisterToolBody:
-    """How a tool of this world is registered."""
+    """The registration of a simulated tool."""
     return RegisterToolBody.model_validate(
         {
             "name": name,
@@ -41,7 +41,7 @@ def registration(name: str, guarded: bool) -> RegisterToolBody:
 
 
 class Person:
-    """Somebody who prompts, or sees to what waits. One at most of a session's people prompts, so that there is an order."""
+    """A user who prompts, or decides. At most one user per session prompts, so that the order is defined."""
 
     def __init__(self, place: Place, key: SessionKey, number: int) -> None:
         self.stopped = False
@@ -60,7 +60,7 @@ class Person:
                 await self._meddle()
 
     async def nothing_left(self) -> bool:
-        """See to what waits; whether the session has nothing more to do."""
+        """Resolve what is pending; return whether the session has finished."""
         stored = await self._place.disk.load(self._key)
         if stored is None or all(request.status == "done" for request in stored.requests):
             return True
@@ -95,7 +95,7 @@ class Person:
                     await self._respond(question.ref)
 
     async def _mistake(self, waiting: list[str]) -> None:
-        """What is no decision decides nothing."""
+        """Send invalid decisions, which must have no effect."""
         wrong: dict[str, Any] = self._chance.choice(({"digest": "0" * 64}, {"args": {"n": "no number"}}))
         for approval_id in [*waiting, "apr_of_nothing"]:
             sent = ApproveBody.model_validate({"approvalId": approval_id, **wrong})
@@ -134,7 +134,7 @@ class Person:
     async def _once(
         self, what: str, act: Callable[[Actions, str], Coroutine[Any, Any, StoredResponse]]
     ) -> StoredResponse | None:
-        """Send until it is answered, under one Idempotency-Key; None if it was refused."""
+        """Retry a request under one Idempotency-Key until it is answered; None if it was rejected."""
         self._sent += 1
         name = f"{self._name}-{self._sent}-{what}"
         while True:
@@ -158,7 +158,7 @@ class Person:
 
 
 class Reading:
-    """A reader that comes back after its last event whenever its connection is lost, which it is often."""
+    """A reader that resumes after its last event whenever its connection is lost."""
 
     def __init__(self, place: Place, key: SessionKey, number: int) -> None:
         self._place = place
@@ -183,7 +183,7 @@ class Reading:
         log, session = await gateway.registry.log_of(self._key)
         reader = log.reader(max(self._after, log.first_seq - 1))
         if reader.seq > self._after:
-            self._begin(reader.seq)  # as one that has been told that its cursor has expired
+            self._begin(reader.seq)  # like a client whose cursor has expired
         try:
             while not gateway.over.done():
                 page = await reader.take()
@@ -206,7 +206,7 @@ class Reading:
         self._promised.seen.append(self._frames)
 
     def _take(self, page: list[LoggedEvent]) -> None:
-        """What came; a connection that was given up may still bring what another has brought already."""
+        """Record a page; an abandoned connection may deliver events that were already received."""
         self._place.judge.shown(self._key.session_id, page)
         for event in page:
             if event.seq == self._after + 1:

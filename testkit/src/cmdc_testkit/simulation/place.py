@@ -1,4 +1,4 @@
-"""A place for gateways: the disk they share, the weather there, who judges, and the gateway that is asked just now."""
+"""The shared environment of simulated gateways: their disk, faults, judge, and the current gateway."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ T = TypeVar("T")
 TENANT = "default"
 CALLER = Principal(TENANT, "key1")
 
-_BEGUN_MS = 1_800_000_000_000
+_START_MS = 1_800_000_000_000
 _within: ContextVar[Incarnation | None] = ContextVar("within", default=None)
 
 
 class Gone(Exception):
-    """The gateway that was asked died before it answered, or the asker's patience did."""
+    """The gateway died before it responded, or the client timed out."""
 
 
 class Place:
-    """What is given in a world; `chance` has chosen some of it. `gateways` are all there ever were, the last is `gateway`."""
+    """The environment; some parameters are random. `gateways` are all gateways so far, `gateway` is the current one."""
 
     def __init__(self, seed: int, *, loop: SimulatedLoop, folder: Path) -> None:
         self.seed = seed
@@ -66,15 +66,15 @@ class Place:
         self.gateways: list[Incarnation] = []
 
     def chance_for(self, what: str, number: int) -> random.Random:
-        """A chance of its own for everybody, so that one who asks more often does not change the others'."""
+        """An independent random generator, so that one component does not influence the choices of another."""
         return random.Random(f"{self.seed} {what} {number}")  # noqa: S311
 
     def clock(self) -> int:
-        return _BEGUN_MS + int(self.loop.time() * 1000)
+        return _START_MS + int(self.loop.time() * 1000)
 
 
 class Incarnation:
-    """One gateway, from its start to its death. What it does, it does in tasks of its own, which die with it."""
+    """One gateway process, from start to death. Its tasks die with it."""
 
     def __init__(self, place: Place, number: int) -> None:
         self.over: asyncio.Future[None] = place.loop.create_future()
@@ -101,15 +101,15 @@ class Incarnation:
         self._context.run(_within.set, self)
 
     async def start(self) -> None:
-        """Become the owner of what is on the disk. Raises StoreDown."""
+        """Start the gateway on the shared disk. Raises StoreUnavailable."""
         meter = self.registry.services.meter
         meter.load_usage(TENANT, await self.store.usage(TENANT))
         await self.registry.start()
 
     async def ask(self, request: Coroutine[Any, Any, T], patience: float | None = None, *, give_up: bool = False) -> T:
-        """Have it do something. Raises Gone, and what it answers.
+        """Send a request. Raises Gone, and whatever the request raises.
 
-        When the asker's patience ends the gateway goes on, unless they `give_up` what they asked for.
+        After `patience` seconds the client disconnects; the gateway continues the request unless `give_up` is True.
         """
         if self.over.done():
             request.close()
@@ -117,14 +117,14 @@ class Incarnation:
         task = self._loop.create_task(request, context=self._context)
         await asyncio.wait([task, self.over], timeout=patience, return_when=asyncio.FIRST_COMPLETED)
         if self.over.done() or not task.done():
-            task.add_done_callback(_seen)  # the answer reaches nobody
+            task.add_done_callback(_seen)  # nobody receives the response
             if give_up:
                 task.cancel()
             raise Gone
         return task.result()
 
     async def die(self) -> None:
-        """`kill -9`: from now on nothing it does reaches anybody."""
+        """Simulate `kill -9`: nothing the gateway does has any effect from now on."""
         self.store.cut = True
         if not self.over.done():
             self.over.set_result(None)

@@ -1,4 +1,4 @@
-"""A world: sessions on one disk, gateways that come and go, people who use them, and somebody who breaks things."""
+"""A simulation: sessions on one disk, gateways that start and die, users, and fault injection."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from cmdc_testkit.simulation.loop import SimulatedLoop, Stuck, simulate
 from cmdc_testkit.simulation.people import Person, Reading, registration
 from cmdc_testkit.simulation.place import CALLER, TENANT, Gone, Incarnation, Place
 
-# With fair weather and somebody to decide, everything comes to its end in this time (of the simulation).
+# Without faults and with users who decide, everything ends within this simulated time.
 _PATIENCE_SECONDS = 1_800.0
-# What is broken breaks other things.
-_TOLD = 5
+# Later violations are mostly consequences of the first.
+_REPORTED = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a world has been through."""
+    """The statistics of a simulation."""
 
     seed: int
     steps: int
@@ -41,7 +41,7 @@ class Report:
 
 
 class World(Place):
-    """`live` lives one through and judges it."""
+    """A simulation; `live` runs and checks it."""
 
     def __init__(self, seed: int, *, loop: SimulatedLoop, folder: Path) -> None:
         super().__init__(seed, loop=loop, folder=folder)
@@ -53,7 +53,7 @@ class World(Place):
         return [key for key in self.keys if key not in self.judge.deleted]
 
     async def live(self) -> Report:
-        """Some minutes of trouble, then peace until everything has come to its end."""
+        """Run some minutes with faults, then without faults until everything has ended."""
         await self._begin_gateway()
         for number in range(self.chance.randrange(1, 4)):
             self.keys.append(await self._new_session(f"s{number}"))
@@ -63,7 +63,7 @@ class World(Place):
         living = [self.loop.create_task(person.live(prompts=n % 3 == 0)) for n, person in enumerate(people)]
         await self._trouble(until=self.loop.time() + self.chance.uniform(20, 120))
         self.weather.clear()
-        # Of those that were overtaken, some have gone on with what nobody else wanted.
+        # Gateways that lost some leases may still own other sessions.
         for gateway in self.gateways[:-1]:
             await self._end(gateway)
         for person in people:
@@ -76,7 +76,7 @@ class World(Place):
         except TimeoutError:
             self._hold()
             raise Violation(
-                f"DUR-2: something has no end: {[await self.disk.session(key) for key in self.keys]}"
+                f"DUR-2: something never ends: {[await self.disk.session(key) for key in self.keys]}"
             ) from None
         for reader in reading:
             reader.cancel()
@@ -88,9 +88,9 @@ class World(Place):
         self._hold(*self.loop.unhandled)
         return self._report()
 
-    def _hold(self, *flaws: str) -> None:
-        if broken := [*self.judge.broken, *flaws]:
-            raise Violation("; ".join(broken[:_TOLD]))
+    def _hold(self, *violations: str) -> None:
+        if broken := [*self.judge.broken, *violations]:
+            raise Violation("; ".join(broken[:_REPORTED]))
 
     def _report(self) -> Report:
         return Report(
@@ -103,7 +103,7 @@ class World(Place):
             self.judge.story,
         )
 
-    # -- who breaks things ---------------------------------------------------------------------------------------------
+    # -- fault injection -----------------------------------------------------------------------------------------------
 
     async def _trouble(self, until: float) -> None:
         trouble: list[Callable[[], Coroutine[Any, Any, None]]] = [
@@ -130,7 +130,7 @@ class World(Place):
         await self.disk.renew(gateway.owner, 0)
 
     async def _stop(self) -> None:
-        """SIGTERM."""
+        """Stop the gateway as SIGTERM does, then start another."""
         gateway = self.gateway
         registry = gateway.registry
 
@@ -143,7 +143,7 @@ class World(Place):
         await self._kill()
 
     async def _take_over(self) -> None:
-        """Another gateway takes the sessions, and this one does not know."""
+        """Let another gateway take over the sessions without the knowledge of this one."""
         await self.disk.renew(self.gateway.owner, 0)
         await self._begin_gateway()
 
@@ -158,7 +158,7 @@ class World(Place):
             weather.clear()
 
     async def _delete(self) -> None:
-        """Now and then a session is deleted, if it is not the last one."""
+        """Sometimes delete a session, but never the last one."""
         if len(self.kept) == 1 or self.chance.random() < 0.7:
             return
         key = self.chance.choice(self.kept)
@@ -205,20 +205,20 @@ class World(Place):
 
 
 def run(seed: int) -> Report:
-    """Live one world through. Raises Violation, which says the seed."""
+    """Run the simulation of a seed. Raises Violation with the seed in its message."""
     chance = random.Random(f"{seed} loop")  # noqa: S311
     with tempfile.TemporaryDirectory() as folder, _quietly():
         try:
             return simulate(chance, lambda loop: World(seed, loop=loop, folder=Path(folder)).live())
         except Stuck:
-            raise Violation(f"world {seed}: everybody waits for ever") from None
+            raise Violation(f"world {seed}: deadlock") from None
         except Violation as violation:
             raise Violation(f"world {seed}: {violation}") from violation
 
 
 @contextmanager
 def _quietly() -> Generator[None]:
-    """Faults are what a world is made of: the log would be about nothing else."""
+    """Silence the log, which would report nothing but injected faults."""
     before = structlog.get_config()
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory(), processors=[])
     try:
