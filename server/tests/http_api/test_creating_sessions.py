@@ -98,7 +98,13 @@ async def test_a_session_needs_a_model(client: httpx.AsyncClient) -> None:
     answers = [await client.post("/v1/sessions", json=body) for body in ({}, {"blueprint": "no_model"})]
 
     assert [(answer.status_code, answer.json()) for answer in answers] == [
-        (422, {"error": "create_failed", "message": "model is required: set it in the request or use a blueprint that does"})
+        (
+            422,
+            {
+                "error": "create_failed",
+                "message": "model is required: set it in the request or use a blueprint that does",
+            },
+        )
     ] * 2
 
 

@@ -261,7 +261,7 @@ def last_key_wins() -> None:
 @breaks("HTTP-4.depth")
 def any_depth() -> None:
     """Nesting is read at any depth, until the parser's stack is at its end: 500."""
-    wrap(strict, "_refuse_depth", lambda _: lambda _: None)
+    wrap(strict, "_check_depth", lambda _: lambda _: None)
 
 
 @breaks("HTTP-4.nul", "HTTP-4.nothing-left")
