@@ -66,8 +66,8 @@ def test_the_table_says_what_was_tried_and_what_came_of_it(
     result.stdout.fnmatch_lines(
         [
             f"*{heading}*",
-            f"  7  reached  what it does, said in a line: trials {trials}",
-            "  7  FAILED   what it does, said in a line: lost 3",
+            f"  7  pass  what it does, said in a line: trials {trials}",
+            "  7  FAIL  what it does, said in a line: lost 3",
         ]
     )
 

@@ -307,7 +307,7 @@ async def test_a_fence_that_is_lost_in_the_middle_of_a_command_is_told_to_who_as
 @pytest.fixture
 def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sessions are let go soon after they came to rest."""
-    monkeypatch.setattr(registry, "_SWEEP_SECONDS", 0.02)
+    monkeypatch.setattr(registry, "_MAINTENANCE_SECONDS", 0.02)
     monkeypatch.setattr(registry, "IDLE_AFTER_MS", 50)
 
 

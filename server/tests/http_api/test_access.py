@@ -19,7 +19,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 UNAUTHORIZED = {
     "error": "unauthorized",
-    "message": "a valid API key is needed, as X-API-Key: KEY or Authorization: Bearer KEY",
+    "message": "a valid API key is required: send X-API-Key: KEY or Authorization: Bearer KEY",
 }
 BODIES: dict[str, dict[str, Any]] = {
     "sessions": {"model": "scripted:x"},

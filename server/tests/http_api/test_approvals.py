@@ -99,8 +99,8 @@ async def test_an_approved_call_runs_and_the_run_goes_on(client: httpx.AsyncClie
 @pytest.mark.parametrize(
     ("body", "sentence"),
     [
-        ({}, "A person rejected this call."),
-        ({"reason": "Not today."}, "A person rejected this call. Reason: Not today."),
+        ({}, "The user rejected this call."),
+        ({"reason": "Not today."}, "The user rejected this call. Reason: Not today."),
     ],
 )
 async def test_a_rejected_call_is_never_run_and_the_model_is_told(
@@ -187,7 +187,7 @@ async def test_nobody_decides_and_the_approval_expires(client: httpx.AsyncClient
     assert resolutions(run) == ["expired"]
     assert run[-1].name == "agent_end"
     assert receiver.calls == []
-    assert (await talk.messages())[2]["content"] == "Nobody decided about this call in time."
+    assert (await talk.messages())[2]["content"] == "This call was not approved in time."
     message = f"approval {approval['approvalId']!r} is already expired"
     assert [answered(answer) for answer in late] == [
         (409, {"error": "already_resolved", "message": message, "status": "expired"})
@@ -324,7 +324,7 @@ async def test_an_approval_of_something_else_decides_nothing(client: httpx.Async
     before = (await talk.info())["state"]
     taken = await talk.post("approve", {"approvalId": approval["approvalId"], "digest": approval["digest"]})
 
-    message = f"the digest is not that of the call waiting under {approval['approvalId']!r}; nothing was decided"
+    message = f"the digest does not match the call of approval {approval['approvalId']!r}; nothing was decided"
     assert [answered(answer) for answer in refused] == [(409, {"error": "digest_mismatch", "message": message})] * 3
     assert (before, taken.status_code) == ("waiting_approval", 200)
     assert resolutions(await finished(talk, approval)) == ["approved"]
@@ -356,7 +356,7 @@ async def test_edited_arguments_that_do_not_fit_are_refused_and_decide_nothing(
 
     assert (answer.status_code, answer.json()["error"]) == (400, "bad_request")
     assert [detail["path"] for detail in answer.json()["details"]] == ["args"]
-    assert "the arguments of 'send' do not fit its schema" in answer.json()["message"]
+    assert "the arguments of 'send' do not match its schema" in answer.json()["message"]
     assert (await talk.info())["state"] == "waiting_approval"
 
 

@@ -300,7 +300,7 @@ async def test_an_empty_body_is_refused_where_a_field_is_required(client: httpx.
         400,
         {
             "error": "bad_request",
-            "message": "the body is not acceptable JSON: there is no JSON here: the input is empty",
+            "message": "the body is not acceptable JSON: the input is empty; a JSON value is expected",
         },
     )
 

@@ -253,7 +253,7 @@ async def test_arguments_that_do_not_fit_never_leave(
     run = await talk.run(script(calling(("get_weather", args)), ASK))
 
     [flaw] = [seen.data["reason"] for seen in run if seen.name == "error"]
-    assert flaw.startswith("the arguments of 'get_weather' do not fit its schema: ")
+    assert flaw.startswith("the arguments of 'get_weather' do not match its schema: ")
     assert (await talk.messages())[2]["content"] == flaw
     assert [call.body["args"] for call in receiver.calls] == [{"city": "Tromsø"}]
     assert run[-1].name == "agent_end"

@@ -178,11 +178,11 @@ async def test_a_session_that_spent_its_budget_goes_no_further(client: httpx.Asy
     run = await talk.run(script(look, look, look, using(1, 1, text=["never"])))
     refused = await talk.post("prompt", {"text": "more"})
 
-    assert ending(run) == [("error", {"reason": "the budget of this session is spent"}), OVER]
+    assert ending(run) == [("error", {"reason": "the budget of this session is exhausted"}), OVER]
     assert names(run).count("tool_execution_end") == 2
     assert (refused.status_code, refused.json()) == (
         402,
-        {"error": "budget_exceeded", "message": "the budget of this session is spent"},
+        {"error": "budget_exceeded", "message": "the budget of this session is exhausted"},
     )
     assert (await stats(talk))["totalTokens"] == 20
     assert (await stats(talk))["promptCount"] == 1
@@ -232,7 +232,7 @@ async def test_an_operators_budget_holds_over_all_sessions(tmp_path: Path, whose
 
     assert (refused.status_code, refused.json()) == (
         402,
-        {"error": "budget_exceeded", "message": f"the budget of {whose} is spent"},
+        {"error": "budget_exceeded", "message": f"the budget of {whose} is exhausted"},
     )
     assert theirs[-1] == "agent_end"
     assert colleague.status_code == (402 if whose.startswith("tenant") else 202)
@@ -262,8 +262,8 @@ async def test_a_budget_that_is_spent_stays_spent_after_a_restart(tmp_path: Path
         ]
 
     assert [(answer.status_code, answer.json()["message"]) for answer in refused] == [
-        (402, "the budget of this session is spent"),
-        (402, "the budget of tenant:other is spent"),
+        (402, "the budget of this session is exhausted"),
+        (402, "the budget of tenant:other is exhausted"),
     ]
 
 

@@ -89,7 +89,7 @@ async def test_an_id_that_is_taken_is_refused_and_the_first_session_stays(client
 
     assert (answer.status_code, answer.json()) == (
         409,
-        {"error": "session_exists", "message": "a session 'taken' exists already"},
+        {"error": "session_exists", "message": "session 'taken' already exists"},
     )
     assert (await talk.info())["metadata"] == {"n": "1"}
 
@@ -99,7 +99,13 @@ async def test_a_session_needs_a_model(client: httpx.AsyncClient) -> None:
     answers = [await client.post("/v1/sessions", json=body) for body in ({}, {"blueprint": "no_model"})]
 
     assert [(answer.status_code, answer.json()) for answer in answers] == [
-        (422, {"error": "create_failed", "message": "model is missing, and no blueprint gives it"})
+        (
+            422,
+            {
+                "error": "create_failed",
+                "message": "model is required: set it in the request or use a blueprint that does",
+            },
+        )
     ] * 2
 
 
@@ -182,7 +188,7 @@ async def test_a_tool_that_is_not_offered_is_refused_with_those_that_are(client:
     """EP-create."""
     message = await create_failed(client, tools=["grep", name])
 
-    assert message == f"unknown tool {name!r}; this server offers: {EVERY_TOOL}"
+    assert message == f"unknown tool {name!r}; available: {EVERY_TOOL}"
 
 
 async def test_an_operator_chooses_which_tools_are_offered(tmp_path: Path) -> None:
@@ -192,7 +198,7 @@ async def test_an_operator_chooses_which_tools_are_offered(tmp_path: Path) -> No
         message = await create_failed(client, tools=["shell"])
         offered = (await client.get("/v1/capabilities")).json()["tools"]
 
-    assert message == "unknown tool 'shell'; this server offers: grep, ask_user"
+    assert message == "unknown tool 'shell'; available: grep, ask_user"
     assert offered == ["grep", "ask_user"]
 
 
@@ -226,7 +232,7 @@ async def test_an_unknown_plugin_is_refused_with_those_there_are(client: httpx.A
     """EP-create."""
     message = await create_failed(client, plugins=[plugin])
 
-    assert message == f"unknown plugin {plugin!r}; this server offers: human_approval"
+    assert message == f"unknown plugin {plugin!r}; available: human_approval"
 
 
 # -- blueprints
@@ -257,7 +263,7 @@ async def test_an_unknown_blueprint_is_refused_with_those_there_are(client: http
     """EP-create."""
     message = await create_failed(client, blueprint="bold")
 
-    assert message == "unknown blueprint 'bold'; this server offers: careful, no_model"
+    assert message == "unknown blueprint 'bold'; available: careful, no_model"
 
 
 # -- bounds

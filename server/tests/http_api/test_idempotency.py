@@ -144,7 +144,10 @@ async def test_another_body_under_the_same_key_is_a_mismatch(client: httpx.Async
 
     assert (answer.status_code, answer.json()) == (
         422,
-        {"error": "idempotency_mismatch", "message": "this Idempotency-Key was used before with another body"},
+        {
+            "error": "idempotency_mismatch",
+            "message": "this Idempotency-Key was already used with another body; use a new key",
+        },
     )
     assert (await talk.get("/stats")).json()["promptCount"] == 1
 
@@ -203,7 +206,10 @@ async def test_while_the_first_still_runs_its_duplicates_are_told_so(tmp_path: P
 
     assert (same.status_code, same.json()) == (
         409,
-        {"error": "idempotency_in_progress", "message": "a request with this Idempotency-Key is still running"},
+        {
+            "error": "idempotency_in_progress",
+            "message": "a request with this Idempotency-Key is still in progress; retry later",
+        },
     )
     assert (other.status_code, other.json()["error"]) == (422, "idempotency_mismatch")
     assert done.status_code == 201

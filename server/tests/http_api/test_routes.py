@@ -211,7 +211,7 @@ async def test_a_defect_of_ours_is_told_by_an_id_that_the_log_has(tmp_path: Path
     [entry] = [entry for entry in logged if entry["event"] == "internal_error"]
     assert (answer.status_code, answer.json()) == (
         500,
-        {"error": "internal", "message": f"the server failed; its log has this as {entry['incident']}"},
+        {"error": "internal", "message": f"internal error; see incident {entry['incident']} in the server's log"},
     )
     assert answer.headers["access-control-allow-origin"] == "*"
 

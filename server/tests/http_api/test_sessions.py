@@ -394,7 +394,10 @@ async def test_a_queue_that_is_full_takes_no_more(client: httpx.AsyncClient) -> 
     assert {answer.status_code for answer in taken} == {202}
     assert (refused.status_code, refused.json()) == (
         429,
-        {"error": "queue_full", "message": "100 prompts are waiting in this session already"},
+        {
+            "error": "queue_full",
+            "message": "the queue of this session is full (100 prompts); retry when a run has ended",
+        },
     )
     assert len((await talk.info())["queue"]) == 100
     assert (await talk.get("/stats")).json()["promptCount"] == 101

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from cmdc_gateway.errors import RegistrationFailed
-from cmdc_gateway.sessions.session import Session
+from cmdc_gateway.sessions.commands import SessionCommands
 from cmdc_gateway.sessions.toolset import Toolset
 from cmdc_gateway.tools import callback, registration, url
 from cmdc_gateway.tools.addresses import AddressPolicy
@@ -68,11 +68,11 @@ def first_registration_wins() -> None:
     """Registering a tool again does not replace it."""
 
     def change(given: dict[str, Any]) -> None:
-        present = given["self"]._live.toolset.get(given["definition"].name)
+        present = given["self"]._actor.view.snapshot.toolset.get(given["definition"].name)
         if present is not None and present.definition is not None:
             given["definition"] = present.definition
 
-    change_arguments(Session, "register", change)
+    change_arguments(SessionCommands, "register", change)
 
 
 @breaks("CB-1.running")
@@ -88,26 +88,26 @@ def available_in_the_next_run() -> None:
         return error
 
     def with_callback(original: Any) -> Any:
-        def changed(self: Any, fitting: Any) -> Any:
-            made = original(self, fitting)
-            made._too_late = {*getattr(self, "_too_late", ()), fitting.spec.name}
+        def changed(self: Any, tool: Any) -> Any:
+            made = original(self, tool)
+            made._too_late = {*getattr(self, "_too_late", ()), tool.spec.name}
             return made
 
         return changed
 
     def register(original: Any) -> Any:
         async def changed(self: Any, *args: Any) -> Any:
-            idle = self._live.turn is None
+            idle = self._actor.view.snapshot.active is None
             reply = await original(self, *args)
             if idle:
-                self._live.toolset._too_late = set()
+                self._actor.view.snapshot.toolset._too_late = set()
             return reply
 
         return changed
 
-    wrap(Toolset, "error", around)
+    wrap(Toolset, "call_error", around)
     wrap(Toolset, "with_callback", with_callback)
-    wrap(Session, "register", register)
+    wrap(SessionCommands, "register", register)
 
 
 @breaks("CB-1.approval")
@@ -116,8 +116,8 @@ def requires_approval_ignored() -> None:
 
     def around(original: Any) -> Any:
         def needs_approval(self: Any, name: str) -> bool:
-            fitting = self._tools.get(name)
-            if fitting is not None and fitting.spec.requires_approval:
+            tool = self._tools.get(name)
+            if tool is not None and tool.spec.requires_approval:
                 return name in self._approval
             return original(self, name)
 
@@ -189,7 +189,7 @@ def unvalidated_arguments() -> None:
 
         return error
 
-    wrap(Toolset, "error", around)
+    wrap(Toolset, "call_error", around)
 
 
 # -- CB-3 --------------------------------------------------------------------------------------------------------------

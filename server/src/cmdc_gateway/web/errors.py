@@ -77,7 +77,7 @@ def as_gateway_error(failure: Exception) -> GatewayError:
         case GatewayError():
             return failure
         case StoreUnavailable():
-            _log.warning("store_down", reason=str(failure))
+            _log.warning("store_unavailable", reason=str(failure))
             return Unavailable("the store is not available")
         case _:
             incident = secrets.token_hex(8)

@@ -159,7 +159,7 @@ class SimulatedUser:
 
         async def remove() -> None:
             session = await gateway.registry.find(self._key)
-            await session.remove_tool(tool, PRINCIPAL.key_id)
+            await session.commands.remove_tool(tool, PRINCIPAL.key_id)
 
         with suppress(NoResponse, StoreUnavailable, GatewayError):
             await gateway.request(remove())

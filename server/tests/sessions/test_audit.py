@@ -1,4 +1,4 @@
-"""What is decided about the server is noted, whatever its store does meanwhile."""
+"""Decisions about the server reach the audit log, even if the store is unavailable for a while."""
 
 import asyncio
 
@@ -8,14 +8,14 @@ from cmdc_testkit.faults import faulty
 from cmdc_testkit.watchers import wait_until
 
 
-async def test_a_note_whose_commit_is_under_way_at_the_end_is_kept_once() -> None:
+async def test_a_row_whose_commit_is_in_progress_at_close_is_written_once() -> None:
     store, faults = faulty(MemoryStore())
-    trail = AuditLog(store, lambda: 0)
+    audit_log = AuditLog(store, lambda: 0)
     faults.open.clear()
-    trail.record("key_added")
+    audit_log.record("key_added")
     await faults.waiting.wait()
 
-    closing = asyncio.create_task(trail.close())
+    closing = asyncio.create_task(audit_log.close())
     await asyncio.sleep(0)
     faults.open.set()
     await closing
@@ -23,27 +23,27 @@ async def test_a_note_whose_commit_is_under_way_at_the_end_is_kept_once() -> Non
     assert [row.action for _, row in await store.audit(0, 10)] == ["key_added"]
 
 
-async def test_a_note_that_waits_for_the_store_is_written_at_the_end() -> None:
+async def test_a_row_that_waits_for_the_store_is_written_at_close() -> None:
     store, faults = faulty(MemoryStore())
-    trail = AuditLog(store, lambda: 0)
+    audit_log = AuditLog(store, lambda: 0)
     faults.down = True
-    trail.record("key_added")
+    audit_log.record("key_added")
     await wait_until(lambda: faults.refused > 0)
     faults.down = False
 
-    await trail.close()
+    await audit_log.close()
 
     assert [row.action for _, row in await store.audit(0, 10)] == ["key_added"]
 
 
-async def test_an_end_does_not_wait_for_a_store_that_stays_down() -> None:
+async def test_close_does_not_wait_for_a_store_that_stays_unavailable() -> None:
     store, faults = faulty(MemoryStore())
-    trail = AuditLog(store, lambda: 0)
+    audit_log = AuditLog(store, lambda: 0)
     faults.down = True
-    trail.record("key_added")
+    audit_log.record("key_added")
 
     async with asyncio.timeout(15):
-        await trail.close()
+        await audit_log.close()
 
     faults.down = False
     assert await store.audit(0, 10) == []

@@ -1,7 +1,7 @@
-"""Whoever asked may be gone when the answer comes; that is no mistake, and nothing to write a traceback about."""
+"""A request that its client abandoned may still fail; asyncio must not log that as an unhandled exception."""
 
 # pyright: reportPrivateUsage=false
-# That an opening has ended shows nowhere else.
+# The end of an opening is not observable otherwise.
 
 import asyncio
 import gc
@@ -19,61 +19,61 @@ from cmdc_testkit.watchers import retry_while_unavailable, wait_until
 
 
 class SlowStore(MemoryStore):
-    """Lets whoever claims a session wait until they may."""
+    """Blocks every attempt to acquire a session until `may_acquire` is set."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked = asyncio.Event()
-        self.may = asyncio.Event()
+        self.acquiring = asyncio.Event()
+        self.may_acquire = asyncio.Event()
 
     async def acquire(self, key: SessionKey, owner: str, now: int) -> Lease:
-        self.asked.set()
-        await self.may.wait()
+        self.acquiring.set()
+        await self.may_acquire.wait()
         return await super().acquire(key, owner, now)
 
 
 @pytest.fixture
-async def complaints() -> AsyncIterator[list[str]]:
-    """What asyncio would write into the log."""
-    heard: list[str] = []
+async def unhandled() -> AsyncIterator[list[str]]:
+    """The messages that asyncio would log."""
+    messages: list[str] = []
     loop = asyncio.get_running_loop()
-    loop.set_exception_handler(lambda _, context: heard.append(str(context["message"])))
-    yield heard
+    loop.set_exception_handler(lambda _, context: messages.append(str(context["message"])))
+    yield messages
     loop.set_exception_handler(None)
 
 
-async def forgotten(task: asyncio.Task[Any]) -> None:
-    """Give up on a request; return once nothing of it is left in memory."""
+async def abandon(task: asyncio.Task[Any]) -> None:
+    """Cancel a request and wait until it has ended."""
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_a_session_that_cannot_be_opened_when_nobody_waits_any_longer(
-    tmp_path: Path, complaints: list[str]
+async def test_a_session_that_fails_to_open_after_its_request_was_abandoned(
+    tmp_path: Path, unhandled: list[str]
 ) -> None:
     store = SlowStore()
     async with serving(tmp_path, store=store) as served:
         registry = served.gateway.registry
         task = asyncio.create_task(registry.find(SessionKey("default", "nowhere")))
-        await store.asked.wait()
-        await forgotten(task)
-        store.may.set()
+        await store.acquiring.wait()
+        await abandon(task)
+        store.may_acquire.set()
         del task
         await wait_until(lambda: not registry._opening)
         await asyncio.sleep(0)
         gc.collect()
-    assert complaints == []
+    assert unhandled == []
 
 
-async def test_a_prompt_that_is_refused_when_nobody_waits_any_longer(tmp_path: Path, complaints: list[str]) -> None:
+async def test_a_prompt_that_fails_after_its_request_was_abandoned(tmp_path: Path, unhandled: list[str]) -> None:
     store, faults = faulty(MemoryStore())
     async with serving(tmp_path, store=store) as served, served.client() as client:
         talk = await Conversation.begin(client)
         session = await served.gateway.registry.find(SessionKey("default", talk.id))
         faults.open.clear()
-        task = asyncio.create_task(session.submit("hello", "key"))
+        task = asyncio.create_task(session.commands.submit("hello", "key"))
         await faults.waiting.wait()
-        await forgotten(task)
+        await abandon(task)
         del task
         faults.refuse = lambda _: StoreUnavailable("no")
         faults.open.set()
@@ -81,24 +81,24 @@ async def test_a_prompt_that_is_refused_when_nobody_waits_any_longer(tmp_path: P
         faults.refuse = lambda _: None
         await retry_while_unavailable(lambda: talk.post("abort"))
         gc.collect()
-    assert complaints == []
+    assert unhandled == []
 
 
-async def test_a_session_that_is_being_taken_up_at_the_end_is_let_go_of(tmp_path: Path) -> None:
-    """DUR-3: nothing lives on behind the end."""
+async def test_a_session_that_opens_during_shutdown_is_stopped(tmp_path: Path) -> None:
+    """DUR-3: no task outlives the server."""
     store = SlowStore()
     async with serving(tmp_path, store=store) as served, served.client() as client:
         talk = await Conversation.begin(client)
         registry = served.gateway.registry
         finding = asyncio.create_task(registry.find(SessionKey("default", talk.id)))
-        await store.asked.wait()
+        await store.acquiring.wait()
 
         closing = asyncio.create_task(registry.close())
-        for _ in range(100):  # as far as it gets by itself
+        for _ in range(100):  # let `close` advance as far as it can
             await asyncio.sleep(0)
-        store.may.set()
+        store.may_acquire.set()
         session = await finding
         await closing
 
-        assert session._task is not None
-        assert session._task.done()
+        assert session._actor._task is not None
+        assert session._actor._task.done()
