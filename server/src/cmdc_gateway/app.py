@@ -19,7 +19,7 @@ from starlette.routing import WebSocketRoute
 from cmdc_gateway import __version__, logs
 from cmdc_gateway.errors import GatewayError
 from cmdc_gateway.protocol.service import Capabilities, Limits
-from cmdc_gateway.providers.factory import ProviderFactory
+from cmdc_gateway.providers.plugin import load_plugins
 from cmdc_gateway.providers.registry import ModelRegistry
 from cmdc_gateway.providers.retry import RetryingProvider
 from cmdc_gateway.sessions.audit import AuditLog
@@ -114,9 +114,11 @@ def create_app(
     store = store_from_url(settings.store) if store is None else store
     catalog = catalog or ModelRegistry(
         aliases=settings.targets(environ),
-        environ=environ,
-        scripted=settings.scripted_model,
-        factory=ProviderFactory(timeout=settings.model_timeout_ms / 1000),
+        plugins=load_plugins(
+            environ,
+            timeout=settings.model_timeout_ms / 1000,
+            disabled=() if settings.scripted_model else ("scripted",),
+        ),
         retry=partial(
             RetryingProvider,
             delays=[delay / 1000 for delay in settings.model_retry_ms],

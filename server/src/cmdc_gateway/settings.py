@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from cmdc_gateway.errors import BadRequest
 from cmdc_gateway.protocol.sessions import CreateSessionBody
-from cmdc_gateway.providers.hosted import target_from_config
+from cmdc_gateway.providers.aliases import target_from_config
 from cmdc_gateway.providers.target import ModelTarget
 from cmdc_gateway.store.url import store_from_url
 from cmdc_gateway.tenancy.keys import DEFAULT_TENANT, check_keys

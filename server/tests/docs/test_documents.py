@@ -22,8 +22,8 @@ from typing import Any, cast
 import pytest
 from cmdc_gateway.app import EXTENDED, create_app
 from cmdc_gateway.protocol.events import EVENT_TYPES
-from cmdc_gateway.providers.hosted import HOSTED
 from cmdc_gateway.providers.options import OPTIONS
+from cmdc_gateway.providers.vendors import VENDORS
 from cmdc_gateway.settings import ConfigFile, Settings
 from cmdc_gateway.tools.builtin import BUILTIN, READ_ONLY
 from cmdc_gateway.tools.callback import new_secret
@@ -444,7 +444,9 @@ def test_features_tools_options_and_providers_are_documented() -> None:
     }
     assert set(OPTIONS) <= set(code(prose(sections(pages)["POST", "/v1/sessions"])))
     providers = {code(row[0])[0]: set(code(row[1])) for row in table(pages, "Provider").rows}
-    assert providers == {name: {*hosted.keys, *filter(None, [hosted.base])} for name, hosted in HOSTED.items()}
+    assert providers == {
+        name: {*vendor.key_variables, *filter(None, [vendor.base_variable])} for name, vendor in VENDORS.items()
+    }
 
 
 # -- the settings ------------------------------------------------------------------------------------------------------

@@ -105,7 +105,7 @@ async def test_a_session_needs_a_model(client: httpx.AsyncClient) -> None:
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("nobody:x", "there is no provider 'nobody' here"),
+        ("nobody:x", "this server has no provider 'nobody'"),
         ("openai:gpt-5", "OPENAI_API_KEY is not set on the server"),
         ("x", "a model is named provider:model"),
         (":x", "a model is named provider:model"),
@@ -116,7 +116,10 @@ async def test_a_model_that_is_not_served_is_refused_with_those_that_are(
     client: httpx.AsyncClient, name: str, why: str
 ) -> None:
     """§3.2."""
-    assert await create_failed(client, model=name) == f"the model {name!r} is not served: {why}; offered: scripted:*"
+    assert (
+        await create_failed(client, model=name)
+        == f"the model {name!r} is not available: {why}; available models: scripted:*"
+    )
 
 
 async def test_the_scripted_model_can_be_left_out(tmp_path: Path) -> None:
@@ -125,7 +128,7 @@ async def test_the_scripted_model_can_be_left_out(tmp_path: Path) -> None:
         message = await create_failed(client)
         models = (await client.get("/v1/capabilities")).json()["models"]
 
-    assert message.endswith("; offered: none")
+    assert message.endswith("; available models: none")
     assert models == []
 
 
@@ -310,9 +313,9 @@ async def test_an_option_that_is_not_offered_is_refused_with_those_that_are(
     """§3.2: never an address or a credential."""
     message = await create_failed(client, providerOpts={"temperature": 1, name: "x"})
 
-    assert message.startswith(f"the provider option {name!r} is not offered")
+    assert message.startswith(f"unknown provider option {name!r}")
     assert {"temperature", "top_p", "seed", "stop", "reasoning_effort", "tool_choice"} <= set(
-        message.rpartition("offered: ")[2].split(", ")
+        message.rpartition("available options: ")[2].split(", ")
     )
 
 

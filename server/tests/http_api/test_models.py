@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
-from cmdc_gateway.providers.litellm import close_connections
+from cmdc_gateway.providers.litellm.library import close_connections
 from cmdc_testkit.conversations import Conversation, Seen, calling, names, script, shown
 from cmdc_testkit.gateways import Served, serving
 from cmdc_testkit.models import ScriptedModelServer
@@ -134,7 +134,7 @@ async def test_a_script_that_cannot_be_obeyed_fails_the_run(client: httpx.AsyncC
     run = await talk.run(f"```script\n{block}\n```")
 
     assert failure(run) == ENDED
-    assert run[-2].data["reason"].startswith("the script cannot be obeyed: ")
+    assert run[-2].data["reason"].startswith("invalid script: ")
 
 
 async def test_a_model_of_the_operators_is_reached_by_its_name_in_the_configuration(

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cmdc_gateway.providers.registry import ModelRegistry
-from cmdc_gateway.providers.target import ModelTarget
 from cmdc_gateway.sessions.idempotency import Idempotency
 from cmdc_gateway.sessions.registry import Registry
 from cmdc_gateway.sessions.services import Services
@@ -25,7 +24,7 @@ from cmdc_gateway.web.actions import Actions
 
 from cmdc_testkit.simulation.judge import Judge
 from cmdc_testkit.simulation.loop import SimulatedLoop
-from cmdc_testkit.simulation.parts import SimulatedCallbacks, SimulatedModel, SimulatedStore, Weather
+from cmdc_testkit.simulation.parts import SimulatedCallbacks, SimulatedModel, SimulatedModels, SimulatedStore, Weather
 
 T = TypeVar("T")
 
@@ -51,9 +50,7 @@ class Place:
         self.weather = Weather()
         self.chance = self.chance_for("world", 0)
         model = SimulatedModel(self.chance_for("model", 0))
-        catalog = ModelRegistry(
-            aliases={"simulated:x": ModelTarget("none")}, environ={}, scripted=False, factory=lambda _: model
-        )
+        catalog = ModelRegistry(aliases={}, plugins={"simulated": SimulatedModels(model)})
         self.offer = SessionPolicy(catalog, Workspace(folder))
         self.allowances = (
             {f"tenant:{TENANT}": BudgetConfig(max_tokens=self.chance.randrange(500, 5_000))}

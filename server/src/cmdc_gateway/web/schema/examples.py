@@ -322,7 +322,9 @@ ERRORS: dict[str, GatewayError] = {
         PayloadTooLarge(1_048_576),
         UriTooLong(8_192),
         UnsupportedMediaType("text/plain"),
-        CreateFailed("the model 'nope:x' is not served: there is no provider 'nope' here; offered: scripted:*"),
+        CreateFailed(
+            "the model 'nope:x' is not available: this server has no provider 'nope'; available models: scripted:*"
+        ),
         RegistrationFailed("callbackUrl: its host is an address that callbacks may not be sent to"),
         IdempotencyMismatch(),
         UpgradeRequired(),

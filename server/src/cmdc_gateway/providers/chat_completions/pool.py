@@ -1,6 +1,6 @@
-"""The one pool of connections to the models that are reached directly.
+"""HTTP connections to model endpoints.
 
-The HTTP client is loaded with the first of them: a gateway that has none need not carry it.
+aiohttp is imported with the first request, because many gateways never send one.
 """
 
 from __future__ import annotations
@@ -16,32 +16,33 @@ if TYPE_CHECKING:
     import aiohttp
 
 _CONNECT_SECONDS = 10.0
-_KEPT_SECONDS = 30.0
+_KEEP_ALIVE_SECONDS = 30.0
 
 
 class ConnectionPool:
-    """Connections, kept for the next call. Of one event loop at a time; one that was closed can be used again."""
+    """A pool of connections for one event loop at a time. It can be used again after `close`."""
 
     def __init__(self) -> None:
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def post(
-        self, url: str, body: bytes, headers: Mapping[str, str], *, patience: float
+        self, url: str, body: bytes, headers: Mapping[str, str], *, idle_timeout: float
     ) -> aiohttp.ClientResponse:
-        """Send one request, and return when the head of its answer is there. Redirects are not followed.
+        """Send a request, and return once the response's headers have arrived.
 
-        `patience` is how many seconds a connection may send nothing.
+        `idle_timeout` is how many seconds the connection may be silent. Redirects are not followed, because they would send
+        the prompt and the key elsewhere.
         """
         import aiohttp  # noqa: PLC0415
 
-        return await self._opened().post(
+        return await self._open_session().post(
             url,
             data=body,
             headers=headers,
             proxy=proxy_for(url),
-            allow_redirects=False,  # what is sent is for nobody else
-            timeout=aiohttp.ClientTimeout(sock_connect=min(patience, _CONNECT_SECONDS), sock_read=patience),
+            allow_redirects=False,
+            timeout=aiohttp.ClientTimeout(sock_connect=min(idle_timeout, _CONNECT_SECONDS), sock_read=idle_timeout),
         )
 
     async def close(self) -> None:
@@ -50,13 +51,13 @@ class ConnectionPool:
             session, self._session = self._session, None
             await session.close()
 
-    def _opened(self) -> aiohttp.ClientSession:
+    def _open_session(self) -> aiohttp.ClientSession:
         import aiohttp  # noqa: PLC0415
 
         loop = asyncio.get_running_loop()
         if self._session is None or self._session.closed or self._loop is not loop:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEPT_SECONDS),
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_SECONDS),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
             )
@@ -64,15 +65,15 @@ class ConnectionPool:
         return self._session
 
 
-def load() -> None:
-    """Do what the first call would wait for. Blocks."""
+def import_client() -> None:
+    """Import the HTTP client ahead of the first request. Blocks."""
     importlib.import_module("aiohttp")
 
 
 def proxy_for(url: str) -> str | None:
-    """The proxy that the environment names for an address: for https alone, and not where NO_PROXY says otherwise.
+    """The proxy from the environment (`HTTPS_PROXY`, `NO_PROXY`) for an https URL; None for any other URL.
 
-    A plain address is in the operator's own network, where a proxy has no business.
+    Plain http is for servers in the operator's own network, which a proxy may not reach.
     """
     parts = urlsplit(url)
     if parts.scheme != "https" or urllib.request.proxy_bypass(parts.hostname or ""):

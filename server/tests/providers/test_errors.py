@@ -1,16 +1,16 @@
-"""What is told about a failure, and what is not."""
+"""The messages of failed model calls, and which failures are transient."""
 
 from __future__ import annotations
 
 import pytest
-from cmdc_gateway.providers.failures import is_transient, rejection, scrubbed, seconds_to_wait
-from cmdc_gateway.providers.litellm_failures import model_error
+from cmdc_gateway.providers.errors import is_transient, parse_retry_after, redact, status_message
+from cmdc_gateway.providers.litellm.errors import model_error
 
 NOW = 1_000_000_000.0
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "redacted"),
     [
         ("max_tokens must be at most 4096", "max_tokens must be at most 4096"),
         ("  two\n lines\t", "two lines"),
@@ -27,22 +27,22 @@ NOW = 1_000_000_000.0
         ("a-sentence-with-many-hyphens-and-no-digits-in-it", "a-sentence-with-many-hyphens-and-no-digits-in-it"),
     ],
 )
-def test_addresses_and_credentials_are_hidden(text: str, shown: str) -> None:
+def test_addresses_and_credentials_are_redacted(text: str, redacted: str) -> None:
     secrets = ["hunter2"] if text.startswith("the word") else []
 
-    assert scrubbed(text, secrets) == shown
+    assert redact(text, secrets) == redacted
 
 
-def test_words_are_shortened() -> None:
-    assert len(scrubbed("word " * 10_000_000)) == 500
+def test_a_long_message_is_shortened() -> None:
+    assert len(redact("word " * 10_000_000)) == 500
 
 
-def test_which_statuses_may_pass() -> None:
+def test_408_429_and_5xx_are_transient() -> None:
     assert [status for status in range(400, 600) if is_transient(status)] == [408, 429, *range(500, 600)]
 
 
-def test_a_refusal_names_the_status() -> None:
-    assert rejection(404, "no such model") == "the model's provider answered with status 404: no such model"
+def test_the_message_names_the_status() -> None:
+    assert status_message(404, "no such model") == "the model's provider returned status 404: no such model"
 
 
 @pytest.mark.parametrize(
@@ -61,15 +61,15 @@ def test_a_refusal_names_the_status() -> None:
         ("tomorrow", None),
     ],
 )
-def test_retry_after_is_seconds_or_a_date(header: str, seconds: float | None) -> None:
-    assert seconds_to_wait(header, NOW) == seconds
+def test_retry_after_is_a_number_of_seconds_or_a_date(header: str, seconds: float | None) -> None:
+    assert parse_retry_after(header, NOW) == seconds
 
 
-def test_a_defect_is_not_tried_again() -> None:
-    failed = model_error(KeyError("choices"))
+def test_a_defect_is_permanent_and_an_unknown_error_of_litellm_is_transient() -> None:
+    error = model_error(KeyError("choices"))
 
-    assert (failed.reason, failed.transient) == ("the model could not be asked: 'choices'", False)
+    assert (error.reason, error.transient) == ("the model could not be called: 'choices'", False)
 
-    failed = model_error(RuntimeError("choices"))
+    error = model_error(RuntimeError("choices"))
 
-    assert (failed.reason, failed.transient) == ("the model's provider failed: choices", True)
+    assert (error.reason, error.transient) == ("the model's provider failed: choices", True)

@@ -1,4 +1,4 @@
-"""Text arrives in whole characters (EVT-6)."""
+"""Text arrives in complete characters (EVT-6)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from cmdc_gateway.kernel.signals import ModelFinished, ModelSignal, TextArrived, ThoughtArrived, ToolRequested
 from cmdc_gateway.protocol.encoding import whole_text
 from cmdc_gateway.protocol.history import TokenUsage
-from cmdc_gateway.providers.text import WholeCharacters
+from cmdc_gateway.providers.characters import CharacterAssembler
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,10 +17,10 @@ HIGH, LOW = "\ud83d", "\ude00"
 FINISHED = ModelFinished(TokenUsage())
 
 
-def whole(signals: Sequence[ModelSignal]) -> list[ModelSignal]:
-    characters = WholeCharacters()
-    taken = [signal for arrived in signals for signal in characters.take(arrived)]
-    return [*taken, *characters.rest()]
+def assembled(signals: Sequence[ModelSignal]) -> list[ModelSignal]:
+    characters = CharacterAssembler()
+    complete = [signal for arrived in signals for signal in characters.feed(arrived)]
+    return [*complete, *characters.flush()]
 
 
 @pytest.mark.parametrize(
@@ -41,20 +41,20 @@ def whole(signals: Sequence[ModelSignal]) -> list[ModelSignal]:
 def test_halves_of_a_character_are_joined_or_replaced(
     kind: type[TextArrived | ThoughtArrived], chunks: list[str], arrived: list[str]
 ) -> None:
-    signals = whole([*(kind(chunk) for chunk in chunks), FINISHED])
+    signals = assembled([*(kind(chunk) for chunk in chunks), FINISHED])
 
     assert signals == [*(kind(text) for text in arrived), FINISHED]
 
 
 @pytest.mark.parametrize("other", [ThoughtArrived("hm"), ToolRequested("f", {}), FINISHED])
 def test_half_a_character_is_not_joined_across_another_signal(other: ModelSignal) -> None:
-    signals = whole([TextArrived(HIGH), other, TextArrived(LOW)])
+    signals = assembled([TextArrived(HIGH), other, TextArrived(LOW)])
 
     assert signals == [TextArrived("\ufffd"), other, TextArrived("\ufffd")]
 
 
-def test_half_a_character_at_the_very_end_is_not_lost() -> None:
-    assert whole([TextArrived("a" + HIGH)]) == [TextArrived("a"), TextArrived("\ufffd")]
+def test_half_a_character_at_the_end_is_replaced() -> None:
+    assert assembled([TextArrived("a" + HIGH)]) == [TextArrived("a"), TextArrived("\ufffd")]
 
 
 _CHUNKS = st.lists(st.tuples(st.sampled_from(["text", "thought"]), st.text(st.characters(), max_size=3)))
@@ -62,7 +62,7 @@ _CHUNKS = st.lists(st.tuples(st.sampled_from(["text", "thought"]), st.text(st.ch
 
 @given(chunks=_CHUNKS)
 def test_however_it_was_cut_it_is_the_same_text(chunks: list[tuple[Literal["text", "thought"], str]]) -> None:
-    signals = whole([{"text": TextArrived, "thought": ThoughtArrived}[kind](text) for kind, text in chunks])
+    signals = assembled([{"text": TextArrived, "thought": ThoughtArrived}[kind](text) for kind, text in chunks])
 
     def blocks(parts: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
         joined: list[tuple[str, str]] = []

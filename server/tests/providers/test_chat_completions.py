@@ -1,4 +1,4 @@
-"""What only models that are reached directly meet."""
+"""What applies only to models that are called without litellm."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from cmdc_gateway.kernel.signals import ModelFinished, TextArrived, ThoughtArrived, ToolRequested
 from cmdc_gateway.protocol.history import TokenUsage
-from cmdc_gateway.providers.direct import DirectProvider
-from cmdc_gateway.providers.endpoints import endpoint
-from cmdc_gateway.providers.pool import ConnectionPool
+from cmdc_gateway.providers.chat_completions.endpoints import find_endpoint
+from cmdc_gateway.providers.chat_completions.pool import ConnectionPool
+from cmdc_gateway.providers.chat_completions.provider import ChatCompletionsProvider
 from cmdc_gateway.providers.target import ModelTarget
-from cmdc_gateway.testing.providers import answer, request, until_failure
+from cmdc_gateway.testing.providers import collect, collect_until_error, request
 from cmdc_testkit.models import ScriptedModelServer, text_chunk
 
 KEY = "k3y-of-the-0perator"
@@ -28,16 +28,16 @@ async def pool() -> AsyncIterator[ConnectionPool]:
     await pool.close()
 
 
-def provider(pool: ConnectionPool, api_base: str) -> DirectProvider:
+def provider(pool: ConnectionPool, api_base: str) -> ChatCompletionsProvider:
     target = ModelTarget("openai/m", api_base, KEY)
-    place = endpoint(target)
-    assert place is not None
-    return DirectProvider(target, place, pool)
+    endpoint = find_endpoint(target)
+    assert endpoint is not None
+    return ChatCompletionsProvider(target, endpoint, pool)
 
 
 @asynccontextmanager
-async def answering(*pieces: bytes) -> AsyncGenerator[tuple[str, list[bytes]]]:
-    """A server that answers every request with these bytes: its address, and the heads of the requests."""
+async def serving(*pieces: bytes) -> AsyncGenerator[tuple[str, list[bytes]]]:
+    """A server that responds to every request with these bytes: its base URL, and the heads of the requests."""
     heads: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -55,7 +55,7 @@ async def answering(*pieces: bytes) -> AsyncGenerator[tuple[str, list[bytes]]]:
 STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
 
 
-async def test_an_answer_that_is_not_streamed_is_an_answer(pool: ConnectionPool) -> None:
+async def test_a_response_may_be_a_single_json_body(pool: ConnectionPool) -> None:
     call = {"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
     message: dict[str, Any] = {"role": "assistant", "content": "Hello", "reasoning_content": "hm", "tool_calls": [call]}
     body = json.dumps(
@@ -66,8 +66,8 @@ async def test_an_answer_that_is_not_streamed_is_an_answer(pool: ConnectionPool)
     ).encode()
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
 
-    async with answering(head + body[:40], body[40:]) as (url, _):
-        signals = await answer(provider(pool, url), request("Hi"))
+    async with serving(head + body[:40], body[40:]) as (url, _):
+        signals = await collect(provider(pool, url), request("Hi"))
 
     assert signals == [
         ThoughtArrived("hm"),
@@ -77,7 +77,7 @@ async def test_an_answer_that_is_not_streamed_is_an_answer(pool: ConnectionPool)
     ]
 
 
-async def test_a_stream_may_have_comments_other_fields_and_any_line_ends(pool: ConnectionPool) -> None:
+async def test_a_stream_may_have_comments_other_fields_and_any_line_ending(pool: ConnectionPool) -> None:
     stream = (
         b": waiting\r\n\r\nevent: x\r\ndata:"
         + json.dumps(text_chunk("a")).encode()
@@ -85,53 +85,53 @@ async def test_a_stream_may_have_comments_other_fields_and_any_line_ends(pool: C
         + json.dumps(text_chunk("b", finish="stop")).encode()
         + b"\n\ndata: [DONE]"
     )
-    async with answering(STREAM, *(stream[at : at + 7] for at in range(0, len(stream), 7))) as (url, _):
-        signals = await answer(provider(pool, url), request("Hi"))
+    async with serving(STREAM, *(stream[at : at + 7] for at in range(0, len(stream), 7))) as (url, _):
+        signals = await collect(provider(pool, url), request("Hi"))
 
     assert signals[:-1] == [TextArrived("a"), TextArrived("b")]
 
 
 @pytest.mark.parametrize("data", [b"[]", b"7", b'{"choices": 7}', b'{"choices": [{"delta": "x"}]}', b'"x"', b"{"])
-async def test_what_has_not_the_shape_of_an_answer_is_a_failure(pool: ConnectionPool, data: bytes) -> None:
-    async with answering(STREAM + b"data: " + data + b"\n\n") as (url, _):
-        signals, failed = await until_failure(provider(pool, url), request("Hi"))
+async def test_data_of_another_shape_is_an_invalid_response(pool: ConnectionPool, data: bytes) -> None:
+    async with serving(STREAM + b"data: " + data + b"\n\n") as (url, _):
+        signals, error = await collect_until_error(provider(pool, url), request("Hi"))
 
     assert signals == []
-    assert failed.reason == "the model's provider sent something that is not an answer"
+    assert error.reason == "the model's provider sent an invalid response"
 
 
-async def test_an_error_instead_of_an_answer_is_told(pool: ConnectionPool) -> None:
-    async with answering(STREAM + b'data: {"error": {"message": "no such model", "code": 404}}\n\n') as (url, _):
-        _, failed = await until_failure(provider(pool, url), request("Hi"))
+async def test_an_error_in_the_stream_is_reported(pool: ConnectionPool) -> None:
+    async with serving(STREAM + b'data: {"error": {"message": "no such model", "code": 404}}\n\n') as (url, _):
+        _, error = await collect_until_error(provider(pool, url), request("Hi"))
 
-    assert (failed.reason, failed.transient) == ("the model's provider answered with status 404: no such model", False)
+    assert (error.reason, error.transient) == ("the model's provider returned status 404: no such model", False)
 
 
-async def test_a_key_does_not_follow_a_redirect(pool: ConnectionPool, server: ScriptedModelServer) -> None:
+async def test_a_redirect_is_not_followed(pool: ConnectionPool, server: ScriptedModelServer) -> None:
     head = f"HTTP/1.1 307 Moved\r\nLocation: {server.base_url}/chat/completions\r\nContent-Length: 0\r\n\r\n"
 
-    async with answering(head.encode()) as (url, heads):
-        _, failed = await until_failure(provider(pool, url), request("Hi"))
+    async with serving(head.encode()) as (url, heads):
+        _, error = await collect_until_error(provider(pool, url), request("Hi"))
 
-    assert (failed.reason, failed.transient) == ("the model's provider answered with status 307", False)
+    assert (error.reason, error.transient) == ("the model's provider returned status 307", False)
     assert len(heads) == 1
     assert server.requests == []
 
 
-async def test_what_the_provider_says_it_cost_counts(pool: ConnectionPool) -> None:
+async def test_a_reported_cost_takes_precedence(pool: ConnectionPool) -> None:
     usage = {"prompt_tokens": 7, "completion_tokens": 3, "cost": 0.25}
     stream = b"data: " + json.dumps({**text_chunk("a", finish="stop"), "usage": usage}).encode() + b"\n\n"
 
-    async with answering(STREAM + stream) as (url, _):
-        *_, finished = await answer(provider(pool, url), request("Hi"))
+    async with serving(STREAM + stream) as (url, _):
+        *_, finished = await collect(provider(pool, url), request("Hi"))
 
     assert finished == ModelFinished(TokenUsage(7, 3), 0.25)
 
 
-async def test_calls_one_after_another_use_one_connection(pool: ConnectionPool, server: ScriptedModelServer) -> None:
-    asked = provider(pool, server.base_url)
+async def test_successive_calls_share_a_connection(pool: ConnectionPool, server: ScriptedModelServer) -> None:
+    model = provider(pool, server.base_url)
     for _ in range(3):
-        await answer(asked, request("Hi"))
+        await collect(model, request("Hi"))
 
     assert len(server.requests) == 3
     assert server.connections == 1
