@@ -35,8 +35,8 @@ from cmdc_gateway.tenancy.keys import KeyRing
 from cmdc_gateway.tenancy.limits import RateLimit
 from cmdc_gateway.tenancy.meter import Meter
 from cmdc_gateway.tenancy.tickets import Tickets
-from cmdc_gateway.tools.addresses import AddressPolicy
-from cmdc_gateway.tools.callback import CallbackClient
+from cmdc_gateway.tools.callbacks.addresses import AddressPolicy
+from cmdc_gateway.tools.callbacks.client import CallbackClient
 from cmdc_gateway.tools.workspace import Workspace
 from cmdc_gateway.web.actions import Actions
 from cmdc_gateway.web.errors import ExceptionMiddleware, on_gateway_error, on_http_exception

@@ -19,8 +19,9 @@ from cmdc_gateway.providers.target import ModelTarget
 from cmdc_gateway.store.url import store_from_url
 from cmdc_gateway.tenancy.keys import DEFAULT_TENANT, check_keys
 from cmdc_gateway.tenancy.meter import BudgetConfig
-from cmdc_gateway.tools.addresses import AddressPolicy
-from cmdc_gateway.tools.builtin import BUILTIN, READ_ONLY
+from cmdc_gateway.tools.builtin import READ_ONLY
+from cmdc_gateway.tools.callbacks.addresses import AddressPolicy
+from cmdc_gateway.tools.plugin import tool_names
 
 
 class InvalidSetting(Exception):
@@ -63,8 +64,8 @@ class ToolsSection(_Section):
     @model_validator(mode="after")
     def _known(self) -> Self:
         for name in (*self.offered, *self.approval):
-            if name not in BUILTIN:
-                raise ValueError(f"there is no built-in tool {name!r}; there are {', '.join(BUILTIN)}")
+            if name not in tool_names():
+                raise ValueError(f"unknown tool {name!r}; installed tools: {', '.join(tool_names())}")
         return self
 
 

@@ -380,7 +380,7 @@ async def test_skills_are_told_to_the_model_and_opened_with_read_file(served: Se
     assert told == {
         "role": "system",
         "content": "You are polite.\n\n"
-        "Skills you have. When one fits the task, read its file with read_file first and follow it:\n"
+        "You have these skills. If one fits the task, first read its file with read_file, then follow it:\n"
         "- greeting: How to greet. (skills/greet/SKILL.md)",
     }
     [end] = [seen.data for seen in run if seen.event == "tool_execution_end"]

@@ -163,7 +163,7 @@ async def test_a_model_of_the_operators_is_reached_by_its_name_in_the_configurat
         failed = await Conversation.begin(client, model="house:priced")
         broken = await failed.run(script({"fail": {"status": 400}}))
 
-    assert names_offered == ["scripted:*", "house:priced"]
+    assert names_offered == ["house:priced", "scripted:*"]
     assert names(run) == [
         "prompt_received",
         "agent_start",

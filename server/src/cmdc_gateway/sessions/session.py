@@ -58,7 +58,7 @@ from cmdc_gateway.store.store import (
     ToolRow,
 )
 from cmdc_gateway.tenancy.keys import Principal
-from cmdc_gateway.tools.callback import CallbackDefinition
+from cmdc_gateway.tools.callbacks.definition import CallbackDefinition
 
 _log = structlog.get_logger(__name__)
 

@@ -13,7 +13,7 @@ from cmdc_gateway.errors import RegistrationFailed
 from cmdc_gateway.kernel.tool import ToolSpec
 from cmdc_gateway.kernel.turn import ASK_USER
 from cmdc_gateway.protocol.history import ToolCall
-from cmdc_gateway.tools.callback import CallbackDefinition
+from cmdc_gateway.tools.callbacks.definition import CallbackDefinition
 from cmdc_gateway.tools.schema import Parameters
 from cmdc_gateway.tools.tool import Tool
 
@@ -63,7 +63,7 @@ class Toolset:
         fitting = self._tools.get(name)
         if fitting is None:
             return f"this session has no tool {name!r}"
-        found = fitting.parameters.flaw(args)
+        found = fitting.parameters.error(args)
         if found is not None:
             return f"the arguments of {name!r} do not fit its schema: {found}"
         if self.requires_approval(name) and canonical(args) is None:

@@ -14,8 +14,9 @@ from cmdc_gateway.providers.provider import ModelError, ModelProvider, ModelRequ
 from cmdc_gateway.providers.target import ModelTarget
 from cmdc_gateway.store.memory import MemoryStore
 from cmdc_gateway.store.store import Durability, Lease, StoreUnavailable, Write
-from cmdc_gateway.tools.addresses import AddressPolicy
-from cmdc_gateway.tools.callback import CallbackClient, CallbackDefinition
+from cmdc_gateway.tools.callbacks.addresses import AddressPolicy
+from cmdc_gateway.tools.callbacks.client import CallbackClient
+from cmdc_gateway.tools.callbacks.definition import CallbackDefinition
 from cmdc_gateway.tools.tool import ToolResult
 from pydantic import JsonValue
 

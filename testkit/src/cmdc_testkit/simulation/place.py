@@ -18,7 +18,7 @@ from cmdc_gateway.store.memory import MemoryStore
 from cmdc_gateway.tenancy.keys import Principal
 from cmdc_gateway.tenancy.meter import BudgetConfig, Meter
 from cmdc_gateway.tenancy.tickets import Tickets
-from cmdc_gateway.tools.addresses import AddressPolicy
+from cmdc_gateway.tools.callbacks.addresses import AddressPolicy
 from cmdc_gateway.tools.workspace import Workspace
 from cmdc_gateway.web.actions import Actions
 

@@ -325,7 +325,9 @@ ERRORS: dict[str, GatewayError] = {
         CreateFailed(
             "the model 'nope:x' is not available: this server has no provider 'nope'; available models: scripted:*"
         ),
-        RegistrationFailed("callbackUrl: its host is an address that callbacks may not be sent to"),
+        RegistrationFailed(
+            "callbackUrl: 127.0.0.1 is not a public address; the operator can allow it with GATEWAY_CALLBACK_ALLOW"
+        ),
         IdempotencyMismatch(),
         UpgradeRequired(),
         RateLimited(7),

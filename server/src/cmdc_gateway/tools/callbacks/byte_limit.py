@@ -1,7 +1,7 @@
-"""A connection from which only so much is read, whatever the peer calls it.
+"""A limit on everything that is read from a connection.
 
-A limit on a body bounds neither interim answers, headers and trailers nor the framing of chunks: a peer can send these
-for ever, and reading them costs more than reading a body.
+A limit on the body excludes interim responses, headers, trailers and the framing of chunks. A peer can send those forever,
+and they cost more to parse than a body.
 """
 
 from __future__ import annotations
@@ -11,26 +11,24 @@ from typing import Any
 
 import httpcore
 
-# What is read at once is taken apart at once, and 64 KiB of chunks of a byte take a fifth of a second.
-_PIECE_BYTES = 8 * 1024
+from cmdc_gateway.tools.callbacks.errors import ByteLimitExceeded
+
+# Everything that one read returns is parsed without a pause, and 64 KiB of one-byte chunks take 0.2 s.
+_READ_BYTES = 8 * 1024
 
 
-class TooMuchRead(Exception):
-    """The peer has sent more than will be read."""
-
-
-class BoundedStream(httpcore.AsyncNetworkStream):
-    """The stream, of which at most `limit` bytes are read. Raises `TooMuchRead` beyond."""
+class ByteLimitedStream(httpcore.AsyncNetworkStream):
+    """A stream from which at most `limit` bytes can be read. Then reading raises `ByteLimitExceeded`."""
 
     def __init__(self, stream: httpcore.AsyncNetworkStream, limit: int) -> None:
         self._stream = stream
-        self._left = limit
+        self._remaining = limit
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109 - httpcore's interface
-        data = await self._stream.read(min(max_bytes, _PIECE_BYTES), timeout)
-        self._left -= len(data)
-        if self._left < 0:
-            raise TooMuchRead
+        data = await self._stream.read(min(max_bytes, _READ_BYTES), timeout)
+        self._remaining -= len(data)
+        if self._remaining < 0:
+            raise ByteLimitExceeded
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109

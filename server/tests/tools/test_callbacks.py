@@ -13,16 +13,13 @@ import pytest
 from cmdc_gateway.errors import RegistrationFailed
 from cmdc_gateway.kernel.tool import ToolSpec
 from cmdc_gateway.protocol.history import ToolCall
-from cmdc_gateway.tools.addresses import AddressPolicy
-from cmdc_gateway.tools.callback import (
-    MAX_ANSWER,
-    CallbackClient,
-    CallbackDefinition,
-    CallbackTool,
-    check_secret,
-    new_secret,
-)
-from cmdc_gateway.tools.connector import connect_tcp
+from cmdc_gateway.tools.callbacks.addresses import AddressPolicy
+from cmdc_gateway.tools.callbacks.client import CallbackClient
+from cmdc_gateway.tools.callbacks.connector import connect_tcp
+from cmdc_gateway.tools.callbacks.definition import CallbackDefinition
+from cmdc_gateway.tools.callbacks.response import MAX_RESPONSE_BYTES
+from cmdc_gateway.tools.callbacks.secret import check_secret, new_secret
+from cmdc_gateway.tools.callbacks.tool import CallbackTool
 from cmdc_gateway.tools.tool import ToolResult
 from pydantic import JsonValue
 from standardwebhooks import Webhook
@@ -34,25 +31,25 @@ CALL = ToolCall("call_1", "get_weather", {"city": "Tromsø", "days": 2})
 
 
 class Endpoint(Protocol):
-    """What the fixture of this name is."""
+    """The fixture of this name."""
 
     requests: list[tuple[dict[str, str], bytes]]
     request_lines: list[str]
-    answers: list[Any]
+    responses: list[Any]
     port: int
-    gone: asyncio.Event
+    disconnected: asyncio.Event
 
     def url(self, path: str = "/tool") -> str: ...
-    def will_say(self, body: bytes, *, status: str = "200 OK", headers: str = "") -> None: ...
+    def respond_with(self, body: bytes, *, status: str = "200 OK", headers: str = "") -> None: ...
 
 
 class Network:
-    """A resolver and a connector that write down what they are asked. Only loopback is really dialled."""
+    """A resolver and a connector that record their arguments. Only connections to loopback are made."""
 
     def __init__(self, **names: Sequence[str]) -> None:
         self.names = {name.replace("_", "."): list(addresses) for name, addresses in names.items()}
         self.resolved: list[str] = []
-        self.dialled: list[str] = []
+        self.connected_to: list[str] = []
         self.port = 0
         self.refuse = 0
 
@@ -63,7 +60,7 @@ class Network:
         return self.names[host]
 
     async def connect(self, address: str, port: int) -> httpcore.AsyncNetworkStream:
-        self.dialled.append(address)
+        self.connected_to.append(address)
         if self.refuse or not address.startswith("127."):
             self.refuse = max(0, self.refuse - 1)
             raise ConnectionRefusedError
@@ -71,7 +68,7 @@ class Network:
 
 
 class Sleep:
-    """A sleep that only counts."""
+    """A sleep that records the delays and returns immediately."""
 
     def __init__(self) -> None:
         self.delays: list[float] = []
@@ -95,8 +92,8 @@ async def call(endpoint: Endpoint, **more: Any) -> ToolResult:
     return await client().call(weather(endpoint.url(), **more), CALL, "s1")
 
 
-async def test_a_call_is_one_post_with_what_the_tool_needs(endpoint: Endpoint) -> None:
-    endpoint.will_say(b'{"result": "cold"}')
+async def test_a_call_is_one_post_with_the_call_in_its_body(endpoint: Endpoint) -> None:
+    endpoint.respond_with(b'{"result": "cold"}')
 
     assert await call(endpoint) == ToolResult("ok", "cold")
 
@@ -116,7 +113,7 @@ async def test_a_call_is_one_post_with_what_the_tool_needs(endpoint: Endpoint) -
 
 
 async def test_a_call_is_signed_as_in_standard_webhooks(endpoint: Endpoint) -> None:
-    endpoint.will_say(b'{"result": ""}')
+    endpoint.respond_with(b'{"result": ""}')
 
     await call(endpoint)
 
@@ -130,7 +127,7 @@ async def test_a_call_is_signed_as_in_standard_webhooks(endpoint: Endpoint) -> N
 
 
 @pytest.mark.parametrize(
-    ("answer", "result"),
+    ("response", "result"),
     [
         (b'{"result": "text"}', ToolResult("ok", "text")),
         (b'{"result": ""}', ToolResult("ok", "")),
@@ -141,14 +138,14 @@ async def test_a_call_is_signed_as_in_standard_webhooks(endpoint: Endpoint) -> N
         (b'{"error": "no such city"}', ToolResult("error", "no such city")),
     ],
 )
-async def test_a_good_answer_is_the_tools_result(endpoint: Endpoint, answer: bytes, result: ToolResult) -> None:
-    endpoint.will_say(answer)
+async def test_the_response_determines_the_result(endpoint: Endpoint, response: bytes, result: ToolResult) -> None:
+    endpoint.respond_with(response)
 
     assert await call(endpoint) == result
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         b"",
         b"cold",
@@ -169,19 +166,19 @@ async def test_a_good_answer_is_the_tools_result(endpoint: Endpoint, answer: byt
         b'{"result": 1} trailing',
     ],
 )
-async def test_any_other_answer_is_an_error(endpoint: Endpoint, answer: bytes) -> None:
-    endpoint.will_say(answer)
+async def test_any_other_response_is_an_error(endpoint: Endpoint, response: bytes) -> None:
+    endpoint.respond_with(response)
 
     result = await call(endpoint, idempotent=True)
 
     assert result.status == "error"
-    assert result.result.startswith("the tool 'get_weather' failed: its answer ")
+    assert result.result.startswith("the tool 'get_weather' failed: its response ")
     assert len(endpoint.requests) == 1
 
 
 @pytest.mark.parametrize("status", ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"])
 async def test_a_redirect_is_not_followed(endpoint: Endpoint, status: str) -> None:
-    endpoint.will_say(b"{}", status=status, headers=f"Location: {endpoint.url('/other')}\r\n")
+    endpoint.respond_with(b"{}", status=status, headers=f"Location: {endpoint.url('/other')}\r\n")
 
     result = await call(endpoint, idempotent=True)
 
@@ -190,20 +187,20 @@ async def test_a_redirect_is_not_followed(endpoint: Endpoint, status: str) -> No
 
 
 @pytest.mark.parametrize("status", ["400 Bad", "401 No", "404 Not Found", "429 Slow", "500 Oops", "503 Busy"])
-async def test_a_tool_that_is_not_idempotent_is_called_once_whatever_it_answers(
+async def test_a_tool_that_is_not_idempotent_is_called_once_whatever_the_response(
     endpoint: Endpoint, status: str
 ) -> None:
-    endpoint.will_say(b'{"result": "not this"}', status=status)
+    endpoint.respond_with(b'{"result": "not this"}', status=status)
 
     assert (await call(endpoint)).status == "error"
     assert len(endpoint.requests) == 1
 
 
 @pytest.mark.parametrize("status", ["429 Slow", "500 Oops", "503 Busy"])
-async def test_an_idempotent_tool_is_tried_twice_more_with_the_same_id(endpoint: Endpoint, status: str) -> None:
-    endpoint.will_say(b"", status=status)
-    endpoint.will_say(b"", status=status)
-    endpoint.will_say(b'{"result": "at last"}')
+async def test_a_call_of_an_idempotent_tool_is_retried_twice_with_the_same_id(endpoint: Endpoint, status: str) -> None:
+    endpoint.respond_with(b"", status=status)
+    endpoint.respond_with(b"", status=status)
+    endpoint.respond_with(b'{"result": "at last"}')
     times = iter([time.time() - 2, time.time() - 1, time.time()])
     sleep = Sleep()
 
@@ -220,36 +217,36 @@ async def test_an_idempotent_tool_is_tried_twice_more_with_the_same_id(endpoint:
         Webhook(SECRET).verify(body, headers)
 
 
-async def test_no_tool_is_tried_a_fourth_time(endpoint: Endpoint) -> None:
+async def test_a_call_has_at_most_three_attempts(endpoint: Endpoint) -> None:
     for _ in range(4):
-        endpoint.will_say(b"", status="500 Oops")
+        endpoint.respond_with(b"", status="500 Oops")
 
     assert (await call(endpoint, idempotent=True)).status == "error"
     assert len(endpoint.requests) == 3
 
 
-@pytest.mark.parametrize(("idempotent", "tries"), [(False, 1), (True, 3)])
-async def test_a_lost_connection_is_tried_again_only_for_an_idempotent_tool(
-    endpoint: Endpoint, idempotent: bool, tries: int
+@pytest.mark.parametrize(("idempotent", "attempts"), [(False, 1), (True, 3)])
+async def test_a_lost_connection_is_retried_only_for_an_idempotent_tool(
+    endpoint: Endpoint, idempotent: bool, attempts: int
 ) -> None:
     async def hang_up(writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
         await writer.drain()
 
-    endpoint.answers += [hang_up] * 3
+    endpoint.responses += [hang_up] * 3
 
     assert (await call(endpoint, idempotent=idempotent)).status == "error"
-    assert len(endpoint.requests) == tries
+    assert len(endpoint.requests) == attempts
 
 
-async def test_a_refused_connection_is_tried_again_for_any_tool(endpoint: Endpoint) -> None:
-    endpoint.will_say(b'{"result": "at last"}')
+async def test_a_refused_connection_is_retried_for_any_tool(endpoint: Endpoint) -> None:
+    endpoint.respond_with(b'{"result": "at last"}')
     network = Network()
     network.refuse = 2
-    calling = client(network)
+    callbacks = client(network)
 
-    assert await calling.call(weather(endpoint.url()), CALL, "s1") == ToolResult("ok", "at last")
-    assert (calling.tries, calling.connections, len(endpoint.requests)) == (3, 1, 1)
+    assert await callbacks.call(weather(endpoint.url()), CALL, "s1") == ToolResult("ok", "at last")
+    assert (callbacks.attempts, callbacks.connections, len(endpoint.requests)) == (3, 1, 1)
 
 
 async def test_a_connection_that_is_always_refused_is_an_error() -> None:
@@ -259,9 +256,9 @@ async def test_a_connection_that_is_always_refused_is_an_error() -> None:
     result = await client(network).call(weather("http://127.0.0.1:9/x?token=t"), CALL, "s1")
 
     assert result == ToolResult(
-        "error", "the tool 'get_weather' failed: http://127.0.0.1:9: the connection was refused or not answered"
+        "error", "the tool 'get_weather' failed: http://127.0.0.1:9: the connection was refused or timed out"
     )
-    assert len(network.dialled) == 3
+    assert len(network.connected_to) == 3
 
 
 async def silent(writer: asyncio.StreamWriter) -> None:
@@ -291,32 +288,32 @@ async def processing(writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(0.01)
 
 
-@pytest.mark.parametrize("answer", [silent, dribbling_head, dribbling_body, processing])
+@pytest.mark.parametrize("response", [silent, dribbling_head, dribbling_body, processing])
 @pytest.mark.parametrize("idempotent", [False, True])
-async def test_the_time_limit_is_for_the_whole_call(endpoint: Endpoint, answer: Any, idempotent: bool) -> None:
-    endpoint.answers.append(answer)
-    begun = time.monotonic()
+async def test_the_timeout_applies_to_the_whole_call(endpoint: Endpoint, response: Any, idempotent: bool) -> None:
+    endpoint.responses.append(response)
+    started = time.monotonic()
 
     result = await call(endpoint, timeout_ms=200, idempotent=idempotent)
 
-    assert result == ToolResult("error", "the tool 'get_weather' failed: it did not answer within 200 ms")
-    assert 0.15 < time.monotonic() - begun < 3
+    assert result == ToolResult("error", "the tool 'get_weather' failed: it did not respond within 200 ms")
+    assert 0.15 < time.monotonic() - started < 3
 
 
-async def test_retries_do_not_make_the_time_limit_longer(endpoint: Endpoint) -> None:
+async def test_retries_do_not_extend_the_timeout(endpoint: Endpoint) -> None:
     for _ in range(3):
-        endpoint.will_say(b"", status="500 Oops")
-    begun = time.monotonic()
+        endpoint.respond_with(b"", status="500 Oops")
+    started = time.monotonic()
 
     result = await client(sleep=asyncio.sleep).call(
         weather(endpoint.url(), timeout_ms=100, idempotent=True), CALL, "s1"
     )
 
     assert "within 100 ms" in result.result
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - started < 3
 
 
-async def test_an_endless_answer_is_not_read_to_its_end(endpoint: Endpoint) -> None:
+async def test_an_endless_response_is_not_read_to_its_end(endpoint: Endpoint) -> None:
     sent = 0
 
     async def endless(writer: asyncio.StreamWriter) -> None:
@@ -327,25 +324,25 @@ async def test_an_endless_answer_is_not_read_to_its_end(endpoint: Endpoint) -> N
             await writer.drain()
             sent += 0x10000
 
-    endpoint.answers.append(endless)
+    endpoint.responses.append(endless)
 
     result = await call(endpoint, idempotent=True)
 
-    assert f"more than {MAX_ANSWER} bytes" in result.result
+    assert f"more than {MAX_RESPONSE_BYTES} bytes" in result.result
     async with asyncio.timeout(5):
-        await endpoint.gone.wait()
+        await endpoint.disconnected.wait()
     assert sent < 50_000_000
 
 
-@pytest.mark.parametrize(("size", "status"), [(MAX_ANSWER, "ok"), (MAX_ANSWER + 1, "error")])
-async def test_an_answer_may_have_256_kib(endpoint: Endpoint, size: int, status: str) -> None:
-    endpoint.will_say(b'{"result": "' + b"x" * (size - 14) + b'"}')
+@pytest.mark.parametrize(("size", "status"), [(MAX_RESPONSE_BYTES, "ok"), (MAX_RESPONSE_BYTES + 1, "error")])
+async def test_a_response_may_have_256_kib(endpoint: Endpoint, size: int, status: str) -> None:
+    endpoint.respond_with(b'{"result": "' + b"x" * (size - 14) + b'"}')
 
     assert (await call(endpoint)).status == status
 
 
 async def test_endless_headers_are_an_error(endpoint: Endpoint) -> None:
-    endpoint.will_say(b"{}", headers=f"X: {'y' * 1_000_000}\r\n")
+    endpoint.respond_with(b"{}", headers=f"X: {'y' * 1_000_000}\r\n")
 
     assert (await call(endpoint)).status == "error"
 
@@ -356,13 +353,13 @@ async def test_endless_headers_are_an_error(endpoint: Endpoint) -> None:
         (b"", b"HTTP/1.1 102 Processing\r\n\r\n" * 100),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"1\r\nx\r\n" * 1_000),
     ],
-    ids=["interim answers", "tiny chunks"],
+    ids=["interim responses", "tiny chunks"],
 )
-async def test_what_is_not_the_body_is_bounded_too(endpoint: Endpoint, first: bytes, piece: bytes) -> None:
-    """CB-3: it would be read until the time is up, and reading it takes more time than reading a body."""
+async def test_the_bytes_besides_the_body_are_limited_too(endpoint: Endpoint, first: bytes, piece: bytes) -> None:
+    """CB-3: otherwise the client would parse them until the timeout."""
     written = 0
 
-    async def answer(writer: asyncio.StreamWriter) -> None:
+    async def response(writer: asyncio.StreamWriter) -> None:
         nonlocal written
         writer.write(first)
         while not writer.is_closing():
@@ -370,76 +367,76 @@ async def test_what_is_not_the_body_is_bounded_too(endpoint: Endpoint, first: by
             written += len(piece)
             await writer.drain()
 
-    endpoint.answers.append(answer)
+    endpoint.responses.append(response)
 
     async with asyncio.timeout(20):
         result = await call(endpoint, timeout_ms=300_000)
 
     assert "sent more than 524288 bytes" in result.result
     async with asyncio.timeout(5):
-        await endpoint.gone.wait()
-    assert written < 16 * 2**20  # what two systems buffer, and then some
+        await endpoint.disconnected.wait()
+    assert written < 16 * 2**20  # more than the buffers of both sockets
 
 
-async def test_a_compressed_answer_is_refused_and_never_unpacked(endpoint: Endpoint) -> None:
-    endpoint.will_say(gzip.compress(b'{"result": "' + b"x" * 10**8 + b'"}'), headers="Content-Encoding: gzip\r\n")
+async def test_a_compressed_response_is_rejected_without_decompression(endpoint: Endpoint) -> None:
+    endpoint.respond_with(gzip.compress(b'{"result": "' + b"x" * 10**8 + b'"}'), headers="Content-Encoding: gzip\r\n")
 
     assert "compressed" in (await call(endpoint)).result
 
 
-async def test_what_is_no_http_is_an_error(endpoint: Endpoint) -> None:
-    async def answer(writer: asyncio.StreamWriter) -> None:
+async def test_a_response_that_is_not_http_is_an_error(endpoint: Endpoint) -> None:
+    async def response(writer: asyncio.StreamWriter) -> None:
         writer.write(b"SSH-2.0-OpenSSH_9.9\r\n")
         await writer.drain()
 
-    endpoint.answers.append(answer)
+    endpoint.responses.append(response)
 
     assert (await call(endpoint)).status == "error"
 
 
-async def test_an_error_says_nothing_of_path_query_or_secret(endpoint: Endpoint) -> None:
-    endpoint.will_say(b"", status="404 Not Found")
+async def test_an_error_contains_neither_path_nor_query(endpoint: Endpoint) -> None:
+    endpoint.respond_with(b"", status="404 Not Found")
 
     result = await client().call(weather(endpoint.url("/T0KEN/x?key=T0KEN")), CALL, "s1")
 
-    assert result.result == f"the tool 'get_weather' failed: http://127.0.0.1:{endpoint.port} answered with status 404"
+    assert result.result == f"the tool 'get_weather' failed: http://127.0.0.1:{endpoint.port} returned status 404"
 
 
-async def test_the_environment_has_no_say(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_proxies_and_cookies_are_ignored(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
-    endpoint.will_say(b'{"result": "direct"}', headers="Set-Cookie: a=b\r\n")
-    endpoint.will_say(b'{"result": "direct"}')
-    calling = client()
+    endpoint.respond_with(b'{"result": "direct"}', headers="Set-Cookie: a=b\r\n")
+    endpoint.respond_with(b'{"result": "direct"}')
+    callbacks = client()
 
     for _ in range(2):
-        assert (await calling.call(weather(endpoint.url()), CALL, "s1")).result == "direct"
+        assert (await callbacks.call(weather(endpoint.url()), CALL, "s1")).result == "direct"
     assert "cookie" not in endpoint.requests[1][0]
 
 
-async def test_cancelling_ends_the_connection(endpoint: Endpoint) -> None:
-    begun = asyncio.Event()
+async def test_cancelling_a_call_closes_the_connection(endpoint: Endpoint) -> None:
+    started = asyncio.Event()
 
-    async def answer(writer: asyncio.StreamWriter) -> None:
-        begun.set()
+    async def response(writer: asyncio.StreamWriter) -> None:
+        started.set()
         while not writer.is_closing():
             writer.write(b"HTTP/1.1 102 Processing\r\n\r\n")
             await writer.drain()
             await asyncio.sleep(0.005)
 
-    endpoint.answers.append(answer)
+    endpoint.responses.append(response)
     task = asyncio.create_task(call(endpoint))
     async with asyncio.timeout(5):
-        await begun.wait()
+        await started.wait()
 
         task.cancel()
 
         with pytest.raises(asyncio.CancelledError):
             await task
-        await endpoint.gone.wait()
+        await endpoint.disconnected.wait()
 
 
-# Addresses: what is connected to is what was judged.
+# Addresses: a connection is made to an address that was checked.
 
 
 @pytest.mark.parametrize(
@@ -457,119 +454,119 @@ async def test_cancelling_ends_the_connection(endpoint: Endpoint) -> None:
         ["0.0.0.0"],
     ],
 )
-async def test_a_name_with_one_forbidden_address_is_not_connected_to(addresses: list[str]) -> None:
+async def test_no_connection_is_made_if_one_address_of_a_host_is_forbidden(addresses: list[str]) -> None:
     network = Network(tool_example=addresses)
-    calling = client(network)
+    callbacks = client(network)
 
-    result = await calling.call(weather("http://tool.example/"), CALL, "s1")
+    result = await callbacks.call(weather("http://tool.example/"), CALL, "s1")
 
-    assert "may not be sent to" in result.result
-    assert network.dialled == []
-    assert (calling.tries, calling.connections, calling.refusals) == (1, 0, 1)
+    assert "not public" in result.result
+    assert network.connected_to == []
+    assert (callbacks.attempts, callbacks.connections, callbacks.rejections) == (1, 0, 1)
     assert not any(address in result.result for address in addresses)
 
 
-async def test_localhost_is_judged_when_connecting() -> None:
+async def test_localhost_is_checked_when_connecting() -> None:
     network = Network(localhost=["127.0.0.1"])
 
     result = await client(network, AddressPolicy()).call(weather("http://localhost/"), CALL, "s1")
 
-    assert "may not be sent to" in result.result
-    assert network.dialled == []
+    assert "not public" in result.result
+    assert network.connected_to == []
 
 
 @pytest.mark.parametrize("host", ["127.1", "0x7f.1", "[::1]", "169.254.169.254"])
-async def test_a_literal_address_is_judged_again_when_connecting(host: str) -> None:
+async def test_a_literal_address_is_checked_again_when_connecting(host: str) -> None:
     network = Network()
 
     result = await client(network, AddressPolicy()).call(weather(f"http://{host}/"), CALL, "s1")
 
-    assert "may not be sent to" in result.result
-    assert (network.resolved, network.dialled) == ([], [])
+    assert "not public" in result.result
+    assert (network.resolved, network.connected_to) == ([], [])
 
 
-async def test_a_name_is_resolved_once_and_the_judged_address_is_used(endpoint: Endpoint) -> None:
-    """A name server that answers 127.0.0.2 first and the metadata service then: the second answer is never asked for."""
+async def test_a_host_is_resolved_once_and_the_checked_address_is_used(endpoint: Endpoint) -> None:
+    """DNS rebinding: the name server returns 127.0.0.2 first, and then the metadata service."""
     network = Network(rebind_example=["127.0.0.2"])
     network.port = endpoint.port
     server = await asyncio.start_server(lambda r, w: w.close(), "127.0.0.2", endpoint.port)
     resolve = network.resolve
 
     async def rebinding(host: str, port: int) -> list[str]:
-        answer = await resolve(host, port)
+        addresses = await resolve(host, port)
         network.names[host] = ["169.254.169.254"]
-        return answer
+        return addresses
 
-    calling = CallbackClient(LOOPBACK, resolve=rebinding, connect=network.connect, sleep=Sleep())
+    callbacks = CallbackClient(LOOPBACK, resolve=rebinding, connect=network.connect, sleep=Sleep())
     async with server:
-        first = await calling.call(weather("http://rebind.example/"), CALL, "s1")
-        second = await calling.call(weather("http://rebind.example/"), CALL, "s1")
+        first = await callbacks.call(weather("http://rebind.example/"), CALL, "s1")
+        second = await callbacks.call(weather("http://rebind.example/"), CALL, "s1")
 
     assert "closed the connection" in first.result
-    assert "may not be sent to" in second.result
-    assert network.dialled == ["127.0.0.2"]
+    assert "not public" in second.result
+    assert network.connected_to == ["127.0.0.2"]
 
 
-async def test_the_next_judged_address_is_tried_when_one_does_not_answer(endpoint: Endpoint) -> None:
-    endpoint.will_say(b'{"result": "second"}')
+async def test_the_next_address_is_tried_if_one_refuses_the_connection(endpoint: Endpoint) -> None:
+    endpoint.respond_with(b'{"result": "second"}')
     network = Network(tool_example=["8.8.8.8", "127.0.0.1"])
     network.port = endpoint.port
 
     result = await client(network).call(weather("http://tool.example/"), CALL, "s1")
 
     assert result.result == "second"
-    assert network.dialled == ["8.8.8.8", "127.0.0.1"]
+    assert network.connected_to == ["8.8.8.8", "127.0.0.1"]
     assert endpoint.requests[0][0]["host"] == "tool.example"
 
 
-async def test_a_name_that_is_not_found_is_an_error() -> None:
+async def test_a_host_that_cannot_be_resolved_is_an_error() -> None:
     network = Network()
 
     result = await client(network).call(weather("http://missing.example/?t=x"), CALL, "s1")
 
-    assert result.result == "the tool 'get_weather' failed: http://missing.example: its host was not found"
+    assert result.result == "the tool 'get_weather' failed: http://missing.example: its host name cannot be resolved"
     assert network.resolved == ["missing.example"] * 3
 
 
-async def test_a_stored_url_that_is_no_url_goes_nowhere() -> None:
+async def test_an_invalid_stored_url_is_not_connected_to() -> None:
     network = Network()
 
     for url in ("file:///etc/passwd", "http://a@127.0.0.1/", "unix:/x"):
         assert (await client(network).call(weather(url), CALL, "s1")).status == "error"
-    assert network.dialled == []
+    assert network.connected_to == []
 
 
 @pytest.fixture
-async def tls_greeting() -> AsyncIterator[tuple[int, list[str | None]]]:
-    """A TLS server without a certificate that anybody trusts; it writes down which name it is asked for."""
+async def tls_server() -> AsyncIterator[tuple[int, list[str | None]]]:
+    """A TLS server without a trusted certificate that records the requested server names."""
     names: list[str | None] = []
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 
-    def name_asked_for(connection: ssl.SSLObject, name: str | None, given: ssl.SSLContext) -> None:
+    def record_server_name(connection: ssl.SSLObject, name: str | None, given: ssl.SSLContext) -> None:
         names.append(name)
 
-    context.sni_callback = name_asked_for
+    context.sni_callback = record_server_name
     server = await asyncio.start_server(lambda r, w: w.close(), "127.0.0.1", 0, ssl=context)
     async with server:
         yield server.sockets[0].getsockname()[1], names
 
 
-async def test_tls_asks_for_the_name_in_the_url(tls_greeting: tuple[int, list[str | None]]) -> None:
+async def test_tls_requests_the_host_name_in_the_url(tls_server: tuple[int, list[str | None]]) -> None:
     network = Network(tool_example=["127.0.0.1"])
-    network.port, names = tls_greeting
+    network.port, names = tls_server
 
     result = await client(network).call(weather("https://tool.example/"), CALL, "s1")
 
-    assert result.result == "the tool 'get_weather' failed: https://tool.example: no TLS connection could be made"
+    assert result.result == "the tool 'get_weather' failed: https://tool.example: the TLS handshake failed"
     assert set(names) == {"tool.example"}
-    assert set(network.dialled) == {"127.0.0.1"}
+    assert set(network.connected_to) == {"127.0.0.1"}
 
 
 class HangingStream(httpcore.AsyncNetworkStream):
-    """A connection on which TLS never comes about."""
+    """A connection on which the TLS handshake never completes."""
 
     def __init__(self) -> None:
-        self.asked = asyncio.Event()
+        self.handshake_started = asyncio.Event()
         self.closed = False
 
     async def start_tls(
@@ -578,7 +575,7 @@ class HangingStream(httpcore.AsyncNetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109
     ) -> httpcore.AsyncNetworkStream:
-        self.asked.set()
+        self.handshake_started.set()
         await asyncio.Event().wait()
         raise AssertionError
 
@@ -586,16 +583,16 @@ class HangingStream(httpcore.AsyncNetworkStream):
         self.closed = True
 
 
-async def test_cancelling_while_tls_is_set_up_closes_the_connection() -> None:
+async def test_cancelling_during_the_tls_handshake_closes_the_connection() -> None:
     stream = HangingStream()
 
     async def connect(address: str, port: int) -> httpcore.AsyncNetworkStream:
         return stream
 
-    calling = CallbackClient(LOOPBACK, connect=connect)
-    task = asyncio.create_task(calling.call(weather("https://127.0.0.1/"), CALL, "s1"))
+    callbacks = CallbackClient(LOOPBACK, connect=connect)
+    task = asyncio.create_task(callbacks.call(weather("https://127.0.0.1/"), CALL, "s1"))
     async with asyncio.timeout(5):
-        await stream.asked.wait()
+        await stream.handshake_started.wait()
 
     task.cancel()
 
@@ -604,47 +601,47 @@ async def test_cancelling_while_tls_is_set_up_closes_the_connection() -> None:
     assert stream.closed
 
 
-async def test_connections_are_bounded(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cmdc_gateway.tools.callback.MAX_CONNECTIONS", 2)
-    release, open_now, most = asyncio.Event(), 0, 0
+async def test_the_number_of_connections_is_bounded(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cmdc_gateway.tools.callbacks.client.MAX_CONNECTIONS", 2)
+    release, open_now, max_open = asyncio.Event(), 0, 0
 
-    async def answer(writer: asyncio.StreamWriter) -> None:
-        nonlocal open_now, most
+    async def response(writer: asyncio.StreamWriter) -> None:
+        nonlocal open_now, max_open
         open_now += 1
-        most = max(most, open_now)
+        max_open = max(max_open, open_now)
         if open_now == 2:
-            asyncio.get_running_loop().call_later(0.05, release.set)  # time for a third one to come, if it may
+            asyncio.get_running_loop().call_later(0.05, release.set)  # time for a third one, if that is allowed
         await release.wait()
         open_now -= 1
         writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n{"result": 1}')
         await writer.drain()
 
-    endpoint.answers += [answer] * 6
-    calling = client()
+    endpoint.responses += [response] * 6
+    callbacks = client()
 
-    results = await asyncio.gather(*(calling.call(weather(endpoint.url()), CALL, "s1") for _ in range(6)))
+    results = await asyncio.gather(*(callbacks.call(weather(endpoint.url()), CALL, "s1") for _ in range(6)))
 
     assert results == [ToolResult("ok", "1")] * 6
-    assert most == 2
+    assert max_open == 2
 
 
-async def test_a_closed_client_calls_nobody(endpoint: Endpoint) -> None:
-    calling = client()
+async def test_a_closed_client_rejects_calls(endpoint: Endpoint) -> None:
+    callbacks = client()
 
-    await calling.aclose()
+    await callbacks.aclose()
 
-    assert (await calling.call(weather(endpoint.url()), CALL, "s1")).status == "error"
+    assert (await callbacks.call(weather(endpoint.url()), CALL, "s1")).status == "error"
     assert endpoint.requests == []
 
 
-async def test_a_call_id_that_does_not_fit_into_a_header_is_an_error(endpoint: Endpoint) -> None:
+async def test_a_call_id_that_is_not_a_valid_header_value_is_an_error(endpoint: Endpoint) -> None:
     result = await client().call(weather(endpoint.url()), replace(CALL, id="a\r\nX: b"), "s1")
 
     assert "callId" in result.result
     assert endpoint.requests == []
 
 
-# Definitions, secrets, the tool.
+# Definitions, secrets, and the tool.
 
 
 async def test_the_tool_has_the_spec_of_its_definition() -> None:
@@ -660,7 +657,7 @@ async def test_the_tool_has_the_spec_of_its_definition() -> None:
     )
 
 
-async def test_arguments_that_do_not_match_never_leave(endpoint: Endpoint) -> None:
+async def test_invalid_arguments_are_not_sent(endpoint: Endpoint) -> None:
     tool = CallbackTool(weather(endpoint.url()), client(), "s1")
 
     result = await tool.run(replace(CALL, args={"city": 7}))
@@ -669,29 +666,29 @@ async def test_arguments_that_do_not_match_never_leave(endpoint: Endpoint) -> No
     assert endpoint.requests == []
 
 
-async def test_arguments_that_match_are_sent(endpoint: Endpoint) -> None:
-    endpoint.will_say(b'{"result": "cold"}')
+async def test_valid_arguments_are_sent(endpoint: Endpoint) -> None:
+    endpoint.respond_with(b'{"result": "cold"}')
 
     assert await CallbackTool(weather(endpoint.url()), client(), "s1").run(CALL) == ToolResult("ok", "cold")
 
 
-def test_a_definition_comes_back_from_the_store_as_it_was() -> None:
+def test_a_definition_survives_encoding() -> None:
     definition = weather("http://example.com/?a=ø", timeout_ms=5, idempotent=True)
 
     assert CallbackDefinition.from_json(definition.to_json()) == definition
 
 
-def test_a_definition_does_not_show_its_secret() -> None:
+def test_neither_the_repr_nor_an_error_contains_the_secret() -> None:
     definition = weather("http://example.com/")
 
     assert SECRET not in repr(definition)
-    with pytest.raises(ValueError, match="cannot be read") as refused:
+    with pytest.raises(ValueError, match="is invalid") as raised:
         CallbackDefinition.from_json(definition.to_json().replace(b"30000", b'"soon"'))
-    assert SECRET not in str(refused.value)
-    assert refused.value.__suppress_context__
+    assert SECRET not in str(raised.value)
+    assert raised.value.__suppress_context__
 
 
-def test_a_new_secret_is_a_good_one() -> None:
+def test_a_new_secret_is_valid() -> None:
     secret = new_secret(lambda size: b"\xff" * size)
 
     assert secret.startswith("whsec_")
@@ -704,7 +701,7 @@ def test_a_secret_has_24_to_64_bytes(size: int) -> None:
         return base64.b64encode(b"k" * size).decode()
 
     check_secret("whsec_" + encode(size))
-    for wrong in (encode(size), "whsec_" + encode(23), "whsec_" + encode(65), "whsec_", "", "whsec_!" + encode(size)):
-        with pytest.raises(RegistrationFailed) as refused:
-            check_secret(wrong)
-        assert encode(23) not in str(refused.value)
+    for invalid in (encode(size), "whsec_" + encode(23), "whsec_" + encode(65), "whsec_", "", "whsec_!" + encode(size)):
+        with pytest.raises(RegistrationFailed) as raised:
+            check_secret(invalid)
+        assert encode(23) not in str(raised.value)

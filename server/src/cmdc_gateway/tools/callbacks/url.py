@@ -1,7 +1,8 @@
-"""The URL of a callback, taken apart once and strictly, so that what was judged is what is used.
+"""Strict parsing of callback URLs (CB-5).
 
-Parsers differ in the corners of URLs, and a guard that reads them otherwise than the client is no guard. So there is one
-reading, and corners are refused: https://www.rfc-editor.org/rfc/rfc3986 without userinfo, fragment and encoded hosts.
+URL parsers disagree on unusual URLs, and a check is useless if the client parses the URL in another way. Therefore the
+check and the client share this parser, and it rejects unusual URLs: it accepts RFC 3986 without userinfo, fragments and
+percent-encoded hosts.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ _CHARACTERS: Final = re.compile(r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]*")
 
 
 class InvalidUrl(ValueError):
-    """This is no URL a callback can be sent to; the sentence says why, without repeating it."""
+    """Not a usable callback URL. The message says why, and does not repeat the URL, which may be secret."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallbackUrl:
-    """Where a callback goes. `host` is lower case; an address in any spelling is in its usual one."""
+    """A parsed callback URL. `host` is in lower case; an IP address is in its canonical form."""
 
     scheme: Literal["http", "https"]
     host: str
@@ -40,11 +41,13 @@ class CallbackUrl:
 
     @classmethod
     def parse(cls, url: str) -> CallbackUrl:
-        """Take a URL apart. Raises `InvalidUrl`."""
+        """Parse a URL. Raises `InvalidUrl`."""
         if len(url) > MAX_URL:
             raise InvalidUrl(f"it is longer than {MAX_URL} characters")
         if not _CHARACTERS.fullmatch(url):
-            raise InvalidUrl("it holds characters a URL cannot hold; write them as %XX, and names as xn--…")
+            raise InvalidUrl(
+                "it contains characters that are invalid in a URL; encode them as %XX, and host names as xn--…"
+            )
         parts = _URL.fullmatch(url)
         if parts is None or (scheme := parts["scheme"].lower()) not in ("http", "https"):
             raise InvalidUrl("it must begin with http:// or https://")
@@ -54,7 +57,7 @@ class CallbackUrl:
             raise InvalidUrl("it must not have a user name or password")
         authority = _AUTHORITY.fullmatch(parts["authority"])
         if authority is None:
-            raise InvalidUrl("its host and port cannot be told apart")
+            raise InvalidUrl("its host and port are ambiguous")
         host, address = _host(authority["host"])
         port = _port(authority["port"], 443 if scheme == "https" else 80)
         target = parts["target"]
@@ -62,15 +65,15 @@ class CallbackUrl:
 
     @property
     def origin(self) -> str:
-        """Scheme, host and port: what an error may say of a URL whose path and query may be secret."""
+        """Scheme, host and port. Messages contain no more of the URL: its path and query may be secret."""
         return f"{self.scheme}://{self.authority}"
 
     @property
     def authority(self) -> str:
-        """Host and port as in the header `Host`."""
+        """Host and port as in the `Host` header."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        usual = 443 if self.scheme == "https" else 80
-        return host if self.port == usual else f"{host}:{self.port}"
+        default = 443 if self.scheme == "https" else 80
+        return host if self.port == default else f"{host}:{self.port}"
 
 
 def _host(text: str) -> tuple[str, IPv4Address | IPv6Address | None]:
@@ -78,26 +81,26 @@ def _host(text: str) -> tuple[str, IPv4Address | IPv6Address | None]:
         address = _ipv6(text[1:-1])
         return str(address), address
     if not HOST_NAME.fullmatch(text):
-        raise InvalidUrl("its host is missing or no host name")
+        raise InvalidUrl("its host is missing or is not a valid host name")
     name = text.lower().removesuffix(".")
     if (address := _ipv4(name)) is not None:
         return str(address), address
     if re.fullmatch(r"0x[0-9a-f]*|[0-9]+", name.rpartition(".")[2]):
-        raise InvalidUrl("its host is neither an address nor a name: no name ends in a number")
+        raise InvalidUrl("its host is neither an IP address nor a host name, which cannot end in a number")
     return name, None
 
 
 def _ipv6(text: str) -> IPv6Address:
     try:
         if "%" in text:
-            raise InvalidUrl("its address must not name a network interface")
+            raise InvalidUrl("its IPv6 address must not have a zone")
         return IPv6Address(text)
     except AddressValueError:
-        raise InvalidUrl("its host is no IPv6 address") from None
+        raise InvalidUrl("its host is not a valid IPv6 address") from None
 
 
 def _ipv4(name: str) -> IPv4Address | None:
-    """The address that resolvers take this for: they read `127.1`, `0x7f.1`, `017700000001` and `2130706433` too."""
+    """The IPv4 address that resolvers parse this as: they also accept `127.1`, `0x7f.1`, `017700000001`, `2130706433`."""
     try:
         return IPv4Address(socket.inet_aton(name))
     except OSError:
