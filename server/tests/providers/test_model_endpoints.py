@@ -221,10 +221,10 @@ async def test_a_silent_provider_causes_a_timeout(
 
 
 async def test_a_refused_connection_is_transient(create_provider: CreateProvider) -> None:
-    async with ScriptedModelServer() as gone:
+    async with ScriptedModelServer() as stopped:
         pass
 
-    error = await failure(create_provider("m", gone.base_url))
+    error = await failure(create_provider("m", stopped.base_url))
 
     assert (error.reason, error.transient) == ("the model's provider cannot be reached", True)
 

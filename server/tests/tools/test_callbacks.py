@@ -359,7 +359,7 @@ async def test_the_bytes_besides_the_body_are_limited_too(endpoint: Endpoint, fi
     """CB-3: otherwise the client would parse them until the timeout."""
     written = 0
 
-    async def response(writer: asyncio.StreamWriter) -> None:
+    async def respond(writer: asyncio.StreamWriter) -> None:
         nonlocal written
         writer.write(first)
         while not writer.is_closing():
@@ -367,7 +367,7 @@ async def test_the_bytes_besides_the_body_are_limited_too(endpoint: Endpoint, fi
             written += len(piece)
             await writer.drain()
 
-    endpoint.responses.append(response)
+    endpoint.responses.append(respond)
 
     async with asyncio.timeout(20):
         result = await call(endpoint, timeout_ms=300_000)
@@ -385,11 +385,11 @@ async def test_a_compressed_response_is_rejected_without_decompression(endpoint:
 
 
 async def test_a_response_that_is_not_http_is_an_error(endpoint: Endpoint) -> None:
-    async def response(writer: asyncio.StreamWriter) -> None:
+    async def respond(writer: asyncio.StreamWriter) -> None:
         writer.write(b"SSH-2.0-OpenSSH_9.9\r\n")
         await writer.drain()
 
-    endpoint.responses.append(response)
+    endpoint.responses.append(respond)
 
     assert (await call(endpoint)).status == "error"
 
@@ -417,14 +417,14 @@ async def test_proxies_and_cookies_are_ignored(endpoint: Endpoint, monkeypatch: 
 async def test_cancelling_a_call_closes_the_connection(endpoint: Endpoint) -> None:
     started = asyncio.Event()
 
-    async def response(writer: asyncio.StreamWriter) -> None:
+    async def respond(writer: asyncio.StreamWriter) -> None:
         started.set()
         while not writer.is_closing():
             writer.write(b"HTTP/1.1 102 Processing\r\n\r\n")
             await writer.drain()
             await asyncio.sleep(0.005)
 
-    endpoint.responses.append(response)
+    endpoint.responses.append(respond)
     task = asyncio.create_task(call(endpoint))
     async with asyncio.timeout(5):
         await started.wait()
@@ -605,7 +605,7 @@ async def test_the_number_of_connections_is_bounded(endpoint: Endpoint, monkeypa
     monkeypatch.setattr("cmdc_gateway.tools.callbacks.client.MAX_CONNECTIONS", 2)
     release, open_now, max_open = asyncio.Event(), 0, 0
 
-    async def response(writer: asyncio.StreamWriter) -> None:
+    async def respond(writer: asyncio.StreamWriter) -> None:
         nonlocal open_now, max_open
         open_now += 1
         max_open = max(max_open, open_now)
@@ -616,7 +616,7 @@ async def test_the_number_of_connections_is_bounded(endpoint: Endpoint, monkeypa
         writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n{"result": 1}')
         await writer.drain()
 
-    endpoint.responses += [response] * 6
+    endpoint.responses += [respond] * 6
     callbacks = client()
 
     results = await asyncio.gather(*(callbacks.call(weather(endpoint.url()), CALL, "s1") for _ in range(6)))
