@@ -16,9 +16,10 @@ from typing import Self
 
 import httpcore
 import pytest
-from cmdc_gateway.tools.addresses import AddressPolicy
-from cmdc_gateway.tools.callback import MAX_ANSWER, CallbackClient
-from cmdc_gateway.tools.connector import connect_tcp
+from cmdc_gateway.tools.callbacks.addresses import AddressPolicy
+from cmdc_gateway.tools.callbacks.client import CallbackClient
+from cmdc_gateway.tools.callbacks.connector import connect_tcp
+from cmdc_gateway.tools.callbacks.response import MAX_RESPONSE_BYTES
 from cmdc_testkit.addresses import DISGUISED, FORBIDDEN
 from cmdc_testkit.conversations import Conversation, calling, script
 from cmdc_testkit.experiments import Experiment
@@ -105,7 +106,7 @@ async def test_no_address_that_is_not_allowed_is_connected_to(
                 network.names[host] = [answer]
                 status, result = await told(talk, f"http://{host}/")
                 assert status == "error", address
-                assert "may not be sent to" in result, address
+                assert "not public" in result, address
                 assert address not in result
 
             network.names[host] = [[PUBLIC], [address]]  # the second answer is for a second question
@@ -298,7 +299,9 @@ async def test_answers_without_an_end_come_to_one(experiment: Experiment, tmp_pa
     most = max(tool.sent.values()) // (rounds + 1)
     experiment.record("hostile answers", len(took))
     experiment.record(f"ended (limit {TIMEOUT_MS} ms) within", f"{max(took):.2f} s")
-    experiment.record(f"taken of one at most (limit {MAX_ANSWER // 1024} KiB and what systems buffer)", mib(most))
+    experiment.record(
+        f"taken of one at most (limit {MAX_RESPONSE_BYTES // 1024} KiB and what systems buffer)", mib(most)
+    )
     experiment.record("memory", mib(grown))
     assert max(took) <= TIMEOUT_MS / 1000 + 5
     assert most <= _unread_at_most()

@@ -79,18 +79,18 @@ async def test_a_registered_tool_is_listed_without_its_secret(client: httpx.Asyn
 @pytest.mark.parametrize(
     ("field", "value", "sentence"),
     [
-        ("name", "", "name: it must be 1 to 64 letters, digits, _ or -"),
-        ("name", "x" * 65, "name: it must be 1 to 64 letters, digits, _ or -"),
-        ("name", "get weather", "name: it must be 1 to 64 letters, digits, _ or -"),
-        ("name", "wetter\n", "name: it must be 1 to 64 letters, digits, _ or -"),
+        ("name", "", "is invalid; it must be 1 to 64 letters, digits, _ or -"),
+        ("name", "x" * 65, "is invalid; it must be 1 to 64 letters, digits, _ or -"),
+        ("name", "get weather", "name: 'get weather' is invalid; it must be 1 to 64 letters, digits, _ or -"),
+        ("name", "wetter\n", "is invalid; it must be 1 to 64 letters, digits, _ or -"),
         ("name", "glob", "'glob' is a built-in tool of this session; choose another name"),
         ("name", "ask_user", "'ask_user' is a built-in tool of this session; choose another name"),
-        ("timeoutMs", 0, "timeoutMs: it must be from 1 to 300000"),
-        ("timeoutMs", 300_001, "timeoutMs: it must be from 1 to 300000"),
-        ("parameters", {}, 'parameters: the schema of a tool\'s arguments must have "type": "object"'),
-        ("parameters", {"type": "array"}, "parameters: the schema of a tool's arguments must have"),
+        ("timeoutMs", 0, "timeoutMs: 0 is out of range; it must be from 1 to 300000"),
+        ("timeoutMs", 300_001, "is out of range; it must be from 1 to 300000"),
+        ("parameters", {}, 'parameters: the schema must have "type": "object"'),
+        ("parameters", {"type": "array"}, "parameters: the schema must have"),
         ("parameters", {"type": "object", "properties": 1}, "parameters: not a valid JSON Schema"),
-        ("parameters", {"type": "object", "$ref": "https://example.com/s.json"}, "nothing is fetched"),
+        ("parameters", {"type": "object", "$ref": "https://example.com/s.json"}, "does not resolve within this schema"),
         ("secret", "", "secret: it must be whsec_ and the base64 of 24 to 64 bytes"),
         ("secret", "whsec_" + base64.b64encode(bytes(23)).decode(), "secret: it must be whsec_"),
         ("secret", "whsec_" + base64.b64encode(bytes(65)).decode(), "secret: it must be whsec_"),
@@ -100,12 +100,16 @@ async def test_a_registered_tool_is_listed_without_its_secret(client: httpx.Asyn
         ("callbackUrl", "ftp://127.0.0.1/", "callbackUrl: it must begin with http:// or https://"),
         ("callbackUrl", "http://", "callbackUrl: its host is missing"),
         ("callbackUrl", "http://user:pw@127.0.0.1/", "callbackUrl: it must not have a user name or password"),
-        ("callbackUrl", "http://10.0.0.1/", "callbackUrl: its host is an address that callbacks may not be sent to"),
-        ("callbackUrl", "http://169.254.169.254/latest", "callbackUrl: its host is an address"),
-        ("callbackUrl", "http://[::ffff:127.0.0.1]/", "callbackUrl: its host is an address"),
-        ("callbackUrl", "http://[64:ff9b::7f00:1]/", "callbackUrl: its host is an address"),
-        ("callbackUrl", "http://[fe80::1]/", "callbackUrl: its host is an address"),
-        ("callbackUrl", "http://0x0a000001/", "callbackUrl: its host is an address"),
+        (
+            "callbackUrl",
+            "http://10.0.0.1/",
+            "callbackUrl: 10.0.0.1 is not a public address; the operator can allow it with GATEWAY_CALLBACK_ALLOW",
+        ),
+        ("callbackUrl", "http://169.254.169.254/latest", "callbackUrl: 169.254.169.254 is not a public address"),
+        ("callbackUrl", "http://[::ffff:127.0.0.1]/", "is not a public address"),
+        ("callbackUrl", "http://[64:ff9b::7f00:1]/", "is not a public address"),
+        ("callbackUrl", "http://[fe80::1]/", "is not a public address"),
+        ("callbackUrl", "http://0x0a000001/", "is not a public address"),
     ],
 )
 async def test_a_registration_that_does_not_hold_is_refused(
@@ -280,18 +284,18 @@ async def test_calls_of_one_step_run_side_by_side(client: httpx.AsyncClient, rec
 @pytest.mark.parametrize(
     ("sent", "sentence"),
     [
-        (("404 Not Found", "", b""), "answered with status 404"),
-        (("500 Oops", "", b'{"result": "x"}'), "answered with status 500"),
+        (("404 Not Found", "", b""), "returned status 404"),
+        (("500 Oops", "", b'{"result": "x"}'), "returned status 500"),
         (
             ("302 Found", "Location: http://127.0.0.1:9/\r\n", b""),
-            "answered with a redirect (302), which is not followed",
+            "returned a redirect (302), which is not followed",
         ),
-        (("200 OK", "", b"<html>"), "its answer is not JSON"),
-        (("200 OK", "", b""), "its answer is not JSON"),
-        (("200 OK", "", b'{"result": NaN}'), "its answer is not JSON"),
-        (("200 OK", "", b'"done"'), 'its answer must be a JSON object with either "result" or "error"'),
-        (("200 OK", "", b'{"error": 5}'), 'its answer must be a JSON object with either "result" or "error"'),
-        (("200 OK", "", b'{"result": "%b"}' % (b"x" * 262_144)), "sent an answer of more than 262144 bytes"),
+        (("200 OK", "", b"<html>"), "its response is not JSON"),
+        (("200 OK", "", b""), "its response is not JSON"),
+        (("200 OK", "", b'{"result": NaN}'), "its response is not JSON"),
+        (("200 OK", "", b'"done"'), 'its response must be a JSON object with either "result" or "error"'),
+        (("200 OK", "", b'{"error": 5}'), 'its response must be a JSON object with either "result" or "error"'),
+        (("200 OK", "", b'{"result": "%b"}' % (b"x" * 262_144)), "sent a response of more than 262144 bytes"),
     ],
 )
 async def test_a_bad_answer_is_an_error_of_the_call_and_the_run_goes_on(
@@ -320,7 +324,7 @@ async def test_a_call_that_takes_too_long_is_given_up(client: httpx.AsyncClient,
 
     run = await talk.run(script(ASK))
 
-    assert results(run) == [("error", "the tool 'get_weather' failed: it did not answer within 50 ms")]
+    assert results(run) == [("error", "the tool 'get_weather' failed: it did not respond within 50 ms")]
     assert run[-1].name == "agent_end"
 
 

@@ -112,7 +112,7 @@ async def test_a_session_needs_a_model(client: httpx.AsyncClient) -> None:
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("nobody:x", "there is no provider 'nobody' here"),
+        ("nobody:x", "this server has no provider 'nobody'"),
         ("openai:gpt-5", "OPENAI_API_KEY is not set on the server"),
         ("x", "a model is named provider:model"),
         (":x", "a model is named provider:model"),
@@ -123,7 +123,10 @@ async def test_a_model_that_is_not_served_is_refused_with_those_that_are(
     client: httpx.AsyncClient, name: str, why: str
 ) -> None:
     """EP-create."""
-    assert await create_failed(client, model=name) == f"the model {name!r} is not served: {why}; offered: scripted:*"
+    assert (
+        await create_failed(client, model=name)
+        == f"the model {name!r} is not available: {why}; available models: scripted:*"
+    )
 
 
 async def test_the_scripted_model_can_be_left_out(tmp_path: Path) -> None:
@@ -132,7 +135,7 @@ async def test_the_scripted_model_can_be_left_out(tmp_path: Path) -> None:
         message = await create_failed(client)
         models = (await client.get("/v1/capabilities")).json()["models"]
 
-    assert message.endswith("; offered: none")
+    assert message.endswith("; available models: none")
     assert models == []
 
 
@@ -317,9 +320,9 @@ async def test_an_option_that_is_not_offered_is_refused_with_those_that_are(
     """EP-create: never an address or a credential."""
     message = await create_failed(client, providerOpts={"temperature": 1, name: "x"})
 
-    assert message.startswith(f"the provider option {name!r} is not offered")
+    assert message.startswith(f"unknown provider option {name!r}")
     assert {"temperature", "top_p", "seed", "stop", "reasoning_effort", "tool_choice"} <= set(
-        message.rpartition("offered: ")[2].split(", ")
+        message.rpartition("available options: ")[2].split(", ")
     )
 
 
@@ -384,7 +387,7 @@ async def test_skills_are_told_to_the_model_and_opened_with_read_file(served: Se
     assert told == {
         "role": "system",
         "content": "You are polite.\n\n"
-        "Skills you have. When one fits the task, read its file with read_file first and follow it:\n"
+        "You have these skills. If one fits the task, first read its file with read_file, then follow it:\n"
         "- greeting: How to greet. (skills/greet/SKILL.md)",
     }
     [end] = [seen.data for seen in run if seen.name == "tool_execution_end"]

@@ -10,7 +10,7 @@ import httpx
 import pytest
 import pytest_asyncio
 from cmdc_conformance.wire.event import names
-from cmdc_gateway.providers.litellm import close_connections
+from cmdc_gateway.providers.litellm.library import close_connections
 from cmdc_testkit.conversations import Conversation, calling, script
 from cmdc_testkit.events import ReceivedEvent, without_ids
 from cmdc_testkit.gateways import Served, serving
@@ -136,7 +136,7 @@ async def test_a_script_that_cannot_be_obeyed_fails_the_run(client: httpx.AsyncC
     run = await talk.run(f"```script\n{block}\n```")
 
     assert failure(run) == ENDED
-    assert run[-2].data["reason"].startswith("the script cannot be obeyed: ")
+    assert run[-2].data["reason"].startswith("invalid script: ")
 
 
 async def test_a_model_of_the_operators_is_reached_by_its_name_in_the_configuration(
@@ -165,7 +165,7 @@ async def test_a_model_of_the_operators_is_reached_by_its_name_in_the_configurat
         failed = await Conversation.begin(client, model="house:priced")
         broken = await failed.run(script({"fail": {"status": 400}}))
 
-    assert names_offered == ["scripted:*", "house:priced"]
+    assert names_offered == ["house:priced", "scripted:*"]
     assert names(run) == [
         "prompt_received",
         "agent_start",

@@ -39,7 +39,7 @@ from cmdc_gateway.sessions.toolset import canonical
 from cmdc_gateway.sessions.unit_of_work import UnitOfWork
 from cmdc_gateway.store.store import ApprovalRow, PutTool, RemoveTool, RequestRow, ToolRow
 from cmdc_gateway.tenancy.keys import Principal
-from cmdc_gateway.tools.callback import CallbackDefinition
+from cmdc_gateway.tools.callbacks.definition import CallbackDefinition
 
 
 class NotPending(Exception):

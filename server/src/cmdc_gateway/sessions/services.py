@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from cmdc_gateway.sessions.settings import SessionPolicy
 from cmdc_gateway.store.store import Store
 from cmdc_gateway.tenancy.meter import Meter
-from cmdc_gateway.tools.callback import CallbackClient
+from cmdc_gateway.tools.callbacks.client import CallbackClient
 
 
 @dataclass(slots=True)

@@ -13,7 +13,8 @@ from cmdc_gateway.errors import CreateFailed
 from cmdc_gateway.protocol.encoding import dumps
 from cmdc_gateway.protocol.sessions import CreateSessionBody
 from cmdc_gateway.providers.registry import ModelRegistry
-from cmdc_gateway.tools.builtin import READ_ONLY, canonical_name
+from cmdc_gateway.tools.builtin import READ_ONLY
+from cmdc_gateway.tools.plugin import canonical_name
 from cmdc_gateway.tools.skills import skills_prompt
 from cmdc_gateway.tools.workspace import Workspace, WorkspaceError
 

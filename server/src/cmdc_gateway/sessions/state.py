@@ -23,8 +23,9 @@ from cmdc_gateway.store.store import (
     ToolRow,
 )
 from cmdc_gateway.tenancy.meter import BudgetAccount
-from cmdc_gateway.tools.builtin import builtin_spec, builtin_tool
-from cmdc_gateway.tools.callback import CallbackDefinition, CallbackTool
+from cmdc_gateway.tools.callbacks.definition import CallbackDefinition
+from cmdc_gateway.tools.callbacks.tool import CallbackTool
+from cmdc_gateway.tools.plugin import find_tool
 from cmdc_gateway.tools.schema import Parameters
 from cmdc_gateway.tools.workspace import Workspace
 
@@ -119,11 +120,12 @@ def bind_callback(key: SessionKey, definition: CallbackDefinition, services: Ser
 
 def _toolset(key: SessionKey, settings: SessionSettings, registered: Iterable[ToolRow], services: Services) -> Toolset:
     workspace = Workspace(services.policy.workspace.root, settings.working_dir)
-    builtins: list[BoundTool] = []
-    for name in settings.tools:
-        spec = builtin_spec(name)
-        tool = None if name == "ask_user" else builtin_tool(name, workspace)
-        builtins.append(BoundTool(spec, Parameters(spec.parameters), tool))
+    builtins = [
+        BoundTool(plugin.spec, Parameters(plugin.spec.parameters), plugin.create(workspace))
+        for name in settings.tools
+        # The package of a tool may have been uninstalled since the session was created.
+        if (plugin := find_tool(name)) is not None
+    ]
     callbacks = [bind_callback(key, CallbackDefinition.from_json(row.definition), services) for row in registered]
     return Toolset([*builtins, *callbacks], settings.approval)
 

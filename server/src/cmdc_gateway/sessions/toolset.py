@@ -13,7 +13,7 @@ from cmdc_gateway.errors import RegistrationFailed
 from cmdc_gateway.kernel.tool import ToolSpec
 from cmdc_gateway.kernel.turn import ASK_USER
 from cmdc_gateway.protocol.history import ToolCall
-from cmdc_gateway.tools.callback import CallbackDefinition
+from cmdc_gateway.tools.callbacks.definition import CallbackDefinition
 from cmdc_gateway.tools.schema import Parameters
 from cmdc_gateway.tools.tool import Tool
 
@@ -62,7 +62,7 @@ class Toolset:
         tool = self._tools.get(name)
         if tool is None:
             return f"this session has no tool {name!r}"
-        error = tool.parameters.flaw(args)
+        error = tool.parameters.error(args)
         if error is not None:
             return f"the arguments of {name!r} do not match its schema: {error}"
         if self.requires_approval(name) and canonical(args) is None:

@@ -19,8 +19,8 @@ from cmdc_gateway.sessions.registry import Registry
 from cmdc_gateway.store.store import SessionKey
 from cmdc_gateway.tenancy.keys import Principal
 from cmdc_gateway.tenancy.tickets import Tickets
-from cmdc_gateway.tools.addresses import AddressPolicy
-from cmdc_gateway.tools.registration import define
+from cmdc_gateway.tools.callbacks.addresses import AddressPolicy
+from cmdc_gateway.tools.callbacks.registration import define
 
 SessionCall = Callable[[SessionCommands, IdempotencyRecord | None], Awaitable[Reply]]
 

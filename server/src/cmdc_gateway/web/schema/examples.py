@@ -322,8 +322,12 @@ ERRORS: dict[str, GatewayError] = {
         PayloadTooLarge(1_048_576),
         UriTooLong(8_192),
         UnsupportedMediaType("text/plain"),
-        CreateFailed("the model 'nope:x' is not served: there is no provider 'nope' here; offered: scripted:*"),
-        RegistrationFailed("callbackUrl: its host is an address that callbacks may not be sent to"),
+        CreateFailed(
+            "the model 'nope:x' is not available: this server has no provider 'nope'; available models: scripted:*"
+        ),
+        RegistrationFailed(
+            "callbackUrl: 127.0.0.1 is not a public address; the operator can allow it with GATEWAY_CALLBACK_ALLOW"
+        ),
         IdempotencyMismatch(),
         UpgradeRequired(),
         RateLimited(7),
