@@ -1,4 +1,4 @@
-"""What the server tells its operator: lines of JSON with the ids of request, session and run, and no payloads."""
+"""The log: lines of JSON with the ids of request, session and run, without payloads."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ HUSH = "hush-hush"
 MINE = key_id(sha256(KEY.encode()).hexdigest())
 
 
-async def told(folder: Path, level: str) -> tuple[list[dict[str, Any]], str, str]:
-    """What is logged at this level of one run, and the ids of its session and its request."""
+async def logged(folder: Path, level: str) -> tuple[list[dict[str, Any]], str, str]:
+    """The log of one run at this level, and the ids of its session and its request."""
     async with GatewayProcess(folder, GATEWAY_LOG_LEVEL=level) as gateway, gateway.client() as client:
         talk = await Conversation.begin(client, systemPrompt=HUSH)
         request_id = await talk.prompt(f"{HUSH} there")
@@ -30,8 +30,8 @@ async def told(folder: Path, level: str) -> tuple[list[dict[str, Any]], str, str
 
 
 @pytest.mark.parametrize("level", ["info", "debug"])
-async def test_the_end_of_a_run_is_told_with_its_ids_and_figures(tmp_path: Path, level: str) -> None:
-    lines, session_id, request_id = await told(tmp_path, level)
+async def test_the_end_of_a_run_is_logged_with_its_ids_and_figures(tmp_path: Path, level: str) -> None:
+    lines, session_id, request_id = await logged(tmp_path, level)
 
     [ended] = [line for line in lines if line["event"] == "agent_end"]
     assert ended == {
@@ -48,8 +48,8 @@ async def test_the_end_of_a_run_is_told_with_its_ids_and_figures(tmp_path: Path,
     }
 
 
-async def test_each_request_is_told_at_level_debug_by_its_route_and_not_its_url(tmp_path: Path) -> None:
-    lines, session_id, _ = await told(tmp_path, "debug")
+async def test_each_request_is_logged_at_level_debug_by_its_route_and_not_its_url(tmp_path: Path) -> None:
+    lines, session_id, _ = await logged(tmp_path, "debug")
 
     answered = [line for line in lines if line["event"] == "answered"]
     [prompt] = [line for line in answered if line["route"] == "/v1/sessions/{session_id}/prompt"]
@@ -62,7 +62,7 @@ async def test_each_request_is_told_at_level_debug_by_its_route_and_not_its_url(
     assert len({line["request"] for line in answered}) == len(answered)
 
 
-async def test_requests_are_not_told_by_default(tmp_path: Path) -> None:
-    lines, _, _ = await told(tmp_path, "info")
+async def test_requests_are_not_logged_by_default(tmp_path: Path) -> None:
+    lines, _, _ = await logged(tmp_path, "info")
 
     assert "answered" not in {line["event"] for line in lines}

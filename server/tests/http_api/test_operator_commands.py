@@ -1,4 +1,4 @@
-"""What an operator asks of the command beside serving: `keys new`, `keys list`, `audit`."""
+"""The commands `keys new`, `keys list` and `audit`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def store() -> str:
-    """The address of a store with these rows in its trail."""
+    """The URL of a store with these rows in its audit trail."""
 
     async def fill() -> None:
         store = SqliteStore(Path("gateway.db"))
@@ -49,7 +49,7 @@ def store() -> str:
     return "sqlite:///gateway.db"
 
 
-def test_a_new_key_is_for_the_tenant_that_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_new_key_belongs_to_the_named_tenant(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["keys", "new", "--tenant", 'Ünïted "Tenants"']) == 0
 
     printed = capsys.readouterr().out
@@ -62,15 +62,15 @@ def test_a_new_key_is_for_the_tenant_that_is_named(capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize("tenant", ["", "a\nb", "\x1b[31m"])
-def test_a_tenant_that_could_not_be_written_down_gets_no_key(capsys: pytest.CaptureFixture[str], tenant: str) -> None:
+def test_an_unprintable_tenant_gets_no_key(capsys: pytest.CaptureFixture[str], tenant: str) -> None:
     assert main(["keys", "new", "--tenant", tenant]) == 2
 
     error = f"cmdc-gateway: --tenant: {tenant!r} is not a valid name; it must be printable and not empty\n"
     assert capsys.readouterr() == ("", error)
 
 
-def test_the_keys_are_listed_by_their_ids_alone(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """The trail and the usage name keys so; nothing of a key is shown, nor its hash."""
+def test_keys_are_listed_by_their_ids_only(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """The audit trail and the usage contain these ids; neither a key nor its hash is shown."""
     keys = {"hush-hush": "acme", f"sha256:{'a' * 64}": "acme", "third": "globex"}
     (tmp_path / "gateway.toml").write_text("[api_keys]\n" + "\n".join(f'"{k}" = "{t}"' for k, t in keys.items()))
 
@@ -85,7 +85,7 @@ def test_the_keys_are_listed_by_their_ids_alone(capsys: pytest.CaptureFixture[st
     assert "hush" not in printed
 
 
-def test_the_trail_is_shown_as_a_table(capsys: pytest.CaptureFixture[str], store: str) -> None:
+def test_the_audit_trail_is_printed_as_a_table(capsys: pytest.CaptureFixture[str], store: str) -> None:
     assert main(["audit", "--store", store]) == 0
 
     printed, told = capsys.readouterr()
@@ -99,7 +99,7 @@ def test_the_trail_is_shown_as_a_table(capsys: pytest.CaptureFixture[str], store
     ]
 
 
-def test_the_trail_is_shown_as_json_with_everything_it_has(
+def test_the_audit_trail_is_printed_as_json_with_all_fields(
     capsys: pytest.CaptureFixture[str], store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GATEWAY_STORE", f"{store}?durability=disk")
@@ -135,7 +135,7 @@ def test_the_trail_is_shown_as_json_with_everything_it_has(
         (["--tenant", "nobody"], []),
     ],
 )
-def test_only_the_rows_that_were_asked_for_are_shown(
+def test_the_audit_trail_can_be_filtered(
     capsys: pytest.CaptureFixture[str], store: str, conditions: list[str], numbers: list[int]
 ) -> None:
     assert main(["audit", "--json", "--store", store, *conditions]) == 0
@@ -143,7 +143,7 @@ def test_only_the_rows_that_were_asked_for_are_shown(
     assert [json.loads(line)["n"] for line in capsys.readouterr().out.splitlines()] == numbers
 
 
-def test_what_a_terminal_would_obey_is_not_printed(capsys: pytest.CaptureFixture[str], store: str) -> None:
+def test_control_characters_are_not_printed(capsys: pytest.CaptureFixture[str], store: str) -> None:
     async def add() -> None:
         opened = SqliteStore(Path("gateway.db"))
         await opened.open()
@@ -164,7 +164,7 @@ def test_what_a_terminal_would_obey_is_not_printed(capsys: pytest.CaptureFixture
         ("postgres://db", "GATEWAY_STORE: 'postgres://db' is no address of a store: "),
     ],
 )
-def test_a_store_without_a_trail_to_read_is_told(
+def test_a_store_without_an_audit_trail_is_an_error(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, store: str, sentence: str
 ) -> None:
     assert main(["audit", "--store", store]) == 2
@@ -175,8 +175,8 @@ def test_a_store_without_a_trail_to_read_is_told(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_whoever_has_read_enough_of_the_trail_may_go(store: str) -> None:
-    """`cmdc-gateway audit | head -1` ends without a complaint."""
+def test_a_closed_pipe_is_not_an_error(store: str) -> None:
+    """`cmdc-gateway audit | head -1` ends without an error."""
     command = f"{sys.executable} -m cmdc_gateway audit --store {store} | true; exit ${{PIPESTATUS[0]}}"
     process = asyncio.run(_shell(command))
 
