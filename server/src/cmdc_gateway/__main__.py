@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
+_POSIX_MODULES = ("fcntl", "resource")
 _UNSUPPORTED = (
     "cmdc-gateway: this platform is not supported; the server runs on Linux and macOS. "
     "On Windows, run it under WSL or in a container."
@@ -23,8 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _has_posix_modules() -> bool:
     try:
-        import fcntl  # noqa: F401, PLC0415
-        import resource  # noqa: F401, PLC0415
+        for name in _POSIX_MODULES:
+            import_module(name)
     except ImportError:
         return False
     return True
