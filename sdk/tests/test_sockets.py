@@ -24,8 +24,8 @@ from cmdc_client import (
     Unauthorized,
     is_terminal,
 )
+from cmdc_testkit.conversations import call, script
 from cmdc_testkit.gateways import KEY, Served
-from cmdc_testkit.streams import call, script
 from faulty_server import faulty_server, handle, http, sync_handle
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response

@@ -111,10 +111,10 @@ class Harness:
         shutil.rmtree(folder)
 
     def _hooks(self, folder: Path) -> Hooks:
-        start, stop, kill = (self._forkserver.command(what, folder) for what in ("start", "stop", "kill"))
+        start = self._forkserver.start_command(folder)
+        stop, kill, hang_up = (f"kill -{name} $(cat '{folder}/pid') || true" for name in ("TERM", "KILL", "HUP"))
         admit, revoke = (
-            f"cp '{folder}/{config}.toml' '{folder}/gateway.toml' && {self._forkserver.command('hangup', folder)}"
-            for config in ("with", "without")
+            f"cp '{folder}/{config}.toml' '{folder}/gateway.toml' && {hang_up}" for config in ("with", "without")
         )
         return Hooks(start=start, stop=stop, kill=kill, restart=f"{kill} && {start}", admit=admit, revoke=revoke)
 

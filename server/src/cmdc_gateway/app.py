@@ -27,8 +27,8 @@ from cmdc_gateway.sessions.registry import Registry
 from cmdc_gateway.sessions.services import Services
 from cmdc_gateway.sessions.settings import PLUGINS, SessionPolicy
 from cmdc_gateway.settings import Settings
+from cmdc_gateway.store.factory import create_store
 from cmdc_gateway.store.store import Store, StoreUnavailable
-from cmdc_gateway.store.url import store_from_url
 from cmdc_gateway.tenancy.keys import KeyRing
 from cmdc_gateway.tenancy.limits import RateLimit
 from cmdc_gateway.tenancy.meter import Meter
@@ -87,7 +87,7 @@ def create_app(
         logs.configure(settings.log_level)
     environ = os.environ if environ is None else environ
     keys = KeyRing(settings.tenants) if keys is None else keys
-    store = store_from_url(settings.store) if store is None else store
+    store = create_store(settings.store) if store is None else store
     models = _models(settings, environ) if catalog is None else catalog
     addresses = AddressPolicy(settings.callback_allow)
     tickets = Tickets(now_ms)

@@ -7,14 +7,22 @@ import asyncio
 import gc
 import os
 import sys
-from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import aclosing, contextmanager
 
 from cmdc_gateway import __version__
-from cmdc_gateway.command import AuditQuery, audit_json, audit_table, key_list, key_new, moment
+from cmdc_gateway.command import (
+    AuditQuery,
+    audit_json,
+    audit_table,
+    key_list,
+    key_new,
+    parse_time,
+    select_audit,
+)
 from cmdc_gateway.settings import InvalidSetting, Settings, load_settings, store_address
-from cmdc_gateway.store.store import StoreUnavailable
-from cmdc_gateway.store.url import audit_from_url
+from cmdc_gateway.store.errors import InvalidStoreURL, StoreUnavailable
+from cmdc_gateway.store.factory import create_store
 from cmdc_gateway.tenancy.keys import DEFAULT_TENANT
 
 _GC_THRESHOLD = 10_000
@@ -63,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     new = what.add_parser("new", help="print a new key, and its hash for the configuration file")
     new.add_argument("--tenant", default=DEFAULT_TENANT, help="tenant of the key (default)")
     _add_config(what.add_parser("list", help="print keyId and tenant of every configured key"))
-    _add_audit(commands.add_parser("audit", help="show who decided what, on which digest, and when"))
+    _add_audit(commands.add_parser("audit", help="print the audit log: who decided what, and when"))
     return parser
 
 
@@ -72,13 +80,13 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_audit(audit: argparse.ArgumentParser) -> None:
-    audit.add_argument("--store", metavar="URL", help="sqlite:///FILE (GATEWAY_STORE); a gateway may be using it")
-    audit.add_argument("--json", action="store_true", help="one JSON object a line, with everything there is")
-    audit.add_argument("--tenant", help="only what was decided in this tenant")
-    audit.add_argument("--session", help="only what was decided in sessions of this id")
-    audit.add_argument("--key", metavar="KEYID", help="only what was decided with this key")
-    audit.add_argument("--since", type=moment, default=0, metavar="TIME", help="only from then on (ISO 8601, UTC)")
-    audit.add_argument("--last", type=int, metavar="N", help="only the last N of them")
+    audit.add_argument("--store", metavar="URL", help="sqlite:///FILE (GATEWAY_STORE); a gateway may have it open")
+    audit.add_argument("--json", action="store_true", help="print each entry as a line of JSON, with all members")
+    audit.add_argument("--tenant", help="only entries of this tenant")
+    audit.add_argument("--session", help="only entries of sessions with this id")
+    audit.add_argument("--key", metavar="KEYID", help="only entries of this API key")
+    audit.add_argument("--since", type=parse_time, default=0, metavar="TIME", help="only since then (ISO 8601, UTC)")
+    audit.add_argument("--last", type=int, metavar="N", help="only the last N of the selected entries")
 
 
 def _keys(arguments: argparse.Namespace) -> int:
@@ -94,22 +102,37 @@ def _keys(arguments: argparse.Namespace) -> int:
 
 
 def _audit(arguments: argparse.Namespace) -> int:
-    query = AuditQuery(arguments.tenant, arguments.session, arguments.key, arguments.since)
+    query = AuditQuery(arguments.tenant, arguments.session, arguments.key, arguments.since, arguments.last)
     try:
-        rows = (entry for entry in audit_from_url(store_address(arguments.store)) if query.wants(entry[1]))
-        chosen = rows if arguments.last is None else deque(rows, maxlen=max(0, arguments.last))
-        _print(audit_json(chosen) if arguments.json else audit_table(chosen))
-    except (StoreUnavailable, ValueError) as error:
+        asyncio.run(_print_audit(store_address(arguments.store), query, as_json=arguments.json))
+    except (StoreUnavailable, InvalidStoreURL) as error:
         raise InvalidSetting(f"GATEWAY_STORE: {error}") from None
     return 0
 
 
+async def _print_audit(url: str, query: AuditQuery, *, as_json: bool) -> None:
+    async with aclosing(select_audit(create_store(url), query)) as rows:
+        if as_json:
+            with _stdout():
+                async for number, row in rows:
+                    print(audit_json(number, row))
+        else:
+            _print(audit_table([row async for _, row in rows]))
+
+
 def _print(lines: Iterable[str]) -> None:
-    try:
+    with _stdout():
         for line in lines:
             print(line)
+
+
+@contextmanager
+def _stdout() -> Generator[None]:
+    """Stop printing without an error once the reader of a pipe has closed it."""
+    try:
+        yield
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
+    except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

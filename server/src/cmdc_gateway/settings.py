@@ -17,7 +17,7 @@ from cmdc_gateway.errors import BadRequest
 from cmdc_gateway.protocol.sessions import CreateSessionBody
 from cmdc_gateway.providers.hosted import target_from_config
 from cmdc_gateway.providers.target import ModelTarget
-from cmdc_gateway.store.url import store_from_url
+from cmdc_gateway.store.factory import create_store
 from cmdc_gateway.tenancy.keys import DEFAULT_TENANT, check_keys
 from cmdc_gateway.tenancy.meter import BudgetConfig
 from cmdc_gateway.tools.addresses import AddressPolicy
@@ -283,7 +283,7 @@ def check(settings: Settings, environ: Mapping[str, str]) -> None:
             "keys; create one with `cmdc-gateway keys new` and set GATEWAY_API_KEYS"
         )
     with _naming("GATEWAY_STORE"):
-        store_from_url(settings.store)
+        create_store(settings.store)
     with _naming("GATEWAY_CALLBACK_ALLOW"):
         AddressPolicy(settings.callback_allow)
     if "" in settings.tenants.values():

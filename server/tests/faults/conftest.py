@@ -20,7 +20,7 @@ approval = []
 async def gateway(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[GatewayProcess]:
     """A gateway as a process; its parameter, where it has one, is the grace period in ms."""
     settings = {"GATEWAY_GRACE_MS": str(getattr(request, "param", 30_000)), "GATEWAY_HEARTBEAT_MS": "1000"}
-    async with GatewayProcess(tmp_path, config=CONFIG, **settings) as gateway:
+    async with GatewayProcess(tmp_path, config=CONFIG, forked=True, **settings) as gateway:
         yield gateway
 
 

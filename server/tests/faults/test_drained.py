@@ -9,12 +9,12 @@ from pathlib import Path
 
 import httpx
 import pytest
-from cmdc_testkit.audit import Record, audit
+from cmdc_testkit.audit import SessionRecord, audit
 from cmdc_testkit.conversations import Conversation, calling, script
 from cmdc_testkit.experiments import Experiment
-from cmdc_testkit.gateways import KEY, ForkedGateway
+from cmdc_testkit.gateways import KEY, GatewayProcess
 from cmdc_testkit.receivers import Receiver
-from cmdc_testkit.watching import Watcher, record_of
+from cmdc_testkit.watchers import Watcher, record_session
 
 GRACE_SECONDS = 2.0
 EXIT_SECONDS = GRACE_SECONDS + 1  # DUR-3
@@ -61,7 +61,7 @@ async def begin(client: httpx.AsyncClient, receiver: Receiver, prompt: str) -> B
     return Busy(talk, accepted=[await talk.prompt(prompt)])
 
 
-async def exit_of(gateway: ForkedGateway) -> float:
+async def exit_of(gateway: GatewayProcess) -> float:
     """Send SIGTERM; return how long the exit took."""
     begun = time.monotonic()
     assert await gateway.stop() == 0
@@ -76,8 +76,8 @@ async def settled(talk: Conversation, run: str | None) -> bool:
 
 
 async def one_trial(
-    gateway: ForkedGateway, receiver: Receiver, chance: random.Random, *, streams: int, runs: int
-) -> tuple[float, float, list[Record]]:
+    gateway: GatewayProcess, receiver: Receiver, chance: random.Random, *, streams: int, runs: int
+) -> tuple[float, float, list[SessionRecord]]:
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     wide = httpx.AsyncClient(
         base_url=gateway.url, headers={"X-API-Key": KEY}, trust_env=False, limits=limits, timeout=READY_SECONDS
@@ -92,7 +92,7 @@ async def one_trial(
         await asyncio.sleep(chance.uniform(0, 0.5))
         took = await exit_of(gateway)
         await asyncio.gather(*going_on)
-        clean = [await watcher.ended() for one in busy for watcher in one.watchers]
+        clean = [await watcher.wait_until_disconnected() for one in busy for watcher in one.watchers]
         assert all(clean), "every stream ends as a stream ends"
 
         await gateway.start(within=READY_SECONDS)
@@ -107,11 +107,11 @@ async def one_trial(
 
 
 def open_run(watcher: Watcher) -> str | None:
-    last = watcher.frames[-1]
-    return None if last.event in ("agent_end", "agent_abort") else last.fields["requestId"]
+    last = watcher.events[-1]
+    return None if last.name in ("agent_end", "agent_abort") else last.data["requestId"]
 
 
-async def ended(one: Busy, receiver: Receiver) -> Record:
+async def ended(one: Busy, receiver: Receiver) -> SessionRecord:
     """Let the session come to an end, and take down what there is of it."""
     async with asyncio.timeout(READY_SECONDS):
         while (info := await one.talk.info())["state"] != "idle" or info["queue"]:
@@ -121,7 +121,7 @@ async def ended(one: Busy, receiver: Receiver) -> Record:
                 await one.talk.post("respond", {"ref": question["ref"], "response": "because"})
             await asyncio.sleep(0.01)
     ran = [call.body["callId"] for call in receiver.calls if call.body["sessionId"] == one.talk.id]
-    return await record_of(one.talk, *one.watchers, accepted=one.accepted, ran=ran)
+    return await record_session(one.talk, *one.watchers, accepted=one.accepted, executed=ran)
 
 
 @pytest.mark.timeout(180)
@@ -137,21 +137,21 @@ async def test_the_exit_keeps_to_its_time_and_its_promises(
     for trial in range(trials):
         folder = tmp_path / f"{trial}"
         folder.mkdir()
-        async with ForkedGateway(folder, **grace) as gateway:
-            took, slowest, records = await one_trial(gateway, receiver, experiment.chance, streams=streams, runs=runs)
+        async with GatewayProcess(folder, forked=True, **grace) as gateway:
+            took, slowest, records = await one_trial(gateway, receiver, experiment.random, streams=streams, runs=runs)
         slowest_exit, slowest_run = max(slowest_exit, took), max(slowest_run, slowest)
         for record in records:
             assert audit(record) == []
             assert record.prompt_count == len(record.accepted)
             events += len(record.log)
             prompts += len(record.accepted)
-    experiment.figure("trials", trials)
-    experiment.figure("streams", streams)
-    experiment.figure("runs", runs)
-    experiment.figure("slowest exit", f"{slowest_exit:.2f} s at a grace of {GRACE_SECONDS:.0f} s")
-    experiment.figure("slowest run to end or wait after readiness", f"{slowest_run:.2f} s")
-    experiment.figure("prompts", prompts)
-    experiment.figure("events", events)
+    experiment.record("trials", trials)
+    experiment.record("streams", streams)
+    experiment.record("runs", runs)
+    experiment.record("slowest exit", f"{slowest_exit:.2f} s at a grace of {GRACE_SECONDS:.0f} s")
+    experiment.record("slowest run to end or wait after readiness", f"{slowest_run:.2f} s")
+    experiment.record("prompts", prompts)
+    experiment.record("events", events)
     # The short form runs where others do, too: as much again, because a busy machine is no defect.
     assert slowest_exit < (EXIT_SECONDS if experiment.long else EXIT_SECONDS + 1)
     assert slowest_run < SETTLED_SECONDS

@@ -16,9 +16,9 @@ from cmdc_gateway.store.store import PutResponse, Write
 from cmdc_testkit.conversations import Conversation, calling, script
 from cmdc_testkit.experiments import Experiment
 from cmdc_testkit.faults import faulty
-from cmdc_testkit.gateways import KEY, ForkedGateway, serving
+from cmdc_testkit.gateways import KEY, GatewayProcess, serving
 from cmdc_testkit.receivers import Receiver
-from cmdc_testkit.watching import Watcher, until_available, until_idle, whole_log
+from cmdc_testkit.watchers import Watcher, retry_while_unavailable, wait_until_idle, whole_log
 
 DUPLICATES = 50
 CRASHES = 0.25  # of the keys
@@ -65,7 +65,7 @@ class Effects:
 
     async def recovered(self) -> None:
         """Wait until the session takes prompts again."""
-        await until_available(lambda: self._talk.post("abort"))
+        await retry_while_unavailable(lambda: self._talk.post("abort"))
 
     async def prompt(self, key: str) -> tuple[Send, Send, Callable[[], Awaitable[int]]]:
         before = (await self._talk.get("/stats")).json()["promptCount"]
@@ -94,7 +94,7 @@ class Effects:
         return self._posts(f"{self._talk.path}/tools", key, body, {**body, "description": "else"}, effects)
 
     async def approve(self, key: str) -> tuple[Send, Send, Callable[[], Awaitable[int]]]:
-        await until_idle(self._talk)
+        await wait_until_idle(self._talk)
         async with Watcher(self._talk, after="latest") as watcher:
             await self._talk.prompt(script(calling(("guarded", {})), nonce=key))
             approval_id = (await watcher.until("approval_required"))["approvalId"]
@@ -102,10 +102,10 @@ class Effects:
 
         async def effects() -> int:
             """How often it was resolved; a crash may come before the call it allows, which then is not made any more."""
-            await until_idle(self._talk)
+            await wait_until_idle(self._talk)
             assert len(self._receiver.calls) - before <= 1
-            resolved = [frame for frame in await whole_log(self._talk) if frame.event == "approval_resolved"]
-            return sum(frame.fields["approvalId"] == approval_id for frame in resolved)
+            resolved = [frame for frame in await whole_log(self._talk) if frame.name == "approval_resolved"]
+            return sum(frame.data["approvalId"] == approval_id for frame in resolved)
 
         body = {"approvalId": approval_id}
         return self._posts(f"{self._talk.path}/approve", key, body, {**body, "args": {"else": 1}}, effects)
@@ -119,7 +119,7 @@ class Effects:
         return sending(body), sending(other), effects
 
 
-async def flood(gateway: ForkedGateway, send: Send, outcome: Outcome, moment: Moment | None) -> None:
+async def flood(gateway: GatewayProcess, send: Send, outcome: Outcome, moment: Moment | None) -> None:
     """Send the duplicates at once; where there is a crash among them, restart and send them again."""
     crashing = asyncio.create_task(crash(gateway, moment)) if moment is not None else None
     for answer in await asyncio.gather(*(send() for _ in range(DUPLICATES)), return_exceptions=True):
@@ -134,7 +134,7 @@ async def flood(gateway: ForkedGateway, send: Send, outcome: Outcome, moment: Mo
         await flood(gateway, send, outcome, None)
 
 
-async def crash(gateway: ForkedGateway, moment: Moment) -> None:
+async def crash(gateway: GatewayProcess, moment: Moment) -> None:
     await moment()
     await gateway.kill()
     await gateway.start()
@@ -144,7 +144,7 @@ def some_time(seconds: float) -> Moment:
     return lambda: asyncio.sleep(seconds)
 
 
-def the_next_commit(gateway: ForkedGateway) -> Moment:
+def the_next_commit(gateway: GatewayProcess) -> Moment:
     """Until the store's file changes: what is committed then has not been answered yet, or only just."""
     journal = gateway.folder / "gateway.db-wal"
     before = journal.stat().st_mtime_ns
@@ -161,12 +161,12 @@ def the_next_commit(gateway: ForkedGateway) -> Moment:
 @pytest.mark.timeout(180)
 async def test_a_key_has_one_effect(tmp_path: Path, receiver: Receiver, experiment: Experiment) -> None:
     """HTTP-11."""
-    chance = experiment.chance
+    chance = experiment.random
     keys = experiment.trials(short=16, long=1_000)
     total: Counter[str] = Counter()
     limits = httpx.Limits(max_connections=DUPLICATES)
     async with (
-        ForkedGateway(tmp_path) as gateway,
+        GatewayProcess(tmp_path, forked=True) as gateway,
         httpx.AsyncClient(
             base_url=gateway.url, headers={"X-API-Key": KEY}, trust_env=False, limits=limits, timeout=30
         ) as client,
@@ -197,13 +197,13 @@ async def test_a_key_has_one_effect(tmp_path: Path, receiver: Receiver, experime
                 crashes=moment is not None,
                 kept=outcome.first == 0,
             )
-    experiment.figure("keys", keys)
-    experiment.figure("requests answered", total["answered"])
-    experiment.figure("told that it is in progress", total["in_progress"])
-    experiment.figure("crashes", total["crashes"])
-    experiment.figure("requests lost in them", total["lost"])
-    experiment.figure("committed before, and answered after the crash", total["kept"])
-    experiment.figure("keys with another number of effects than one", 0)
+    experiment.record("keys", keys)
+    experiment.record("requests answered", total["answered"])
+    experiment.record("told that it is in progress", total["in_progress"])
+    experiment.record("crashes", total["crashes"])
+    experiment.record("requests lost in them", total["lost"])
+    experiment.record("committed before, and answered after the crash", total["kept"])
+    experiment.record("keys with another number of effects than one", 0)
 
 
 @pytest.mark.parametrize("kind", range(4))

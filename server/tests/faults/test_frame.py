@@ -38,12 +38,12 @@ def test_a_part_that_is_none_is_refused(text: str) -> None:
 
 
 def test_chance_comes_back_with_its_seed_and_differs_from_part_to_part() -> None:
-    first = Experiment(1, "", seed=4).chance.random()
+    first = Experiment(1, "", seed=4).random.random()
 
-    assert Experiment(1, "", seed=4).chance.random() == first
-    assert Experiment(1, "", seed=5).chance.random() != first
-    assert Experiment(1, "", seed=4, part=Part(2, 3)).chance.random() != first
-    assert Experiment(2, "", seed=4).chance.random() != first
+    assert Experiment(1, "", seed=4).random.random() == first
+    assert Experiment(1, "", seed=5).random.random() != first
+    assert Experiment(1, "", seed=4, part=Part(2, 3)).random.random() != first
+    assert Experiment(2, "", seed=4).random.random() != first
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ import httpx
 import pytest
 from cmdc_testkit.conversations import Conversation
 from cmdc_testkit.experiments import Experiment
-from cmdc_testkit.gateways import ForkedGateway
+from cmdc_testkit.gateways import GatewayProcess
 from cmdc_testkit.receivers import Receiver
-from cmdc_testkit.users import Crowd, Tally, User
+from cmdc_testkit.workload import RandomUser, Totals, Workload
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs prlimit")
 
@@ -24,12 +24,12 @@ SESSIONS = 4
 RECOVERED_SECONDS = 10
 
 
-def let_files_grow(gateway: ForkedGateway, *, yes: bool) -> None:
+def let_files_grow(gateway: GatewayProcess, *, yes: bool) -> None:
     _, hard = resource.prlimit(gateway.pid, resource.RLIMIT_FSIZE)
     resource.prlimit(gateway.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY if yes else 0, hard))
 
 
-async def fill(client: httpx.AsyncClient, gateway: ForkedGateway, probe: Conversation, seconds: float) -> None:
+async def fill(client: httpx.AsyncClient, gateway: GatewayProcess, probe: Conversation, seconds: float) -> None:
     """Let the disk be full for a while: nothing is accepted, everything can be read."""
     let_files_grow(gateway, yes=False)
     end = time.monotonic() + seconds
@@ -46,7 +46,7 @@ async def fill(client: httpx.AsyncClient, gateway: ForkedGateway, probe: Convers
     assert (page.status_code, page.json()["events"]) == (200, [])
 
 
-async def recovery(client: httpx.AsyncClient, gateway: ForkedGateway, users: list[User]) -> float:
+async def recovery(client: httpx.AsyncClient, gateway: GatewayProcess, users: list[RandomUser]) -> float:
     """Let files grow again; return how long it took until every session accepted something."""
     begun = time.monotonic()
     let_files_grow(gateway, yes=True)
@@ -62,25 +62,25 @@ async def test_a_full_disk_costs_nothing_that_was_accepted(
     tmp_path: Path, receiver: Receiver, experiment: Experiment
 ) -> None:
     """DUR-5, EVT-8, HTTP-11: 503, never a 2xx without a commit; it recovers by itself."""
-    chance = experiment.chance
+    chance = experiment.random
     times = experiment.trials(short=6, long=300)
-    tally = Tally()
+    tally = Totals()
     slowest = 0.0
-    async with ForkedGateway(tmp_path) as gateway, gateway.client() as client:
+    async with GatewayProcess(tmp_path, forked=True) as gateway, gateway.client() as client:
         probe = await Conversation.begin(client)
         await probe.info()  # to take a session up is a write, too
-        async with Crowd(gateway, receiver, chance, SESSIONS) as crowd:
+        async with Workload(gateway, receiver, chance, SESSIONS) as crowd:
             for _ in range(times):
                 await asyncio.sleep(chance.uniform(0, 0.3))
                 await fill(client, gateway, probe, chance.uniform(0, 0.5))
                 slowest = max(slowest, await recovery(client, gateway, crowd.users))
             await crowd.finish()
-            assert not any(watcher.over.is_set() for watcher in crowd.watchers), "readers stay connected"
-            await crowd.judge(tally)
-            refused = sum(user.refused for user in crowd.users)
+            assert not any(watcher.disconnected.is_set() for watcher in crowd.watchers), "readers stay connected"
+            await crowd.audit(tally)
+            refused = sum(user.unavailable for user in crowd.users)
         assert (await probe.get("/stats")).json()["promptCount"] == 0
-    experiment.figure("times full", times)
-    experiment.figure("requests refused with 503", refused)
-    experiment.figure("prompts accepted", tally.prompts)
-    experiment.figure("events", tally.events)
-    experiment.figure("slowest recovery", f"{slowest:.2f} s")
+    experiment.record("times full", times)
+    experiment.record("requests refused with 503", refused)
+    experiment.record("prompts accepted", tally.prompts)
+    experiment.record("events", tally.events)
+    experiment.record("slowest recovery", f"{slowest:.2f} s")

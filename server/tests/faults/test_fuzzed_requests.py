@@ -19,16 +19,16 @@ import pytest
 from cmdc_testkit.contract import Contract
 from cmdc_testkit.experiments import Experiment
 from cmdc_testkit.gateways import GatewayProcess
-from cmdc_testkit.peers import Answer, Peer, peer, request
+from cmdc_testkit.raw_connections import RawConnection, RawResponse, connect, request
 from cmdc_testkit.raw_requests import (
     MALFORMED,
     MALFORMED_BODIES,
     SMUGGLED,
     TOO_LARGE,
     WELL_FRAMED,
-    Framed,
+    RawRequest,
 )
-from cmdc_testkit.weighing import Weight, mib
+from cmdc_testkit.resource_usage import ResourceUsage, mib
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="weighs a process by /proc")
 
@@ -109,21 +109,20 @@ _SHORT = [framed for framed in WELL_FRAMED if len(framed.raw) < 10_000 and frame
 
 async def test_fuzzed_requests_are_answered_as_documented(experiment: Experiment, tmp_path: Path) -> None:
     """HTTP-2 … HTTP-5: whatever is wrong with them, and the gateway is as it was afterwards."""
-    trials, chance = experiment.trials(short=800, long=7_000), experiment.chance
+    trials, chance = experiment.trials(short=800, long=7_000), experiment.random
     async with GatewayProcess(tmp_path) as gateway, gateway.client() as client:
-        assert gateway.process is not None
-        contract = Contract((await client.get("/openapi.json")).json())
+        contract = Contract()
         fuzzer = Fuzzer(contract, chance)
         await _fuzz(gateway, fuzzer, SETTLING_REQUESTS)
         await _forget(client)
-        before = Weight.of(gateway.process.pid).memory
+        before = ResourceUsage.of(gateway.pid).memory
         statuses = await _fuzz(gateway, fuzzer, trials)
         await _forget(client)
-        grown = Weight.of(gateway.process.pid).memory - before
+        grown = ResourceUsage.of(gateway.pid).memory - before
         log = gateway.log()
-    experiment.figure("requests", statuses.total())
-    experiment.figure("answered", ", ".join(f"{status} {count:,}×" for status, count in sorted(statuses.items())))
-    experiment.figure("memory", mib(grown))
+    experiment.record("requests", statuses.total())
+    experiment.record("answered", ", ".join(f"{status} {count:,}×" for status, count in sorted(statuses.items())))
+    experiment.record("memory", mib(grown))
     assert not any(status >= 500 for status in statuses)
     assert "Traceback" not in log
     assert '"level": "error"' not in log
@@ -138,10 +137,10 @@ async def _fuzz(gateway: GatewayProcess, fuzzer: "Fuzzer", trials: int) -> Count
         if number % 100 == 0:
             await _ensure_session(gateway)
         asked = fuzzer.next()
-        async with peer(gateway.port, asked.raw) as one:
-            answer = await one.answer(to_head=asked.method == "HEAD")
-            assert isinstance(answer, Answer), f"{answer}: {asked.raw[:500]!r}"
-            assert await one.end() == "closed", asked.raw[:500]
+        async with connect(gateway.port, asked.raw) as one:
+            answer = await one.read_response(to_head=asked.method == "HEAD")
+            assert isinstance(answer, RawResponse), f"{answer}: {asked.raw[:500]!r}"
+            assert await one.read_end() == "closed", asked.raw[:500]
         fuzzer.judge(asked, answer)
         statuses[answer.status] += 1
     return statuses
@@ -188,7 +187,7 @@ class Fuzzer:
             path = path.replace(f"{{{name}}}", quote(given, safe=""))
         if operation.name == "delete_session" and chance.random() < 0.8:
             path = "/v1/sessions/none"
-        target = path + self._query(operation.described)
+        target = path + self._query(operation.definition)
         body = self._body(operation.name)
         fields = [chance.choice(HEADERS)] if chance.random() < 0.3 else []
         if operation.path.endswith("/events"):
@@ -198,17 +197,17 @@ class Fuzzer:
             raw = raw.replace(b"Host: gateway\r\n", b"", 1)
         return Asked(operation.method, target, raw, body)
 
-    def judge(self, asked: Asked, answer: Answer) -> None:
+    def judge(self, asked: Asked, answer: RawResponse) -> None:
         """It is what the document says of its operation; or, where no operation was asked for, an error of HTTP-2."""
         where = f"{asked.raw[:700]!r}: {answer.status} {answer.body[:300]!r}"
         if answer.status >= 400:
             assert {"error", "message"} <= set(answer.json), where
         sent = httpx.Request(asked.method, httpx.URL(f"http://gateway{asked.target}"), content=asked.body or b"")
-        if not any(operation.takes(sent) for operation in self._contract.operations):
+        if not any(operation.matches(sent) for operation in self._contract.operations):
             assert answer.status in (400, 401, 404, 405), where
             return
         received = httpx.Response(answer.status, headers=answer.headers, content=answer.body, request=sent)
-        self._contract.judge(received, answer.body)
+        self._contract.validate(received, answer.body)
 
     def _query(self, described: dict[str, Any]) -> str:
         chance = self._chance
@@ -273,20 +272,19 @@ async def test_bytes_that_are_nearly_http_are_refused_or_answered_and_smuggle_no
     experiment: Experiment, tmp_path: Path
 ) -> None:
     """HTTP-2, HTTP-5: also in pieces, and with another request behind them, which must not be heard where it is not one."""
-    trials, chance = experiment.trials(short=400, long=3_000), experiment.chance
+    trials, chance = experiment.trials(short=400, long=3_000), experiment.random
     outcomes: Counter[str] = Counter()
     async with GatewayProcess(tmp_path) as gateway:
-        assert gateway.process is not None
         before = 0
         for number, framed in enumerate(_framed(trials, chance)):
             outcomes[await _judge(gateway.port, framed, chance)] += 1
             if number == min(100, trials // 2):
-                before = Weight.of(gateway.process.pid).memory
-        grown = Weight.of(gateway.process.pid).memory - before
+                before = ResourceUsage.of(gateway.pid).memory
+        grown = ResourceUsage.of(gateway.pid).memory - before
         log = gateway.log()
-    experiment.figure("raw requests", outcomes.total())
-    experiment.figure("outcomes", ", ".join(f"{what} {count:,}×" for what, count in sorted(outcomes.items())))
-    experiment.figure("memory", mib(grown))
+    experiment.record("raw requests", outcomes.total())
+    experiment.record("outcomes", ", ".join(f"{what} {count:,}×" for what, count in sorted(outcomes.items())))
+    experiment.record("memory", mib(grown))
     assert "Traceback" not in log
     assert log.count("\n") <= 1, "a hostile client does not fill the log"
     assert grown <= 20 * 2**20
@@ -294,7 +292,7 @@ async def test_bytes_that_are_nearly_http_are_refused_or_answered_and_smuggle_no
 
 async def test_requests_sent_in_a_row_are_answered_in_that_row(experiment: Experiment, tmp_path: Path) -> None:
     """HTTP-2: pipelined, cut anywhere, and however oddly each of them is framed."""
-    rows, chance = experiment.trials(short=15, long=300), experiment.chance
+    rows, chance = experiment.trials(short=15, long=300), experiment.random
     staying = [
         framed for framed in WELL_FRAMED if framed.statuses and len(framed.statuses) > 1 and framed.name != "HEAD"
     ]
@@ -303,7 +301,7 @@ async def test_requests_sent_in_a_row_are_answered_in_that_row(experiment: Exper
         for _ in range(rows):
             row = chance.choices(staying, k=chance.randint(2, 40))
             raw = b"".join(framed.raw for framed in row) + SMUGGLED
-            async with peer(gateway.port, *_cut(raw, chance, most=10)) as one:
+            async with connect(gateway.port, *_cut(raw, chance, most=10)) as one:
                 one.writer.write_eof()
                 answers, end = await _answers(one, to_head=False)
             expected = [framed.statuses[0] for framed in row if framed.statuses]
@@ -311,11 +309,11 @@ async def test_requests_sent_in_a_row_are_answered_in_that_row(experiment: Exper
             assert end == "closed"
             answered += len(answers)
         log = gateway.log()
-    experiment.figure("requests in rows", answered)
+    experiment.record("requests in rows", answered)
     assert log.count("\n") <= 1
 
 
-def _framed(trials: int, chance: random.Random) -> Iterator[Framed]:
+def _framed(trials: int, chance: random.Random) -> Iterator[RawRequest]:
     """Every raw request there is, and then well-framed ones with bytes changed by chance."""
     known = [*WELL_FRAMED, *MALFORMED, *MALFORMED_BODIES, *TOO_LARGE]
     yield from known
@@ -334,7 +332,7 @@ def _framed(trials: int, chance: random.Random) -> Iterator[Framed]:
                     base[at:at] = base[max(0, at - 20) : at]
             if not base:
                 base += b"x"
-        yield Framed("changed by chance", bytes(base), None)
+        yield RawRequest("changed by chance", bytes(base), None)
 
 
 def _cut(raw: bytes, chance: random.Random, *, most: int) -> list[bytes]:
@@ -343,10 +341,10 @@ def _cut(raw: bytes, chance: random.Random, *, most: int) -> list[bytes]:
     return [raw[start:end] for start, end in zip([0, *cuts], [*cuts, len(raw)], strict=True)]
 
 
-async def _judge(port: int, framed: Framed, chance: random.Random) -> str:
+async def _judge(port: int, framed: RawRequest, chance: random.Random) -> str:
     """Send it, whole or in pieces, with a smuggled request behind it; what came of it."""
     raw = framed.raw + SMUGGLED
-    async with peer(port, *_cut(raw, chance, most=3)) as one:
+    async with connect(port, *_cut(raw, chance, most=3)) as one:
         one.writer.write_eof()
         answers, end = await _answers(one, to_head=framed.name == "HEAD")
     statuses = [answer.status for answer in answers]
@@ -362,9 +360,9 @@ async def _judge(port: int, framed: Framed, chance: random.Random) -> str:
     return "well framed: answered" if framed in WELL_FRAMED else "refused, and nothing smuggled"
 
 
-async def _answers(one: Peer, *, to_head: bool) -> tuple[list[Answer], str]:
-    answers: list[Answer] = []
+async def _answers(one: RawConnection, *, to_head: bool) -> tuple[list[RawResponse], str]:
+    answers: list[RawResponse] = []
     async with asyncio.timeout(60):
-        while isinstance(answer := await one.answer(to_head=to_head and not answers), Answer):
+        while isinstance(answer := await one.read_response(to_head=to_head and not answers), RawResponse):
             answers.append(answer)
     return answers, answer

@@ -24,7 +24,7 @@ from cmdc_testkit.conversations import Conversation, calling, script
 from cmdc_testkit.experiments import Experiment
 from cmdc_testkit.gateways import GatewayProcess, Served, serving
 from cmdc_testkit.receivers import Receiver
-from cmdc_testkit.weighing import Weight, mib
+from cmdc_testkit.resource_usage import ResourceUsage, mib
 
 PUBLIC = "8.8.8.8"
 PARAMETERS = {"type": "object"}
@@ -77,8 +77,8 @@ async def told(talk: Conversation, url: str) -> tuple[str, str]:
     made = await talk.post("tools", body)
     assert made.status_code == 201, made.text
     events = await talk.run(script(calling(("t", {})), {"text": ["on"]}))
-    [end] = [event.data for event in events if event.event == "tool_execution_end"]
-    assert events[-1].event == "agent_end", "the run goes on"
+    [end] = [event.data for event in events if event.name == "tool_execution_end"]
+    assert events[-1].name == "agent_end", "the run goes on"
     return end["status"], end["result"]
 
 
@@ -86,7 +86,7 @@ async def test_no_address_that_is_not_allowed_is_connected_to(
     experiment: Experiment, served: Served, network: Network
 ) -> None:
     """CB-5: written in the URL, resolved from a name, beside a public one, after a redirect, or on second thoughts."""
-    chance, part = experiment.chance, experiment.part
+    chance, part = experiment.random, experiment.part
     forms, literals = chance.sample(FORBIDDEN, k=12), chance.sample(_literals(), k=40)
     if experiment.long:
         forms, literals = FORBIDDEN[part.index - 1 :: part.of], _literals()[part.index - 1 :: part.of]
@@ -121,9 +121,9 @@ async def test_no_address_that_is_not_allowed_is_connected_to(
             assert status == "error"
             assert "redirect" in result
             network.tool.headers = ""
-    experiment.figure("addresses", len(forms))
-    experiment.figure("spellings in URLs", len(literals))
-    experiment.figure("connections to witness sockets", len(network.witness.calls))
+    experiment.record("addresses", len(forms))
+    experiment.record("spellings in URLs", len(literals))
+    experiment.record("connections to witness sockets", len(network.witness.calls))
     assert network.witness.calls == []
     assert set(network.dialled) <= {PUBLIC}
 
@@ -136,10 +136,10 @@ async def test_the_witness_would_have_seen_a_connection(
     allowed = [address for address in FORBIDDEN if "%" not in address]
     async with served.client() as client:
         talk = await Conversation.begin(client)
-        for address in experiment.chance.sample(allowed, k=5):
+        for address in experiment.random.sample(allowed, k=5):
             network.names["tool.example"] = [[address]]
             assert await told(talk, "http://tool.example/") == ("ok", "done")
-    experiment.figure("connections with the guard taken away", len(network.witness.calls))
+    experiment.record("connections with the guard taken away", len(network.witness.calls))
     assert len(network.witness.calls) == 5
 
 
@@ -284,23 +284,22 @@ async def test_answers_without_an_end_come_to_one(experiment: Experiment, tmp_pa
     rounds = experiment.trials(short=1, long=15)
     took: list[float] = []
     async with HostileTool() as tool, GatewayProcess(tmp_path) as gateway, gateway.client() as client:
-        assert gateway.process is not None
         talks = [await Conversation.begin(client, maxTurns=1000) for _ in ANSWERS]
         urls = [f"http://127.0.0.1:{tool.port}/{number}" for number in range(len(ANSWERS))]
         await asyncio.gather(*(_call(talk, url) for talk, url in zip(talks, urls, strict=True)))  # to warm up
-        before = Weight.of(gateway.process.pid).memory
+        before = ResourceUsage.of(gateway.pid).memory
         for _ in range(rounds):
             took += await asyncio.gather(*(_call(talk, url) for talk, url in zip(talks, urls, strict=True)))
-        grown = Weight.of(gateway.process.pid).memory - before
+        grown = ResourceUsage.of(gateway.pid).memory - before
         async with asyncio.timeout(10):
             while tool.open:  # noqa: ASYNC110 - the gateway lets go of every connection
                 await asyncio.sleep(0.02)
         log = gateway.log()
     most = max(tool.sent.values()) // (rounds + 1)
-    experiment.figure("hostile answers", len(took))
-    experiment.figure(f"ended (limit {TIMEOUT_MS} ms) within", f"{max(took):.2f} s")
-    experiment.figure(f"taken of one at most (limit {MAX_ANSWER // 1024} KiB and what systems buffer)", mib(most))
-    experiment.figure("memory", mib(grown))
+    experiment.record("hostile answers", len(took))
+    experiment.record(f"ended (limit {TIMEOUT_MS} ms) within", f"{max(took):.2f} s")
+    experiment.record(f"taken of one at most (limit {MAX_ANSWER // 1024} KiB and what systems buffer)", mib(most))
+    experiment.record("memory", mib(grown))
     assert max(took) <= TIMEOUT_MS / 1000 + 5
     assert most <= _unread_at_most()
     assert grown <= 20 * 2**20
@@ -321,7 +320,7 @@ async def _call(talk: Conversation, url: str) -> float:
     begun, started, ended, last = time.perf_counter(), 0.0, 0.0, ""
     async with asyncio.timeout(60):
         async for seen in talk.stream(requestId=request_id):
-            last = seen.event
+            last = seen.name
             if last == "tool_execution_start":
                 started = time.perf_counter()
             if last == "tool_execution_end":

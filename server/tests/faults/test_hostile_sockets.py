@@ -19,9 +19,9 @@ import pytest
 from cmdc_testkit.conversations import Conversation as Talk
 from cmdc_testkit.experiments import Experiment
 from cmdc_testkit.gateways import KEY, GatewayProcess
-from cmdc_testkit.neighbour import Neighbour
-from cmdc_testkit.peers import Answer, Peer, peer
-from cmdc_testkit.weighing import Weight, mib, ms, p99
+from cmdc_testkit.raw_connections import RawConnection, RawResponse, connect
+from cmdc_testkit.resource_usage import ResourceUsage, mib, ms, p99
+from cmdc_testkit.well_behaved_client import WellBehavedClient
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="weighs a process by /proc")
 
@@ -149,29 +149,28 @@ async def test_hostile_websockets_get_their_code_and_nobody_else_notices(
     experiment: Experiment, tmp_path: Path
 ) -> None:
     """WS-1, WS-5, WS-6, WS-7."""
-    rounds, chance = experiment.trials(short=2, long=40), experiment.chance
+    rounds, chance = experiment.trials(short=2, long=40), experiment.random
     outcomes: Counter[str] = Counter()
     async with GatewayProcess(tmp_path, GATEWAY_CORS_ORIGINS=ORIGIN) as gateway, gateway.client() as client:
-        assert gateway.process is not None
         victim, quiet = await Talk.begin(client), await Talk.begin(client)
         abuse = Abuse(gateway.port, victim, chance)
-        async with Neighbour(gateway.port, quiet.id, ORIGIN) as neighbour:
+        async with WellBehavedClient(gateway.port, quiet.id, ORIGIN) as neighbour:
             await abuse.everything(Counter())  # to warm up
-            before = Weight.of(gateway.process.pid).memory
+            before = ResourceUsage.of(gateway.pid).memory
             for _ in range(rounds):
                 await abuse.everything(outcomes)
             if experiment.long:
                 await asyncio.gather(*(abuse.no_pong() for _ in range(20)))
                 outcomes["closed without a pong"] += 20
-        grown = Weight.of(gateway.process.pid).memory - before
+        grown = ResourceUsage.of(gateway.pid).memory - before
         log = gateway.log()
-    experiment.figure("abuses", outcomes.total())
-    experiment.figure("outcomes", ", ".join(f"{what} {count:,}×" for what, count in sorted(outcomes.items())))
-    experiment.figure("actions of a neighbour, p99", ms(p99(neighbour.took)))
-    experiment.figure("runs it saw whole", neighbour.runs)
-    experiment.figure("memory", mib(grown))
+    experiment.record("abuses", outcomes.total())
+    experiment.record("outcomes", ", ".join(f"{what} {count:,}×" for what, count in sorted(outcomes.items())))
+    experiment.record("actions of a neighbour, p99", ms(p99(neighbour.latencies)))
+    experiment.record("runs it saw whole", neighbour.runs)
+    experiment.record("memory", mib(grown))
     assert neighbour.runs > 0
-    assert p99(neighbour.took) <= (1 if experiment.long else 2)
+    assert p99(neighbour.latencies) <= (1 if experiment.long else 2)
     assert grown <= 20 * MIB
     assert "Traceback" not in log
     told = [line for line in log.splitlines()[1:] if '"level": "info"' not in line]  # the neighbour's runs are
@@ -201,24 +200,24 @@ class Abuse:
 
     async def _refused(self, name: str, refusal: tuple[tuple[bytes, ...], int]) -> None:
         fields, status = refusal
-        async with peer(self._port, self._handshake(fields)) as one:
-            answer = await one.answer()
-            assert isinstance(answer, Answer), (name, answer)
+        async with connect(self._port, self._handshake(fields)) as one:
+            answer = await one.read_response()
+            assert isinstance(answer, RawResponse), (name, answer)
             assert answer.status == status, (name, answer)
             assert set(answer.json) == {"error", "message"}, (name, answer)
-            assert await one.end() == "closed", name
+            assert await one.read_end() == "closed", name
 
     async def _closed(self, name: str, frames: bytes, code: int) -> None:
-        async with peer(self._port, self._handshake()) as one:
+        async with connect(self._port, self._handshake()) as one:
             await _opened(one)
             await one.send(frames)
             opcode, content = await _next(one)
             assert (opcode, content[:2]) == (CLOSE, struct.pack("!H", code)), (name, opcode, content)
             await one.send(close(code))
-            assert await one.end() in ("closed", "reset"), name
+            assert await one.read_end() in ("closed", "reset"), name
 
     async def _told(self, name: str, message: bytes) -> None:
-        async with peer(self._port, self._handshake()) as one:
+        async with connect(self._port, self._handshake()) as one:
             await _opened(one)
             await one.send(message)
             await _is_refused(one, name)
@@ -228,7 +227,7 @@ class Abuse:
 
     async def _flood(self) -> None:
         """WS-7: as many answers as messages, all but about twenty of them `rate_limited`."""
-        async with peer(self._port, self._handshake()) as one:
+        async with connect(self._port, self._handshake()) as one:
             await _opened(one)
             await one.send(frame(TEXT, b'{"action":"abort"}') * 500)
             answers = [json.loads((await _next(one))[1]) for _ in range(500)]
@@ -237,26 +236,26 @@ class Abuse:
         assert answers[0] == {"ok": False}
 
     async def _pings(self) -> None:
-        async with peer(self._port, self._handshake()) as one:
+        async with connect(self._port, self._handshake()) as one:
             await _opened(one)
             await one.send(frame(PING, b"x") * 500 + frame(PONG, b"unasked") * 500 + frame(PING, b"last"))
             assert [await _next(one) for _ in range(501)] == [(PONG, b"x")] * 500 + [(PONG, b"last")]
 
     async def _deflate(self) -> None:
         extensions = b"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits, x-webkit-deflate-frame"
-        async with peer(self._port, self._handshake((*HANDSHAKE, extensions))) as one:
+        async with connect(self._port, self._handshake((*HANDSHAKE, extensions))) as one:
             assert b"sec-websocket-extensions" not in (await _opened(one)).lower()
 
     async def _leave(self) -> None:
         """Break off in the middle of a message."""
-        async with peer(self._port, self._handshake()) as one:
+        async with connect(self._port, self._handshake()) as one:
             await _opened(one)
             await one.send(frame(TEXT, b"x" * 100_000, length=900_000))
 
     async def no_pong(self) -> None:
         """WS-6: who does not answer a ping in 20 s is closed; the first ping comes after 20 s."""
         begun = time.monotonic()
-        async with peer(self._port, self._handshake()) as one:
+        async with connect(self._port, self._handshake()) as one:
             await _opened(one)
             async with asyncio.timeout(3 * PING_SECONDS):
                 assert (await _next(one))[0] == PING
@@ -268,13 +267,13 @@ class Abuse:
         return b"\r\n".join([b"GET %b HTTP/1.1" % self._path, *fields, b"", b""])
 
 
-async def _opened(one: Peer) -> bytes:
+async def _opened(one: RawConnection) -> bytes:
     head = await one.reader.readuntil(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 101 "), head
     return head
 
 
-async def _next(one: Peer) -> tuple[int, bytes]:
+async def _next(one: RawConnection) -> tuple[int, bytes]:
     """The server's next frame that is no event: its opcode and content."""
     while True:
         first, length = await one.reader.readexactly(2)
@@ -287,7 +286,7 @@ async def _next(one: Peer) -> tuple[int, bytes]:
             return first & 15, content
 
 
-async def _is_refused(one: Peer, name: str) -> None:
+async def _is_refused(one: RawConnection, name: str) -> None:
     opcode, content = await _next(one)
     assert opcode == TEXT, (name, opcode, content)
     answer = json.loads(content)

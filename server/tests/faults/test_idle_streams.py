@@ -4,6 +4,7 @@ SSE-3, SSE-9, DUR-3: each costs little, none is dropped, and all of them end whe
 """
 
 import asyncio
+import signal
 import time
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -12,8 +13,8 @@ import pytest
 from cmdc_testkit.conversations import Conversation
 from cmdc_testkit.experiments import Experiment
 from cmdc_testkit.gateways import KEY, GatewayProcess
-from cmdc_testkit.streams import EventStream, conversation, event_stream
-from cmdc_testkit.weighing import Weight
+from cmdc_testkit.resource_usage import ResourceUsage
+from cmdc_testkit.streams import EventStream, event_stream, open_websocket
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="weighs a process by /proc")
 
@@ -24,38 +25,38 @@ async def test_idle_streams_cost_little_and_end_with_the_server(experiment: Expe
     """SSE-3, SSE-9, DUR-3: each on a session of its own."""
     streams = experiment.trials(short=200, long=2_000)
     seconds = 40 if experiment.long else 4
-    heartbeat = {"GATEWAY_HEARTBEAT_MS": "15000" if experiment.long else "1000"}
-    async with GatewayProcess(tmp_path, **heartbeat) as gateway, gateway.client() as client, AsyncExitStack() as stack:
-        assert gateway.process is not None
+    heartbeat_ms = 15_000 if experiment.long else 1_000
+    gateway_process = GatewayProcess(tmp_path, GATEWAY_HEARTBEAT_MS=f"{heartbeat_ms}")
+    async with gateway_process as gateway, gateway.client() as client, AsyncExitStack() as stack:
         talks = [await Conversation.begin(client) for _ in range(streams)]
         # What the first reader of any session makes the server load is nobody's cost.
         await (await stack.enter_async_context(event_stream(gateway.port, talks[0].id))).heartbeat()
 
-        before = Weight.of(gateway.process.pid)
+        before = ResourceUsage.of(gateway.pid)
         readers = [await stack.enter_async_context(event_stream(gateway.port, talk.id)) for talk in talks]
-        begun = Weight.of(gateway.process.pid)
+        begun = ResourceUsage.of(gateway.pid)
         reading = [asyncio.create_task(_heartbeats(reader)) for reader in readers]
         since = time.monotonic()
         await asyncio.sleep(seconds)  # the subject is that nothing happens
         assert not any(task.done() for task in reading), "a stream was dropped"
         took = time.monotonic() - since
-        idle = Weight.of(gateway.process.pid)
+        idle = ResourceUsage.of(gateway.pid)
 
         stopped = time.monotonic()
-        gateway.process.terminate()
+        gateway.send_signal(signal.SIGTERM)
         async with asyncio.timeout(60):
             heartbeats = await asyncio.gather(*reading)
             closed = time.monotonic() - stopped
-            assert await gateway.process.wait() == 0
+            assert await gateway.wait() == 0
 
-    cost, busy = (idle.memory - before.memory) / streams / KIB, (idle.cpu - begun.cpu) / took
-    experiment.figure("idle streams", streams)
-    experiment.figure("memory of each", f"{cost:.1f} KiB")
-    experiment.figure("processor", f"{busy:.1%} of a core with a heartbeat each {heartbeat['GATEWAY_HEARTBEAT_MS']} ms")
-    experiment.figure("heartbeats of each", f"{min(heartbeats)} to {max(heartbeats)} in {took:.0f} s")
-    experiment.figure("all ended by themselves after SIGTERM within", f"{closed:.1f} s")
+    cost, busy = (idle.memory - before.memory) / streams / KIB, (idle.cpu_seconds - begun.cpu_seconds) / took
+    experiment.record("idle streams", streams)
+    experiment.record("memory of each", f"{cost:.1f} KiB")
+    experiment.record("processor", f"{busy:.1%} of a core with a heartbeat each {heartbeat_ms} ms")
+    experiment.record("heartbeats of each", f"{min(heartbeats)} to {max(heartbeats)} in {took:.0f} s")
+    experiment.record("all ended by themselves after SIGTERM within", f"{closed:.1f} s")
     assert cost <= 64
-    assert min(heartbeats) >= took // (int(heartbeat["GATEWAY_HEARTBEAT_MS"]) / 1000)
+    assert min(heartbeats) >= took // (heartbeat_ms / 1000)
     assert closed <= 10
     if experiment.long:
         assert busy <= 0.05
@@ -72,25 +73,24 @@ async def test_idle_websockets_cost_little_and_end_with_the_server(experiment: E
     """WS-6, DUR-3."""
     sockets = experiment.trials(short=100, long=1_000)
     async with GatewayProcess(tmp_path) as gateway, gateway.client() as client, AsyncExitStack() as stack:
-        assert gateway.process is not None
         talk = await Conversation.begin(client)
         headers = {"X-API-Key": KEY}
-        await stack.enter_async_context(conversation(gateway.port, talk.id, additional_headers=headers))
-        before = Weight.of(gateway.process.pid)
-        open_sockets = [await stack.enter_async_context(conversation(gateway.port, talk.id)) for _ in range(sockets)]
-        idle = Weight.of(gateway.process.pid)
+        await stack.enter_async_context(open_websocket(gateway.port, talk.id, additional_headers=headers))
+        before = ResourceUsage.of(gateway.pid)
+        open_sockets = [await stack.enter_async_context(open_websocket(gateway.port, talk.id)) for _ in range(sockets)]
+        idle = ResourceUsage.of(gateway.pid)
         closing = [asyncio.create_task(one.closed()) for one in open_sockets]
         stopped = time.monotonic()
-        gateway.process.terminate()
+        gateway.send_signal(signal.SIGTERM)
         async with asyncio.timeout(60):
             codes = await asyncio.gather(*closing)
             closed = time.monotonic() - stopped
-            assert await gateway.process.wait() == 0
+            assert await gateway.wait() == 0
 
     cost = (idle.memory - before.memory) / sockets / KIB
-    experiment.figure("idle WebSockets", sockets)
-    experiment.figure("memory of each", f"{cost:.1f} KiB")
-    experiment.figure("all closed with 1012 within", f"{closed:.1f} s")
+    experiment.record("idle WebSockets", sockets)
+    experiment.record("memory of each", f"{cost:.1f} KiB")
+    experiment.record("all closed with 1012 within", f"{closed:.1f} s")
     assert set(codes) == {1012}
     assert cost <= 64
     assert closed <= 10

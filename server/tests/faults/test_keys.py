@@ -19,10 +19,10 @@ import httpx
 import pytest
 from cmdc_gateway.tenancy.keys import KeyRing, NewKey, Principal, new_key
 from cmdc_testkit.conversations import Conversation, calling, script
+from cmdc_testkit.documented_requests import Input, Operation, operations
 from cmdc_testkit.experiments import Experiment
 from cmdc_testkit.gateways import KEY, OTHER_KEY, GatewayProcess, Served, serving
-from cmdc_testkit.published import Operation, Slot, operations
-from cmdc_testkit.watching import close_code
+from cmdc_testkit.watchers import close_code
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus
 
@@ -40,7 +40,7 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
 
 async def guarded(client: httpx.AsyncClient) -> list[Operation]:
     published = operations((await client.get("/openapi.json")).json())
-    return [operation for operation in published if operation.guarded]
+    return [operation for operation in published if operation.requires_key]
 
 
 def socket(served: Served, talk: Conversation, **options: Any) -> connect:
@@ -75,7 +75,7 @@ def credentials(key: str) -> Iterator[dict[str, str]]:
 
 async def test_nothing_but_a_good_key_opens_a_route(experiment: Experiment, served: Served) -> None:
     """HTTP-7: on every route and WebSocket, whatever is sent in its place."""
-    chance = experiment.chance
+    chance = experiment.random
     good, old = new_key(), new_key()
     served.keys.replace({KEY: "default", good.stored: "acme", old.stored: "acme"})
     served.keys.replace({KEY: "default", good.stored: "acme"})
@@ -86,7 +86,7 @@ async def test_nothing_but_a_good_key_opens_a_route(experiment: Experiment, serv
         for _ in range(experiment.trials(short=2, long=100)):
             for operation in routes:
                 wrong = chance.choice([*near(good.key, chance), *near(KEY, chance), good.stored, old.key, old.stored])
-                request = operation.request({Slot("path", "sessionId"): talk.id})
+                request = operation.request({Input("path", "sessionId"): talk.id})
                 for headers in (*credentials(wrong), {}):
                     answer = await nobody.request(
                         request.method,
@@ -105,9 +105,9 @@ async def test_nothing_but_a_good_key_opens_a_route(experiment: Experiment, serv
                 refused += 1
         assert (await talk.info())["state"] == "idle"
         assert (await talk.get("/stats")).json()["promptCount"] == 0
-    experiment.figure("refused", refused)
-    experiment.figure("routes", len(routes))
-    experiment.figure("let in", 0)
+    experiment.record("refused", refused)
+    experiment.record("routes", len(routes))
+    experiment.record("let in", 0)
 
 
 # -- rotated and revoked -------------------------------------------------------------------------------------------------
@@ -118,7 +118,7 @@ async def test_streams_end_with_their_key_and_those_of_its_successor_go_on(
 ) -> None:
     """HTTP-7, WS-6: also streams that are being opened at that moment, and tickets that were issued before."""
     rounds = experiment.trials(short=5, long=300)
-    chance = experiment.chance
+    chance = experiment.random
     slowest, closed = 0.0, 0
     old = new_key()
     served.keys.replace({old.stored: "acme"})
@@ -128,9 +128,9 @@ async def test_streams_end_with_their_key_and_those_of_its_successor_go_on(
         waited, ended = await one_rotation(served, old, new, chance)
         slowest, closed = max(slowest, waited), closed + ended
         old = new
-    experiment.figure("rotations", rounds)
-    experiment.figure("streams closed", closed)
-    experiment.figure("slowest, ms", round(slowest * 1000))
+    experiment.record("rotations", rounds)
+    experiment.record("streams closed", closed)
+    experiment.record("slowest, ms", round(slowest * 1000))
     assert slowest < CLOSED_WITHIN
 
 
@@ -250,10 +250,10 @@ async def test_no_secret_and_no_payload_is_in_any_log_error_or_report(experiment
         said.append(await report(tmp_path, command))
 
     found = [thing for thing in secret_things | hushed if any(thing in text for text in said)]
-    experiment.figure("secrets", len(secret_things))
-    experiment.figure("payloads", len(hushed))
-    experiment.figure("bytes of logs, errors and reports", sum(map(len, said)))
-    experiment.figure("found", len(found))
+    experiment.record("secrets", len(secret_things))
+    experiment.record("payloads", len(hushed))
+    experiment.record("bytes of logs, errors and reports", sum(map(len, said)))
+    experiment.record("found", len(found))
     assert found == []
 
 

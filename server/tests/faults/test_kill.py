@@ -11,7 +11,7 @@ from cmdc_testkit.audit import audit
 from cmdc_testkit.conversations import Conversation, calling, script
 from cmdc_testkit.gateways import GatewayProcess
 from cmdc_testkit.receivers import Receiver
-from cmdc_testkit.watching import Watcher, record_of, until
+from cmdc_testkit.watchers import Watcher, record_session, wait_until
 
 PARAMETERS: dict[str, Any] = {"type": "object", "properties": {}}
 COUNT_THRICE: list[tuple[str, dict[str, Any]]] = [("count", {})] * 3
@@ -26,7 +26,7 @@ async def register(talk: Conversation, receiver: Receiver, name: str = "count", 
 async def kill_and_restart(gateway: GatewayProcess, *watchers: Watcher) -> None:
     await gateway.kill()
     for watcher in watchers:
-        await watcher.ended()
+        await watcher.wait_until_disconnected()
     await gateway.start()
     for watcher in watchers:
         await watcher.resume()
@@ -51,7 +51,7 @@ async def test_a_run_killed_while_text_streams_is_interrupted_and_its_text_stays
             aborted = await watcher.until("agent_abort")
         ended = await watcher.until("agent_end")
 
-        record = await record_of(talk, watcher, accepted=accepted)
+        record = await record_session(talk, watcher, accepted=accepted)
     assert audit(record) == []
     assert (aborted["requestId"], aborted["reason"]) == (accepted[0], "interrupted")
     assert (ended["requestId"], ended["lastMessage"]["content"]) == (accepted[1], "You said: and then?")
@@ -68,14 +68,14 @@ async def test_a_command_killed_with_the_server_is_closed_with_an_error_and_not_
         accepted = [await talk.prompt(script(calling(("shell", {"command": command}))))]
         await watcher.until("tool_execution_start")
         pids = gateway.folder / "gateway-workspace" / "pids.txt"
-        await until(lambda: pids.exists() and pids.read_text().endswith("\n"))
+        await wait_until(lambda: pids.exists() and pids.read_text().endswith("\n"))
 
         await kill_and_restart(gateway, watcher)
         async with asyncio.timeout(5):
             end = await watcher.until("tool_execution_end")
             aborted = await watcher.until("agent_abort")
 
-        assert audit(await record_of(talk, watcher, accepted=accepted)) == []
+        assert audit(await record_session(talk, watcher, accepted=accepted)) == []
     assert (end["status"], aborted["reason"]) == ("error", "interrupted")
     [pid] = pids.read_text().split()
     os.killpg(int(pid), signal.SIGKILL)  # it outlived its server, which had no time to end it
@@ -87,16 +87,16 @@ async def test_a_callback_that_had_not_answered_is_not_called_again(
     """DUR-2, EVT-4."""
     talk = await Conversation.begin(client)
     await register(talk, receiver)
-    receiver.open.clear()
+    receiver.released.clear()
     async with Watcher(talk) as watcher:
         accepted = [await talk.prompt(script(calling(("count", {})))), await talk.prompt("go on")]
-        await receiver.called()
+        await receiver.wait_for_calls()
 
         await kill_and_restart(gateway, watcher)
         end = await watcher.until("tool_execution_end")
         await watcher.until("agent_end")
 
-        assert audit(await record_of(talk, watcher, accepted=accepted, ran=ran(receiver))) == []
+        assert audit(await record_session(talk, watcher, accepted=accepted, executed=ran(receiver))) == []
     assert end["status"] == "error"
     assert len(receiver.calls) == 1
 
@@ -117,7 +117,7 @@ async def test_an_approval_can_be_given_after_the_restart(
         await watcher.until("agent_end", 2)
 
         decisions = {required["approvalId"]: "approved"}
-        record = await record_of(talk, watcher, accepted=accepted, decisions=decisions, ran=ran(receiver))
+        record = await record_session(talk, watcher, accepted=accepted, decisions=decisions, executed=ran(receiver))
     assert audit(record) == []
     assert approved.status_code == 200
     assert ran(receiver) == [required["callId"]]
@@ -137,7 +137,7 @@ async def test_an_approval_that_is_pending_over_a_restart_still_expires(
         await watcher.until("agent_end")
 
         late = await talk.post("approve", {"approvalId": required["approvalId"]})
-        assert audit(await record_of(talk, watcher)) == []
+        assert audit(await record_session(talk, watcher)) == []
     assert resolved["status"] == "expired"
     assert (late.status_code, late.json()["status"]) == (409, "expired")
     assert not (gateway.folder / "gateway-workspace" / "ran.txt").exists()
@@ -149,13 +149,13 @@ async def test_an_approved_call_that_ran_ends_the_run_with_the_approval_beside_i
     """DUR-2, EVT-9: one call has an unknown outcome, so the run is over, and the other one is cancelled."""
     talk = await Conversation.begin(client)
     await register(talk, receiver, requiresApproval=True)
-    receiver.open.clear()
+    receiver.released.clear()
     async with Watcher(talk) as watcher:
         await talk.prompt(script(calling(("count", {}), ("count", {}))))
         first = await watcher.until("approval_required")
         second = await watcher.until("approval_required", 2)
         assert (await talk.post("approve", {"approvalId": first["approvalId"]})).status_code == 200
-        await receiver.called()
+        await receiver.wait_for_calls()
 
         await kill_and_restart(gateway, watcher)
         aborted = await watcher.until("agent_abort")
@@ -163,7 +163,7 @@ async def test_an_approved_call_that_ran_ends_the_run_with_the_approval_beside_i
         again = await talk.post("approve", {"approvalId": first["approvalId"]})
         late = await talk.post("approve", {"approvalId": second["approvalId"]})
         decisions = {first["approvalId"]: "approved", second["approvalId"]: "cancelled"}
-        assert audit(await record_of(talk, watcher, decisions=decisions, ran=ran(receiver))) == []
+        assert audit(await record_session(talk, watcher, decisions=decisions, executed=ran(receiver))) == []
     assert aborted["reason"] == "interrupted"
     assert again.status_code == 200
     assert (late.status_code, late.json()["status"]) == (409, "cancelled")
@@ -188,7 +188,7 @@ async def test_two_pending_approvals_both_wait_on_though_a_third_was_rejected(
         await watcher.until("agent_end")
 
         decisions = {waiting[0]: "approved", waiting[1]: "rejected", waiting[2]: "approved"}
-        assert audit(await record_of(talk, watcher, decisions=decisions, ran=ran(receiver))) == []
+        assert audit(await record_session(talk, watcher, decisions=decisions, executed=ran(receiver))) == []
     assert pending == [waiting[0], waiting[2]]
 
 
@@ -206,7 +206,7 @@ async def test_a_question_can_be_answered_after_the_restart(gateway: GatewayProc
         right = await talk.post("respond", {"ref": ref, "response": "left"})
         await watcher.until("agent_end")
 
-        assert audit(await record_of(talk, watcher, answers={ref: "left"})) == []
+        assert audit(await record_session(talk, watcher, answers={ref: "left"})) == []
     assert (state, wrong.status_code, right.status_code) == ("waiting_input", 400, 200)
 
 
@@ -223,7 +223,7 @@ async def test_queued_prompts_run_in_their_order_after_the_restart(
         await kill_and_restart(gateway, watcher)
         last = await watcher.until("agent_end", 5)
 
-        assert audit(await record_of(talk, watcher, accepted=accepted)) == []
+        assert audit(await record_session(talk, watcher, accepted=accepted)) == []
     assert queue == accepted[1:]
     assert last["lastMessage"]["content"] == "You said: number 4"
 
@@ -254,7 +254,7 @@ async def test_an_idle_session_comes_back_with_everything_it_had(
     assert (created_again.json(), created_again.headers["idempotent-replayed"]) == (created.json(), "true")
     assert (first_again.json(), first_again.headers["idempotent-replayed"]) == (first.json(), "true")
     assert (await client.get("/v1/usage")).json() == usage
-    assert audit(await record_of(talk, accepted=[first.json()["requestId"]])) == []
+    assert audit(await record_session(talk, accepted=[first.json()["requestId"]])) == []
 
 
 async def test_a_crash_during_the_recovery_from_a_crash_loses_nothing(
@@ -270,12 +270,12 @@ async def test_a_crash_during_the_recovery_from_a_crash_loses_nothing(
             await gateway.start()
             await gateway.kill()
 
-        await watcher.ended()
+        await watcher.wait_until_disconnected()
         await gateway.start()
         await watcher.resume()
-        await watcher.until_over(accepted[1])
+        await watcher.until_run_ends(accepted[1])
 
-        assert audit(await record_of(talk, watcher, accepted=accepted)) == []
+        assert audit(await record_session(talk, watcher, accepted=accepted)) == []
 
 
 async def test_a_stream_resumed_over_a_restart_has_no_gap_and_no_repeat(tmp_path: Path) -> None:
@@ -291,5 +291,5 @@ async def test_a_stream_resumed_over_a_restart_has_no_gap_and_no_repeat(tmp_path
             await cut.until("agent_end", 2)
         async with Watcher(talk) as after:
             await after.until("agent_end", 2)
-    assert cut.frames == after.frames
-    assert after.frames[: len(before.frames)] == before.frames
+    assert cut.events == after.events
+    assert after.events[: len(before.events)] == before.events

@@ -15,12 +15,14 @@ from typing import Any
 
 import httpx
 import pytest
+from cmdc_conformance.wire.event import names
 from cmdc_testkit.audit import audit
-from cmdc_testkit.conversations import Conversation, Seen, calling, names, script
+from cmdc_testkit.conversations import Conversation, calling, script
+from cmdc_testkit.events import ReceivedEvent
 from cmdc_testkit.experiments import Experiment
 from cmdc_testkit.gateways import serving
 from cmdc_testkit.models import HUGE, Fault, ScriptedModelServer, call_chunk, text_chunk
-from cmdc_testkit.watching import record_of
+from cmdc_testkit.watchers import record_session
 
 pytestmark = pytest.mark.timeout(240)  # on a machine that is busy with other things
 
@@ -207,8 +209,8 @@ async def bench(folder: Path, cases: Sequence[Case], *, stall_ms: int) -> AsyncG
         yield Bench(client, servers)
 
 
-def shown(run: list[Seen]) -> str:
-    return "".join(seen.data["delta"] for seen in run if seen.event == "message_delta")
+def shown(run: list[ReceivedEvent]) -> str:
+    return "".join(seen.data["delta"] for seen in run if seen.name == "message_delta")
 
 
 async def one_run(bench: Bench, number: int, case: Case) -> int:
@@ -222,9 +224,9 @@ async def one_run(bench: Bench, number: int, case: Case) -> int:
     async with asyncio.timeout(HUNG_SECONDS):
         run = [seen async for seen in talk.stream(requestId=request_id)]
 
-    flaws = audit(await record_of(talk, accepted=[request_id]))
+    flaws = audit(await record_session(talk, accepted=[request_id]))
     assert flaws == [], case.name
-    assert run[-1].event == case.ends, (case.name, run[-2:])
+    assert run[-1].name == case.ends, (case.name, run[-2:])
     assert names(run).count("error") == case.errors, (case.name, names(run))
     tries = len(server.requests) - before
     lost = case.lossy and tries > case.tries
@@ -284,11 +286,11 @@ async def test_every_fault_comes_to_its_end(experiment: Experiment, tmp_path: Pa
     await all_of(tmp_path / "silent", silent, max(1, rounds // 2), count, stall_ms=STALL_MS)
     await all_of(tmp_path / "heavy", heavy, max(1, rounds // 10), count, stall_ms=PATIENT_MS)
 
-    experiment.figure("faults", len(CASES))
-    experiment.figure("runs", count.runs)
-    experiment.figure("model calls", count.model_calls)
-    experiment.figure("wrong ends", 0)
-    experiment.figure("hung", 0)
-    experiment.figure("tokens counted", count.tokens)
-    experiment.figure("miscounted", 0)
-    experiment.figure("seconds", round(time.monotonic() - begun, 1))
+    experiment.record("faults", len(CASES))
+    experiment.record("runs", count.runs)
+    experiment.record("model calls", count.model_calls)
+    experiment.record("wrong ends", 0)
+    experiment.record("hung", 0)
+    experiment.record("tokens counted", count.tokens)
+    experiment.record("miscounted", 0)
+    experiment.record("seconds", round(time.monotonic() - begun, 1))

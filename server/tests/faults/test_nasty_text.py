@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 from cmdc_testkit.conversations import Conversation as Talk
 from cmdc_testkit.conversations import calling, script
+from cmdc_testkit.events import ReceivedEvent, text_of
 from cmdc_testkit.experiments import Experiment
 from cmdc_testkit.gateways import Served, serving
 from cmdc_testkit.receivers import Receiver
-from cmdc_testkit.streams import SeenEvent, conversation, event_stream, text_of
+from cmdc_testkit.streams import event_stream, open_websocket
 
 # What some parser on the way takes for something else: of JSON, of event streams, of lines, of Unicode, of terminals.
 NASTY = [
@@ -76,12 +77,12 @@ def whole(pieces: list[str]) -> str:
 
 async def test_nasty_text_arrives_as_it_was_sent(experiment: Experiment, served: Served) -> None:
     """EVT-3, EVT-6, EVT-7: thoughts and answers cut anywhere, arguments, results, questions, reasons and ids."""
-    strings, chance = experiment.trials(short=800, long=20_000), experiment.chance
+    strings, chance = experiment.trials(short=800, long=20_000), experiment.random
     told = 0
     async with served.client() as client, Receiver() as tool, AsyncExitStack() as stack:
         run = NastyRun(await begin(client, tool), chance)
         stream = await stack.enter_async_context(event_stream(served.port, run.talk.id, "?after=start&follow=true"))
-        socket = await stack.enter_async_context(conversation(served.port, run.talk.id, "?after=start"))
+        socket = await stack.enter_async_context(open_websocket(served.port, run.talk.id, "?after=start"))
         while told < strings:
             told += await run.go(tool)
             async with asyncio.timeout(30):
@@ -94,12 +95,12 @@ async def test_nasty_text_arrives_as_it_was_sent(experiment: Experiment, served:
                 headers={"Accept": "application/json"},
             )
             assert [(one["id"], one["event"], one["data"]) for one in page.json()["events"]] == [
-                (one.id, one.event, one.data) for one in seen
+                (one.id, one.name, one.data) for one in seen
             ]
             run.cursor = seen[-1].id
         assert await run.talk.messages() == run.history
-    experiment.figure("strings", told)
-    experiment.figure("changed on streams, WebSockets, pages or in the history", 0)
+    experiment.record("strings", told)
+    experiment.record("changed on streams, WebSockets, pages or in the history", 0)
 
 
 async def begin(client: Any, tool: Receiver) -> Talk:
@@ -135,9 +136,9 @@ class NastyRun:
         await self.talk.prompt(self.prompt)
         return len(self.thinking) + len(self.said) + 2 * len(self.args) + len(self.results) + len(self.last) + 1
 
-    def judge(self, seen: list[SeenEvent]) -> None:
+    def judge(self, seen: list[ReceivedEvent]) -> None:
         """Everything is there, in its place, as it was sent."""
-        data = {name: [one.data for one in seen if one.event == name] for name in {one.event for one in seen}}
+        data = {name: [one.data for one in seen if one.name == name] for name in {one.name for one in seen}}
         assert [one["text"] for one in data["prompt_received"]] == [self.prompt]
         assert "".join(one["delta"] for one in data["thinking_delta"]) == whole(self.thinking)
         assert text_of(seen) == whole(self.said) + whole(self.last)
@@ -173,11 +174,11 @@ async def test_every_character_arrives_as_it_was_sent(experiment: Experiment, se
                 event_stream(served.port, talk.id, f"?requestId={request_id}", buffer=2**20) as stream,
             ):
                 seen = await stream.rest()
-            async with asyncio.timeout(60), conversation(served.port, talk.id, f"?after={_before(seen)}") as socket:
+            async with asyncio.timeout(60), open_websocket(served.port, talk.id, f"?after={_before(seen)}") as socket:
                 assert await socket.until("agent_end") == seen
-            deltas = [one.data["delta"] for one in seen if one.event == "message_delta"]
+            deltas = [one.data["delta"] for one in seen if one.name == "message_delta"]
             assert deltas == [chr(code) for code in block]
-    experiment.figure("characters", sum(map(len, blocks)))
+    experiment.record("characters", sum(map(len, blocks)))
 
 
 def _halves(code: int) -> list[str]:
@@ -187,13 +188,13 @@ def _halves(code: int) -> list[str]:
     return [chr(0xD800 + ((code - 0x10000) >> 10)), chr(0xDC00 + ((code - 0x10000) & 0x3FF))]
 
 
-def _before(seen: list[SeenEvent]) -> str:
+def _before(seen: list[ReceivedEvent]) -> str:
     return f"{seen[0].epoch}.{seen[0].seq - 1}"
 
 
 async def test_nasty_text_of_clients_arrives_as_it_was_sent(experiment: Experiment, served: Served) -> None:
     """EVT-6, WS-4: prompts, answers to questions, reasons, metadata and actionIds; over HTTP and WebSockets."""
-    chance = experiment.chance
+    chance = experiment.random
     rounds = experiment.trials(short=8, long=200)
     async with served.client() as client:
         for _ in range(rounds):
@@ -201,7 +202,7 @@ async def test_nasty_text_of_clients_arrives_as_it_was_sent(experiment: Experime
             metadata = {nasty(chance): nasty(chance)}
             talk = await Talk.begin(client, tools=["ask_user"], metadata=metadata, systemPrompt=nasty(chance))
             assert (await talk.info())["metadata"] == metadata
-            async with asyncio.timeout(30), conversation(served.port, talk.id) as socket:
+            async with asyncio.timeout(30), open_websocket(served.port, talk.id) as socket:
                 action_id, text = nasty(chance, longest=3)[:60], nasty(chance)
                 taken = await socket.act("prompt", text=text, actionId=action_id)
                 assert taken["actionId"] == action_id
@@ -218,12 +219,12 @@ async def test_nasty_text_of_clients_arrives_as_it_was_sent(experiment: Experime
                 await socket.until("ask_user")
                 await socket.act("abort", reason=reason)
                 assert (await socket.until("agent_abort"))[-1].data["reason"] == reason
-    experiment.figure("sessions with nasty text of clients", rounds)
+    experiment.record("sessions with nasty text of clients", rounds)
 
 
 async def test_ids_that_are_nasty_name_nothing(experiment: Experiment, served: Served) -> None:
     """HTTP-2, HTTP-6, HTTP-8: in every place where an id can stand, they get the answer that any unknown id gets."""
-    chance = experiment.chance
+    chance = experiment.random
     tried = experiment.trials(short=100, long=2_000)
     async with served.client() as client:
         talk = await Talk.begin(client)
@@ -241,4 +242,4 @@ async def test_ids_that_are_nasty_name_nothing(experiment: Experiment, served: S
             assert all(set(answer.json()) == {"error", "message"} for answer in asked)
             cursor = await talk.get("/events", after=name)
             assert (cursor.status_code, cursor.json()["error"]) == (400, "invalid_cursor")
-    experiment.figure("ids that name nothing", 6 * tried)
+    experiment.record("ids that name nothing", 6 * tried)

@@ -100,7 +100,7 @@ async def races_of_a_session(served: Served, chance: random.Random, races: int, 
 @pytest.mark.timeout(180)
 async def test_a_reader_that_comes_with_the_prompt_misses_nothing(tmp_path: Path, experiment: Experiment) -> None:
     """SSE-5, SSE-6, WS-2, EVT-7: whoever is first; in order, to the last event."""
-    chance = experiment.chance
+    chance = experiment.random
     races = experiment.trials(short=80, long=10_000)
     seen: Counter[str] = Counter()
     events = 0
@@ -114,10 +114,10 @@ async def test_a_reader_that_comes_with_the_prompt_misses_nothing(tmp_path: Path
                     *(races_of_a_session(served, *pair, seen) for pair in zip(chances, shares, strict=True))
                 )
             )
-    experiment.figure("races", races)
-    experiment.figure("readers", ", ".join(f"{count} {how}" for how, count in seen.most_common()))
-    experiment.figure("events in bursts of 1,000", events)
-    experiment.figure("lost or out of order", 0)
+    experiment.record("races", races)
+    experiment.record("readers", ", ".join(f"{count} {how}" for how, count in seen.most_common()))
+    experiment.record("events in bursts of 1,000", events)
+    experiment.record("lost or out of order", 0)
 
 
 def test_a_run_with_a_gap_is_not_whole() -> None:

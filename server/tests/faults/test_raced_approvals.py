@@ -14,9 +14,9 @@ import pytest
 from cmdc_testkit.audit import audit
 from cmdc_testkit.conversations import Conversation, calling, script
 from cmdc_testkit.experiments import Experiment
-from cmdc_testkit.gateways import ForkedGateway
+from cmdc_testkit.gateways import GatewayProcess
 from cmdc_testkit.receivers import Receiver
-from cmdc_testkit.watching import Watcher, record_of, until_idle
+from cmdc_testkit.watchers import Watcher, record_session, wait_until_idle
 
 CLIENTS = 4
 CRASHES = 0.04  # of the interleavings
@@ -89,9 +89,9 @@ class Race:
     def judge(self, watcher: Watcher, calls: list[dict[str, Any]]) -> str:
         """Hold the answers, the log and the tool against one another; return what became of the approval."""
         call_id = self.approval["callId"]
-        seen = [frame for frame in watcher.frames if call_id in frame.data]
-        statuses = [frame.fields["status"] for frame in seen if frame.event == "approval_resolved"]
-        started = [frame.fields["args"] for frame in seen if frame.event == "tool_execution_start"]
+        seen = [frame for frame in watcher.events if call_id in frame.raw]
+        statuses = [frame.data["status"] for frame in seen if frame.name == "approval_resolved"]
+        started = [frame.data["args"] for frame in seen if frame.name == "tool_execution_start"]
         executed = [call["args"] for call in calls if call["callId"] == call_id]
         assert len(statuses) == 1, f"{self.approval_id} was resolved {statuses}"
         assert set(self.taken) <= set(statuses), f"one winner: {self.taken}, and the log says {statuses}"
@@ -116,7 +116,7 @@ async def register(talk: Conversation, receiver: Receiver, key: str = "first") -
 class Course:
     """A gateway, and races on it, one after another."""
 
-    def __init__(self, gateway: ForkedGateway, client: httpx.AsyncClient, receiver: Receiver, chance: random.Random):
+    def __init__(self, gateway: GatewayProcess, client: httpx.AsyncClient, receiver: Receiver, chance: random.Random):
         self.became: Counter[str] = Counter()
         self.crashes = 0
         self.late = 0
@@ -143,7 +143,7 @@ class Course:
                 if race.taken:
                     decisions[race.approval_id] = status
             ran = [call.body["callId"] for call in self._receiver.calls]
-            record = await record_of(talk, watcher, decisions=decisions, ran=ran)
+            record = await record_session(talk, watcher, decisions=decisions, executed=ran)
         assert audit(record) == []
         self._receiver.calls.clear()
 
@@ -158,11 +158,11 @@ class Course:
         ]
         await asyncio.gather(*parts, *([crash] if crash else []))
         if crash:
-            await watcher.ended()
+            await watcher.wait_until_disconnected()
             await watcher.resume()
         await self._finish(race)
         await watcher.until("approval_resolved", race.number)
-        await until_idle(race.talk)
+        await wait_until_idle(race.talk)
 
     async def _crash(self, after: float) -> None:
         self.crashes += 1
@@ -185,12 +185,12 @@ async def test_one_decision_wins_and_what_was_approved_runs_once(
 ) -> None:
     """APP-1 … APP-4, EVT-4, EVT-9, DUR-1."""
     races = experiment.trials(short=150, long=2_000)
-    async with ForkedGateway(tmp_path) as gateway, gateway.client() as client:
-        course = Course(gateway, client, receiver, experiment.chance)
+    async with GatewayProcess(tmp_path, forked=True) as gateway, gateway.client() as client:
+        course = Course(gateway, client, receiver, experiment.random)
         for begun in range(0, races, RACES_OF_A_SESSION):
             await course.hold(min(RACES_OF_A_SESSION, races - begun))
-    experiment.figure("interleavings", races)
-    experiment.figure("became", ", ".join(f"{status} {count}" for status, count in course.became.most_common()))
-    experiment.figure("decisions that came too late", course.late)
-    experiment.figure("crashes", course.crashes)
-    experiment.figure("executed twice, unapproved or otherwise than approved", 0)
+    experiment.record("interleavings", races)
+    experiment.record("became", ", ".join(f"{status} {count}" for status, count in course.became.most_common()))
+    experiment.record("decisions that came too late", course.late)
+    experiment.record("crashes", course.crashes)
+    experiment.record("executed twice, unapproved or otherwise than approved", 0)

@@ -8,12 +8,13 @@ from typing import Any
 
 import httpx
 import pytest
+from cmdc_conformance.wire.event import names
 from cmdc_testkit.audit import audit
-from cmdc_testkit.conversations import Conversation, calling, names, script
+from cmdc_testkit.conversations import Conversation, calling, script
 from cmdc_testkit.gateways import KEY, Served, serving
 from cmdc_testkit.models import ScriptedModelServer
 from cmdc_testkit.receivers import Receiver
-from cmdc_testkit.watching import Watcher, close_code, record_of, until, until_idle
+from cmdc_testkit.watchers import Watcher, close_code, record_session, wait_until, wait_until_idle
 from websockets.asyncio.client import connect
 
 A_THOUSAND: list[tuple[str, dict[str, Any]]] = [("t", {})] * 1000
@@ -48,7 +49,7 @@ async def test_a_client_that_leaves_in_the_middle_of_a_prompt_has_sent_none(
 
     await talk.run("whole")
 
-    record = await record_of(talk)
+    record = await record_session(talk)
     assert audit(record) == []
     assert record.prompt_count == 1
 
@@ -73,7 +74,7 @@ async def test_a_client_that_leaves_before_its_answer_has_sent_a_prompt_like_any
             again = await talk.post("prompt", {"text": "whole"}, Idempotency_Key="once")
         await watcher.until("agent_end")
 
-        record = await record_of(talk, watcher, accepted=[again.json()["requestId"]])
+        record = await record_session(talk, watcher, accepted=[again.json()["requestId"]])
     assert audit(record) == []
     assert record.prompt_count == 1
 
@@ -95,13 +96,13 @@ async def test_a_thousand_tool_calls_in_one_step_each_run_once(client: httpx.Asy
     await talk.post("tools", tool)
     async with Watcher(talk) as watcher:
         await talk.prompt(script(calling(*A_THOUSAND)))
-        await until(lambda: bool(watcher.frames) and watcher.frames[-1].event == "agent_end", within=50)
+        await wait_until(lambda: bool(watcher.events) and watcher.events[-1].name == "agent_end", within=50)
         calls = [call.body["callId"] for call in receiver.calls]
-        assert audit(await record_of(talk, watcher, ran=calls)) == []
+        assert audit(await record_session(talk, watcher, executed=calls)) == []
     assert len(calls) == 1000
     under_way = most = 0
-    for frame in watcher.frames:
-        under_way += {"tool_execution_start": 1, "tool_execution_end": -1}.get(frame.event, 0)
+    for frame in watcher.events:
+        under_way += {"tool_execution_start": 1, "tool_execution_end": -1}.get(frame.name, 0)
         most = max(most, under_way)
     assert most <= 8
 
@@ -119,9 +120,9 @@ async def test_a_thousand_approvals_can_wait_at_once_and_be_stopped_at_once(
         assert (await talk.post("abort")).status_code == 202
         await watcher.until("agent_abort")
 
-        record = await record_of(talk, watcher)
+        record = await record_session(talk, watcher)
     assert audit(record) == []
-    assert [frame.event for frame in record.log].count("approval_resolved") == 1000
+    assert [frame.name for frame in record.log].count("approval_resolved") == 1000
     assert receiver.calls == []
 
 
@@ -135,7 +136,7 @@ async def test_a_model_that_stalls_can_be_aborted_and_the_queue_goes_on(client: 
         abort = await watcher.until("agent_abort")
         await watcher.until("agent_end")
 
-        assert audit(await record_of(talk, watcher, accepted=accepted)) == []
+        assert audit(await record_session(talk, watcher, accepted=accepted)) == []
     assert (aborted.json(), abort["reason"]) == ({"ok": True}, "enough")
 
 
@@ -147,14 +148,14 @@ async def test_a_model_far_away_that_stalls_is_given_up_on_and_left_alone(tmp_pa
         async with serving(tmp_path, file=file, model_timeout_ms=1_000) as served, served.client() as client:
             talk = await Conversation.begin(client, model="far:m")
             warm = await client.post(f"{talk.path}/prompt", json={"text": "hello"})
-            await until_idle(talk, within=60)
+            await wait_until_idle(talk, within=60)
             assert warm.status_code == 202
 
             model.fault = "stall"
             asked = len(model.requests)
             async with Watcher(talk, after="latest") as watcher:
                 await talk.prompt("stall")
-                await until(lambda: len(model.requests) > asked)
+                await wait_until(lambda: len(model.requests) > asked)
                 await talk.post("abort")
                 await watcher.until("agent_abort")
                 async with asyncio.timeout(5):
@@ -162,7 +163,7 @@ async def test_a_model_far_away_that_stalls_is_given_up_on_and_left_alone(tmp_pa
 
                 await talk.prompt("stall")
                 aborted = await watcher.until("agent_abort", 2)
-            assert audit(await record_of(talk)) == []
+            assert audit(await record_session(talk)) == []
     assert aborted["reason"] == "error"
 
 
@@ -174,7 +175,7 @@ async def test_deleting_a_session_ends_everything_it_does(
     talk = await Conversation.begin(client, tools=["ask_user"])
     tool = {"name": "t", "description": "", "parameters": {"type": "object"}, "callbackUrl": receiver.url}
     await talk.post("tools", {**tool, "requiresApproval": state == "waiting_approval"})
-    receiver.open.clear()
+    receiver.released.clear()
     prompts = {
         "streaming": (script({"text": ["w "] * 10_000, "delayMs": 1}), "message_delta"),
         "running": (script(calling(("t", {}))), "tool_execution_start"),
@@ -192,7 +193,7 @@ async def test_deleting_a_session_ends_everything_it_does(
         await watcher.until(event)
 
         deleted = await client.delete(talk.path)
-        clean = await watcher.ended()
+        clean = await watcher.wait_until_disconnected()
         code = await close_code(socket)
 
     afterwards = [await talk.get(), await talk.get("/events"), await talk.post("abort"), await client.delete(talk.path)]
@@ -200,10 +201,10 @@ async def test_deleting_a_session_ends_everything_it_does(
     assert code == 4004
     assert [answer.status_code for answer in afterwards] == [404] * 4
     if state == "idle":
-        assert watcher.frames[-1].event == "agent_end"
+        assert watcher.events[-1].name == "agent_end"
     else:
-        assert watcher.frames[-1].fields["reason"] == "session_deleted"
-        assert [frame.event for frame in watcher.frames].count("prompt_received") == 1
+        assert watcher.events[-1].data["reason"] == "session_deleted"
+        assert [frame.name for frame in watcher.events].count("prompt_received") == 1
     assert served.gateway.registry.active == 0
 
 
@@ -236,11 +237,11 @@ async def test_an_abort_that_races_with_the_end_of_a_run_leaves_one_terminal_eve
             await asyncio.sleep(chance.uniform(0, 0.008))
             answers = await asyncio.gather(*(talk.post("abort") for _ in range(3)))
             stopped += sum(answer.status_code == 202 for answer in answers)
-        await until_idle(talk)
-        record = await record_of(talk, watcher, accepted=accepted)
+        await wait_until_idle(talk)
+        record = await record_session(talk, watcher, accepted=accepted)
     assert audit(record) == []
-    assert [frame.event for frame in record.log].count("agent_abort") == stopped
-    assert sum(frame.event in TERMINAL for frame in record.log) == 40
+    assert [frame.name for frame in record.log].count("agent_abort") == stopped
+    assert sum(frame.name in TERMINAL for frame in record.log) == 40
 
 
 async def test_one_decision_wins_however_many_are_made_at_once(client: httpx.AsyncClient, receiver: Receiver) -> None:
@@ -262,9 +263,9 @@ async def test_one_decision_wins_however_many_are_made_at_once(client: httpx.Asy
                 if answer.status_code == 200 and "action" in said:
                     status = {"approve": "approved", "reject": "rejected"}[said["action"]]
                     assert decisions.setdefault(approval_id, status) == status, "two decisions were taken"
-            await until_idle(talk)
+            await wait_until_idle(talk)
         calls = [call.body["callId"] for call in receiver.calls]
-        assert audit(await record_of(talk, watcher, decisions=decisions, ran=calls)) == []
+        assert audit(await record_session(talk, watcher, decisions=decisions, executed=calls)) == []
 
 
 async def test_a_tool_that_answers_after_the_abort_changes_nothing(
@@ -274,14 +275,16 @@ async def test_a_tool_that_answers_after_the_abort_changes_nothing(
     talk = await Conversation.begin(client)
     tool = {"name": "t", "description": "", "parameters": {"type": "object"}, "callbackUrl": receiver.url}
     await talk.post("tools", tool)
-    receiver.open.clear()
+    receiver.released.clear()
     async with Watcher(talk) as watcher:
         await talk.prompt(script(calling(("t", {}), ("t", {}))))
-        await receiver.called(2)
+        await receiver.wait_for_calls(2)
         await talk.post("abort")
-        receiver.open.set()
+        receiver.released.set()
         await watcher.until("agent_abort")
         await talk.run("next")
         await watcher.until("agent_end")
 
-        assert audit(await record_of(talk, watcher, ran=[call.body["callId"] for call in receiver.calls])) == []
+        assert (
+            audit(await record_session(talk, watcher, executed=[call.body["callId"] for call in receiver.calls])) == []
+        )

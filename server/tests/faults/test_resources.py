@@ -9,15 +9,16 @@ from pathlib import Path
 
 import httpx
 import pytest
+from cmdc_conformance.wire.event import names
 from cmdc_gateway.sessions import registry
 from cmdc_gateway.sessions.log import Reader
 from cmdc_gateway.sessions.session import Session
 from cmdc_gateway.store.sqlite.store import SqliteStore
 from cmdc_testkit.audit import audit
-from cmdc_testkit.conversations import Conversation, calling, names, script
+from cmdc_testkit.conversations import Conversation, calling, script
 from cmdc_testkit.gateways import KEY, Served, serving
 from cmdc_testkit.receivers import Receiver
-from cmdc_testkit.watching import Watcher, record_of, until, until_idle
+from cmdc_testkit.watchers import Watcher, record_session, wait_until, wait_until_idle
 from websockets.asyncio.client import connect
 
 SLOW = script({"text": ["w "] * 1000, "delayMs": 5})
@@ -71,7 +72,7 @@ def _open_files() -> list[str]:
 
 async def before_use(served: Served) -> Held:
     """What it holds once the keys it started with are in the trail: until then there is a task that writes them."""
-    await until(lambda: "Trail._write" not in Held.by(served).tasks)
+    await wait_until(lambda: "AuditLog._write" not in Held.by(served).tasks)
     return Held.by(served)
 
 
@@ -135,9 +136,9 @@ async def test_after_a_burst_of_sessions_nothing_is_left_of_them(served: Served)
     async with Receiver() as receiver:
         base = await before_use(served)
         for _ in range(3):
-            receiver.open.clear()
+            receiver.released.clear()
             await asyncio.gather(*(use(served, receiver, number) for number in range(24)))
-            receiver.open.set()
+            receiver.released.set()
             await until_held(served, base)
     assert served.gateway.registry.active == 0
 
@@ -164,7 +165,7 @@ async def test_a_session_at_rest_is_let_go_and_comes_back_with_everything(served
         async with Watcher(talk) as watcher:
             assert names(await talk.run(script(calling(("t", {})))))[-1] == "agent_end"
             await watcher.until("agent_end", 2)
-            assert audit(await record_of(talk, watcher)) == []
+            assert audit(await record_session(talk, watcher)) == []
 
 
 @pytest.mark.usefixtures("brisk")
@@ -176,13 +177,13 @@ async def test_a_session_that_is_read_or_waits_is_not_at_rest(served: Served) ->
             await waiting.prompt(script(calling(("ask_user", {"question": "?"}))))
             ref = (await waiting.first("ask_user"))["ref"]
             await gone.run("hello")
-            await until(lambda: served.gateway.registry.active == 2)
+            await wait_until(lambda: served.gateway.registry.active == 2)
 
             await read.run("hello")
             await watcher.until("agent_end")
             assert (await waiting.post("respond", {"ref": ref, "response": "y"})).status_code == 200
             await at_rest(served, besides=1)
-            assert not watcher.over.is_set()
+            assert not watcher.disconnected.is_set()
 
 
 @pytest.mark.usefixtures("brisk")
@@ -194,12 +195,12 @@ async def test_requests_that_meet_a_session_being_let_go_are_served(served: Serv
         for number in range(60):
             accepted.append(await talk.prompt(f"number {number}"))
             await asyncio.sleep(0.04 + 0.001 * (number % 40))
-        await until_idle(talk)
-        assert audit(await record_of(talk, accepted=accepted)) == []
+        await wait_until_idle(talk)
+        assert audit(await record_session(talk, accepted=accepted)) == []
 
 
 async def at_rest(served: Served, besides: int = 0) -> None:
-    await until(lambda: served.gateway.registry.active == besides)
+    await wait_until(lambda: served.gateway.registry.active == besides)
 
 
 async def test_a_stream_that_idles_costs_one_task_or_two(served: Served) -> None:
@@ -216,6 +217,6 @@ async def test_a_stream_that_idles_costs_one_task_or_two(served: Served) -> None
         grown = len(asyncio.all_tasks()) - base - len(watchers)  # a watcher is a task of the test's own
         for watcher in watchers:
             await watcher.__aexit__(None, None, None)
-        await until(lambda: len(asyncio.all_tasks()) <= base)
+        await wait_until(lambda: len(asyncio.all_tasks()) <= base)
     assert grown <= 2 * len(watchers)
     assert served.gateway.heartbeats.streams == 0

@@ -16,7 +16,7 @@ from cmdc_testkit.audit import audit
 from cmdc_testkit.conversations import Conversation, calling, script
 from cmdc_testkit.gateways import KEY, GatewayProcess
 from cmdc_testkit.receivers import Receiver
-from cmdc_testkit.watching import Watcher, close_code, record_of, until
+from cmdc_testkit.watchers import Watcher, close_code, record_session, wait_until
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
@@ -33,10 +33,9 @@ class Stopping:
     """A gateway that was sent SIGTERM just now, and has begun to stop."""
 
     def __init__(self, gateway: GatewayProcess) -> None:
-        assert gateway.process is not None
-        self.process = gateway.process
+        self.gateway = gateway
         self.begun = time.monotonic()
-        self.process.terminate()
+        gateway.send_signal(signal.SIGTERM)
 
     async def draining(self, client: httpx.AsyncClient) -> None:
         """Wait until it says that it stops."""
@@ -47,7 +46,7 @@ class Stopping:
     async def exit(self) -> float:
         """Wait for its end, which must be a good one; return how many seconds it took."""
         async with asyncio.timeout(30):
-            assert await self.process.wait() == 0
+            assert await self.gateway.wait() == 0
         return time.monotonic() - self.begun
 
 
@@ -67,7 +66,7 @@ async def test_streams_of_idle_sessions_end_at_once_and_cleanly(
         stopping = Stopping(gateway)
 
         assert await close_code(open_socket) == 1012
-        assert [await first.ended(), await second.ended()] == [True, True]
+        assert [await first.wait_until_disconnected(), await second.wait_until_disconnected()] == [True, True]
         assert await stopping.exit() < 10
 
 
@@ -81,16 +80,16 @@ async def test_a_run_that_ends_within_the_grace_period_is_read_to_its_end(
         await watcher.until("message_delta")
         stopping = Stopping(gateway)
         code = await close_code(open_socket)
-        clean = await watcher.ended()
+        clean = await watcher.wait_until_disconnected()
         took = await stopping.exit()
 
         await gateway.start()
         await watcher.resume()
         await watcher.until("agent_end", 2)
-        assert audit(await record_of(talk, watcher, accepted=accepted)) == []
+        assert audit(await record_session(talk, watcher, accepted=accepted)) == []
     assert (code, clean) == (1012, True)
     assert took < 10
-    assert [frame.event for frame in watcher.frames].count("agent_abort") == 0
+    assert [frame.name for frame in watcher.events].count("agent_abort") == 0
 
 
 @with_grace(1_000)
@@ -104,15 +103,15 @@ async def test_a_run_that_is_longer_than_the_grace_period_is_interrupted_by_the_
         await watcher.until("message_delta")
         stopping = Stopping(gateway)
         code = await close_code(open_socket)
-        clean = await watcher.ended()
+        clean = await watcher.wait_until_disconnected()
         took = await stopping.exit()
-        ended_with = watcher.frames[-1].event
+        ended_with = watcher.events[-1].name
 
         await gateway.start()
         await watcher.resume()
         aborted = await watcher.until("agent_abort")
         await watcher.until("agent_end")
-        assert audit(await record_of(talk, watcher, accepted=accepted)) == []
+        assert audit(await record_session(talk, watcher, accepted=accepted)) == []
     assert (code, clean, ended_with, aborted["reason"]) == (1012, True, "message_delta", "interrupted")
     assert 1 <= took < 1 + CLOSING_SECONDS
 
@@ -131,7 +130,7 @@ async def test_a_run_that_waits_for_a_person_does_not_hold_it_up(
         ref = (await first.until("ask_user"))["ref"]
         approval_id = (await second.until("approval_required"))["approvalId"]
         stopping = Stopping(gateway)
-        clean = [await first.ended(), await second.ended()]
+        clean = [await first.wait_until_disconnected(), await second.wait_until_disconnected()]
         took = await stopping.exit()
 
         await gateway.start()
@@ -141,7 +140,7 @@ async def test_a_run_that_waits_for_a_person_does_not_hold_it_up(
         approved = await guarded.post("approve", {"approvalId": approval_id})
         for talk, watcher in ((asking, first), (guarded, second)):
             await watcher.until("agent_end")
-            assert audit(await record_of(talk, watcher)) == []
+            assert audit(await record_session(talk, watcher)) == []
     assert clean == [True, True]
     assert took < 10
     assert (answered.status_code, approved.status_code, len(receiver.calls)) == (200, 200, 1)
@@ -172,7 +171,7 @@ async def test_while_it_drains_it_takes_nothing_new_and_says_so(
         healthy = await client.get("/healthz")
         page = await client.get(f"{busy.path}/events", headers={"Accept": "application/json"})
         aborted = await busy.post("abort")
-        clean = await watcher.ended()
+        clean = await watcher.wait_until_disconnected()
         took = await stopping.exit()
 
     assert [answer.status_code for answer in refused] == [503] * len(refused)
@@ -181,7 +180,7 @@ async def test_while_it_drains_it_takes_nothing_new_and_says_so(
     assert not_opened.value.response.status_code == 503
     assert not_opened.value.response.headers["retry-after"].isdecimal()
     assert (healthy.status_code, page.status_code, aborted.status_code) == (200, 200, 202)
-    assert (clean, watcher.frames[-1].event) == (True, "agent_abort")
+    assert (clean, watcher.events[-1].name) == (True, "agent_abort")
     assert took < 10
 
 
@@ -207,7 +206,7 @@ async def test_an_approval_given_while_it_drains_is_kept(
         await gateway.start()
         await watcher.resume()
         calls = [call.body["callId"] for call in receiver.calls]
-        assert audit(await record_of(talk, watcher, decisions={approval_id: "approved"}, ran=calls)) == []
+        assert audit(await record_session(talk, watcher, decisions={approval_id: "approved"}, executed=calls)) == []
     assert approved.status_code == 200
 
 
@@ -219,14 +218,14 @@ async def test_a_second_signal_ends_the_grace_period(gateway: GatewayProcess, cl
         await watcher.until("message_delta")
         stopping = Stopping(gateway)
         await stopping.draining(client)
-        stopping.process.terminate()
+        gateway.send_signal(signal.SIGTERM)
         took = await stopping.exit()
-        await watcher.ended()
+        await watcher.wait_until_disconnected()
 
         await gateway.start()
         await watcher.resume()
         await watcher.until("agent_abort")
-        assert audit(await record_of(talk, watcher, accepted=accepted)) == []
+        assert audit(await record_session(talk, watcher, accepted=accepted)) == []
     assert took < 10
 
 
@@ -249,7 +248,7 @@ async def test_the_exit_does_not_wait_for_readers_that_do_not_read(
         await talk.prompt(script(calling(("shell", {"command": "echo $$ > pid.txt; exec sleep 600"}))))
         await watcher.until("tool_execution_start")
         pid = gateway.folder / "gateway-workspace" / "pid.txt"
-        await until(lambda: pid.exists() and pid.read_text().endswith("\n"))
+        await wait_until(lambda: pid.exists() and pid.read_text().endswith("\n"))
 
         took = await Stopping(gateway).exit()
 
@@ -271,10 +270,9 @@ async def test_interrupting_from_the_keyboard_stops_it_as_sigterm_does(
     """DUR-3: Ctrl-C."""
     talk = await Conversation.begin(client)
     async with Watcher(talk) as watcher:
-        assert gateway.process is not None
-        gateway.process.send_signal(signal.SIGINT)
-        clean = await watcher.ended()
-        status = await gateway.process.wait()
+        gateway.send_signal(signal.SIGINT)
+        clean = await watcher.wait_until_disconnected()
+        status = await gateway.wait()
     assert (clean, status) == (True, 0)
 
 
@@ -294,7 +292,7 @@ async def test_many_sessions_and_streams_do_not_slow_the_exit(
             talk.client = wide
         await asyncio.gather(*(watcher.resume() for watcher in watchers))
         stopping = Stopping(gateway)
-        clean: list[Any] = await asyncio.gather(*(watcher.ended() for watcher in watchers))
+        clean: list[Any] = await asyncio.gather(*(watcher.wait_until_disconnected() for watcher in watchers))
         took = await stopping.exit()
     assert all(clean)
     assert took < 10

@@ -28,7 +28,7 @@ from cmdc_gateway.sessions.unit_of_work import UnitOfWork
 from cmdc_gateway.store.memory import MemoryStore
 from cmdc_gateway.store.store import Lease, PutRequest, Write
 from cmdc_testkit.experiments import Experiment
-from cmdc_testkit.simulation.judge import Violation
+from cmdc_testkit.simulation.auditor import Violation
 from cmdc_testkit.simulation.loop import Stuck, simulate
 from cmdc_testkit.simulation.world import run
 
@@ -49,14 +49,14 @@ def test_no_promise_is_broken_in_any_world(experiment: Experiment) -> None:
         calls += report.tool_calls
         deaths += report.gateways - 1
         if steps >= wanted:
-            experiment.figure("worlds", world + 1)
+            experiment.record("worlds", world + 1)
             break
-    experiment.figure("steps", steps)
-    experiment.figure("commits", commits)
-    experiment.figure("prompts", prompts)
-    experiment.figure("tool calls", calls)
-    experiment.figure("gateways killed, stopped or overtaken", deaths)
-    experiment.figure("violations", 0)
+    experiment.record("steps", steps)
+    experiment.record("commits", commits)
+    experiment.record("prompts", prompts)
+    experiment.record("tool calls", calls)
+    experiment.record("gateways killed, stopped or overtaken", deaths)
+    experiment.record("violations", 0)
 
 
 def test_a_world_comes_back_from_its_seed_in_any_process() -> None:
@@ -66,7 +66,7 @@ def test_a_world_comes_back_from_its_seed_in_any_process() -> None:
 
     assert run(2) == first
     assert elsewhere.stdout == f"{first}\n"
-    assert run(3).story != first.story
+    assert run(3).digest != first.digest
 
 
 def test_a_world_in_which_nothing_can_happen_is_found_out() -> None:
@@ -127,11 +127,11 @@ def half_a_commit(patch: pytest.MonkeyPatch) -> None:
     commit = MemoryStore.commit
     chance = random.Random(1)
 
-    async def torn(self: MemoryStore, writes: Sequence[Write], fence: Lease | None = None) -> None:
+    async def torn(self: MemoryStore, writes: Sequence[Write], lease: Lease | None = None) -> None:
         if len(writes) > 1 and chance.random() < 0.02:
-            await commit(self, writes[:1], fence)
+            await commit(self, writes[:1], lease)
             return
-        await commit(self, writes, fence)
+        await commit(self, writes, lease)
 
     patch.setattr(MemoryStore, "commit", torn)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from cmdc_testkit.experiments import Experiment
 from cmdc_testkit.gateways import KEY, GatewayProcess
-from cmdc_testkit.peers import Answer, Peer, peer
-from cmdc_testkit.weighing import Health, Weight, mib, ms, p99
+from cmdc_testkit.raw_connections import RawConnection, RawResponse, connect
+from cmdc_testkit.resource_usage import HealthProbe, ResourceUsage, mib, ms, p99
 
 HEAD = f"POST /v1/sessions HTTP/1.1\r\nHost: a\r\nX-API-Key: {KEY}\r\nContent-Type: application/json\r\n".encode()
 LENGTH, CHUNKED = b"Content-Length: 100000\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n"
@@ -41,51 +41,51 @@ async def test_slow_clients_are_closed_in_their_time_and_hold_nobody_up(experime
     """HTTP-5: half of them never finish their headers, half never their body; some are silent, some drip."""
     each = experiment.trials(short=60, long=1_000) // 2
     header_seconds, body_seconds, spare = (10, 30, 5) if experiment.long else (1, 2, 8)
-    settings = {
-        "GATEWAY_HEADER_TIMEOUT_MS": str(header_seconds * 1000),
-        "GATEWAY_BODY_TIMEOUT_MS": str(body_seconds * 1000),
-    }
-    async with GatewayProcess(tmp_path, **settings) as gateway:
-        assert gateway.process is not None
-        before = Weight.of(gateway.process.pid)
-        async with Health(gateway.port) as health, asyncio.timeout(body_seconds + 60):
+    gateway_process = GatewayProcess(
+        tmp_path,
+        GATEWAY_HEADER_TIMEOUT_MS=f"{header_seconds * 1000}",
+        GATEWAY_BODY_TIMEOUT_MS=f"{body_seconds * 1000}",
+    )
+    async with gateway_process as gateway:
+        before = ResourceUsage.of(gateway.pid)
+        async with HealthProbe(gateway.port) as health, asyncio.timeout(body_seconds + 60):
             ends = await asyncio.gather(
                 *(_be_slow(gateway.port, *HEADERS[number % len(HEADERS)]) for number in range(each)),
                 *(_be_slow(gateway.port, *BODIES[number % len(BODIES)]) for number in range(each)),
             )
-        after = Weight.of(gateway.process.pid)
+        after = ResourceUsage.of(gateway.pid)
         log = gateway.log()
 
     headers, bodies = max(ends[:each]), max(ends[each:])
-    experiment.figure("slow clients", 2 * each)
-    experiment.figure(f"headers ({header_seconds} s) closed within", f"{headers:.1f} s")
-    experiment.figure(f"bodies ({body_seconds} s) closed within", f"{bodies:.1f} s")
-    experiment.figure("/healthz p99", ms(p99(health.took)))
-    experiment.figure("memory", mib(after.memory - before.memory))
+    experiment.record("slow clients", 2 * each)
+    experiment.record(f"headers ({header_seconds} s) closed within", f"{headers:.1f} s")
+    experiment.record(f"bodies ({body_seconds} s) closed within", f"{bodies:.1f} s")
+    experiment.record("/healthz p99", ms(p99(health.latencies)))
+    experiment.record("memory", mib(after.memory - before.memory))
     assert headers <= header_seconds + spare
     assert bodies <= body_seconds + spare
-    assert p99(health.took) <= (0.1 if experiment.long else 1)
+    assert p99(health.latencies) <= (0.1 if experiment.long else 1)
     assert log.count("\n") <= 1, "they do not fill the log either"
 
 
 async def _be_slow(port: int, first: bytes, drop: bytes, status: int | None) -> float:
     """Send what there is, then drip; how many seconds it took until it was answered and closed."""
     begun = time.monotonic()
-    async with peer(port, first) as one:
+    async with connect(port, first) as one:
         dripping = asyncio.create_task(_drip(one, drop)) if drop else None
         try:
             if status is not None:
-                answer = await one.answer(within=120)
-                assert isinstance(answer, Answer), answer
+                answer = await one.read_response(within=120)
+                assert isinstance(answer, RawResponse), answer
                 assert (answer.status, answer.closes) == (status, True), answer
-            assert await one.end(within=120) == "closed"
+            assert await one.read_end(within=120) == "closed"
         finally:
             if dripping is not None:
                 dripping.cancel()
     return time.monotonic() - begun
 
 
-async def _drip(one: Peer, drop: bytes) -> None:
+async def _drip(one: RawConnection, drop: bytes) -> None:
     while True:
         await asyncio.sleep(0.5)
         await one.send(drop)

@@ -6,6 +6,7 @@ SSE-10: each costs the server little, delays nobody, is closed after its time, a
 import asyncio
 import re
 import select
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -14,11 +15,12 @@ from pathlib import Path
 
 import pytest
 from cmdc_testkit.conversations import Conversation
+from cmdc_testkit.events import parse_events
 from cmdc_testkit.experiments import Experiment
 from cmdc_testkit.gateways import GatewayProcess
+from cmdc_testkit.launcher import SERVE
+from cmdc_testkit.resource_usage import ResourceUsage, mib, ms, p99, unread_bytes
 from cmdc_testkit.streams import EventStream, event_stream
-from cmdc_testkit.watching import raw_frames
-from cmdc_testkit.weighing import Weight, mib, ms, p99, unread_bytes
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="weighs a process by /proc")
 
@@ -32,20 +34,17 @@ RUNS_A_SECOND = 25
 READ_BEFORE_STALLING = 3
 SHORT_PATIENCE = 3
 
-
-_IMPATIENT = """
+_IMPATIENT = f"""
 from cmdc_gateway.__main__ import main
 from cmdc_gateway.web.streaming.heartbeats import Heartbeats
 
-Heartbeats.__init__.__kwdefaults__["stalled_after"] = Patience
+Heartbeats.__init__.__kwdefaults__["stalled_after"] = {SHORT_PATIENCE}
 main(["serve"])
 """
 
 
-class ImpatientGateway(GatewayProcess):
-    """Gives up stalled readers sooner than the protocol says."""
-
-    program = ("-c", f"Patience = {SHORT_PATIENCE}\n{_IMPATIENT}")
+IMPATIENT = (sys.executable, "-c", _IMPATIENT)
+"""A gateway that closes stalled readers sooner than the protocol says."""
 
 
 @dataclass(slots=True)
@@ -66,23 +65,23 @@ class Flow:
     async def read(self, stream: EventStream) -> None:
         """Read as a healthy client: everything there is, at once, in order, the same as the others."""
         expected = 1
-        async for frame in raw_frames(_pieces(stream)):
+        async for frame in parse_events(_pieces(stream)):
             assert frame.id.endswith(f".{expected}"), frame.id
             expected += 1
-            digest = hash((frame.event, frame.data))
+            digest = hash((frame.name, frame.raw))
             assert self.seen.setdefault(frame.id, digest) == digest, "two readers saw different events"
-            if frame.event == "prompt_received" and (named := re.match(r'\{"text":"(\d{8})x', frame.data)):
+            if frame.name == "prompt_received" and (named := re.match(r"(\d{8})x", frame.data["text"])):
                 self.delays.append(time.perf_counter() - self.sent_at[named[1]])
-            self.ends += frame.event == "agent_end"
+            self.ends += frame.name == "agent_end"
 
     async def read_rest(self, after: str, port: int) -> int:
         """Come back after having stalled; how many events there were."""
         count = 0
         async with event_stream(port, self.talk.id, f"?after={after}&follow=true") as stream:
-            async for frame in raw_frames(_pieces(stream)):
+            async for frame in parse_events(_pieces(stream)):
                 count += 1
                 assert frame.id.endswith(f".{int(after.rpartition('.')[2]) + count}"), frame.id
-                assert self.seen[frame.id] == hash((frame.event, frame.data)), "the log has changed"
+                assert self.seen[frame.id] == hash((frame.name, frame.raw)), "the log has changed"
                 if len(self.seen) == int(frame.id.rpartition(".")[2]):
                     break
         return count
@@ -94,10 +93,9 @@ async def test_stalled_readers_cost_little_delay_nobody_and_can_come_back(
     """SSE-10."""
     readers = experiment.trials(short=10, long=100)
     runs = experiment.trials(short=5, long=100) * MIB // BYTES_OF_A_RUN
-    gateway = (GatewayProcess if experiment.long else ImpatientGateway)(tmp_path)
+    gateway = GatewayProcess(tmp_path, command=SERVE if experiment.long else IMPATIENT)
     async with gateway, gateway.client() as client, AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
-        assert gateway.process is not None
-        pid, port = gateway.process.pid, gateway.port
+        pid, port = gateway.pid, gateway.port
         flows = [Flow(await Conversation.begin(client)) for _ in range(readers // READERS_OF_A_SESSION)]
         healthy: list[asyncio.Task[None]] = []
         for flow in flows * READERS_OF_A_SESSION:
@@ -106,15 +104,15 @@ async def test_stalled_readers_cost_little_delay_nobody_and_can_come_back(
         await asyncio.gather(*(_backlog(flow) for flow in flows))
         for flow in flows:
             flow.delays.clear()
-        grown = await _run(flows, runs, lambda _: Weight.of(pid).memory)
+        grown = await _run(flows, runs, lambda _: ResourceUsage.of(pid).memory)
 
-        before = Weight.of(pid).memory
+        before = ResourceUsage.of(pid).memory
         stalled = [await Stalled.begin(stack, port, flow) for flow in flows * READERS_OF_A_SESSION]
         watching = [tasks.create_task(one.until_closed()) for one in stalled]
         costs, kernel = [0.0], [0.0]
 
         def weigh(number: int) -> int:
-            now = Weight.of(pid).memory
+            now = ResourceUsage.of(pid).memory
             if not any(task.done() for task in watching):
                 costs.append((now - before - (grown[number] - grown[0])) / readers)
                 kernel.append(unread_bytes(port) / readers)
@@ -130,12 +128,12 @@ async def test_stalled_readers_cost_little_delay_nobody_and_can_come_back(
 
     delays = [delay for flow in flows for delay in flow.delays]
     memory, unread = max(costs), max(kernel)
-    experiment.figure("stalled and healthy readers", readers)
-    experiment.figure("events", mib(runs * BYTES_OF_A_RUN))
-    experiment.figure("memory of a stalled reader", f"{mib(memory)} and {mib(unread)} in the kernel")
-    experiment.figure("from sending a prompt to a healthy reader having it, p99", ms(p99(delays)))
-    experiment.figure("stalled closed within", f"{closed:.1f} s")
-    experiment.figure("events read after coming back", sum(came_back))
+    experiment.record("stalled and healthy readers", readers)
+    experiment.record("events", mib(runs * BYTES_OF_A_RUN))
+    experiment.record("memory of a stalled reader", f"{mib(memory)} and {mib(unread)} in the kernel")
+    experiment.record("from sending a prompt to a healthy reader having it, p99", ms(p99(delays)))
+    experiment.record("stalled closed within", f"{closed:.1f} s")
+    experiment.record("events read after coming back", sum(came_back))
     # Of ten readers alone, what the process takes for other reasons may be more than what they cost.
     assert (memory + unread) * readers <= MIB * readers + (0 if experiment.long else 10 * MIB)
     assert closed <= (35 if experiment.long else SHORT_PATIENCE + 10)
@@ -193,5 +191,5 @@ class Stalled:
 
 
 async def _pieces(stream: EventStream) -> AsyncIterator[bytes]:
-    while piece := await stream.piece():
+    while piece := await stream.chunk():
         yield piece

@@ -109,7 +109,7 @@ async def test_a_reader_has_what_the_model_said_within_milliseconds(
         delays = [
             time.perf_counter() - model.said_at[seen.data["delta"]]
             async for seen in talk.stream(requestId=request_id)
-            if seen.event == "message_delta"
+            if seen.name == "message_delta"
         ]
     p50, p99 = statistics.median(delays), statistics.quantiles(delays, n=100)[98]
     sys.stdout.write(f"from the model to a reader: p50 {p50 * 1000:.1f} ms, p99 {p99 * 1000:.1f} ms\n")

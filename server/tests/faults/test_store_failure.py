@@ -8,16 +8,17 @@ from pathlib import Path
 
 import httpx
 import pytest
+from cmdc_conformance.wire.event import names
 from cmdc_gateway.sessions import registry
 from cmdc_gateway.store.memory import MemoryStore
 from cmdc_gateway.store.sqlite.store import SqliteStore
 from cmdc_gateway.store.store import AppendEvents, LeaseLost, PutTool, SessionKey, Store, StoreUnavailable, Write
 from cmdc_testkit.audit import audit
-from cmdc_testkit.conversations import Conversation, calling, names, script
+from cmdc_testkit.conversations import Conversation, calling, script
 from cmdc_testkit.faults import Faults, faulty, once
 from cmdc_testkit.gateways import Served, serving
 from cmdc_testkit.receivers import Receiver
-from cmdc_testkit.watching import Watcher, record_of, until, until_available, whole_log
+from cmdc_testkit.watchers import Watcher, record_session, retry_while_unavailable, wait_until, whole_log
 
 
 @dataclass
@@ -49,7 +50,7 @@ def appends(name: str) -> Callable[[Write], bool]:
 
 async def until_up(talk: Conversation) -> None:
     """Wait until the session takes prompts again; it looks for its store four times a second."""
-    await until_available(lambda: talk.post("abort"))
+    await retry_while_unavailable(lambda: talk.post("abort"))
 
 
 async def test_while_the_store_is_down_nothing_is_accepted_and_readyz_says_so(frail: Frail, receiver: Receiver) -> None:
@@ -89,7 +90,7 @@ async def test_while_the_store_is_down_nothing_is_accepted_and_readyz_says_so(fr
         "kept",
         "kept",
     ]
-    assert audit(await record_of(talk)) == []
+    assert audit(await record_session(talk)) == []
 
 
 @pytest.mark.parametrize("event", ["message_delta", "tool_calls", "tool_execution_end", "agent_end"])
@@ -106,9 +107,9 @@ async def test_a_run_whose_commit_fails_once_ends_with_an_error(frail: Frail, re
         aborted = await watcher.until("agent_abort")
         ended = await watcher.until("agent_end")
         calls = [call.body["callId"] for call in receiver.calls]
-        record = await record_of(talk, watcher, accepted=accepted, ran=calls)
+        record = await record_session(talk, watcher, accepted=accepted, executed=calls)
 
-        assert not watcher.over.is_set(), "readers stay connected"
+        assert not watcher.disconnected.is_set(), "readers stay connected"
     assert audit(record) == []
     assert (aborted["requestId"], aborted["reason"]) == (accepted[0], "error")
     assert ended["requestId"] == accepted[1]
@@ -130,7 +131,7 @@ async def test_no_reader_sees_an_event_before_the_store_has_it(frail: Frail) -> 
         async with Watcher(talk) as late:
             await late.until("agent_end")
             assert (await talk.info())["cursor"] == page["latest"] == end
-            assert late.frames == watcher.frames
+            assert late.events == watcher.events
         frail.faults.down = True
         frail.faults.open.set()
         refused = await prompting
@@ -139,9 +140,9 @@ async def test_no_reader_sees_an_event_before_the_store_has_it(frail: Frail) -> 
 
         await talk.run("after")
         await watcher.until("agent_end", 2)
-        assert audit(await record_of(talk, watcher)) == []
+        assert audit(await record_session(talk, watcher)) == []
     assert refused.status_code == 503
-    assert "never" not in "".join(frame.data for frame in watcher.frames)
+    assert "never" not in "".join(f"{event.data}" for event in watcher.events)
 
 
 async def test_a_commit_whose_answer_was_lost_is_shown_all_the_same(frail: Frail) -> None:
@@ -155,7 +156,7 @@ async def test_a_commit_whose_answer_was_lost_is_shown_all_the_same(frail: Frail
         await talk.run("next")
         await watcher.until("agent_end")
 
-        assert audit(await record_of(talk, watcher, accepted=accepted)) == []
+        assert audit(await record_session(talk, watcher, accepted=accepted)) == []
     assert aborted["reason"] == "error"
 
 
@@ -169,10 +170,10 @@ async def test_an_approval_that_could_not_be_written_still_waits(frail: Frail) -
         frail.faults.down = True
         refused = [await talk.post("approve", {"approvalId": approval_id}) for _ in range(3)]
         frail.faults.down = False
-        approved = await until_available(lambda: talk.post("approve", {"approvalId": approval_id}))
+        approved = await retry_while_unavailable(lambda: talk.post("approve", {"approvalId": approval_id}))
         await watcher.until("agent_end")
 
-        assert audit(await record_of(talk, watcher, decisions={approval_id: "approved"})) == []
+        assert audit(await record_session(talk, watcher, decisions={approval_id: "approved"})) == []
     assert [answer.status_code for answer in refused] == [503] * 3
     assert approved.status_code == 200
     workspace = frail.served.gateway.registry.services.policy.workspace.root
@@ -191,13 +192,13 @@ async def test_an_approval_expires_though_the_store_failed(frail: Frail, when: s
         if when == "before its time":
             assert (await talk.post("approve", {"approvalId": approval_id})).status_code == 503
         else:
-            await until(lambda: frail.faults.refused > 0)
+            await wait_until(lambda: frail.faults.refused > 0)
         frail.faults.down = False
 
         resolved = await watcher.until("approval_resolved")
         await watcher.until("agent_end")
 
-        assert audit(await record_of(talk, watcher)) == []
+        assert audit(await record_session(talk, watcher)) == []
     assert resolved["status"] == "expired"
 
 
@@ -213,12 +214,12 @@ async def test_a_question_outlives_a_failing_store(frail: Frail) -> None:
         await until_recovered(talk, ref)
         await watcher.until("agent_end")
 
-        assert audit(await record_of(talk, watcher, answers={ref: "42"})) == []
+        assert audit(await record_session(talk, watcher, answers={ref: "42"})) == []
     assert refused.status_code == 503
 
 
 async def until_recovered(talk: Conversation, ref: str) -> None:
-    await until_available(lambda: talk.post("respond", {"ref": ref, "response": "42"}))
+    await retry_while_unavailable(lambda: talk.post("respond", {"ref": ref, "response": "42"}))
 
 
 async def test_many_sessions_recover_together_after_the_store_was_away(frail: Frail) -> None:
@@ -234,12 +235,12 @@ async def test_many_sessions_recover_together_after_the_store_was_away(frail: Fr
             await watcher.until("message_delta")
 
         frail.faults.down = True
-        await until(lambda: frail.faults.refused >= len(talks))
+        await wait_until(lambda: frail.faults.refused >= len(talks))
         frail.faults.down = False
 
         for talk, watcher in zip(talks, watchers, strict=True):
             assert (await watcher.until("agent_abort"))["reason"] == "error"
-            assert audit(await record_of(talk, watcher)) == []
+            assert audit(await record_session(talk, watcher)) == []
         assert names(await talks[0].run("hi"))[-1] == "agent_end"
 
 
@@ -253,7 +254,7 @@ async def test_a_defect_in_one_commit_ends_the_run_and_not_the_session(frail: Fr
         ended = await talk.run("three")
 
         await watcher.until("agent_end")
-        assert audit(await record_of(talk, watcher)) == []
+        assert audit(await record_session(talk, watcher)) == []
     assert (aborted["reason"], names(ended)[-1]) == ("error", "agent_end")
 
 
@@ -268,15 +269,15 @@ async def test_a_session_that_another_gateway_has_taken_writes_no_more(frail: Fr
         await frail.store.renew("the other gateway", registry_.services.clock() + 60_000)
         await _steal(frail.store, key, registry_.services.owner)
         async with asyncio.timeout(10):
-            await watcher.over.wait()
+            await watcher.disconnected.wait()
 
         refused = [await talk.post("prompt", {"text": "hello"}), await talk.get(), await talk.get("/events")]
         stored = await frail.store.events(key, 0, 10_000)
-    assert watcher.clean
+    assert watcher.ended_cleanly
     assert [answer.status_code for answer in refused] == [503] * 3
     assert registry_.active == 0
     assert [(str(event.cursor), event.data.decode()) for event in stored] == [
-        (frame.id, frame.data) for frame in watcher.frames
+        (event.id, event.raw) for event in watcher.events
     ], "the other one goes on from where this one's readers are"
 
 
@@ -300,7 +301,7 @@ async def test_a_fence_that_is_lost_in_the_middle_of_a_command_is_told_to_who_as
     await talk.run("kept")
 
     assert refused.status_code == 503
-    assert audit(await record_of(talk)) == []
+    assert audit(await record_session(talk)) == []
 
 
 @pytest.fixture
@@ -314,13 +315,13 @@ def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_housekeeping_outlives_a_failing_store(frail: Frail) -> None:
     """DUR-5: leases are renewed and resting sessions let go again, once the store is back."""
     frail.faults.down = True
-    await until(lambda: frail.faults.failed >= 3)
+    await wait_until(lambda: frail.faults.failed >= 3)
     frail.faults.down = False
     talk = await Conversation.begin(frail.client)
     await talk.run("hello")
 
-    await until(lambda: frail.served.gateway.registry.active == 0)
-    assert (await whole_log(talk))[-1].event == "agent_end"
+    await wait_until(lambda: frail.served.gateway.registry.active == 0)
+    assert (await whole_log(talk))[-1].name == "agent_end"
 
 
 async def test_a_disk_that_is_full_keeps_nobody_busy(frail: Frail) -> None:
@@ -331,12 +332,12 @@ async def test_a_disk_that_is_full_keeps_nobody_busy(frail: Frail) -> None:
         await watcher.until("message_delta")
         before = asyncio.get_running_loop().time()
         frail.faults.refuse = lambda _: StoreUnavailable("the disk is full")
-        await until(lambda: frail.faults.refused >= 4, within=20)
+        await wait_until(lambda: frail.faults.refused >= 4, within=20)
         frail.faults.refuse = lambda _: None
         took = asyncio.get_running_loop().time() - before
         await watcher.until("agent_abort")
 
-        assert audit(await record_of(talk, watcher)) == []
+        assert audit(await record_session(talk, watcher)) == []
     assert took > 0.5
 
 
@@ -366,7 +367,7 @@ async def test_a_session_that_is_taken_over_gives_back_what_it_held_of_a_budget(
             await losing.prompt(script({"text": ["tick "] * 5000, "delayMs": 5}))
             await watcher.until("message_delta")
             faults.refuse = once(appends("message_delta"), LeaseLost("another has it"))
-            await watcher.ended()
+            await watcher.wait_until_disconnected()
 
         run = await (await Conversation.begin(client, maxTokens=6_000)).run("hello")
 

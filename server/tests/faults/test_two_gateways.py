@@ -9,7 +9,7 @@ from cmdc_gateway.store.store import Lease, SessionKey, Store
 from cmdc_testkit.conversations import Conversation
 from cmdc_testkit.faults import faulty
 from cmdc_testkit.gateways import serving
-from cmdc_testkit.watching import record_of, until_idle
+from cmdc_testkit.watchers import record_session, wait_until_idle
 
 
 class SlowToClaim:
@@ -54,8 +54,8 @@ async def test_a_key_has_one_effect_though_the_session_is_taken_over_in_between(
         slow.may.set()
         again = await taking_over
 
-        await until_idle(there)
-        record = await record_of(there)
+        await wait_until_idle(there)
+        record = await record_session(there)
     assert (answer.status_code, again.status_code) == (202, 202)
     assert again.json() == answer.json()
     assert again.headers["idempotent-replayed"] == "true"

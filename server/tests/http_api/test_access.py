@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 import pytest
 from cmdc_gateway.tenancy.keys import new_key
-from cmdc_testkit.conversations import Conversation, calling, frames, script
+from cmdc_testkit.conversations import Conversation, calling, script
+from cmdc_testkit.events import parse_events
 from cmdc_testkit.gateways import KEY, OTHER_KEY, Served, serving
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
@@ -201,7 +202,7 @@ async def test_a_revoked_key_is_rejected_and_its_streams_end(tmp_path: Path) -> 
             served.keys.replace({OTHER_KEY: "other"})
 
             async with asyncio.timeout(5):
-                assert [seen async for seen in frames(stream.aiter_lines())] == []
+                assert [event async for event in parse_events(stream.aiter_raw())] == []
         assert (await client.get(talk.path)).status_code == 401
         assert (await other.get("/v1/usage")).status_code == 200
 

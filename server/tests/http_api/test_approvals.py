@@ -10,7 +10,9 @@ from typing import Any
 import httpx
 import pytest
 import rfc8785
-from cmdc_testkit.conversations import Conversation, Seen, calling, names, script, shown
+from cmdc_conformance.wire.event import names
+from cmdc_testkit.conversations import Conversation, calling, script
+from cmdc_testkit.events import ReceivedEvent, without_ids
 from cmdc_testkit.gateways import Served, serving
 from cmdc_testkit.receivers import Receiver
 
@@ -47,12 +49,12 @@ async def register(talk: Conversation, receiver: Receiver, **more: Any) -> None:
     assert answer.status_code == 201, answer.text
 
 
-async def finished(talk: Conversation, approval: dict[str, Any]) -> list[Seen]:
+async def finished(talk: Conversation, approval: dict[str, Any]) -> list[ReceivedEvent]:
     return await talk.events(approval["requestId"])
 
 
-def resolutions(run: list[Seen]) -> list[str]:
-    return [seen.data["status"] for seen in run if seen.event == "approval_resolved"]
+def resolutions(run: list[ReceivedEvent]) -> list[str]:
+    return [seen.data["status"] for seen in run if seen.name == "approval_resolved"]
 
 
 def answered(answer: httpx.Response) -> tuple[int, dict[str, Any]]:
@@ -84,7 +86,7 @@ async def test_an_approved_call_runs_and_the_run_continues(client: httpx.AsyncCl
     run = await finished(talk, approval)
 
     assert answered(answer) == (200, {"ok": True, "action": "approve", "approvalId": approval_id})
-    assert shown(run)[4:8] == [
+    assert without_ids(run)[4:8] == [
         ("approval_resolved", {"approvalId": approval_id, "status": "approved"}),
         ("tool_execution_start", {"toolName": "send", "callId": call_id, "args": {"to": "Åse"}}),
         ("tool_execution_end", {"toolName": "send", "callId": call_id, "status": "ok", "result": "done"}),
@@ -114,7 +116,7 @@ async def test_a_rejected_call_never_runs_and_the_model_gets_the_reason(
     assert answered(answer) == (200, {"ok": True, "action": "reject", "approvalId": approval_id})
     assert names(run)[3:6] == ["approval_required", "approval_resolved", "message_start"]
     assert resolutions(run) == ["rejected"]
-    assert run[-1].event == "agent_end"
+    assert run[-1].name == "agent_end"
     assert receiver.calls == []
     assert (await talk.messages())[2] == {
         "role": "tool_result",
@@ -140,7 +142,7 @@ async def test_calls_that_need_no_approval_run_while_others_wait(client: httpx.A
     run = await talk.events(request_id)
 
     ends = [
-        (seen.data["toolName"], seen.data["result"].strip()[:3]) for seen in run if seen.event == "tool_execution_end"
+        (seen.data["toolName"], seen.data["result"].strip()[:3]) for seen in run if seen.name == "tool_execution_end"
     ]
     assert [name for name, _ in ends] == ["glob", "shell", "shell"]
     assert [result for _, result in ends[1:]] == ["two", "one"]
@@ -183,7 +185,7 @@ async def test_an_approval_without_a_decision_expires(client: httpx.AsyncClient,
 
     assert approval["expiresAt"] == approval["requestedAt"] + 50
     assert resolutions(run) == ["expired"]
-    assert run[-1].event == "agent_end"
+    assert run[-1].name == "agent_end"
     assert receiver.calls == []
     assert (await talk.messages())[2]["content"] == "Nobody decided about this call in time."
     message = f"approval {approval['approvalId']!r} is already expired"
@@ -220,10 +222,10 @@ async def test_repeating_a_decision_succeeds_and_has_no_effect(
         given = {"digest": approval["digest"]} if "digest" in body else {}
         return {"approvalId": approval["approvalId"], **body, **given}
 
-    receiver.open.clear()
+    receiver.released.clear()
     one = await talk.post(action, filled(body))
     two = await talk.post(action, filled(again))
-    receiver.open.set()
+    receiver.released.set()
     run = await finished(talk, approval)
     three = await talk.post(action, filled(again))
 
@@ -339,7 +341,7 @@ async def test_a_call_runs_with_the_edited_arguments(client: httpx.AsyncClient, 
     run = await finished(talk, approval)
 
     assert answer.status_code == 200
-    assert [seen.data["args"] for seen in run if seen.event == "tool_execution_start"] == [edited]
+    assert [seen.data["args"] for seen in run if seen.name == "tool_execution_start"] == [edited]
     assert [call.body["args"] for call in receiver.calls] == [edited]
 
 
@@ -369,7 +371,7 @@ async def test_registering_the_tool_again_cancels_its_pending_approvals(
     late = await talk.post("approve", {"approvalId": approval["approvalId"]})
 
     assert resolutions(run) == ["cancelled"]
-    assert run[-1].event == "agent_end"
+    assert run[-1].name == "agent_end"
     assert receiver.calls == []
     assert (late.status_code, late.json()["status"]) == (409, "cancelled")
 
@@ -400,17 +402,17 @@ async def test_an_approved_call_goes_to_the_address_of_its_approval(
     """APP-3: also if the tool is registered with another URL before the call starts."""
     talk = await Conversation.begin(client)
     await register(talk, receiver)
-    receiver.open.clear()
+    receiver.released.clear()
     many = [("send", {"to": str(number)}) for number in range(9)]  # one more than run at once
     request_id = await talk.prompt(script(calling(*many)))
     for number in range(9):
         approval = await talk.first("approval_required", nth=number + 1)
         await talk.post("approve", {"approvalId": approval["approvalId"]})
-    await receiver.called(8)
+    await receiver.wait_for_calls(8)
 
     async with Receiver() as elsewhere:
         await register(talk, elsewhere)
-        receiver.open.set()
+        receiver.released.set()
         run = await talk.events(request_id)
 
         assert (len(receiver.calls), elsewhere.calls) == (9, [])
@@ -462,8 +464,8 @@ async def test_a_pending_approval_survives_a_restart_and_can_then_be_decided(
         "tool_execution_start",
     ]
     assert [call.body["callId"] for call in receiver.calls] == [approval["callId"]]
-    assert [seen.data["result"] for seen in asked if seen.event == "tool_execution_end"] == ["b"]
-    assert (run[-1].event, asked[-1].event) == ("agent_end", "agent_end")
+    assert [seen.data["result"] for seen in asked if seen.name == "tool_execution_end"] == ["b"]
+    assert (run[-1].name, asked[-1].name) == ("agent_end", "agent_end")
 
 
 async def test_an_approval_whose_deadline_passed_while_the_server_was_down_expires(
@@ -587,7 +589,7 @@ async def test_one_of_concurrent_answers_wins(client: httpx.AsyncClient) -> None
     )
     run = await talk.events(question["requestId"])
 
-    [result] = [seen.data["result"] for seen in run if seen.event == "tool_execution_end"]
+    [result] = [seen.data["result"] for seen in run if seen.name == "tool_execution_end"]
     taken = [number for number, answer in enumerate(answers) if answer.status_code == 200]
     assert taken == [number for number in range(12) if str(number % 3) == result]
     assert {answer.status_code for answer in answers} == {200, 409}

@@ -16,7 +16,7 @@ from cmdc_testkit.conversations import Conversation, calling, script
 from cmdc_testkit.faults import faulty, once
 from cmdc_testkit.gateways import KEY, OTHER_KEY, Served, serving
 from cmdc_testkit.receivers import Receiver
-from cmdc_testkit.watching import until
+from cmdc_testkit.watchers import wait_until
 from websockets.asyncio.client import connect
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -205,7 +205,7 @@ async def test_a_decision_that_is_not_committed_is_not_recorded(tmp_path: Path) 
         faults.refuse = once(lambda write: isinstance(write, AppendAudit), StoreUnavailable("the disk is full"))
         refused = await talk.post("approve", {"approvalId": required["approvalId"]})
         after_refusal = told((await trail(served, of=talk.id))[1:])
-        await until(lambda: faults.refused > 0)
+        await wait_until(lambda: faults.refused > 0)
         while (answer := await talk.post("approve", {"approvalId": required["approvalId"]})).status_code == 503:
             pass
 

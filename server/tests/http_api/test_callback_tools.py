@@ -9,7 +9,9 @@ from typing import Any
 
 import httpx
 import pytest
-from cmdc_testkit.conversations import Conversation, Seen, calling, names, script
+from cmdc_conformance.wire.event import names
+from cmdc_testkit.conversations import Conversation, calling, script
+from cmdc_testkit.events import ReceivedEvent
 from cmdc_testkit.gateways import Served, serving
 from cmdc_testkit.receivers import Receiver
 from standardwebhooks import Webhook
@@ -42,8 +44,8 @@ async def tools(talk: Conversation) -> list[dict[str, Any]]:
     return (await talk.get("/tools")).json()["tools"]
 
 
-def results(run: list[Seen]) -> list[tuple[str, str]]:
-    return [(seen.data["status"], seen.data["result"]) for seen in run if seen.event == "tool_execution_end"]
+def results(run: list[ReceivedEvent]) -> list[tuple[str, str]]:
+    return [(seen.data["status"], seen.data["result"]) for seen in run if seen.name == "tool_execution_end"]
 
 
 # -- CB-1, EP-tools
@@ -163,7 +165,7 @@ async def test_a_deleted_tool_is_gone(client: httpx.AsyncClient, receiver: Recei
         (404, "no callback tool 'get_weather' in this session"),
         (404, "no callback tool 'glob' in this session"),
     ]
-    assert [seen.data["reason"] for seen in run if seen.event == "error"] == ["this session has no tool 'get_weather'"]
+    assert [seen.data["reason"] for seen in run if seen.name == "error"] == ["this session has no tool 'get_weather'"]
     assert results(run) == []
     assert receiver.calls == []
 
@@ -224,7 +226,7 @@ async def test_a_call_is_a_post_and_its_response_becomes_the_result(
 
     run = await talk.run(script(ASK, {"text": ["Thanks."]}))
 
-    [start] = [seen.data for seen in run if seen.event == "tool_execution_start"]
+    [start] = [seen.data for seen in run if seen.name == "tool_execution_start"]
     [call] = receiver.calls
     assert call.line == "POST /tool HTTP/1.1"
     assert call.headers["content-type"] == "application/json"
@@ -250,23 +252,23 @@ async def test_invalid_arguments_are_never_sent(
 
     run = await talk.run(script(calling(("get_weather", args)), ASK))
 
-    [flaw] = [seen.data["reason"] for seen in run if seen.event == "error"]
+    [flaw] = [seen.data["reason"] for seen in run if seen.name == "error"]
     assert flaw.startswith("the arguments of 'get_weather' do not fit its schema: ")
     assert (await talk.messages())[2]["content"] == flaw
     assert [call.body["args"] for call in receiver.calls] == [{"city": "Tromsø"}]
-    assert run[-1].event == "agent_end"
+    assert run[-1].name == "agent_end"
 
 
 async def test_calls_of_one_step_run_in_parallel(client: httpx.AsyncClient, receiver: Receiver) -> None:
     """CB-2, EVT-1."""
     talk = await Conversation.begin(client)
     await register(talk, receiver)
-    receiver.open.clear()
+    receiver.released.clear()
     cities = ("Oslo", "Bergen", "Tromsø")
     request_id = await talk.prompt(script(calling(*(("get_weather", {"city": city}) for city in cities))))
 
-    called = {call.body["args"]["city"] for call in await receiver.called(3)}
-    receiver.open.set()
+    called = {call.body["args"]["city"] for call in await receiver.wait_for_calls(3)}
+    receiver.released.set()
 
     assert called == {*cities}
     assert results(await talk.events(request_id)) == [("ok", "done")] * 3
@@ -314,12 +316,12 @@ async def test_a_call_that_takes_too_long_times_out(client: httpx.AsyncClient, r
     """CB-3."""
     talk = await Conversation.begin(client)
     await register(talk, receiver, timeoutMs=50)
-    receiver.open.clear()
+    receiver.released.clear()
 
     run = await talk.run(script(ASK))
 
     assert results(run) == [("error", "the tool 'get_weather' failed: it did not answer within 50 ms")]
-    assert run[-1].event == "agent_end"
+    assert run[-1].name == "agent_end"
 
 
 async def test_an_unreachable_tool_is_an_error_of_the_call(client: httpx.AsyncClient) -> None:
@@ -362,7 +364,7 @@ async def test_a_call_is_signed_as_in_standard_webhooks(
 
     run = await talk.run(script(ASK))
 
-    [start] = [seen.data for seen in run if seen.event == "tool_execution_start"]
+    [start] = [seen.data for seen in run if seen.name == "tool_execution_start"]
     [call] = receiver.calls
     assert Webhook(given or registered["secret"]).verify(call.raw, call.headers) == call.body
     assert call.headers["webhook-id"] == start["callId"]

@@ -93,7 +93,7 @@ async def test_a_configured_key_is_not_printed(tmp_path: Path) -> None:
 
 
 async def test_a_new_key_is_printed_with_its_configuration(tmp_path: Path) -> None:
-    """The server needs only the hash."""
+    """The server is given the hash alone."""
     status, printed, told = await finish(await start(tmp_path, "keys", "new"))
 
     lines = printed.splitlines()
@@ -110,7 +110,7 @@ async def test_a_new_key_is_printed_with_its_configuration(tmp_path: Path) -> No
 
 
 async def test_an_unusable_resource_at_startup_is_one_line(tmp_path: Path) -> None:
-    """The exit status is 2, and no traceback is printed."""
+    """Exit status 2, without a traceback."""
     (tmp_path / "other.db").write_bytes(b"not a database" * 100)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
@@ -157,8 +157,7 @@ async def test_the_keys_are_reloaded_on_sighup(tmp_path: Path) -> None:
         ):
             file = tmp_path / "gateway.toml"
             file.write_text(f'[api_keys]\n"{KEY}" = "default"\n"a-new-key" = "third"\n')
-            assert gateway.process is not None
-            gateway.process.send_signal(signal.SIGHUP)
+            gateway.send_signal(signal.SIGHUP)
 
             async with asyncio.timeout(10):
                 assert [line async for line in ending.aiter_lines() if line and not line.startswith(":")] == []
@@ -182,8 +181,7 @@ async def test_an_invalid_file_leaves_the_keys_unchanged(tmp_path: Path) -> None
     """HTTP-7: on SIGHUP, the error is logged."""
     async with GatewayProcess(tmp_path) as gateway, gateway.client() as client:
         (tmp_path / "gateway.toml").write_text("[api_keys]\n'hush hush' = 'x'\n")
-        assert gateway.process is not None
-        gateway.process.send_signal(signal.SIGHUP)
+        gateway.send_signal(signal.SIGHUP)
         async with asyncio.timeout(10):
             while "keys_not_reloaded" not in gateway.log():  # noqa: ASYNC110 - another process tells it no other way
                 await asyncio.sleep(0.01)

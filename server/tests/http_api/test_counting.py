@@ -8,8 +8,10 @@ from typing import Any
 
 import httpx
 import pytest
+from cmdc_conformance.wire.event import names
 from cmdc_gateway.tenancy.keys import KeyRing
-from cmdc_testkit.conversations import Conversation, Seen, calling, names, script, shown
+from cmdc_testkit.conversations import Conversation, calling, script
+from cmdc_testkit.events import ReceivedEvent, without_ids
 from cmdc_testkit.gateways import KEY, OTHER_KEY, TENANTS, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -37,8 +39,8 @@ async def stats(talk: Conversation) -> dict[str, Any]:
     return (await talk.get("/stats")).json()
 
 
-def ending(run: list[Seen]) -> list[tuple[str, dict[str, Any]]]:
-    return shown(run)[-2:]
+def ending(run: list[ReceivedEvent]) -> list[tuple[str, dict[str, Any]]]:
+    return without_ids(run)[-2:]
 
 
 OVER = ("agent_abort", {"reason": "budget_exceeded"})
@@ -131,7 +133,7 @@ async def test_a_canceled_model_call_is_counted_by_estimate(client: httpx.AsyncC
     run = await talk.events(request_id)
 
     counted = (await stats(talk))["tokenUsage"]
-    assert run[-1].event == "agent_abort"
+    assert run[-1].name == "agent_abort"
     assert counted["promptTokens"] > 0
     assert 0 < counted["completionTokens"] < 200
     assert (await client.get("/v1/usage")).json()["total"]["tokenUsage"] == counted
@@ -277,7 +279,7 @@ async def test_parallel_sessions_overspend_by_no_more_than_one_call(tmp_path: Pa
 
     endings = [run[-1] for run in runs]
     assert spent == 120
-    assert sum(end.event == "agent_end" for end in endings) == 3
+    assert sum(end.name == "agent_end" for end in endings) == 3
     assert sum(end.data.get("reason") == "budget_exceeded" for end in endings) == 7
 
 
@@ -309,4 +311,4 @@ async def test_an_aborted_call_releases_its_reservation(tmp_path: Path) -> None:
 
         run = await next_one.events(waiting)
 
-    assert run[-1].event == "agent_end"
+    assert run[-1].name == "agent_end"

@@ -10,7 +10,8 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
-from cmdc_testkit.conversations import Conversation, calling, names, script
+from cmdc_conformance.wire.event import names
+from cmdc_testkit.conversations import Conversation, calling, script
 from cmdc_testkit.gateways import Served, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -276,9 +277,9 @@ async def test_a_run_that_exceeds_max_turns_is_aborted(client: httpx.AsyncClient
     aborted = await talk.run(script(look, look, {"text": ["never"]}))
     ended = await talk.run(script(look, {"text": ["twice"]}))
 
-    assert (aborted[-1].event, aborted[-1].data["reason"]) == ("agent_abort", "max_turns_exceeded")
+    assert (aborted[-1].name, aborted[-1].data["reason"]) == ("agent_abort", "max_turns_exceeded")
     assert names(aborted).count("tool_execution_end") == 2
-    assert (ended[-1].event, ended[-1].data["lastMessage"]["content"]) == ("agent_end", "twice")
+    assert (ended[-1].name, ended[-1].data["lastMessage"]["content"]) == ("agent_end", "twice")
     assert (await talk.info())["turns"] == 4
 
 
@@ -351,7 +352,7 @@ async def test_tools_work_in_the_working_directory(served: Served) -> None:
         run = await talk.run(script(calling(("read_file", {"path": "a.txt"}))))
 
     assert (root / "project" / "a.txt").read_text() == "one\ntwo\n"
-    [end] = [seen.data for seen in run if seen.event == "tool_execution_end"]
+    [end] = [seen.data for seen in run if seen.name == "tool_execution_end"]
     assert (end["status"], "two" in end["result"]) == ("ok", True)
 
 
@@ -386,7 +387,7 @@ async def test_skills_are_listed_in_the_system_prompt_and_opened_with_read_file(
         "Skills you have. When one fits the task, read its file with read_file first and follow it:\n"
         "- greeting: How to greet. (skills/greet/SKILL.md)",
     }
-    [end] = [seen.data for seen in run if seen.event == "tool_execution_end"]
+    [end] = [seen.data for seen in run if seen.name == "tool_execution_end"]
     assert "Say ahoy." in end["result"]
 
 

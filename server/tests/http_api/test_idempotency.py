@@ -9,9 +9,10 @@ from typing import Any
 
 import httpx
 import pytest
+from cmdc_conformance.wire.event import names
 from cmdc_gateway.store.memory import MemoryStore
 from cmdc_gateway.store.store import CreateSession, Lease, StoreUnavailable, Write
-from cmdc_testkit.conversations import Conversation, calling, names, script
+from cmdc_testkit.conversations import Conversation, calling, script
 from cmdc_testkit.gateways import KEY, TENANTS, serving
 from cmdc_testkit.receivers import Receiver
 
@@ -31,13 +32,13 @@ class GatedStore(MemoryStore):
         self.asked = asyncio.Event()
         self.down = False
 
-    async def commit(self, writes: Sequence[Write], fence: Lease | None = None) -> None:
+    async def commit(self, writes: Sequence[Write], lease: Lease | None = None) -> None:
         if not self.gate.is_set() and any(isinstance(write, CreateSession) for write in writes):
             self.asked.set()  # the server has notes of its own to commit when it starts
         await self.gate.wait()
         if self.down:
             raise StoreUnavailable("the disk is full")
-        await super().commit(writes, fence)
+        await super().commit(writes, lease)
 
 
 async def waiting(client: httpx.AsyncClient, *calls: tuple[str, dict[str, Any]]) -> tuple[Conversation, dict[str, Any]]:

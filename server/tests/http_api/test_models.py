@@ -9,8 +9,10 @@ from typing import Any
 import httpx
 import pytest
 import pytest_asyncio
+from cmdc_conformance.wire.event import names
 from cmdc_gateway.providers.litellm import close_connections
-from cmdc_testkit.conversations import Conversation, Seen, calling, names, script, shown
+from cmdc_testkit.conversations import Conversation, calling, script
+from cmdc_testkit.events import ReceivedEvent, without_ids
 from cmdc_testkit.gateways import Served, serving
 from cmdc_testkit.models import ScriptedModelServer
 
@@ -29,9 +31,9 @@ def served(shared: Served) -> Served:
     return shared
 
 
-def failure(run: list[Seen]) -> list[tuple[str, dict[str, Any]]]:
+def failure(run: list[ReceivedEvent]) -> list[tuple[str, dict[str, Any]]]:
     """The events of a failed run after the first two, without the text of the error."""
-    found = shown(run)[2:]
+    found = without_ids(run)[2:]
     return [(event, {"reason": "…"} if event == "error" else data) for event, data in found]
 
 
@@ -62,7 +64,7 @@ async def test_a_persistent_failure_ends_the_run(client: httpx.AsyncClient) -> N
     after = await talk.run("still there?")
 
     assert failure(run) == ENDED
-    assert after[-1].event == "agent_end"
+    assert after[-1].name == "agent_end"
     assert (await talk.info())["state"] == "idle"
 
 
@@ -122,7 +124,7 @@ async def test_without_a_script_the_model_repeats_the_prompt_word_by_word(client
 
     run = await talk.run("two  words")
 
-    assert [seen.data["delta"] for seen in run if seen.event == "message_delta"] == ["You ", "said: ", "two  ", "words"]
+    assert [seen.data["delta"] for seen in run if seen.name == "message_delta"] == ["You ", "said: ", "two  ", "words"]
     assert run[-1].data["tokenUsage"] == {"promptTokens": 2, "completionTokens": 4, "totalTokens": 6}
 
 

@@ -62,10 +62,10 @@ class BrokenStore(MemoryStore):
     down = False
     defect = False
 
-    async def commit(self, writes: Sequence[Write], fence: Lease | None = None) -> None:
+    async def commit(self, writes: Sequence[Write], lease: Lease | None = None) -> None:
         if self.down:
             raise StoreUnavailable("the disk is full")
-        await super().commit(writes, fence)
+        await super().commit(writes, lease)
 
     async def ping(self) -> None:
         if self.down:

@@ -12,8 +12,10 @@ from typing import Any
 
 import httpx
 import pytest
+from cmdc_conformance.wire.event import names
 from cmdc_gateway import __version__
-from cmdc_testkit.conversations import Conversation, calling, names, script, shown
+from cmdc_testkit.conversations import Conversation, calling, script
+from cmdc_testkit.events import without_ids
 from cmdc_testkit.gateways import Served, serving
 from cmdc_testkit.receivers import Receiver
 
@@ -308,7 +310,7 @@ async def test_deleting_stops_the_run_and_ends_its_streams(served: Served, clien
     await talk.prompt("never")
 
     async def read(**params: str) -> list[tuple[str, dict[str, Any]]]:
-        return shown([seen async for seen in talk.stream(**params)])
+        return without_ids([seen async for seen in talk.stream(**params)])
 
     readers = [asyncio.create_task(read(after="start", follow=follow)) for follow in ("true", "false")]
     async with asyncio.timeout(5):
@@ -360,7 +362,7 @@ async def test_an_accepted_prompt_has_the_cursor_before_its_events(client: httpx
     assert (accepted["sessionId"], accepted["queued"]) == ("s", False)
     run = [seen async for seen in talk.stream(after=accepted["cursor"])]
     assert run[0].data == {"text": "second", "requestId": accepted["requestId"]}
-    assert run[-1].event == "agent_end"
+    assert run[-1].name == "agent_end"
 
 
 async def test_prompts_are_queued_and_run_one_after_another(client: httpx.AsyncClient) -> None:
@@ -374,7 +376,7 @@ async def test_prompts_are_queued_and_run_one_after_another(client: httpx.AsyncC
     await talk.post("abort")
     last = await talk.events(waiting[-1]["requestId"])
 
-    assert last[-1].event == "agent_end"
+    assert last[-1].name == "agent_end"
     page = await client.get(f"{talk.path}/events", headers={"Accept": "application/json"})
     log = page.json()["events"]
     runs = [entry["data"]["requestId"] for entry in log]
@@ -418,8 +420,8 @@ async def test_the_history_has_every_message_and_call(client: httpx.AsyncClient)
     talk = await Conversation.begin(client, systemPrompt="Look around.", tools=["glob"])
     asked = script(calling(("glob", {"pattern": "*.none"}), text=["Let me look. "]), {"text": ["Nothing."]})
     run = await talk.run(asked)
-    [call_id] = [seen.data["callId"] for seen in run if seen.event == "tool_execution_start"]
-    [result] = [seen.data["result"] for seen in run if seen.event == "tool_execution_end"]
+    [call_id] = [seen.data["callId"] for seen in run if seen.name == "tool_execution_start"]
+    [result] = [seen.data["result"] for seen in run if seen.name == "tool_execution_end"]
 
     messages = await talk.messages()
 
@@ -488,7 +490,7 @@ async def test_an_abort_ends_the_run_and_keeps_the_queue(client: httpx.AsyncClie
     answer = await talk.post("abort")
 
     assert (answer.status_code, answer.json()) == (202, {"ok": True})
-    assert shown(await talk.events(active))[-1] == ("agent_abort", {"reason": "aborted"})
+    assert without_ids(await talk.events(active))[-1] == ("agent_abort", {"reason": "aborted"})
     assert names(await talk.events(queued))[-1] == "agent_end"
 
 
@@ -498,7 +500,7 @@ async def test_an_abort_can_have_a_reason(client: httpx.AsyncClient) -> None:
 
     await talk.post("abort", {"reason": "Lunch ☀"})
 
-    assert shown(await talk.events(active))[-1] == ("agent_abort", {"reason": "Lunch ☀"})
+    assert without_ids(await talk.events(active))[-1] == ("agent_abort", {"reason": "Lunch ☀"})
 
 
 async def test_without_an_active_run_an_abort_does_nothing(client: httpx.AsyncClient) -> None:
@@ -630,7 +632,7 @@ async def test_a_session_is_up_to_date_also_between_two_deltas(client: httpx.Asy
     cursors: list[int] = []
     async with asyncio.timeout(30):
         async for seen in talk.stream():
-            if seen.event == "message_delta":
+            if seen.name == "message_delta":
                 info = await talk.info()
                 cursors.append(int(info["cursor"].rpartition(".")[2]))
                 assert cursors[-1] >= int(seen.id.rpartition(".")[2])

@@ -13,10 +13,9 @@ NO_KEYS = (
     "is not a loopback address, and the server does not listen on it without API keys; "
     "create one with `cmdc-gateway keys new` and set GATEWAY_API_KEYS"
 )
-STORES = (
-    "write memory:, sqlite:///relative.db or sqlite:////absolute.db, the latter two with ?durability=process or =disk"
-)
-NO_DURABILITY = "is no address of a store: after ? only durability=process or =disk is understood"
+STORES = "no installed store has this scheme; available: memory, sqlite"
+SQLITE = "write sqlite:///relative.db or sqlite:////absolute.db"
+DURABILITY = "the only parameters are durability=process and durability=disk"
 EVERY_TOOL = "read_file, list_dir, glob, grep, write_file, shell, ask_user"
 A_KEY = "an API key must be 1 to 512 visible ASCII characters"
 
@@ -77,12 +76,12 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         ("HOST", "gateway.example", f"gateway.example {NO_KEYS}"),
         ("API_KEYS", "good,not good", A_KEY),
         ("API_KEYS", "sha256:abc", "an API key written as sha256: needs 64 lower-case hex digits"),
-        ("STORE", "postgres://db", f"'postgres://db' is no address of a store: {STORES}"),
-        ("STORE", "sqlite://db", f"'sqlite://db' is no address of a store: {STORES}"),
+        ("STORE", "postgres://db", f"invalid store URL 'postgres://db': {STORES}"),
+        ("STORE", "sqlite://db", f"invalid store URL 'sqlite://db': {SQLITE}"),
         (
             "STORE",
             "sqlite:///a.db?durability=most",
-            f"'sqlite:///a.db?durability=most' {NO_DURABILITY}",
+            f"invalid store URL 'sqlite:///a.db?durability=most': {DURABILITY}",
         ),
         ("CONFIG", "missing.toml", "missing.toml cannot be read: No such file or directory"),
         ("RATE_LIMIT_RPM", "-1", "should be greater than or equal to 0, not '-1'"),

@@ -15,7 +15,7 @@ from cmdc_gateway.store.store import Lease, SessionKey, StoreUnavailable
 from cmdc_testkit.conversations import Conversation
 from cmdc_testkit.faults import faulty
 from cmdc_testkit.gateways import serving
-from cmdc_testkit.watching import until, until_available
+from cmdc_testkit.watchers import retry_while_unavailable, wait_until
 
 
 class SlowStore(MemoryStore):
@@ -59,7 +59,7 @@ async def test_a_session_that_cannot_be_opened_when_nobody_waits_any_longer(
         await forgotten(task)
         store.may.set()
         del task
-        await until(lambda: not registry._opening)
+        await wait_until(lambda: not registry._opening)
         await asyncio.sleep(0)
         gc.collect()
     assert complaints == []
@@ -77,9 +77,9 @@ async def test_a_prompt_that_is_refused_when_nobody_waits_any_longer(tmp_path: P
         del task
         faults.refuse = lambda _: StoreUnavailable("no")
         faults.open.set()
-        await until(lambda: faults.refused > 0)
+        await wait_until(lambda: faults.refused > 0)
         faults.refuse = lambda _: None
-        await until_available(lambda: talk.post("abort"))
+        await retry_while_unavailable(lambda: talk.post("abort"))
         gc.collect()
     assert complaints == []
 

@@ -5,7 +5,7 @@ import asyncio
 from cmdc_gateway.sessions.audit import AuditLog
 from cmdc_gateway.store.memory import MemoryStore
 from cmdc_testkit.faults import faulty
-from cmdc_testkit.watching import until
+from cmdc_testkit.watchers import wait_until
 
 
 async def test_a_note_whose_commit_is_under_way_at_the_end_is_kept_once() -> None:
@@ -28,7 +28,7 @@ async def test_a_note_that_waits_for_the_store_is_written_at_the_end() -> None:
     trail = AuditLog(store, lambda: 0)
     faults.down = True
     trail.record("key_added")
-    await until(lambda: faults.refused > 0)
+    await wait_until(lambda: faults.refused > 0)
     faults.down = False
 
     await trail.close()

@@ -8,17 +8,10 @@ from typing import Any
 
 import httpx
 import pytest
+from cmdc_testkit.conversations import call, script
+from cmdc_testkit.events import EventParser, ReceivedEvent, text_of
 from cmdc_testkit.gateways import KEY, OTHER_KEY, Served
-from cmdc_testkit.streams import (
-    SeenEvent,
-    StreamParser,
-    call,
-    conversation,
-    event_stream,
-    events_request,
-    script,
-    text_of,
-)
+from cmdc_testkit.streams import event_stream, events_request, open_websocket
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -38,7 +31,7 @@ class Resumer:
     port: int
     session: str
     cursor: str
-    seen: list[SeenEvent] = field(default_factory=list[SeenEvent])
+    seen: list[ReceivedEvent] = field(default_factory=list[ReceivedEvent])
 
     async def connect(self, most: int) -> bool:
         """Read at most `most` bytes of the response, then cut the connection; return whether the run has ended."""
@@ -57,11 +50,11 @@ class Resumer:
 
     @property
     def over(self) -> bool:
-        return bool(self.seen) and self.seen[-1].terminal
+        return bool(self.seen) and self.seen[-1].is_terminal
 
     def _take(self, raw: bytes) -> None:
         _, found, body = raw.partition(b"\r\n\r\n")
-        new = StreamParser().feed(_unchunked(body)) if found else []
+        new = EventParser().feed(_unchunked(body)) if found else []
         known = {event.id for event in self.seen}
         first = next((index for index, event in enumerate(new) if event.id not in known), len(new))
         self.seen += new[first:]
@@ -104,7 +97,7 @@ async def test_connections_cut_at_any_byte_together_deliver_the_log(
             await resumer.connect(1_000_000)
 
     page = (await client.get(f"/v1/sessions/{session}/events", headers={"Accept": "application/json"})).json()
-    assert [(event.id, event.event, event.data) for event in resumer.seen] == [
+    assert [(event.id, event.name, event.data) for event in resumer.seen] == [
         (entry["id"], entry["event"], entry["data"]) for entry in page["events"]
     ]
 
@@ -124,7 +117,7 @@ async def test_nothing_is_missed_when_a_prompt_races_with_its_reader(
         answer = await client.post(f"/v1/sessions/{session}/prompt", json={"text": f"number {number}"})
         return answer.json()["requestId"]
 
-    async def read() -> list[SeenEvent]:
+    async def read() -> list[ReceivedEvent]:
         for _ in range(chance.randrange(12)):
             await asyncio.sleep(0)
         async with event_stream(served.port, session) as stream:
@@ -155,7 +148,7 @@ async def test_readers_that_connect_during_a_run_get_every_event_after_their_cur
             async with event_stream(served.port, session, f"?after={cursor}") as stream:
                 await all_there.wait()
                 return [at, *(event.seq for event in await stream.rest())]
-        async with conversation(served.port, session, f"?after={cursor}") as talk:
+        async with open_websocket(served.port, session, f"?after={cursor}") as talk:
             await all_there.wait()
             return [at, *(event.seq for event in await talk.until("agent_end"))]
 

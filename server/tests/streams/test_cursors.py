@@ -7,9 +7,12 @@ from typing import Any
 
 import httpx
 import pytest
-from cmdc_gateway.store.url import store_from_url
+from cmdc_conformance.wire.event import names
+from cmdc_gateway.store.factory import create_store
+from cmdc_testkit.conversations import script
+from cmdc_testkit.events import ReceivedEvent, json_object, text_of
 from cmdc_testkit.gateways import Served, serving
-from cmdc_testkit.streams import SeenEvent, conversation, event_stream, names, parsed, script, text_of
+from cmdc_testkit.streams import event_stream, open_websocket
 from websockets.exceptions import InvalidStatus
 
 ASKS = script({"toolCalls": [{"name": "ask_user", "args": {"question": "Go on?"}}]}, {"text": ["Going on."]})
@@ -21,7 +24,7 @@ async def post(client: httpx.AsyncClient, session: str, text: str) -> dict[str, 
     return answer.json()
 
 
-async def read(served: Served, session: str, query: str = "", **headers: str) -> list[SeenEvent]:
+async def read(served: Served, session: str, query: str = "", **headers: str) -> list[ReceivedEvent]:
     async with asyncio.timeout(5), event_stream(served.port, session, query, headers=headers) as stream:
         assert stream.status == 200
         return await stream.rest()
@@ -38,9 +41,11 @@ async def page(client: httpx.AsyncClient, session: str, **query: str | int) -> d
     return answer.json()
 
 
-async def two_runs(served: Served, client: httpx.AsyncClient, session: str) -> tuple[list[SeenEvent], list[SeenEvent]]:
+async def two_runs(
+    served: Served, client: httpx.AsyncClient, session: str
+) -> tuple[list[ReceivedEvent], list[ReceivedEvent]]:
     """Run two prompts; return the events of each."""
-    runs: list[list[SeenEvent]] = []
+    runs: list[list[ReceivedEvent]] = []
     for text in ("one", "two"):
         await post(client, session, text)
         runs.append(await read(served, session))
@@ -64,7 +69,7 @@ async def test_an_event_delivered_twice_is_byte_identical_also_after_a_restart(t
     """EVT-7: and the epoch stays the same."""
     raw: list[bytes] = []
     for number in range(2):
-        store = store_from_url(f"sqlite:///{tmp_path / 'gateway.db'}")
+        store = create_store(f"sqlite:///{tmp_path / 'gateway.db'}")
         async with serving(tmp_path, store=store) as served, served.client() as client, asyncio.timeout(10):
             if number == 0:
                 await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": "s"})
@@ -72,7 +77,7 @@ async def test_an_event_delivered_twice_is_byte_identical_also_after_a_restart(t
             for _ in range(2):
                 got = b""
                 async with event_stream(served.port, "s", "?after=start") as stream:
-                    while piece := await stream.piece():
+                    while piece := await stream.chunk():
                         got += piece
                 raw.append(got)
 
@@ -120,7 +125,7 @@ async def test_after_latest_is_the_present(served: Served, client: httpx.AsyncCl
         asked = (await stream.until("ask_user"))[-1]
         async with event_stream(served.port, session, "?after=latest") as late:
             await client.post(f"/v1/sessions/{session}/respond", json={"ref": asked.data["ref"], "response": "yes"})
-            assert (await late.rest())[0].event == "tool_execution_end"
+            assert (await late.rest())[0].name == "tool_execution_end"
 
 
 async def test_a_cursor_at_the_end_waits_for_the_next_run(
@@ -180,10 +185,10 @@ async def test_a_malformed_cursor_is_rejected(
     status, body = await refused(served, session, f"?{query}", Accept="application/json")
     assert (status, body["error"]) == (400, "invalid_cursor")
     with pytest.raises(InvalidStatus) as refusal:
-        async with conversation(served.port, session, f"?{query}"):
+        async with open_websocket(served.port, session, f"?{query}"):
             pass
     assert refusal.value.response.status_code == 400
-    assert parsed(refusal.value.response.body)["error"] == "invalid_cursor"
+    assert json_object(refusal.value.response.body)["error"] == "invalid_cursor"
 
 
 @pytest.mark.parametrize("name", ["after", "Last-Event-ID"])
@@ -252,7 +257,7 @@ async def test_a_trimmed_cursor_is_expired(tmp_path: Path) -> None:
     """SSE-7: `earliest` and `latest` are the bounds of the log, and reading from `earliest` works."""
     async with serving(tmp_path, replay_events=10) as served, served.client() as client:
         await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": "s"})
-        runs: list[list[SeenEvent]] = []
+        runs: list[list[ReceivedEvent]] = []
         for number in range(4):
             await post(client, "s", f"number {number}")
             runs.append(await read(served, "s"))
@@ -321,7 +326,7 @@ async def test_a_request_that_is_active_is_read_from_its_first_event(
         async with event_stream(served.port, session, f"?requestId={accepted['requestId']}") as stream:
             assert len(await stream.until("ask_user")) == asked.seq
             await client.post(f"/v1/sessions/{session}/respond", json={"ref": asked.data["ref"], "response": "yes"})
-            assert (await stream.rest())[-1].event == "agent_end"
+            assert (await stream.rest())[-1].name == "agent_end"
 
 
 async def test_a_request_that_is_queued_is_waited_for(served: Served, client: httpx.AsyncClient, session: str) -> None:
@@ -394,7 +399,7 @@ async def test_a_filter_keeps_the_ids_of_the_full_log(served: Served, client: ht
 
     seen = await read(served, session, "?after=start&types=message_start,agent_end")
 
-    assert seen == [event for event in one if event.event in ("message_start", "agent_end")]
+    assert seen == [event for event in one if event.name in ("message_start", "agent_end")]
 
 
 async def test_a_terminal_event_that_is_filtered_out_still_ends_the_stream(
@@ -436,7 +441,7 @@ async def test_a_page_has_the_same_events_as_the_stream(
 
     assert set(got) == {"events", "next", "earliest", "latest"}
     assert [(entry["id"], entry["event"], entry["data"]) for entry in got["events"]] == [
-        (event.id, event.event, event.data) for event in (*one, *two)
+        (event.id, event.name, event.data) for event in (*one, *two)
     ]
     assert all(set(entry) == {"id", "event", "data", "at"} for entry in got["events"])
     times = [entry["at"] for entry in got["events"]]
@@ -554,11 +559,11 @@ async def test_the_pages_of_a_log_are_exact_copies_of_its_frames(
     await post(client, session, script({"text": ["é", "\u2028", "👧", '"']}))
     raw = b""
     async with asyncio.timeout(5), event_stream(served.port, session) as stream:
-        while piece := await stream.piece():
+        while piece := await stream.chunk():
             raw += piece
     datas = [line.removeprefix("data: ") for line in raw.decode().split("\n") if line.startswith("data: ")]
     whole = await client.get(f"/v1/sessions/{session}/events", headers={"Accept": "application/json"})
-    async with asyncio.timeout(5), conversation(served.port, session, "?after=start") as talk:
+    async with asyncio.timeout(5), open_websocket(served.port, session, "?after=start") as talk:
         texts = [str(await talk.socket.recv()) for _ in datas]
 
     for data, text in zip(datas, texts, strict=True):

@@ -9,8 +9,9 @@ from typing import Any
 import httpx
 import pytest
 import structlog
+from cmdc_testkit.events import json_object, text_of
 from cmdc_testkit.gateways import KEY, OTHER_KEY, GatewayProcess, Served, serving
-from cmdc_testkit.streams import conversation, event_stream, parsed, text_of
+from cmdc_testkit.streams import event_stream, open_websocket
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
@@ -24,7 +25,7 @@ async def refusal(served: Served, path: str, **options: Any) -> tuple[int, dict[
     answer = refused.value.response
     assert answer.headers["content-type"] == "application/json"
     assert answer.body is not None
-    return answer.status_code, parsed(bytes(answer.body))
+    return answer.status_code, json_object(bytes(answer.body))
 
 
 def bearer(key: str) -> dict[str, str]:
@@ -55,7 +56,7 @@ async def test_a_websocket_opens_with_a_key_in_a_header_or_in_the_url(
     served: Served, session: str, query: str, headers: dict[str, str]
 ) -> None:
     """WS-1, HTTP-7: the header takes precedence."""
-    async with asyncio.timeout(5), conversation(served.port, session, query, additional_headers=headers) as talk:
+    async with asyncio.timeout(5), open_websocket(served.port, session, query, additional_headers=headers) as talk:
         assert (await talk.act("abort")) == {"ok": False}
 
 
@@ -121,7 +122,7 @@ async def test_an_operator_can_disable_keys_in_the_url(tmp_path: Path) -> None:
 
         status, body = await refusal(served, f"/v1/sessions/s/ws?api_key={KEY}", additional_headers={})
         assert (status, body["error"]) == (401, "unauthorized")
-        async with asyncio.timeout(5), conversation(served.port, "s") as talk:
+        async with asyncio.timeout(5), open_websocket(served.port, "s") as talk:
             assert await talk.act("abort") == {"ok": False}
 
 
@@ -195,13 +196,13 @@ async def test_a_foreign_origin_is_rejected_before_the_upgrade(guarded: Served, 
 async def test_a_configured_origin_and_a_missing_one_are_accepted(guarded: Served) -> None:
     """WS-1: programs send none."""
     for options in ({"origin": "https://app.example"}, {}):
-        async with asyncio.timeout(5), conversation(guarded.port, "s", **options) as talk:
+        async with asyncio.timeout(5), open_websocket(guarded.port, "s", **options) as talk:
             assert await talk.act("abort") == {"ok": False}
 
 
 async def test_an_asterisk_allows_every_origin(served: Served, session: str) -> None:
     """WS-1: the default."""
-    async with asyncio.timeout(5), conversation(served.port, session, origin="https://any.example") as talk:
+    async with asyncio.timeout(5), open_websocket(served.port, session, origin="https://any.example") as talk:
         assert await talk.act("abort") == {"ok": False}
 
 
@@ -223,7 +224,7 @@ async def test_a_ticket_opens_one_websocket(served: Served, client: httpx.AsyncC
     """WS-1: the server selects `cmdc.v1` and never returns the ticket."""
     protocols = ["cmdc.v1", f"cmdc.ticket.{await ticket(client, session, 'control')}"]
 
-    async with asyncio.timeout(5), conversation(served.port, session, key=None, subprotocols=protocols) as talk:
+    async with asyncio.timeout(5), open_websocket(served.port, session, key=None, subprotocols=protocols) as talk:
         assert talk.socket.subprotocol == "cmdc.v1"
         await talk.act("prompt", text="hello")
         assert text_of(await talk.until("agent_end")) == "You said: hello"
@@ -234,9 +235,9 @@ async def test_a_ticket_opens_one_websocket(served: Served, client: httpx.AsyncC
 async def test_a_websocket_without_the_subprotocol_negotiates_none(served: Served, session: str) -> None:
     """WS-1: base clients offer none; other subprotocols are not selected."""
     for offered in ([], ["other"], ["other", "cmdc.v2"]):
-        async with asyncio.timeout(5), conversation(served.port, session, subprotocols=offered or None) as talk:
+        async with asyncio.timeout(5), open_websocket(served.port, session, subprotocols=offered or None) as talk:
             assert talk.socket.subprotocol is None
-    async with asyncio.timeout(5), conversation(served.port, session, subprotocols=["other", "cmdc.v1"]) as talk:
+    async with asyncio.timeout(5), open_websocket(served.port, session, subprotocols=["other", "cmdc.v1"]) as talk:
         assert talk.socket.subprotocol == "cmdc.v1"
 
 
@@ -278,7 +279,7 @@ async def test_a_read_ticket_allows_no_actions(served: Served, client: httpx.Asy
         {"action": "abort"},
     ]
 
-    async with asyncio.timeout(5), conversation(served.port, session, key=None, subprotocols=protocols) as talk:
+    async with asyncio.timeout(5), open_websocket(served.port, session, key=None, subprotocols=protocols) as talk:
         for number, action in enumerate(actions):
             answer = await talk.act(**action, actionId=str(number))
             assert (answer["error"], answer["actionId"]) == ("forbidden", str(number))
@@ -342,7 +343,7 @@ async def test_opening_a_stream_and_each_action_count_as_one_request(tmp_path: P
         await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": "s"})
         async with asyncio.timeout(5), event_stream(served.port, "s") as stream:
             assert stream.headers["ratelimit"].startswith('"default";r=4;')
-            async with conversation(served.port, "s") as talk:
+            async with open_websocket(served.port, "s") as talk:
                 answers = [await talk.act("abort", actionId=str(number)) for number in range(5)]
 
         assert [answer.get("ok") for answer in answers] == [False] * 3 + [None] * 2

@@ -6,18 +6,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from cmdc_conformance.wire.event import names
+from cmdc_testkit.conversations import script
+from cmdc_testkit.events import HEARTBEAT, EventParser, ProtocolViolation, text_of
 from cmdc_testkit.gateways import OTHER_KEY, Served, serving
-from cmdc_testkit.streams import (
-    HEARTBEAT,
-    EventStream,
-    NotStrict,
-    StreamParser,
-    event_stream,
-    eventually,
-    names,
-    script,
-    text_of,
-)
+from cmdc_testkit.streams import EventStream, event_stream, wait_until
 
 FRAME = b'id: a.1\nevent: agent_start\ndata: {"requestId":"r"}\n\n'
 WAITS = script({"toolCalls": [{"name": "ask_user", "args": {"question": "Go on?"}}]}, {"text": ["Going on."]})
@@ -47,14 +40,14 @@ WAITS = script({"toolCalls": [{"name": "ask_user", "args": {"question": "Go on?"
 )
 def test_the_strict_parser_rejects_malformed_streams(bytes_: bytes) -> None:
     """SSE-2, SSE-3."""
-    with pytest.raises(NotStrict):
-        StreamParser().feed(bytes_)
+    with pytest.raises(ProtocolViolation):
+        EventParser().feed(bytes_)
 
 
 @pytest.mark.parametrize("size", [1, 7, 1000])
 def test_the_strict_parser_accepts_chunks_of_any_size(size: int) -> None:
     """SSE-2."""
-    stream, parser = b": heartbeat\n" + FRAME + FRAME.replace(b"a.1", b"a.2"), StreamParser()
+    stream, parser = b": heartbeat\n" + FRAME + FRAME.replace(b"a.1", b"a.2"), EventParser()
 
     events = [event for at in range(0, len(stream), size) for event in parser.feed(stream[at : at + size])]
 
@@ -131,7 +124,7 @@ async def test_the_stream_of_an_unknown_session_is_404(served: Served) -> None:
 async def test_a_heartbeat_starts_the_stream(served: Served, session: str) -> None:
     """SSE-3: it ends with a single newline, so that no parser takes it for a frame."""
     async with asyncio.timeout(5), event_stream(served.port, session) as stream:
-        assert await stream.piece() == f"{HEARTBEAT}\n".encode()
+        assert await stream.chunk() == f"{HEARTBEAT}\n".encode()
 
 
 async def test_heartbeats_are_sent_while_nothing_happens(tmp_path: Path) -> None:
@@ -139,7 +132,7 @@ async def test_heartbeats_are_sent_while_nothing_happens(tmp_path: Path) -> None
     async with serving(tmp_path, heartbeat_ms=40) as served, served.client() as client:
         await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": "s"})
         async with asyncio.timeout(5), event_stream(served.port, "s") as stream:
-            assert {await stream.piece() for _ in range(5)} == {f"{HEARTBEAT}\n".encode()}
+            assert {await stream.chunk() for _ in range(5)} == {f"{HEARTBEAT}\n".encode()}
 
 
 async def test_heartbeats_are_sent_while_events_are_filtered_out(tmp_path: Path) -> None:
@@ -188,7 +181,7 @@ async def test_a_stream_ends_after_the_terminal_event(served: Served, client: ht
         stream.writer.write(b"GET /healthz HTTP/1.1\r\nHost: gateway\r\n\r\n")
         assert (await stream.reader.readline()).startswith(b"HTTP/1.1 200")
 
-    assert [event.terminal for event in events] == [False] * (len(events) - 1) + [True]
+    assert [event.is_terminal for event in events] == [False] * (len(events) - 1) + [True]
 
 
 @pytest.mark.parametrize("reason", ["aborted", "enough of it"])
@@ -245,7 +238,7 @@ async def test_follow_false_is_the_default(served: Served, client: httpx.AsyncCl
     """SSE-4."""
     await client.post(f"/v1/sessions/{session}/prompt", json={"text": "one"})
     async with asyncio.timeout(5), event_stream(served.port, session, "?follow=false") as stream:
-        assert (await stream.rest())[-1].event == "agent_end"
+        assert (await stream.rest())[-1].name == "agent_end"
 
 
 # Text
@@ -269,11 +262,11 @@ async def test_text_arrives_unchanged(
 
     raw = b""
     async with asyncio.timeout(5), event_stream(served.port, session) as stream:
-        while piece := await stream.piece():
+        while piece := await stream.chunk():
             raw += piece
-    events = StreamParser().feed(raw)
+    events = EventParser().feed(raw)
 
-    assert [event.data["delta"] for event in events if event.event == "message_delta"] == pieces
+    assert [event.data["delta"] for event in events if event.name == "message_delta"] == pieces
     assert events[-1].data["lastMessage"]["content"] == "".join(pieces)
     assert [line.encode() for line in raw.decode().splitlines()] == raw.split(b"\n")[:-1]
 
@@ -285,7 +278,7 @@ async def test_every_reader_gets_every_event(served: Served, client: httpx.Async
     """SSE-9: fifty readers, some connected before the prompt and some during the run."""
 
     async def read(stream: EventStream) -> list[str]:
-        return [json.dumps([event.id, event.event, event.data]) for event in await stream.rest()]
+        return [json.dumps([event.id, event.name, event.data]) for event in await stream.rest()]
 
     async def early(ready: asyncio.Barrier) -> list[str]:
         async with event_stream(served.port, session) as stream:
@@ -317,7 +310,7 @@ async def test_a_run_continues_when_its_reader_disconnects(
     async with asyncio.timeout(10):
         async with event_stream(served.port, session) as stream:
             await stream.until("message_delta")
-            stream.leave()
+            stream.abort()
 
         async with event_stream(served.port, session) as stream:
             assert text_of(await stream.rest()) == "x" * 50
@@ -339,4 +332,4 @@ async def test_disconnected_readers_leave_nothing_behind(served: Served, session
         for _ in range(20):
             async with event_stream(served.port, session) as stream:
                 await stream.heartbeat()
-    await eventually(lambda: served.gateway.heartbeats.streams == len(served.gateway.connections) == 0)
+    await wait_until(lambda: served.gateway.heartbeats.streams == len(served.gateway.connections) == 0)

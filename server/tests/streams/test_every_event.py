@@ -5,18 +5,12 @@ from typing import Any
 
 import httpx
 import pytest
+from cmdc_conformance.schemas import EVENTS
+from cmdc_conformance.wire.event import names
+from cmdc_testkit.conversations import call, script
+from cmdc_testkit.events import ReceivedEvent, received_event
 from cmdc_testkit.gateways import Served
-from cmdc_testkit.streams import (
-    MEMBERS,
-    Conversation,
-    EventStream,
-    SeenEvent,
-    call,
-    conversation,
-    event_stream,
-    names,
-    script,
-)
+from cmdc_testkit.streams import EventStream, WebSocketClient, event_stream, open_websocket
 
 TALKATIVE = script(
     {"thinking": ["Let me ", "see."], "text": ["One ", "moment."], "toolCalls": [call("nonsense")]},
@@ -58,14 +52,16 @@ SECOND_RUN = [
 ]
 
 
-async def converse(client: httpx.AsyncClient, session: str, reader: EventStream | Conversation) -> list[SeenEvent]:
+async def converse(
+    client: httpx.AsyncClient, session: str, reader: EventStream | WebSocketClient
+) -> list[ReceivedEvent]:
     """Cause every event, with decisions over HTTP; return what `reader` received."""
 
     async def do(action: str, **body: Any) -> None:
         answer = await client.post(f"/v1/sessions/{session}/{action}", json=body)
         assert answer.is_success, answer.text
 
-    seen: list[SeenEvent] = []
+    seen: list[ReceivedEvent] = []
     await do("prompt", text=TALKATIVE)
     seen += await reader.until("ask_user")
     await do("respond", ref=seen[-1].data["ref"], response="blue")
@@ -89,19 +85,19 @@ async def test_all_fifteen_events_are_the_same_in_a_stream_on_a_websocket_and_in
     async with (
         asyncio.timeout(10),
         event_stream(served.port, session, "?follow=true") as stream,
-        conversation(served.port, session) as talk,
+        open_websocket(served.port, session) as talk,
     ):
         streamed = await converse(client, session, stream)
         live = [await talk.next() for _ in streamed]
     page = (await client.get(f"/v1/sessions/{session}/events", headers={"Accept": "application/json"})).json()
-    async with asyncio.timeout(5), conversation(served.port, session, "?after=start") as talk:
+    async with asyncio.timeout(5), open_websocket(served.port, session, "?after=start") as talk:
         replayed = [await talk.next() for _ in streamed]
 
     assert names(streamed) == FIRST_RUN + SECOND_RUN
-    assert set(names(streamed)) == set(MEMBERS)
-    assert len(MEMBERS) == 15
+    assert set(names(streamed)) == set(EVENTS)
+    assert len(EVENTS) == 15
     assert live == replayed == streamed
-    assert [SeenEvent(entry["id"], entry["event"], entry["data"]) for entry in page["events"]] == streamed
+    assert [received_event(entry["id"], entry["event"], entry["data"]) for entry in page["events"]] == streamed
 
 
 async def test_every_event_has_its_values(served: Served, client: httpx.AsyncClient, session: str) -> None:
@@ -110,7 +106,7 @@ async def test_every_event_has_its_values(served: Served, client: httpx.AsyncCli
         seen = await converse(client, session, stream)
 
     def data(name: str, index: int = 0) -> dict[str, Any]:
-        found = [dict(event.data) for event in seen if event.event == name][index]
+        found = [dict(event.data) for event in seen if event.name == name][index]
         del found["requestId"]
         return found
 
@@ -148,7 +144,7 @@ async def test_decisions_can_be_made_over_the_websocket(
     served: Served, client: httpx.AsyncClient, session: str
 ) -> None:
     """WS-3: the whole conversation over one connection."""
-    async with asyncio.timeout(10), conversation(served.port, session) as talk:
+    async with asyncio.timeout(10), open_websocket(served.port, session) as talk:
         accepted = await talk.act("prompt", text=TALKATIVE)
         seen = await talk.until("ask_user")
         answers = [await talk.act("respond", ref=seen[-1].data["ref"], response="blue")]
@@ -174,7 +170,7 @@ async def test_decisions_can_be_made_over_the_websocket(
     ]
 
 
-@pytest.mark.parametrize("name", sorted(MEMBERS))
+@pytest.mark.parametrize("name", sorted(EVENTS))
 async def test_each_event_type_can_be_selected(
     served: Served, client: httpx.AsyncClient, session: str, name: str
 ) -> None:
@@ -182,6 +178,6 @@ async def test_each_event_type_can_be_selected(
     async with asyncio.timeout(10):
         async with event_stream(served.port, session, "?follow=true") as stream:
             seen = await converse(client, session, stream)
-        only = [event for event in seen if event.event == name]
+        only = [event for event in seen if event.name == name]
         async with event_stream(served.port, session, f"?follow=true&after=start&types={name}") as stream:
             assert [await stream.next() for _ in only] == only

@@ -15,7 +15,7 @@ async def test_every_chunk_is_an_event_of_its_own(client: httpx.AsyncClient) -> 
     runs = await asyncio.gather(*(talk.run(script({"text": PIECES, "delayMs": 1})) for talk in talks))
 
     for talk, run in zip(talks, runs, strict=True):
-        assert [seen.data["delta"] for seen in run if seen.event == "message_delta"] == PIECES
+        assert [seen.data["delta"] for seen in run if seen.name == "message_delta"] == PIECES
         assert [int(seen.id.rpartition(".")[2]) for seen in run] == list(range(1, len(run) + 1))
         answer = await client.get(f"{talk.path}/events", headers={"Accept": "application/json"})
         page = answer.json()["events"]

@@ -9,19 +9,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+from cmdc_conformance.wire.event import names
 from cmdc_gateway.web.streaming.heartbeats import WatchedStream
+from cmdc_testkit.conversations import call, script
+from cmdc_testkit.events import EventParser, text_of
 from cmdc_testkit.gateways import KEY, Served, serving
-from cmdc_testkit.streams import (
-    StreamParser,
-    call,
-    conversation,
-    event_stream,
-    events_request,
-    eventually,
-    names,
-    script,
-    text_of,
-)
+from cmdc_testkit.streams import event_stream, events_request, open_websocket, wait_until
 
 MIB = 1024 * 1024
 STALLED_AFTER = 0.4
@@ -44,7 +37,7 @@ async def session(served: Served, client: httpx.AsyncClient, tmp_path: Path) -> 
     reads = script({"toolCalls": [call("read_file", path="long.txt")] * 120}, {"text": ["That", " was", " long."]})
     accepted = await client.post("/v1/sessions/long/prompt", json={"text": f"{reads}\n{'y' * 900_000}"})
     assert accepted.status_code == 202, accepted.text
-    async with asyncio.timeout(20), conversation(served.port, "long", "?after=start") as talk:
+    async with asyncio.timeout(20), open_websocket(served.port, "long", "?after=start") as talk:
         await talk.until("agent_end")
     return "long"
 
@@ -138,12 +131,12 @@ async def test_a_stalled_stream_is_closed_and_can_resume_from_its_cursor(
 ) -> None:
     """SSE-10."""
     reader = await stall(events_request(session))
-    await eventually(lambda: beats(served))
-    await eventually(lambda: not beats(served))
-    seen = StreamParser().feed(_content(await reader.read_on()))
+    await wait_until(lambda: beats(served))
+    await wait_until(lambda: not beats(served))
+    seen = EventParser().feed(_content(await reader.read_on()))
 
     assert [event.seq for event in seen] == list(range(1, len(seen) + 1))
-    assert not any(event.terminal for event in seen)
+    assert not any(event.is_terminal for event in seen)
     after = seen[-1].id if seen else "start"
     async with asyncio.timeout(20), event_stream(served.port, session, f"?after={after}") as stream:
         rest = await stream.rest()
@@ -156,8 +149,8 @@ async def test_a_run_whose_end_a_stalled_reader_never_read_counts_as_unread(
 ) -> None:
     """SSE-5, SSE-10: a client without cursors also gets all of it when it reconnects."""
     await stall(events_request(session))
-    await eventually(lambda: beats(served))
-    await eventually(lambda: not beats(served))
+    await wait_until(lambda: beats(served))
+    await wait_until(lambda: not beats(served))
 
     async with asyncio.timeout(10), event_stream(served.port, session) as stream:
         assert names(await stream.rest())[0] == "prompt_received"
@@ -173,18 +166,18 @@ async def test_a_terminal_event_that_a_stalled_reader_read_half_of_counts_as_unr
         got = b""
         while b"event: agent_end" not in got:
             got += await reader.read(65536)
-    await eventually(lambda: not beats(served))
+    await wait_until(lambda: not beats(served))
 
     async with asyncio.timeout(10), event_stream(served.port, session) as stream:
         events = await stream.rest()
-    assert [events[0].event, events[-1].event] == ["prompt_received", "agent_end"]
+    assert [events[0].name, events[-1].name] == ["prompt_received", "agent_end"]
     assert len(text_of(events)) == 900_000
 
 
 async def test_a_stalled_websocket_is_closed_with_4008(served: Served, session: str, stall: Stall) -> None:
     """SSE-10, WS-6: a client that reads again soon gets the close code."""
     reader = await stall(socket_request(session, "?after=start"))
-    await eventually(lambda: beats(served))
+    await wait_until(lambda: beats(served))
     [beat] = beats(served)
     abort, dropped = beat.abort, asyncio.Event()
 
@@ -198,7 +191,7 @@ async def test_a_stalled_websocket_is_closed_with_4008(served: Served, session: 
         got = await reader.read_on()
 
     assert got.endswith(close_frame(4008))
-    await eventually(lambda: not beats(served))
+    await wait_until(lambda: not beats(served))
 
 
 async def test_a_websocket_that_never_reads_again_is_reset(
@@ -209,8 +202,8 @@ async def test_a_websocket_that_never_reads_again_is_reset(
 
     await stall(socket_request(session, "?after=start"))
 
-    await eventually(lambda: beats(served))
-    await eventually(lambda: not beats(served))
+    await wait_until(lambda: beats(served))
+    await wait_until(lambda: not beats(served))
 
 
 @pytest.mark.parametrize("kind", ["stream", "websocket"])
@@ -218,7 +211,7 @@ async def test_a_slow_reader_is_not_disconnected(served: Served, session: str, s
     """SSE-10: only a lack of progress disconnects it."""
     request = events_request(session) if kind == "stream" else socket_request(session, "?after=start")
     reader = await stall(request)
-    await eventually(lambda: stalled(served))
+    await wait_until(lambda: stalled(served))
     loop = asyncio.get_running_loop()
     begun = loop.time()
 
@@ -235,14 +228,14 @@ async def test_a_stalled_reader_costs_at_most_1_mib(served: Served, session: str
     requests = [events_request(session), socket_request(session, "?after=start")] * 10
     for request in requests[:2]:  # what the log keeps for everybody, once somebody asks, is not a reader's cost
         await stall(request)
-    await eventually(lambda: stalled(served) == 2)
+    await wait_until(lambda: stalled(served) == 2)
 
     gc.collect()
     tracemalloc.start()
     try:
         for request in requests:
             await stall(request)
-        await eventually(lambda: stalled(served) == 22)
+        await wait_until(lambda: stalled(served) == 22)
         gc.collect()
         cost = tracemalloc.get_traced_memory()[0] / len(requests)
     finally:
@@ -259,12 +252,12 @@ async def test_a_stalled_reader_delays_no_other_reader(
     served.gateway.heartbeats.stalled_after = 60
     await stall(events_request(session))
     await stall(socket_request(session, "?after=start"))
-    await eventually(lambda: stalled(served) == 2)
+    await wait_until(lambda: stalled(served) == 2)
 
     async with (
         asyncio.timeout(10),
         event_stream(served.port, session, "?after=latest") as stream,
-        conversation(served.port, session) as talk,
+        open_websocket(served.port, session) as talk,
     ):
         await client.post(f"/v1/sessions/{session}/prompt", json={"text": "hello"})
         assert text_of(await stream.rest()) == "You said: hello"
@@ -285,7 +278,7 @@ async def test_streams_far_behind_end_when_their_session_is_deleted(
     served.gateway.heartbeats.stalled_after = 60
     stream = await stall(events_request(session))
     talk = await stall(socket_request(session, "?after=start"))
-    await eventually(lambda: stalled(served) == 2)
+    await wait_until(lambda: stalled(served) == 2)
 
     assert (await client.delete(f"/v1/sessions/{session}")).status_code == 200
 
@@ -301,12 +294,12 @@ async def test_a_stopping_server_does_not_wait_for_stalled_readers(
     served.gateway.heartbeats.stalled_after = 60
     await stall(events_request(session))
     await stall(socket_request(session, "?after=start"))
-    await eventually(lambda: stalled(served) == 2)
+    await wait_until(lambda: stalled(served) == 2)
 
     async with asyncio.timeout(15):
         await served.server.shutdown()
 
-    await eventually(lambda: not beats(served))
+    await wait_until(lambda: not beats(served))
     assert [record.getMessage() for record in caplog.records] == []
 
 

@@ -7,9 +7,12 @@ from typing import Any
 
 import httpx
 import pytest
-from cmdc_gateway.store.url import store_from_url
+from cmdc_conformance.wire.event import names
+from cmdc_gateway.store.factory import create_store
+from cmdc_testkit.conversations import script
+from cmdc_testkit.events import ReceivedEvent, text_of
 from cmdc_testkit.gateways import Served, serving
-from cmdc_testkit.streams import SeenEvent, conversation, event_stream, eventually, names, script, text_of
+from cmdc_testkit.streams import event_stream, open_websocket, wait_until
 
 ASKS = script({"toolCalls": [{"name": "ask_user", "args": {"question": "Go on?"}}]}, {"text": ["Going on."]})
 
@@ -32,7 +35,7 @@ async def until(client: httpx.AsyncClient, session: str, true: Callable[[dict[st
     return info
 
 
-async def read(served: Served, session: str, query: str = "") -> list[SeenEvent]:
+async def read(served: Served, session: str, query: str = "") -> list[ReceivedEvent]:
     async with asyncio.timeout(5), event_stream(served.port, session, query) as stream:
         return await stream.rest()
 
@@ -129,7 +132,7 @@ async def test_a_hundred_prompts_read_one_after_the_other_are_all_read(
 
 async def test_a_websocket_does_not_count_as_a_reader(served: Served, client: httpx.AsyncClient, session: str) -> None:
     """SSE-5."""
-    async with asyncio.timeout(5), conversation(served.port, session) as talk:
+    async with asyncio.timeout(5), open_websocket(served.port, session) as talk:
         await talk.act("prompt", text="hello")
         await talk.until("agent_end")
 
@@ -153,7 +156,7 @@ async def test_a_stream_that_filters_out_the_terminal_event_does_not_count(
     await post(client, session, "hello")
     assert names(await read(served, session, "?types=agent_start")) == ["agent_start"]
 
-    assert (await read(served, session))[-1].event == "agent_end"
+    assert (await read(served, session))[-1].name == "agent_end"
 
 
 @pytest.mark.parametrize("query", ["?after=start", "?requestId={requestId}", "?follow=true", "?types=agent_end"])
@@ -177,7 +180,7 @@ async def test_a_reader_that_disconnected_before_the_terminal_event_does_not_cou
     await post(client, session, ASKS)
     async with asyncio.timeout(5), event_stream(served.port, session) as stream:
         asked = (await stream.until("ask_user"))[-1]
-    await eventually(lambda: len(served.gateway.connections) == 0)
+    await wait_until(lambda: len(served.gateway.connections) == 0)
     await client.post(f"/v1/sessions/{session}/respond", json={"ref": asked.data["ref"], "response": "yes"})
     await done(client, session)
 
@@ -187,13 +190,13 @@ async def test_a_reader_that_disconnected_before_the_terminal_event_does_not_cou
 async def test_that_a_run_was_read_survives_a_restart(tmp_path: Path) -> None:
     """SSE-5."""
     url = f"sqlite:///{tmp_path / 'gateway.db'}"
-    async with serving(tmp_path, store=store_from_url(url)) as served, served.client() as client:
+    async with serving(tmp_path, store=create_store(url)) as served, served.client() as client:
         await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": "s"})
         await post(client, "s", "one")
         await read(served, "s")
 
     async with (
-        serving(tmp_path, store=store_from_url(url)) as served,
+        serving(tmp_path, store=create_store(url)) as served,
         served.client() as client,
         asyncio.timeout(5),
         event_stream(served.port, "s") as stream,
@@ -205,12 +208,12 @@ async def test_that_a_run_was_read_survives_a_restart(tmp_path: Path) -> None:
 async def test_that_a_run_was_not_read_survives_a_restart(tmp_path: Path) -> None:
     """SSE-5."""
     url = f"sqlite:///{tmp_path / 'gateway.db'}"
-    async with serving(tmp_path, store=store_from_url(url)) as served, served.client() as client:
+    async with serving(tmp_path, store=create_store(url)) as served, served.client() as client:
         await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": "s"})
         await post(client, "s", "one")
         await read(served, "s")
         await post(client, "s", "two")
         await done(client, "s")
 
-    async with serving(tmp_path, store=store_from_url(url)) as served:
+    async with serving(tmp_path, store=create_store(url)) as served:
         assert text_of(await read(served, "s")) == "You said: two"

@@ -8,25 +8,19 @@ from typing import Any
 
 import httpx
 import pytest
+from cmdc_conformance.wire.event import names
+from cmdc_testkit.conversations import call, script
+from cmdc_testkit.events import text_of
 from cmdc_testkit.gateways import KEY, OTHER_KEY, TENANTS, GatewayProcess, Served, serving
-from cmdc_testkit.streams import (
-    Conversation,
-    call,
-    conversation,
-    event_stream,
-    eventually,
-    names,
-    script,
-    text_of,
-)
+from cmdc_testkit.streams import WebSocketClient, event_stream, open_websocket, wait_until
 
 ASKS = script({"toolCalls": [call("ask_user", question="Go on?")]}, {"text": ["Going on."]})
 
 
 @pytest.fixture
-async def talk(served: Served, session: str) -> AsyncIterator[Conversation]:
+async def talk(served: Served, session: str) -> AsyncIterator[WebSocketClient]:
     """An open WebSocket on the session."""
-    async with asyncio.timeout(20), conversation(served.port, session) as talk:
+    async with asyncio.timeout(20), open_websocket(served.port, session) as talk:
         yield talk
 
 
@@ -41,7 +35,7 @@ async def test_events_are_sent_from_the_time_of_connecting_across_runs(
     async with event_stream(served.port, session) as stream:
         last = (await stream.rest())[-1]
 
-    async with asyncio.timeout(5), conversation(served.port, session) as talk:
+    async with asyncio.timeout(5), open_websocket(served.port, session) as talk:
         for text in ("one", "two", "three"):
             await client.post(f"/v1/sessions/{session}/prompt", json={"text": text})
         events = [event for _ in range(3) for event in await talk.until("agent_end")]
@@ -58,7 +52,7 @@ async def test_after_works_as_for_a_stream(served: Served, client: httpx.AsyncCl
         run = await stream.rest()
     after, expected = {"start": ("start", run), "2": (run[1].id, run[2:]), "end": (run[-1].id, [])}[place]
 
-    async with asyncio.timeout(5), conversation(served.port, session, f"?after={after}") as talk:
+    async with asyncio.timeout(5), open_websocket(served.port, session, f"?after={after}") as talk:
         assert [await talk.next() for _ in expected] == expected
         await talk.act("prompt", text="two")
         assert text_of(await talk.until("agent_end")) == "You said: two"
@@ -70,7 +64,7 @@ async def test_any_number_of_websockets_get_every_event(
     """WS-2, SSE-9: also when one of them disconnects."""
 
     async def listen(number: int, ready: asyncio.Barrier) -> list[str]:
-        async with conversation(served.port, session) as talk:
+        async with open_websocket(served.port, session) as talk:
             await ready.wait()
             if number % 5 == 0:
                 await talk.until("message_delta")
@@ -101,7 +95,7 @@ async def test_an_acknowledgement_comes_before_the_events_it_causes_under_load(
     async def hold(number: int) -> None:
         session = f"load-{number}"
         await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": session})
-        async with conversation(served.port, session) as talk, conversation(served.port, session) as other:
+        async with open_websocket(served.port, session) as talk, open_websocket(served.port, session) as other:
             accepted: list[str] = []
             for turn in range(6):
                 speaker = talk if turn % 3 else other
@@ -111,11 +105,11 @@ async def test_an_acknowledgement_comes_before_the_events_it_causes_under_load(
                 if turn % 2:
                     await talk.until("agent_end")
             for speaker in (talk, other):
-                while (end := await speaker.next()).request_id != accepted[-1] or not end.terminal:
+                while (end := await speaker.next()).request_id != accepted[-1] or not end.is_terminal:
                     pass
                 check_order(speaker)
 
-    def check_order(speaker: Conversation) -> None:
+    def check_order(speaker: WebSocketClient) -> None:
         acknowledged: dict[str, int] = {}
         first: dict[str, int] = {}
         for index, message in enumerate(speaker.received):
@@ -129,7 +123,7 @@ async def test_an_acknowledgement_comes_before_the_events_it_causes_under_load(
         await asyncio.gather(*(hold(number) for number in range(30)))
 
 
-async def test_a_decision_is_acknowledged_before_its_events(talk: Conversation) -> None:
+async def test_a_decision_is_acknowledged_before_its_events(talk: WebSocketClient) -> None:
     """WS-4: `approval_resolved` comes after the answer to `approve`, `tool_execution_end` after that to `respond`."""
     for number in range(10):
         await talk.act("prompt", text=script({"toolCalls": [call("write_file", path=f"{number}", content="x")]}))
@@ -137,12 +131,12 @@ async def test_a_decision_is_acknowledged_before_its_events(talk: Conversation) 
         before = len(talk.received)
         await talk.act("approve", approvalId=shown.data["approvalId"])
         assert talk.received[before] == {"ok": True, "action": "approve", "approvalId": shown.data["approvalId"]}
-        assert (await talk.next()).event == "approval_resolved"
+        assert (await talk.next()).name == "approval_resolved"
         await talk.until("agent_end")
         await asyncio.sleep(0.1)  # the pace is the subject of other tests; this stays below it
 
 
-async def test_an_abort_is_acknowledged_before_its_events(talk: Conversation) -> None:
+async def test_an_abort_is_acknowledged_before_its_events(talk: WebSocketClient) -> None:
     """WS-4."""
     await talk.act("prompt", text=ASKS)
     await talk.until("ask_user")
@@ -154,7 +148,7 @@ async def test_an_abort_is_acknowledged_before_its_events(talk: Conversation) ->
     assert names(await talk.until("agent_abort")) == ["tool_execution_end", "agent_abort"]
 
 
-async def test_each_action_is_acknowledged_once_and_in_order(talk: Conversation) -> None:
+async def test_each_action_is_acknowledged_once_and_in_order(talk: WebSocketClient) -> None:
     """WS-4: also actions that are pipelined, and actions that are rejected."""
     for number in range(15):
         action = {"action": "prompt", "text": "x"} if number % 3 else {"action": "nonsense"}
@@ -167,14 +161,14 @@ async def test_each_action_is_acknowledged_once_and_in_order(talk: Conversation)
 
 
 @pytest.mark.parametrize("action_id", ["", "a", "x" * 64, "👧", "\u2028"])
-async def test_an_action_id_is_returned_unchanged(talk: Conversation, action_id: str) -> None:
+async def test_an_action_id_is_returned_unchanged(talk: WebSocketClient, action_id: str) -> None:
     """WS-3, WS-4: base clients send none and receive none."""
     assert await talk.act("abort", actionId=action_id) == {"ok": False, "actionId": action_id}
     assert await talk.act("abort") == {"ok": False}
 
 
 @pytest.mark.parametrize("action_id", ["x" * 65, 7, None, ["a"], {}])
-async def test_an_invalid_action_id_is_rejected(talk: Conversation, action_id: Any) -> None:
+async def test_an_invalid_action_id_is_rejected(talk: WebSocketClient, action_id: Any) -> None:
     """WS-3, HTTP-3."""
     answer = await talk.act("abort", actionId=action_id)
 
@@ -197,7 +191,7 @@ async def test_an_invalid_action_id_is_rejected(talk: Conversation, action_id: A
     ],
 )
 async def test_an_acknowledgement_has_the_body_of_the_http_response(
-    client: httpx.AsyncClient, session: str, talk: Conversation, action: str, body: dict[str, Any]
+    client: httpx.AsyncClient, session: str, talk: WebSocketClient, action: str, body: dict[str, Any]
 ) -> None:
     """WS-3, WS-4: the same rules, and the same body."""
     over_http = await client.post(f"/v1/sessions/{session}/{action}", json=body)
@@ -206,7 +200,7 @@ async def test_an_acknowledgement_has_the_body_of_the_http_response(
 
 
 async def test_a_decision_over_one_transport_holds_for_the_other(
-    client: httpx.AsyncClient, session: str, talk: Conversation
+    client: httpx.AsyncClient, session: str, talk: WebSocketClient
 ) -> None:
     """WS-3, APP-2: the second decision gets the first one's result."""
     await talk.act("prompt", text=script({"toolCalls": [call("write_file", path="x", content="x")]}))
@@ -218,7 +212,7 @@ async def test_a_decision_over_one_transport_holds_for_the_other(
     assert (refused["error"], refused["status"]) == ("already_resolved", "rejected")
 
 
-async def test_a_digest_is_checked_over_websockets_too(talk: Conversation) -> None:
+async def test_a_digest_is_checked_over_websockets_too(talk: WebSocketClient) -> None:
     """WS-3, APP-3: and the call runs with edited arguments."""
     await talk.act("prompt", text=script({"toolCalls": [call("write_file", path="x", content="x")]}))
     shown = (await talk.until("approval_required"))[-1].data
@@ -234,7 +228,7 @@ async def test_a_digest_is_checked_over_websockets_too(talk: Conversation) -> No
 
 
 async def test_an_action_with_an_idempotency_key_has_one_effect(
-    client: httpx.AsyncClient, session: str, talk: Conversation
+    client: httpx.AsyncClient, session: str, talk: WebSocketClient
 ) -> None:
     """WS-3, HTTP-11: sent twice over each transport; the response is the stored one."""
     answers = [await talk.act("prompt", text="hello", idempotencyKey="once", actionId=name) for name in "ab"]
@@ -252,7 +246,7 @@ async def test_an_action_with_an_idempotency_key_has_one_effect(
 
 
 async def test_a_request_first_sent_over_http_is_not_executed_again(
-    client: httpx.AsyncClient, session: str, talk: Conversation
+    client: httpx.AsyncClient, session: str, talk: WebSocketClient
 ) -> None:
     """WS-3, HTTP-11: also not with another text."""
     first = await client.post(
@@ -264,7 +258,7 @@ async def test_a_request_first_sent_over_http_is_not_executed_again(
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "a b", "é", 7, None])
-async def test_an_invalid_idempotency_key_is_rejected(talk: Conversation, key: Any) -> None:
+async def test_an_invalid_idempotency_key_is_rejected(talk: WebSocketClient, key: Any) -> None:
     """WS-3, HTTP-11: it is never ignored."""
     answer = await talk.act("prompt", text="hello", idempotencyKey=key)
 
@@ -302,7 +296,9 @@ async def test_an_invalid_idempotency_key_is_rejected(talk: Conversation, key: A
         b"\xff\xfe",
     ],
 )
-async def test_a_bad_frame_gets_an_error_and_the_connection_stays_open(talk: Conversation, frame: str | bytes) -> None:
+async def test_a_bad_frame_gets_an_error_and_the_connection_stays_open(
+    talk: WebSocketClient, frame: str | bytes
+) -> None:
     """WS-5, HTTP-4: and it has no effect."""
     answer = await talk.send(frame)
 
@@ -313,7 +309,7 @@ async def test_a_bad_frame_gets_an_error_and_the_connection_stays_open(talk: Con
 
 
 @pytest.mark.parametrize("members", [{"action": "nonsense"}, {"action": "prompt"}, {}, {"action": "prompt", "text": 7}])
-async def test_the_error_for_a_bad_frame_has_its_action_id(talk: Conversation, members: dict[str, Any]) -> None:
+async def test_the_error_for_a_bad_frame_has_its_action_id(talk: WebSocketClient, members: dict[str, Any]) -> None:
     """WS-5: if it could be parsed."""
     answer = await talk.send(json.dumps({**members, "actionId": "mine"}))
 
@@ -321,7 +317,7 @@ async def test_the_error_for_a_bad_frame_has_its_action_id(talk: Conversation, m
 
 
 async def test_a_frame_of_1_mib_is_accepted_and_one_byte_more_closes_with_1009(
-    served: Served, session: str, talk: Conversation
+    served: Served, session: str, talk: WebSocketClient
 ) -> None:
     """WS-5, WS-6."""
     frame = json.dumps({"action": "abort", "actionId": "a", "more": ""})
@@ -336,7 +332,7 @@ async def test_a_frame_of_1_mib_is_accepted_and_one_byte_more_closes_with_1009(
 # The pace
 
 
-async def test_at_most_20_messages_per_second_are_executed(served: Served, session: str, talk: Conversation) -> None:
+async def test_at_most_20_messages_per_second_are_executed(served: Served, session: str, talk: WebSocketClient) -> None:
     """WS-7: bad frames count; frames over the limit get an error with their actionId."""
     loop = asyncio.get_running_loop()
     begun = loop.time()
@@ -361,7 +357,7 @@ async def test_a_long_frame_over_the_rate_limit_is_not_parsed(tmp_path: Path) ->
     """WS-7, HTTP-9: parsing is the expensive part, and a client could occupy the server with it."""
     async with serving(tmp_path, rate_limit_rpm=3) as served, served.client() as client:
         await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": "s"})
-        async with asyncio.timeout(20), conversation(served.port, "s") as talk:
+        async with asyncio.timeout(20), open_websocket(served.port, "s") as talk:
             assert await talk.act("abort", actionId="1") == {"ok": False, "actionId": "1"}
             long = await talk.act("abort", actionId="2", x=[1] * 300_000)
             short = await talk.act("abort", actionId="3")
@@ -370,7 +366,7 @@ async def test_a_long_frame_over_the_rate_limit_is_not_parsed(tmp_path: Path) ->
     assert (short["error"], short["actionId"]) == ("rate_limited", "3")
 
 
-async def test_fragments_and_control_frames_do_not_count(talk: Conversation) -> None:
+async def test_fragments_and_control_frames_do_not_count(talk: WebSocketClient) -> None:
     """WS-7."""
 
     async def fragments() -> AsyncIterator[str]:
@@ -386,12 +382,14 @@ async def test_fragments_and_control_frames_do_not_count(talk: Conversation) -> 
         assert "error" not in await talk.act("abort", actionId=str(number))
 
 
-async def test_a_busy_connection_does_not_slow_down_another(served: Served, session: str, talk: Conversation) -> None:
+async def test_a_busy_connection_does_not_slow_down_another(
+    served: Served, session: str, talk: WebSocketClient
+) -> None:
     """WS-7: each has its own limit."""
     for _ in range(200):
         await talk.socket.send("nonsense")
 
-    async with asyncio.timeout(5), conversation(served.port, session) as other:
+    async with asyncio.timeout(5), open_websocket(served.port, session) as other:
         for _ in range(15):
             assert await other.act("abort") == {"ok": False}
 
@@ -401,18 +399,18 @@ async def test_a_busy_connection_does_not_slow_down_another(served: Served, sess
 
 async def test_a_client_closes_with_1000(served: Served, session: str) -> None:
     """WS-6: and its stream is removed."""
-    async with asyncio.timeout(5), conversation(served.port, session) as talk:
+    async with asyncio.timeout(5), open_websocket(served.port, session) as talk:
         await talk.socket.close(1000)
 
     assert talk.socket.close_code == 1000
-    await eventually(lambda: len(served.gateway.connections) == 0)
+    await wait_until(lambda: len(served.gateway.connections) == 0)
 
 
 async def test_a_run_continues_when_its_websocket_is_lost(
     served: Served, client: httpx.AsyncClient, session: str
 ) -> None:
     """SSE-9: an acknowledged action stays in effect."""
-    async with asyncio.timeout(5), conversation(served.port, session) as talk:
+    async with asyncio.timeout(5), open_websocket(served.port, session) as talk:
         await talk.act("prompt", text=script({"text": ["x"] * 40, "delayMs": 2}))
         talk.socket.transport.abort()
 
@@ -428,13 +426,13 @@ async def test_a_revoked_key_closes_its_websockets_with_4001(
         await other.post("/v1/sessions", json={"model": "scripted:x", "sessionId": "theirs"})
     async with (
         asyncio.timeout(10),
-        conversation(served.port, session) as talk,
+        open_websocket(served.port, session) as talk,
         event_stream(served.port, session, "?follow=true") as stream,
-        conversation(served.port, "theirs", key=OTHER_KEY) as theirs,
+        open_websocket(served.port, "theirs", key=OTHER_KEY) as theirs,
     ):
         ticket = (await client.post(f"/v1/sessions/{session}/tickets", json={"scope": "control"})).json()["ticket"]
         protocols = ["cmdc.v1", f"cmdc.ticket.{ticket}"]
-        async with conversation(served.port, session, key=None, subprotocols=protocols) as by_ticket:
+        async with open_websocket(served.port, session, key=None, subprotocols=protocols) as by_ticket:
             served.keys.replace({key: tenant for key, tenant in TENANTS.items() if key != KEY})
 
             assert await talk.closed() == 4001
@@ -443,7 +441,7 @@ async def test_a_revoked_key_closes_its_websockets_with_4001(
             assert await theirs.act("abort") == {"ok": False}
 
 
-async def test_actions_of_a_revoked_key_are_rejected(served: Served, session: str, talk: Conversation) -> None:
+async def test_actions_of_a_revoked_key_are_rejected(served: Served, session: str, talk: WebSocketClient) -> None:
     """WS-6, HTTP-7: even before the connection is closed."""
     served.keys.replace({KEY + "2": "default"})
     for _ in range(5):
@@ -456,7 +454,7 @@ async def test_actions_of_a_revoked_key_are_rejected(served: Served, session: st
 
 
 async def test_a_deleted_session_closes_its_websockets_with_4004(
-    served: Served, client: httpx.AsyncClient, session: str, talk: Conversation
+    served: Served, client: httpx.AsyncClient, session: str, talk: WebSocketClient
 ) -> None:
     """WS-6, EP-delete: after the last event."""
     await talk.act("prompt", text=ASKS)
@@ -476,8 +474,8 @@ async def test_a_stopping_server_closes_its_websockets_with_1012(tmp_path: Path)
             await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": name})
         async with (
             asyncio.timeout(20),
-            conversation(gateway.port, "idle") as idle,
-            conversation(gateway.port, "busy") as busy,
+            open_websocket(gateway.port, "idle") as idle,
+            open_websocket(gateway.port, "busy") as busy,
         ):
             await busy.act("prompt", text=script({"text": ["x"] * 10_000, "delayMs": 20}))
             await busy.until("message_delta")
@@ -494,7 +492,7 @@ async def test_events_of_a_run_that_ends_within_the_grace_period_still_arrive(tm
         await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": "s"})
         async with (
             asyncio.timeout(10),
-            conversation(served.port, "s") as talk,
+            open_websocket(served.port, "s") as talk,
             event_stream(served.port, "s") as stream,
         ):
             await talk.act("prompt", text=script({"text": ["x"] * 30, "delayMs": 5}))

@@ -1,1 +1,1 @@
-"""What this repository's own tests and benchmarks share: gateways to test against, clients, and faults to put them through."""
+"""Support for this repository's tests and benchmarks: gateways, clients, and faults to inject."""

@@ -1,254 +1,254 @@
-"""Judges what a session has been through: was anything lost, changed, done twice or left open?
+"""Checks that a session lost nothing, changed nothing, did nothing twice, and left nothing open.
 
-A pure function over what clients hold in their hands: the frames they were sent, the answers they were given, the
-calls that reached their tools. It asks no server and knows nothing of this one's inside.
+Pure functions of what clients hold: the events and responses that they received, and the calls that reached their tools.
+The order of events within a run, and the events themselves, are judged by the conformance suite's monitors.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import groupby, pairwise
 from typing import Any
 
-_TERMINAL = ("agent_end", "agent_abort")
+from cmdc_conformance.evidence import Redactor
+from cmdc_conformance.wire.event import names
+from cmdc_conformance.wire.grammar import grammar_errors
+from cmdc_conformance.wire.monitors import Monitors
+
+from cmdc_testkit.events import ReceivedEvent
+
+Run = list[ReceivedEvent]
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
-    """An event as it was sent: `data` is its line of JSON, byte for byte."""
+class SessionRecord:
+    """What clients know about an idle session.
 
-    id: str
-    event: str
-    data: str
-
-    @property
-    def epoch(self) -> str:
-        return self.id.partition(".")[0]
-
-    @property
-    def seq(self) -> int:
-        return int(self.id.partition(".")[2])
-
-    @property
-    def fields(self) -> Mapping[str, Any]:
-        return _fields(self.data)
-
-
-@lru_cache(maxsize=1 << 16)
-def _fields(data: str) -> Mapping[str, Any]:
-    return json.loads(data)
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What is known of a session from outside, at a moment when it does nothing.
-
-    `log` and `messages` are read last, whole. `seen` is what each reading showed earlier. `accepted` are the requestIds
-    of prompts that got 202, in order; `decisions` the approvalIds and `answers` the refs that got 200, with what was
-    said. `registered` are the tools whose registration got 201, with their latest description, `tools` the session's list
-    of tools. `ran` are the callIds that reached a tool, one for each time. `prompt_count` and `total_tokens` are the
-    session's own figures. `waiting` says that its last run waits for a person, and is not over.
+    `log` and `messages` are read last, as a whole; `streams` are the events that earlier readers received. `accepted`
+    lists the requestIds of prompts that returned 202, in order. `decisions` maps the approvalIds, and `answers` the refs,
+    whose requests returned 200 to what was sent. `registered` maps the tools whose registration returned 201 to their
+    latest description; `tools` is the session's list of tools. `executed` has a callId for each call that reached a tool.
+    `prompt_count` and `total_tokens` are the session's own counters. `run_is_open` means that the last run waits for a
+    user's decision.
     """
 
-    log: Sequence[Frame]
+    log: Sequence[ReceivedEvent]
     messages: Sequence[Mapping[str, Any]]
-    seen: Sequence[Sequence[Frame]] = ()
+    streams: Sequence[Sequence[ReceivedEvent]] = ()
     accepted: Sequence[str] = ()
     decisions: Mapping[str, str] = field(default_factory=dict[str, str])
     answers: Mapping[str, str] = field(default_factory=dict[str, str])
     registered: Mapping[str, str] = field(default_factory=dict[str, str])
     tools: Sequence[Mapping[str, Any]] = ()
-    ran: Sequence[str] = ()
+    executed: Sequence[str] = ()
     prompt_count: int | None = None
     total_tokens: int | None = None
-    waiting: bool = False
+    run_is_open: bool = False
 
 
-def audit(record: Record) -> list[str]:
-    """Every promise that was broken, as a sentence that begins with the rule's id. None: an empty list."""
+def audit(record: SessionRecord) -> list[str]:
+    """List every broken rule as a sentence that begins with the rule's id."""
     runs = _runs(record)
     return [
-        *audit_so_far(record, open_run=record.waiting),
+        *_monitored(record, runs),
+        *audit_so_far(record, run_is_open=record.run_is_open),
         *_prompts(record, runs),
         *_history(record, runs),
-        *_figures(record, runs),
+        *_counters(record, runs),
     ]
 
 
-def audit_so_far(record: Record, *, open_run: bool | None = None) -> list[str]:
-    """Of these, what must hold at any moment, also while a run is going on.
+def audit_so_far(record: SessionRecord, *, run_is_open: bool | None = None) -> list[str]:
+    """List the broken rules among those that hold at any time, also during a run.
 
-    Whether the last run is, its last event says, unless `open_run` does.
+    If `run_is_open` is not given, the last run is open until its terminal event.
     """
     runs = _runs(record)
-    goes_on = runs[-1][-1].event not in _TERMINAL if open_run is None and runs else open_run is True
+    if run_is_open is None:
+        run_is_open = bool(runs) and not runs[-1][-1].is_terminal
     return [
         *_numbering(record.log),
-        *_repeats(record),
-        *_pieces(runs),
-        *(flaw for index, run in enumerate(runs) for flaw in _run(run, goes_on and index == len(runs) - 1)),
+        *_streams(record),
+        *_split_runs(runs),
+        *(
+            error
+            for number, run in enumerate(runs, 1)
+            for error in _run_errors(run, is_open=run_is_open and number == len(runs))
+        ),
         *_calls(record),
-        *_people(record),
+        *_decisions(record),
     ]
 
 
-def _runs(record: Record) -> list[list[Frame]]:
-    return [list(run) for _, run in groupby(record.log, lambda frame: frame.fields["requestId"])]
+def _runs(record: SessionRecord) -> list[Run]:
+    return [list(run) for _, run in groupby(record.log, lambda event: event.request_id)]
 
 
-def _numbering(log: Sequence[Frame]) -> Iterator[str]:
-    for expected, frame in enumerate(log, start=1):
-        if frame.seq != expected:
-            yield f"EVT-7: event {expected} of the log is numbered {frame.seq}"
+def _monitored(record: SessionRecord, runs: Sequence[Run]) -> list[str]:
+    """What the suite's monitors report about each event, each connection, and each complete run."""
+    errors: list[str] = []
+
+    def report(requirement: str, message: str) -> None:
+        errors.append(f"{requirement}: {message}")
+
+    monitors = Monitors(Redactor([]), extended=True)
+    for stream in (record.log, *record.streams):
+        before: str | None = None
+        for event in stream:
+            monitors.event(report, "session", event, "sse")
+            monitors.order(report, before, event)
+            before = event.id
+    for run in runs:
+        if run[-1].is_terminal:
+            monitors.run(report, "session", run)
+    return errors
+
+
+def _numbering(log: Sequence[ReceivedEvent]) -> Iterator[str]:
+    for expected, event in enumerate(log, start=1):
+        if event.seq != expected:
+            yield f"EVT-7: event {expected} of the log has the number {event.seq}"
             return
-    if len({frame.epoch for frame in log}) > 1:
+    if len({event.epoch for event in log}) > 1:
         yield "EVT-7: the log has more than one epoch"
 
 
-def _repeats(record: Record) -> Iterator[str]:
-    kept = {frame.id: frame for frame in record.log}
-    for reading in record.seen:
-        for before, after in pairwise(reading):
-            if after.seq != before.seq + 1:
-                yield f"SSE-6: a reader was sent {after.id} after {before.id}"
-        for frame in reading:
-            if frame.id not in kept:
-                yield f"DUR-1: a reader saw {frame.id} {frame.event}, and the log does not have it"
-            elif kept[frame.id] != frame:
-                yield f"EVT-7: {frame.id} was {frame.event} {frame.data}, and is now another event"
+def _streams(record: SessionRecord) -> Iterator[str]:
+    """Readers received consecutive events, all of which are in the log."""
+    logged = {event.id: event for event in record.log}
+    for stream in record.streams:
+        for before, event in pairwise(stream):
+            if event.seq != before.seq + 1:
+                yield f"SSE-6: a reader received {event.id} after {before.id}"
+        for event in stream:
+            if event.id not in logged:
+                yield f"DUR-1: a reader received {event.id} {event.name}, which the log does not contain"
+            elif (logged[event.id].name, logged[event.id].raw) != (event.name, event.raw):
+                yield f"EVT-7: {event.id} was {event.name} {event.raw}, and is now {logged[event.id]}"
 
 
-def _pieces(runs: list[list[Frame]]) -> Iterator[str]:
-    for request_id, times in Counter(run[0].fields["requestId"] for run in runs).items():
-        if times > 1:
-            yield f"EVT-1: run {request_id} is in the log in {times} pieces"
+def _split_runs(runs: Sequence[Run]) -> Iterator[str]:
+    for request_id, parts in Counter(run[0].request_id for run in runs).items():
+        if parts > 1:
+            yield f"EVT-1: run {request_id} is in the log in {parts} parts"
 
 
-def _prompts(record: Record, runs: list[list[Frame]]) -> Iterator[str]:
-    begun = [run[0].fields["requestId"] for run in runs]
-    for request_id in record.accepted:
-        if request_id not in begun:
-            yield f"DUR-1: prompt {request_id} was accepted and never taken up"
-    in_order = [request_id for request_id in record.accepted if request_id in begun]
-    if in_order != sorted(in_order, key=begun.index):
-        yield "DUR-1: prompts were not taken up in the order they were accepted"
-
-
-def _run(run: list[Frame], waiting: bool) -> Iterator[str]:
-    name = run[0].fields["requestId"]
-    if [frame.event for frame in run[:2]] != ["prompt_received", "agent_start"][: len(run)]:
-        yield f"EVT-1: run {name} does not begin with prompt_received and agent_start"
-    if sum(frame.event == "prompt_received" for frame in run) > 1:
-        yield f"EVT-1: run {name} begins twice"
-    ends = [index for index, frame in enumerate(run) if frame.event in _TERMINAL]
-    if ends != ([] if waiting else [len(run) - 1]):
-        yield f"EVT-2: run {name} has {len(ends)} terminal events, or something after one"
-    failed = run[-1].event == "agent_abort" and run[-1].fields["reason"] in ("interrupted", "error")
-    if failed and "error" not in [frame.event for frame in run]:
+def _run_errors(run: Run, *, is_open: bool) -> Iterator[str]:
+    name = run[0].request_id
+    for requirement, message in _open_run_errors(run) if is_open else grammar_errors(run):
+        yield f"{requirement}: run {name}: {message}"
+    failed = run[-1].name == "agent_abort" and run[-1].data["reason"] in ("interrupted", "error")
+    if failed and "error" not in names(run):
         yield f"EVT-2: run {name} failed without an error event"
-    if waiting:
-        return
-    for opened, closed, key in (
-        ("approval_required", "approval_resolved", "approvalId"),
-        ("tool_execution_start", "tool_execution_end", "callId"),
-    ):
-        left = Counter(_all(run, opened, key)) - Counter(_all(run, closed, key))
-        for what in left:
-            yield f"EVT-9: {opened} {what} was left open by its run"
 
 
-def _calls(record: Record) -> Iterator[str]:
-    started, ended = (
-        _all(record.log, "tool_execution_start", "callId"),
-        _all(record.log, "tool_execution_end", "callId"),
-    )
-    for call_id, times in Counter(started).items():
-        if times > 1:
-            yield f"EVT-4: call {call_id} was started {times} times"
-    for call_id, times in Counter(ended).items():
-        if times > 1:
-            yield f"EVT-4: call {call_id} has ended {times} times"
+def _open_run_errors(run: Run) -> list[tuple[str, str]]:
+    """The errors that no further event can mend."""
+    order = names(run)
+    if len(run) == 1:
+        return [] if order == ["prompt_received"] else [("EVT-1.grammar", f"the run begins with {order[0]}")]
+    # A block that has just begun is empty until its first delta.
+    known = run[:-1] if order[-1] in ("thinking_start", "message_start") else run
+    ended = any(event.is_terminal for event in run)
+    return [error for error in grammar_errors(known) if ended or error[0] != "EVT-2.terminal"]
+
+
+def _calls(record: SessionRecord) -> Iterator[str]:
+    """Each call starts, ends and is executed once, and only if nobody rejected it."""
+    started = _values(record.log, "tool_execution_start", "callId")
+    ended = _values(record.log, "tool_execution_end", "callId")
+    for what, calls in (("started", started), ("ended", ended), ("was executed", record.executed)):
+        for call_id, times in Counter(calls).items():
+            if times > 1:
+                yield f"EVT-4: call {call_id} {what} {times} times"
+    for call_id in dict.fromkeys(ended):
         if call_id not in started:
-            yield f"EVT-4: call {call_id} has ended and was never started"
-    for call_id, times in Counter(record.ran).items():
-        if times > 1:
-            yield f"EVT-4: call {call_id} was run {times} times"
+            yield f"EVT-4: call {call_id} ended without having started"
+    for call_id in dict.fromkeys(record.executed):
         if call_id not in started:
-            yield f"EVT-8: call {call_id} was run before, or without, its tool_execution_start"
-    required = {
-        frame.fields["approvalId"]: frame.fields["callId"] for frame in record.log if frame.event == "approval_required"
+            yield f"EVT-8: call {call_id} was executed without, or before, its tool_execution_start"
+    call_of = {
+        event.data["approvalId"]: event.data["callId"] for event in record.log if event.name == "approval_required"
     }
-    for frame in record.log:
-        if frame.event == "approval_resolved" and frame.fields["status"] != "approved":
-            call_id = required.get(frame.fields["approvalId"])
-            if call_id in started or call_id in record.ran:
-                yield f"EVT-4: call {call_id} was {frame.fields['status']}, and ran all the same"
+    for event in record.log:
+        if event.name == "approval_resolved" and event.data["status"] != "approved":
+            call_id = call_of.get(event.data["approvalId"])
+            if call_id in started or call_id in record.executed:
+                yield f"EVT-4: call {call_id} was {event.data['status']} and executed nevertheless"
 
 
-def _people(record: Record) -> Iterator[str]:
-    resolved = [frame.fields for frame in record.log if frame.event == "approval_resolved"]
-    for approval_id, times in Counter(item["approvalId"] for item in resolved).items():
+def _decisions(record: SessionRecord) -> Iterator[str]:
+    """Accepted decisions, answers and registrations had their effect."""
+    resolved = [event.data for event in record.log if event.name == "approval_resolved"]
+    for approval_id, times in Counter(data["approvalId"] for data in resolved).items():
         if times > 1:
             yield f"APP-2: approval {approval_id} was resolved {times} times"
-    statuses = {item["approvalId"]: item["status"] for item in resolved}
+    statuses = {data["approvalId"]: data["status"] for data in resolved}
     for approval_id, decision in record.decisions.items():
         if statuses.get(approval_id) != decision:
-            yield f"DUR-1: {approval_id} was {decision}, and the log says {statuses.get(approval_id)}"
-    results = {
-        frame.fields["callId"]: frame.fields["result"] for frame in record.log if frame.event == "tool_execution_end"
-    }
+            yield f"DUR-1: {approval_id} was {decision}, and the log has {statuses.get(approval_id)}"
+    results = {event.data["callId"]: event.data["result"] for event in record.log if event.name == "tool_execution_end"}
     for ref, response in record.answers.items():
         if results.get(ref.removeprefix("ask_")) != response:
-            yield f"DUR-1: the answer to {ref} was taken, and is not the tool's result"
-    there = {tool["name"]: tool["description"] for tool in record.tools}
+            yield f"DUR-1: the answer to {ref} was accepted, but is not the result of its call"
+    descriptions = {tool["name"]: tool["description"] for tool in record.tools}
     for name, description in record.registered.items():
-        if there.get(name) != description:
-            yield f"DUR-1: the tool {name} was registered as {description!r}, and is there as {there.get(name)!r}"
+        if descriptions.get(name) != description:
+            yield f"DUR-1: tool {name} was registered as {description!r} and is listed as {descriptions.get(name)!r}"
 
 
-def _history(record: Record, runs: list[list[Frame]]) -> Iterator[str]:
-    """What readers saw is what the history has (EVT-3, §3.9)."""
-    shown: list[tuple[str, str]] = []
+def _prompts(record: SessionRecord, runs: Sequence[Run]) -> Iterator[str]:
+    order = [run[0].request_id for run in runs]
+    for request_id in record.accepted:
+        if request_id not in order:
+            yield f"DUR-1: prompt {request_id} was accepted and never run"
+    run = [request_id for request_id in record.accepted if request_id in order]
+    if run != sorted(run, key=order.index):
+        yield "DUR-1: prompts did not run in the order in which they were accepted"
+
+
+def _history(record: SessionRecord, runs: Sequence[Run]) -> Iterator[str]:
+    """The history has the text that readers received, and one result for each call."""
+    received: list[tuple[str, str]] = []
     for run in runs:
-        said: list[str] = []
-        for frame in run:
-            match frame.event:
+        deltas: list[str] = []
+        for event in run:
+            match event.name:
                 case "prompt_received":
-                    shown.append(("user", frame.fields["text"]))
+                    received.append(("user", event.data["text"]))
                 case "message_delta":
-                    said.append(frame.fields["delta"])
+                    deltas.append(event.data["delta"])
                 case "tool_calls" | "agent_end":
-                    shown.append(("assistant", "".join(said)))
-                    said.clear()
-                case "agent_abort" if said:
-                    shown.append(("assistant", "".join(said)))
+                    received.append(("assistant", "".join(deltas)))
+                    deltas.clear()
+                case "agent_abort" if deltas:
+                    received.append(("assistant", "".join(deltas)))
                 case _:
                     pass
-    spoken = ("user", "assistant")
-    kept = [(message["role"], message["content"]) for message in record.messages if message["role"] in spoken]
-    if shown != kept:
-        yield f"EVT-3: readers saw {shown}, and the history has {kept}"
-    asked = [call["callId"] for message in record.messages for call in message.get("toolCalls", ())]
-    answered = [message["callId"] for message in record.messages if message["role"] == "tool_result"]
-    if not record.waiting and sorted(asked) != sorted(answered):
-        yield "EVT-9: not every call in the history has one result"
-    if len(set(asked)) != len(asked):
+    stored = [(message["role"], message["content"]) for message in record.messages]
+    stored = [(role, content) for role, content in stored if role in ("user", "assistant")]
+    if received != stored:
+        yield f"EVT-3: readers received {received}, and the history has {stored}"
+    calls = [call["callId"] for message in record.messages for call in message.get("toolCalls", ())]
+    results = [message["callId"] for message in record.messages if message["role"] == "tool_result"]
+    if not record.run_is_open and sorted(calls) != sorted(results):
+        yield "EVT-9: a call in the history does not have exactly one result"
+    if len(set(calls)) != len(calls):
         yield "EVT-4: a callId is in the history twice"
 
 
-def _figures(record: Record, runs: list[list[Frame]]) -> Iterator[str]:
+def _counters(record: SessionRecord, runs: Sequence[Run]) -> Iterator[str]:
     if record.prompt_count not in (None, len(runs)):
-        yield f"MTR-1: {len(runs)} prompts were taken up, and {record.prompt_count} counted"
-    told = sum(run[-1].fields["tokenUsage"]["totalTokens"] for run in runs if run[-1].event == "agent_end")
-    whole = all(run[-1].event == "agent_end" for run in runs)
+        yield f"MTR-1: {len(runs)} prompts ran, and {record.prompt_count} were counted"
+    reported = sum(run[-1].data["tokenUsage"]["totalTokens"] for run in runs if run[-1].name == "agent_end")
+    # Only agent_end reports usage, so an aborted run may have used more than the log shows.
+    all_reported = all(run[-1].name == "agent_end" for run in runs)
     total = record.total_tokens
-    if total is not None and (total != told if whole else total < told):
-        yield f"MTR-1: runs told of {told} tokens, and {total} were counted"
+    if total is not None and (total != reported if all_reported else total < reported):
+        yield f"MTR-1: the runs reported {reported} tokens, and {total} were counted"
 
 
-def _all(frames: Sequence[Frame], event: str, key: str) -> list[str]:
-    return [frame.fields[key] for frame in frames if frame.event == event]
+def _values(events: Sequence[ReceivedEvent], name: str, member: str) -> list[str]:
+    return [event.data[member] for event in events if event.name == name]

@@ -52,13 +52,13 @@ class Experiment:
     long: bool = False
     part: Part = field(default_factory=Part)
     seed: int = 1
-    figures: dict[str, str] = field(default_factory=dict[str, str])
+    measurements: dict[str, str] = field(default_factory=dict[str, str])
 
     def __str__(self) -> str:
-        return f"{self.title}: {', '.join(f'{name} {value}' for name, value in self.figures.items())}"
+        return f"{self.title}: {', '.join(f'{name} {value}' for name, value in self.measurements.items())}"
 
     @property
-    def chance(self) -> random.Random:
+    def random(self) -> random.Random:
         """Chance as it is for this seed and part: the same every time it is asked for."""
         return random.Random(f"{self.number} {self.seed} {self.part.index}")  # noqa: S311
 
@@ -66,9 +66,9 @@ class Experiment:
         """How many trials to make now: `short`, or this part's share of `long`."""
         return self.part.share(long) if self.long else short
 
-    def figure(self, name: str, value: object) -> None:
+    def record(self, name: str, value: object) -> None:
         """Note something measured, for the table."""
-        self.figures[name] = f"{value:,}" if isinstance(value, int) else f"{value}"
+        self.measurements[name] = f"{value:,}" if isinstance(value, int) else f"{value}"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,4 +1,4 @@
-"""Gateways to test against: one inside this process, and one in a process of its own that can be killed."""
+"""Gateways to test against: inside this process, or in their own process, which can be killed and restarted."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import multiprocessing
 import os
 import signal
 import socket
-import sys
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import httpx
 from cmdc_gateway.__main__ import main
@@ -25,17 +24,19 @@ from cmdc_gateway.tenancy.keys import KeyRing
 from cmdc_gateway.web.state import Gateway
 from fastapi import FastAPI
 
+from cmdc_testkit.launcher import SERVE, gateway_environment
+
 KEY = "test-key-of-the-first-tenant"
 OTHER_KEY = "test-key-of-the-second-tenant"
 TENANTS = {KEY: "default", OTHER_KEY: "other"}
 
-# With a bound for idle connections httpx may close one in the moment in which a request gets it.
+# With a limit on idle connections, httpx may close one at the moment a request takes it from the pool.
 _LIMITS = httpx.Limits(max_connections=100)
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A gateway that listens on loopback inside this process."""
+    """A gateway that listens on loopback and runs in this process."""
 
     url: str
     app: FastAPI
@@ -63,10 +64,10 @@ async def serving(
     environ: Mapping[str, str] | None = None,
     **settings: Any,
 ) -> AsyncGenerator[Served]:
-    """Run a gateway on a free port of loopback; `settings` and the TOML `file` as an operator would give them.
+    """Run a gateway on a free port of loopback. `settings` and the TOML `file` are those of an operator.
 
-    The store is in memory unless a setting says otherwise, the workspace is `folder/workspace`, callbacks may go to
-    loopback, there is no rate limit, and every built-in tool is offered.
+    By default the store is in memory, the workspace is `folder/workspace`, callbacks may go to loopback, there is no
+    rate limit, and every built-in tool is enabled.
     """
     workspace = folder / "workspace"
     workspace.mkdir(exist_ok=True)
@@ -78,8 +79,8 @@ async def serving(
         "grace_ms": 1000,
         **settings,
     }
-    offered = {"tools": {"offered": [*_EVERY_TOOL]}}
-    chosen = Settings(**given).with_file(ConfigFile.model_validate({**offered, **(file or {})}))
+    enabled = {"tools": {"offered": [*_EVERY_TOOL]}}
+    chosen = Settings(**given).with_file(ConfigFile.model_validate({**enabled, **(file or {})}))
     keys = KeyRing(TENANTS)
     app = create_app(chosen, keys=keys, store=None if isinstance(store, str) else store, environ=environ or {})
     listening = socket.create_server(("127.0.0.1", 0))
@@ -87,7 +88,7 @@ async def serving(
     server.handles_signals = False
     async with app.router.lifespan_context(app):
         running = asyncio.create_task(server.serve(sockets=[listening]))
-        while not server.started:  # noqa: ASYNC110 - uvicorn tells it no other way
+        while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0.005)
         try:
             yield Served(f"http://127.0.0.1:{listening.getsockname()[1]}", app, app.state.gateway, keys, server)
@@ -98,87 +99,85 @@ async def serving(
 
 
 class GatewayProcess:
-    """`cmdc-gateway serve` in a process of its own, on a port that stays the same over restarts.
+    """A gateway in its own process, on a port that stays the same over restarts."""
 
-    `program` is what the interpreter is given.
-    """
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        config: str = "",
+        command: Sequence[str] = SERVE,
+        forked: bool = False,
+        **variables: str,
+    ) -> None:
+        """`config` is appended to the TOML file, `variables` are settings such as `GATEWAY_STORE`.
 
-    program: tuple[str, ...] = ("-m", "cmdc_gateway", "serve")
-
-    def __init__(self, folder: Path, *, config: str = "", **environ: str) -> None:
-        """`config` is the text of the TOML file; `environ` are settings as `GATEWAY_…`."""
+        A forked gateway starts faster: its process begins with everything imported. It ignores `command`.
+        """
         self.folder = folder
         self.port = _free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.process: asyncio.subprocess.Process | None = None
-        file = folder / "gateway.toml"
-        keys = "\n".join(f'"{key}" = "{tenant}"' for key, tenant in TENANTS.items())
-        file.write_text(f"[api_keys]\n{keys}\n{config}")
-        self._environ = {
-            "PATH": os.environ["PATH"],
-            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
-            "GATEWAY_CONFIG": str(file),
-            "GATEWAY_STORE": f"sqlite:///{folder / 'gateway.db'}",
-            "GATEWAY_PORT": str(self.port),
-            "GATEWAY_RATE_LIMIT_RPM": "0",
-            "GATEWAY_CALLBACK_ALLOW": "127.0.0.0/8",
-            **environ,
-        }
+        self._command = command
+        self._forked = forked
+        self._environ = gateway_environment(folder, TENANTS, config, **{"GATEWAY_PORT": f"{self.port}", **variables})
+        self._process: _Process | None = None
 
     def client(self, key: str = KEY) -> httpx.AsyncClient:
+        """An HTTP client with the first tenant's key."""
         return httpx.AsyncClient(
             base_url=self.url, headers={"X-API-Key": key}, trust_env=False, timeout=10, limits=_LIMITS
         )
 
     async def start(self, *, within: float = 60) -> None:
-        """Start, and return once `/readyz` answers 200."""
-        await self._spawn()
+        """Start the process and wait until `/readyz` returns 200, for at most `within` seconds."""
+        start = _ForkedProcess.start if self._forked else _SpawnedProcess.start
+        self._process = await start(self._command, self._environ, self._log_file)
         async with asyncio.timeout(within), self.client() as client:
             while True:
-                if not self._alive():
+                if not self._process.alive:
                     raise RuntimeError(f"the gateway did not start: {self.log()[-2000:]}")
                 try:
                     if (await client.get("/readyz")).status_code == 200:
                         return
                 except httpx.TransportError:
                     pass
-                await asyncio.sleep(0.02)
-
-    async def kill(self) -> None:
-        """`kill -9`."""
-        await self._end(signal.SIGKILL)
-
-    async def stop(self) -> int:
-        """SIGTERM; returns the exit status."""
-        return await self._end(signal.SIGTERM)
+                await asyncio.sleep(0.01)
 
     @property
     def pid(self) -> int:
-        assert self.process is not None, "it was started"
-        return self.process.pid
+        return self._running.pid
 
-    async def _spawn(self) -> None:
-        with self._log_file.open("ab") as log:
-            self.process = await asyncio.create_subprocess_exec(
-                sys.executable, *self.program, env=self._environ, stdout=log, stderr=log
-            )
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send the process a signal, unless it has exited."""
+        if self._running.alive:
+            os.kill(self.pid, number)
 
-    def _alive(self) -> bool:
-        return self.process is not None and self.process.returncode is None
+    async def wait(self) -> int:
+        """Wait until the process exits; return its exit status."""
+        return await self._running.wait()
 
-    async def _end(self, number: signal.Signals) -> int:
-        assert self.process is not None, "it was started"
-        if self.process.returncode is None:
-            self.process.send_signal(number)
-        return await self.process.wait()
+    async def kill(self) -> None:
+        """`kill -9`."""
+        self.send_signal(signal.SIGKILL)
+        await self.wait()
+
+    async def stop(self) -> int:
+        """Send SIGTERM and wait for the exit; return the exit status."""
+        self.send_signal(signal.SIGTERM)
+        return await self.wait()
+
+    def log(self) -> str:
+        """Everything that the process has written to standard output and standard error."""
+        return self._log_file.read_text()
 
     @property
     def _log_file(self) -> Path:
         return self.folder / "gateway.log"
 
-    def log(self) -> str:
-        """What it has printed so far."""
-        return self._log_file.read_text()
+    @property
+    def _running(self) -> _Process:
+        assert self._process is not None, "the gateway was started"
+        return self._process
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -188,37 +187,62 @@ class GatewayProcess:
         await self.kill()
 
 
-class ForkedGateway(GatewayProcess):
-    """The same in a process that begins with everything imported: for tests that start one again and again."""
+class _Process(Protocol):
+    @property
+    def pid(self) -> int: ...
+    @property
+    def alive(self) -> bool: ...
+    async def wait(self) -> int: ...
 
-    _forked: BaseProcess | None = None
+
+class _SpawnedProcess:
+    """A new interpreter."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self.pid = process.pid
+
+    @classmethod
+    async def start(cls, command: Sequence[str], environ: Mapping[str, str], log: Path) -> _SpawnedProcess:
+        with log.open("ab") as output:
+            return cls(await asyncio.create_subprocess_exec(*command, env=environ, stdout=output, stderr=output))
 
     @property
-    def pid(self) -> int:
-        assert self._forked is not None, "it was started"
-        assert self._forked.pid is not None, "it was started"
-        return self._forked.pid
+    def alive(self) -> bool:
+        return self._process.returncode is None
 
-    async def _spawn(self) -> None:
+    async def wait(self) -> int:
+        return await self._process.wait()
+
+
+class _ForkedProcess:
+    """A copy of multiprocessing's fork server, which has imported the gateway already."""
+
+    def __init__(self, process: BaseProcess) -> None:
+        assert process.pid is not None, "the process was started"
+        self._process = process
+        self.pid = process.pid
+
+    @classmethod
+    async def start(cls, _: Sequence[str], environ: Mapping[str, str], log: Path) -> _ForkedProcess:
         context = multiprocessing.get_context("forkserver")
+        # The fork server imports the main module too, which is pytest here.
         context.set_forkserver_preload(["pytest", "uvloop", "cmdc_gateway.server"])
-        self._forked = context.Process(target=_serve_forked, args=(self._environ, str(self._log_file)))
-        await asyncio.to_thread(self._forked.start)
+        process = context.Process(target=_serve, args=(dict(environ), str(log)))
+        await asyncio.to_thread(process.start)
+        return cls(process)
 
-    def _alive(self) -> bool:
-        return self._forked is not None and self._forked.is_alive()
+    @property
+    def alive(self) -> bool:
+        return self._process.is_alive()
 
-    async def _end(self, number: signal.Signals) -> int:
-        assert self._forked is not None, "it was started"
-        if self._forked.is_alive():
-            os.kill(self.pid, number)
-        await asyncio.to_thread(self._forked.join)
-        status = self._forked.exitcode
-        assert status is not None, "it has ended"
-        return status
+    async def wait(self) -> int:
+        await asyncio.to_thread(self._process.join)
+        assert self._process.exitcode is not None, "the process has exited"
+        return self._process.exitcode
 
 
-def _serve_forked(environ: dict[str, str], log: str) -> None:
+def _serve(environ: dict[str, str], log: str) -> None:
     os.environ.clear()
     os.environ.update(environ)
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

@@ -15,7 +15,7 @@ _PIECE = 4_096
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class ConnectionFault:
     """What becomes of one connection, counted in bytes of its answer.
 
     After `after` bytes it is closed, reset, or (`silence`) left open without another byte; None: never. Each piece comes
@@ -36,7 +36,7 @@ class FaultProxy:
     """
 
     target: int
-    choose: Callable[[], Fault]
+    choose: Callable[[], ConnectionFault]
     port: int = 0
     cuts: int = 0
     _server: asyncio.Server | None = None
@@ -87,7 +87,9 @@ class FaultProxy:
                 task.cancel()
             await asyncio.gather(asking, answering, return_exceptions=True)
 
-    async def _answer(self, answers: asyncio.StreamReader, writer: asyncio.StreamWriter, fault: Fault) -> None:
+    async def _answer(
+        self, answers: asyncio.StreamReader, writer: asyncio.StreamWriter, fault: ConnectionFault
+    ) -> None:
         carried = 0
         while piece := await answers.read(_PIECE):
             if fault.latency:
@@ -103,7 +105,7 @@ class FaultProxy:
         writer.close()
         await writer.wait_closed()
 
-    async def _break(self, writer: asyncio.StreamWriter, fault: Fault) -> None:
+    async def _break(self, writer: asyncio.StreamWriter, fault: ConnectionFault) -> None:
         self.cuts += 1
         match fault.how:
             case "close":

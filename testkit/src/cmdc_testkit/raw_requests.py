@@ -20,7 +20,7 @@ _BODY = b'{"text": "x"}'
 
 
 @dataclass(frozen=True, slots=True)
-class Framed:
+class RawRequest:
     """Some bytes, and the statuses of all answers to them and to `SMUGGLED` behind them; None: nobody knows."""
 
     name: str
@@ -28,14 +28,14 @@ class Framed:
     statuses: tuple[int, ...] | None
 
 
-def _good(name: str, raw: bytes, status: int, *, last: bool = False) -> Framed:
+def _good(name: str, raw: bytes, status: int, *, last: bool = False) -> RawRequest:
     """It is answered, and then what comes behind it; unless it is the last on its connection."""
-    return Framed(name, raw, (status,) if last else (status, _ITS_STATUS))
+    return RawRequest(name, raw, (status,) if last else (status, _ITS_STATUS))
 
 
-def _bad(name: str, raw: bytes, status: int = 400) -> Framed:
+def _bad(name: str, raw: bytes, status: int = 400) -> RawRequest:
     """It is refused, and nothing behind it is heard."""
-    return Framed(name, raw, (status,))
+    return RawRequest(name, raw, (status,))
 
 
 def _get(target: bytes, fields: bytes = b"", *, host: bytes = b"Host: a\r\n", method: bytes = b"GET") -> bytes:

@@ -35,7 +35,7 @@ class Receiver:
     headers: str = ""
     answers: list[tuple[str, bytes]] = field(default_factory=list[tuple[str, bytes]])
     calls: list[Call] = field(default_factory=list[Call])
-    open: asyncio.Event = field(default_factory=asyncio.Event)
+    released: asyncio.Event = field(default_factory=asyncio.Event)
     port: int = 0
     _called: asyncio.Condition = field(default_factory=asyncio.Condition)
     _server: asyncio.Server | None = None
@@ -44,7 +44,7 @@ class Receiver:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/tool"
 
-    async def called(self, times: int = 1) -> list[Call]:
+    async def wait_for_calls(self, times: int = 1) -> list[Call]:
         """Every call there was, once there were as many."""
         async with asyncio.timeout(15), self._called:
             await self._called.wait_for(lambda: len(self.calls) >= times)
@@ -53,14 +53,14 @@ class Receiver:
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.port = self._server.sockets[0].getsockname()[1]
-        self.open.set()
+        self.released.set()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._server is not None, "it was entered"
-        self.open.set()
+        self.released.set()
         self._server.close()
         await self._server.wait_closed()
 
@@ -76,7 +76,7 @@ class Receiver:
             async with self._called:
                 self.calls.append(Call(line, headers, raw))
                 self._called.notify_all()
-            await self.open.wait()
+            await self.released.wait()
             start = f"HTTP/1.1 {status}\r\nContent-Length: {len(answer)}\r\nConnection: close\r\n{self.headers}\r\n"
             writer.write(start.encode() + answer)
             await writer.drain()

@@ -1,93 +1,76 @@
-"""The rules that every run keeps (EVT-1 … EVT-4, EVT-9), as one pure question about all that came of it.
+"""The rules that every finished run of the kernel keeps (EVT-1 … EVT-4, EVT-9), as a pure function of its outcome.
 
-It knows the protocol, and nothing of how a turn decides: whatever drives a run may ask it.
+The order of events is judged by the conformance suite; history, effects and usage are compared here.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
+from cmdc_conformance.wire.event import Event as WireEvent
+from cmdc_conformance.wire.grammar import grammar_errors
 from cmdc_gateway.kernel.effects import AskModel, Outcome, RunTool
 from cmdc_gateway.kernel.turn import ASK_USER
 from cmdc_gateway.protocol.events import (
     AgentAbort,
     AgentEnd,
-    AgentStart,
     ApprovalRequired,
     ApprovalResolved,
     AskUser,
     Event,
     LastMessage,
     MessageDelta,
-    MessageStart,
-    PromptReceived,
     RunError,
-    ThinkingDelta,
-    ThinkingStart,
     ToolCalls,
     ToolExecutionEnd,
     ToolExecutionStart,
+    encode_data,
 )
 from cmdc_gateway.protocol.history import Message
 
-_LETTERS: dict[type[Event], str] = {
-    PromptReceived: "P",
-    AgentStart: "S",
-    ThinkingStart: "t",
-    ThinkingDelta: "d",
-    MessageStart: "m",
-    MessageDelta: "n",
-    ToolCalls: "C",
-    ApprovalRequired: "k",
-    ApprovalResolved: "k",
-    ToolExecutionStart: "k",
-    AskUser: "k",
-    ToolExecutionEnd: "k",
-    RunError: "",  # may stand anywhere
-    AgentEnd: "Z",
-    AgentAbort: "Z",
-}
-_BLOCKS = "(td+)?(mn+td+)*(mn+)?"
-_RUN = re.compile(f"PS({_BLOCKS}Ck*)*{_BLOCKS}Z")
-
-# One call: Required, Approved or else refused (x); start of a tool or of a qUestion; asked; end.
+# The events of one call: Required, then Approved or x for any other resolution; start and end of a tool; the start of a
+# qUestion, the question, and its end.
 _CALL = re.compile("Rx|(RA)?(se)?|uqe")
 
 _FAILURES = ("error", "interrupted", "budget_exceeded")
 
 
 def broken_rules(run: Outcome, *, before: int = 0, parallel: int = 8, max_steps: int = 100) -> set[str]:
-    """The rules that a finished run breaks, by their ids.
+    """Return the ids of the rules that a finished run breaks.
 
-    `run` is the sum of all outcomes; `before` the length of the history when it began; `parallel` and `max_steps` are
-    its bounds.
+    `run` is the sum of all its outcomes, `before` the length of the history when it began. `parallel` and `max_steps` are
+    the session's limits.
     """
     return {
-        *_of_its_shape(run.events),
-        *_of_its_calls(run),
-        *_of_its_history(run.messages),
-        *_of_its_texts(run),
-        *_of_its_end(run, before),
-        *(("parallel",) if _most_at_once(run.events) > parallel else ()),
+        *_grammar(run.events),
+        *_call_order(run.events),
+        *_calls(run),
+        *_history(run.messages),
+        *_texts(run),
+        *_end(run, before),
+        *(("parallel",) if _max_parallel(run.events) > parallel else ()),
         *(("maxTurns",) if run.effects.count(AskModel()) > max_steps else ()),
     }
 
 
-def _of_its_shape(events: Sequence[Event]) -> Iterable[str]:
-    letters = "".join(_LETTERS[type(event)] for event in events)
-    if not _RUN.fullmatch(letters):
-        yield "EVT-1"
-    for count, calls in _calls_by_step(events):
-        if len(calls) > count or not all(_CALL.fullmatch(story) for story in calls.values()):
+def _grammar(events: Sequence[Event]) -> Iterable[str]:
+    """The rules that the conformance suite finds broken."""
+    received = [WireEvent(event.name, json.loads(encode_data(event, "r"))) for event in events]
+    return (requirement.partition(".")[0] for requirement, _ in grammar_errors(received))
+
+
+def _call_order(events: Sequence[Event]) -> Iterable[str]:
+    """Within each call, every event has its place."""
+    for _, calls in _calls_by_step(events):
+        if not all(_CALL.fullmatch(letters) for letters in calls.values()):
             yield "EVT-1"
-    if letters.count("Z") != 1 or not isinstance(events[-1], AgentEnd | AgentAbort):
-        yield "EVT-2"
 
 
 def _calls_by_step(events: Sequence[Event]) -> list[tuple[int, dict[str, str]]]:
-    """For each step, how many calls it asked for, and by callId the story of each that shows itself."""
+    """For each step, the number of calls it requested, and the events of each call as letters, by callId."""
     steps: list[tuple[int, dict[str, str]]] = [(0, defaultdict(str))]
     for event in events:
         calls = steps[-1][1]
@@ -109,7 +92,7 @@ def _calls_by_step(events: Sequence[Event]) -> list[tuple[int, dict[str, str]]]:
     return steps
 
 
-def _of_its_calls(run: Outcome) -> Iterable[str]:
+def _calls(run: Outcome) -> Iterable[str]:
     starts = Counter(event.call_id for event in run.events if isinstance(event, ToolExecutionStart))
     ends = Counter(event.call_id for event in run.events if isinstance(event, ToolExecutionEnd))
     required = Counter(event.approval_id for event in run.events if isinstance(event, ApprovalRequired))
@@ -120,34 +103,34 @@ def _of_its_calls(run: Outcome) -> Iterable[str]:
         yield "EVT-4"
     if required != resolved or any(times > 1 for times in required.values()):
         yield "APP-2"
-    shown = [
+    announced = [
         (event.call_id, event.tool_name, event.args)
         for event in run.events
         if isinstance(event, ToolExecutionStart) and event.tool_name != ASK_USER
     ]
-    ran = [effect.call for effect in run.effects if isinstance(effect, RunTool)]
-    if [(call.id, call.name, call.args) for call in ran] != shown:
+    executed = [effect.call for effect in run.effects if isinstance(effect, RunTool)]
+    if [(call.id, call.name, call.args) for call in executed] != announced:
         yield "EVT-4"
 
 
-def _of_its_history(messages: Sequence[Message]) -> Iterable[str]:
-    """Each call gets one result, before anything else is said."""
-    owed: list[str] = []
+def _history(messages: Sequence[Message]) -> Iterable[str]:
+    """Each call gets one result, before the next message."""
+    open_calls: list[str] = []
     for message in messages:
         if message.role == "tool_result":
-            if message.call_id not in owed:
-                yield "§3.9"
+            if message.call_id not in open_calls:
+                yield "EP-messages"
             else:
-                owed.remove(message.call_id)
-        elif owed:
-            yield "§3.9"
-        owed += [call.id for call in message.tool_calls]
-    if owed or [n for n, message in enumerate(messages) if message.role == "user"] != [0]:
-        yield "§3.9"
+                open_calls.remove(message.call_id)
+        elif open_calls:
+            yield "EP-messages"
+        open_calls += [call.id for call in message.tool_calls]
+    if open_calls or [n for n, message in enumerate(messages) if message.role == "user"] != [0]:
+        yield "EP-messages"
 
 
-def _of_its_texts(run: Outcome) -> Iterable[str]:
-    """What was shown is what is remembered."""
+def _texts(run: Outcome) -> Iterable[str]:
+    """The text of the events is the text of the history."""
     texts = [""]
     for event in run.events:
         if isinstance(event, MessageDelta):
@@ -155,23 +138,23 @@ def _of_its_texts(run: Outcome) -> Iterable[str]:
         elif isinstance(event, ToolCalls):
             texts.append("")
     if isinstance(run.events[-1], AgentAbort) and not texts[-1]:
-        texts.pop()  # a step that was cut short before it said anything
-    said = [message for message in run.messages if message.role == "assistant"]
-    if [message.content for message in said] != texts:
+        texts.pop()  # a step that was aborted before its first text
+    answers = [message for message in run.messages if message.role == "assistant"]
+    if [message.content for message in answers] != texts:
         yield "EVT-3"
     counts = [event.count for event in run.events if isinstance(event, ToolCalls)]
-    if [len(message.tool_calls) for message in said if message.tool_calls] != counts:
+    if [len(message.tool_calls) for message in answers if message.tool_calls] != counts:
         yield "EVT-1"
-    told = {message.call_id: (message.content, message.is_error) for message in run.messages if message.call_id}
+    results = {message.call_id: (message.content, message.is_error) for message in run.messages if message.call_id}
     for event in run.events:
         match event:
-            case ToolExecutionEnd(_, call_id, status, result) if told.get(call_id) != (result, status == "error"):
-                yield "§3.9"
+            case ToolExecutionEnd(_, call_id, status, result) if results.get(call_id) != (result, status == "error"):
+                yield "EP-messages"
             case _:
                 pass
 
 
-def _of_its_end(run: Outcome, before: int) -> Iterable[str]:
+def _end(run: Outcome, before: int) -> Iterable[str]:
     match run.events[-1]:
         case AgentEnd(message_count, last_message, token_usage, cost_usd):
             if last_message != LastMessage("assistant", run.messages[-1].content):
@@ -186,9 +169,9 @@ def _of_its_end(run: Outcome, before: int) -> Iterable[str]:
             pass
 
 
-def _most_at_once(events: Sequence[Event]) -> int:
-    """How many tools ran at the same time, at the most."""
-    running, most = 0, 0
+def _max_parallel(events: Sequence[Event]) -> int:
+    """The largest number of tools that ran at the same time."""
+    running, maximum = 0, 0
     for event in events:
         match event:
             case ToolExecutionStart(tool_name) if tool_name != ASK_USER:
@@ -197,5 +180,5 @@ def _most_at_once(events: Sequence[Event]) -> int:
                 running -= 1
             case _:
                 pass
-        most = max(most, running)
-    return most
+        maximum = max(maximum, running)
+    return maximum

@@ -1,1 +1,1 @@
-"""Whole gateways in a world where time, chance and every fault come from one seed, so that any failure comes back."""
+"""A deterministic simulation of gateways: time, scheduling and faults derive from one seed, so failures reproduce."""

@@ -1,4 +1,4 @@
-"""`python -m cmdc_testkit.simulation SEED …` lives worlds through again."""
+"""`python -m cmdc_testkit.simulation SEED …` simulates worlds again."""
 
 from __future__ import annotations
 

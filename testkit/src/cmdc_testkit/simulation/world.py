@@ -1,4 +1,4 @@
-"""A world: sessions on one disk, gateways that come and go, people who use them, and somebody who breaks things."""
+"""A simulated world: sessions on one disk, gateways that are killed and restarted, clients, and faults."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from cmdc_gateway.errors import GatewayError
 from cmdc_gateway.protocol.sessions import CreateSessionBody
 from cmdc_gateway.store.store import SessionKey, StoreUnavailable
 
-from cmdc_testkit.simulation.judge import Violation
+from cmdc_testkit.simulation.auditor import Violation
+from cmdc_testkit.simulation.environment import PRINCIPAL, TENANT, Environment, NoResponse, SimulatedGateway
 from cmdc_testkit.simulation.loop import SimulatedLoop, Stuck, simulate
-from cmdc_testkit.simulation.people import Person, Reading, registration
-from cmdc_testkit.simulation.place import CALLER, TENANT, Gone, Incarnation, Place
+from cmdc_testkit.simulation.users import SimulatedReader, SimulatedUser, registration
 
-# With fair weather and somebody to decide, everything comes to its end in this time (of the simulation).
-_PATIENCE_SECONDS = 1_800.0
-# What is broken breaks other things.
-_TOLD = 5
+# Without faults, and with users who decide, every run ends within this simulated time.
+_SETTLE_SECONDS = 1_800.0
+# One violation causes others.
+_MAX_REPORTED = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a world has been through."""
+    """What happened in a world."""
 
     seed: int
     steps: int
@@ -37,11 +37,11 @@ class Report:
     tool_calls: int
     prompts: int
     gateways: int
-    story: str
+    digest: str
 
 
-class World(Place):
-    """`live` lives one through and judges it."""
+class World(Environment):
+    """`run` simulates a world and audits it."""
 
     def __init__(self, seed: int, *, loop: SimulatedLoop, folder: Path) -> None:
         super().__init__(seed, loop=loop, folder=folder)
@@ -50,83 +50,81 @@ class World(Place):
     @property
     def kept(self) -> list[SessionKey]:
         """The sessions that were not deleted."""
-        return [key for key in self.keys if key not in self.judge.deleted]
+        return [key for key in self.keys if key not in self.auditor.deleted]
 
-    async def live(self) -> Report:
-        """Some minutes of trouble, then peace until everything has come to its end."""
-        await self._begin_gateway()
-        for number in range(self.chance.randrange(1, 4)):
-            self.keys.append(await self._new_session(f"s{number}"))
-        readers = [Reading(self, key, n) for key in self.keys for n in range(2)]
+    async def run(self) -> Report:
+        """Inject faults for some minutes, then let everything come to rest."""
+        await self._start_gateway()
+        for number in range(self.random.randrange(1, 4)):
+            self.keys.append(await self._create_session(f"s{number}"))
+        readers = [SimulatedReader(self, key, n) for key in self.keys for n in range(2)]
         reading = [self.loop.create_task(reader.read()) for reader in readers]
-        people = [Person(self, key, n) for key in self.keys for n in range(3)]
-        living = [self.loop.create_task(person.live(prompts=n % 3 == 0)) for n, person in enumerate(people)]
-        await self._trouble(until=self.loop.time() + self.chance.uniform(20, 120))
-        self.weather.clear()
-        # Of those that were overtaken, some have gone on with what nobody else wanted.
+        users = [SimulatedUser(self, key, n) for key in self.keys for n in range(3)]
+        running = [self.loop.create_task(user.run(prompts=n % 3 == 0)) for n, user in enumerate(users)]
+        await self._inject_faults(until=self.loop.time() + self.random.uniform(20, 120))
+        self.store_faults.clear()
+        # A gateway whose sessions were taken over may still run those that no other gateway has acquired.
         for gateway in self.gateways[:-1]:
-            await self._end(gateway)
-        for person in people:
-            person.stopped = True
+            await self._kill_gateway(gateway)
+        for user in users:
+            user.stopped = True
         try:
-            async with asyncio.timeout(_PATIENCE_SECONDS):
-                await asyncio.gather(*living)
-                await self._settle(people)
+            async with asyncio.timeout(_SETTLE_SECONDS):
+                await asyncio.gather(*running)
+                await self._settle(users)
                 await asyncio.gather(*(reader.caught_up() for reader in readers))
         except TimeoutError:
-            self._hold()
-            raise Violation(
-                f"DUR-2: something has no end: {[await self.disk.session(key) for key in self.keys]}"
-            ) from None
+            self._require()
+            raise Violation(f"DUR-2: a run did not end: {[await self.disk.load(key) for key in self.keys]}") from None
         for reader in reading:
             reader.cancel()
         for key in self.kept:
-            await self.judge.at_rest(key)
-        await self.judge.all_counted(TENANT, self.keys)
+            await self.auditor.finished(key)
+        await self.auditor.finished_all(TENANT, self.keys)
         for gateway in self.gateways:
-            await gateway.die()
-        self._hold(*self.loop.unhandled)
+            await gateway.kill()
+        self._require(*self.loop.unhandled)
         return self._report()
 
-    def _hold(self, *flaws: str) -> None:
-        if broken := [*self.judge.broken, *flaws]:
-            raise Violation("; ".join(broken[:_TOLD]))
+    def _require(self, *errors: str) -> None:
+        if violations := [*self.auditor.violations, *errors]:
+            raise Violation("; ".join(violations[:_MAX_REPORTED]))
 
     def _report(self) -> Report:
         return Report(
             self.seed,
             self.loop.steps,
-            self.judge.commits,
-            self.judge.calls,
-            sum(len(promised.accepted) for promised in self.judge.promises.values()),
+            self.auditor.commits,
+            self.auditor.calls,
+            sum(len(promises.accepted) for promises in self.auditor.promises.values()),
             len(self.gateways),
-            self.judge.story,
+            self.auditor.digest,
         )
 
-    # -- who breaks things ---------------------------------------------------------------------------------------------
+    # -- faults --------------------------------------------------------------------------------------------------------
 
-    async def _trouble(self, until: float) -> None:
-        trouble: list[Callable[[], Coroutine[Any, Any, None]]] = [
+    async def _inject_faults(self, until: float) -> None:
+        faults: list[Callable[[], Coroutine[Any, Any, None]]] = [
             self._kill,
             self._kill,
             self._stop,
-            self._take_over,
-            self._storm,
-            self._storm,
+            self._take_over_sessions,
+            self._break_store,
+            self._break_store,
             self._delete,
         ]
         while self.loop.time() < until:
-            await asyncio.sleep(self.chance.choice((0.01, 0.3, 2, 8, 20)))
-            await self.chance.choice(trouble)()
-            self._hold()
+            await asyncio.sleep(self.random.choice((0.01, 0.3, 2, 8, 20)))
+            await self.random.choice(faults)()
+            self._require()
 
     async def _kill(self) -> None:
-        await self._end(self.gateway)
-        await asyncio.sleep(self.chance.choice((0, 0.1, 3)))
-        await self._begin_gateway()
+        await self._kill_gateway(self.gateway)
+        await asyncio.sleep(self.random.choice((0, 0.1, 3)))
+        await self._start_gateway()
 
-    async def _end(self, gateway: Incarnation) -> None:
-        await gateway.die()
+    async def _kill_gateway(self, gateway: SimulatedGateway) -> None:
+        await gateway.kill()
         await self.disk.renew(gateway.owner, 0)
 
     async def _stop(self) -> None:
@@ -135,90 +133,92 @@ class World(Place):
         registry = gateway.registry
 
         async def stop() -> None:
-            await registry.drain(self.chance.choice((0, 0.5, 10)))
+            await registry.drain(self.random.choice((0, 0.5, 10)))
             await registry.close()
 
-        with suppress(Gone):
-            await gateway.ask(stop())
+        with suppress(NoResponse):
+            await gateway.request(stop())
         await self._kill()
 
-    async def _take_over(self) -> None:
-        """Another gateway takes the sessions, and this one does not know."""
+    async def _take_over_sessions(self) -> None:
+        """Another gateway acquires the sessions without this one's knowledge."""
         await self.disk.renew(self.gateway.owner, 0)
-        await self._begin_gateway()
+        await self._start_gateway()
 
-    async def _storm(self) -> None:
-        weather = self.weather
-        weather.failing = self.chance.choice((0, 0.02, 0.2))
-        weather.losing = self.chance.choice((0, 0.02, 0.2))
-        weather.down = self.chance.random() < 0.3
-        await asyncio.sleep(self.chance.choice((0.01, 0.3, 2)))
-        weather.down = False
-        if self.chance.random() < 0.7:
-            weather.clear()
+    async def _break_store(self) -> None:
+        store = self.store_faults
+        store.failing = self.random.choice((0, 0.02, 0.2))
+        store.losing = self.random.choice((0, 0.02, 0.2))
+        store.down = self.random.random() < 0.3
+        await asyncio.sleep(self.random.choice((0.01, 0.3, 2)))
+        store.down = False
+        if self.random.random() < 0.7:
+            store.clear()
 
     async def _delete(self) -> None:
-        """Now and then a session is deleted, if it is not the last one."""
-        if len(self.kept) == 1 or self.chance.random() < 0.7:
+        """Sometimes delete a session, unless it is the last one."""
+        if len(self.kept) == 1 or self.random.random() < 0.7:
             return
-        key = self.chance.choice(self.kept)
-        while key not in self.judge.deleted:
+        key = self.random.choice(self.kept)
+        while key not in self.auditor.deleted:
             gateway = self.gateway
-            with suppress(Gone, StoreUnavailable, GatewayError):
-                await gateway.ask(gateway.registry.delete(key, CALLER.key_id))
+            with suppress(NoResponse, StoreUnavailable, GatewayError):
+                await gateway.request(gateway.registry.delete(key, PRINCIPAL.key_id))
             await asyncio.sleep(0.1)
 
-    async def _begin_gateway(self) -> None:
+    async def _start_gateway(self) -> None:
         while True:
-            self.gateway = Incarnation(self, len(self.gateways))
+            self.gateway = SimulatedGateway(self, len(self.gateways))
             self.gateways.append(self.gateway)
             try:
-                await self.gateway.ask(self.gateway.start())
+                await self.gateway.request(self.gateway.start())
                 return
             except StoreUnavailable:
-                await self.gateway.die()
+                await self.gateway.kill()
                 await asyncio.sleep(0.5)
 
-    async def _new_session(self, name: str) -> SessionKey:
-        chance = self.chance
+    async def _create_session(self, name: str) -> SessionKey:
+        rng = self.random
         settings: dict[str, Any] = {
             "model": "simulated:x",
             "sessionId": name,
             "tools": ["ask_user"],
-            "maxTurns": chance.choice((2, 6, 100)),
+            "maxTurns": rng.choice((2, 6, 100)),
         }
-        if chance.random() < 0.5:
-            settings["approval"] = {"tools": [], "timeoutMs": chance.choice((0, 50, 900, 5_000))}
-        if chance.random() < 0.2:
-            settings["budget"] = {"maxTokens": chance.randrange(100, 1_000)}
+        if rng.random() < 0.5:
+            settings["approval"] = {"tools": [], "timeoutMs": rng.choice((0, 50, 900, 5_000))}
+        if rng.random() < 0.2:
+            settings["budget"] = {"maxTokens": rng.randrange(100, 1_000)}
         sent = CreateSessionBody.model_validate(settings)
         key = SessionKey(TENANT, name)
-        await self.gateway.ask(self.gateway.actions.create(CALLER, sent, None))
+        await self.gateway.request(self.gateway.actions.create(PRINCIPAL, sent, None))
         for tool, guarded in (("count", False), ("guarded", True)):
-            await self.gateway.ask(self.gateway.actions.register(CALLER, key, registration(tool, guarded), None))
+            await self.gateway.request(
+                self.gateway.actions.register(PRINCIPAL, key, registration(tool, requires_approval=guarded), None)
+            )
         return key
 
-    async def _settle(self, people: list[Person]) -> None:
-        for person in people:
-            while not await person.nothing_left():  # noqa: ASYNC110
+    async def _settle(self, users: list[SimulatedUser]) -> None:
+        for user in users:
+            while not await user.settle():  # noqa: ASYNC110
                 await asyncio.sleep(0.2)
 
 
 def run(seed: int) -> Report:
-    """Live one world through. Raises Violation, which says the seed."""
-    chance = random.Random(f"{seed} loop")  # noqa: S311
-    with tempfile.TemporaryDirectory() as folder, _quietly():
+    """Simulate one world. Raises Violation, whose message names the seed."""
+    rng = random.Random(f"{seed} loop")  # noqa: S311
+    with tempfile.TemporaryDirectory() as folder, _without_logging():
         try:
-            return simulate(chance, lambda loop: World(seed, loop=loop, folder=Path(folder)).live())
+            return simulate(rng, lambda loop: World(seed, loop=loop, folder=Path(folder)).run())
         except Stuck:
-            raise Violation(f"world {seed}: everybody waits for ever") from None
+            raise Violation(f"world {seed}: nothing can happen any more") from None
         except Violation as violation:
             raise Violation(f"world {seed}: {violation}") from violation
 
 
 @contextmanager
-def _quietly() -> Generator[None]:
-    """Faults are what a world is made of: the log would be about nothing else."""
+def _without_logging() -> Generator[None]:
+    """Drop log messages, which would all be about injected faults."""
     before = structlog.get_config()
     structlog.configure(logger_factory=structlog.ReturnLoggerFactory(), processors=[])
     try:

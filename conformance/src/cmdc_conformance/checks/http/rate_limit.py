@@ -83,7 +83,8 @@ async def keys_have_separate_limits(ctx: CheckContext) -> None:
     second = ctx.target.keys.second
     if second is None:
         raise NotExercised("needs a second key")
-    other = await ctx.http.with_url(http.url, second).get("/v1/sessions/x", retry_rate_limited=False)
+    clients = [*[http] * 8, ctx.http.with_url(http.url, second)]  # the first ones take what a shared limit regained
+    *_, other = await asyncio.gather(*(each.get("/v1/sessions/x", retry_rate_limited=False) for each in clients))
     other.expect(404, why="another key has its own limit")
 
 

@@ -231,6 +231,6 @@ async def the_key_is_checked_first(ctx: CheckContext) -> None:
         ("GET", "/no-such-route", 404),
         ("PUT", "/healthz", 405),
     ):
-        body = dict[str, Any]() if method == "PUT" else None
+        body: dict[str, Any] | None = {} if method == "PUT" else None
         (await ctx.anonymous.request(method, path, body)).expect(401, code="unauthorized")
         (await ctx.http.request(method, path, body)).expect(with_key, why="with the key")

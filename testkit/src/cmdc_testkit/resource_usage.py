@@ -12,20 +12,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from cmdc_testkit.peers import Answer, peer, request
+from cmdc_testkit.raw_connections import RawResponse, connect, request
 
 _LOOK_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Weight:
+class ResourceUsage:
     """A process at a moment: resident memory in bytes, processor time in seconds since its start."""
 
     memory: int
-    cpu: float
+    cpu_seconds: float
 
     @classmethod
-    def of(cls, pid: int) -> Weight:
+    def of(cls, pid: int) -> ResourceUsage:
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
         # The fields that follow the name, which may hold spaces: state is the first of them.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -58,14 +58,14 @@ def p99(samples: list[float]) -> float:
 
 
 @dataclass(slots=True)
-class Health:
+class HealthProbe:
     """`async with Health(port) as health:` asks `/healthz` all the time, each time on a new connection.
 
     `took` are the seconds of each answer, from connecting on; one that fails is an error at the end.
     """
 
     port: int
-    took: list[float] = field(default_factory=list[float])
+    latencies: list[float] = field(default_factory=list[float])
     _task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -85,9 +85,9 @@ class Health:
         asking = request("GET", "/healthz", b"Connection: close", key=None)
         while True:
             begun = time.perf_counter()
-            async with peer(self.port, asking) as one:
-                answer = await one.answer()
-            self.took.append(time.perf_counter() - begun)
-            assert isinstance(answer, Answer), f"/healthz: {answer}"
+            async with connect(self.port, asking) as one:
+                answer = await one.read_response()
+            self.latencies.append(time.perf_counter() - begun)
+            assert isinstance(answer, RawResponse), f"/healthz: {answer}"
             assert answer.status == 200, f"/healthz: {answer}"
             await asyncio.sleep(_LOOK_SECONDS)

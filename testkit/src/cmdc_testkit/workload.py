@@ -12,53 +12,53 @@ from typing import Any, Self
 
 import httpx
 
-from cmdc_testkit.audit import Record, audit
+from cmdc_testkit.audit import SessionRecord, audit
 from cmdc_testkit.conversations import Conversation, calling, script
 from cmdc_testkit.gateways import GatewayProcess
 from cmdc_testkit.receivers import Receiver
-from cmdc_testkit.watching import Watcher, record_of
+from cmdc_testkit.watchers import Watcher, record_session
 
 _PATIENCE_SECONDS = 60
 
 
 @dataclass
-class User:
+class RandomUser:
     """`live` prompts, decides, answers and registers at random until `stopped`; `finish` sees to what is left.
 
     What got no answer, or 503, is sent again under its Idempotency-Key, once `up` says that there is a server. The tools
     are a `receiver`'s. `refused` counts the 503s.
     """
 
-    talk: Conversation
+    session: Conversation
     receiver: Receiver
     chance: random.Random
-    up: asyncio.Event
+    available: asyncio.Event
     most_queued: int = 5
     stopped: bool = False
     sent: int = 0
-    refused: int = 0
+    unavailable: int = 0
     accepted: list[str] = field(default_factory=list[str])
     decisions: dict[str, str] = field(default_factory=dict[str, str])
     answers: dict[str, str] = field(default_factory=dict[str, str])
     registered: dict[str, str] = field(default_factory=dict[str, str])
 
-    async def settle_in(self) -> None:
+    async def register_tools(self) -> None:
         """Register the tools that the prompts use."""
         await self.register("count")
         await self.register("guarded", requiresApproval=True)
 
-    async def live(self) -> None:
+    async def run(self) -> None:
         while not self.stopped:
             await self.prompt()
             for _ in range(self.chance.randrange(4)):
-                await self.see_to_what_waits()
+                await self.decide_pending()
                 await asyncio.sleep(self.chance.uniform(0, 0.05))
 
     async def finish(self) -> None:
         """See to what waits until nothing is left to do."""
         async with asyncio.timeout(_PATIENCE_SECONDS):
             while (info := await self.info())["state"] != "idle" or info["queue"]:
-                await self.see_to_what_waits()
+                await self.decide_pending()
                 await asyncio.sleep(0.02)
 
     async def prompt(self) -> None:
@@ -78,7 +78,7 @@ class User:
         assert answer.status_code == 202, answer.text
         self.accepted.append(answer.json()["requestId"])
 
-    async def see_to_what_waits(self) -> None:
+    async def decide_pending(self) -> None:
         """Decide what waits for a decision, and answer what waits for an answer."""
         info = await self.info()
         for approval in info["pendingApprovals"]:
@@ -95,19 +95,19 @@ class User:
 
     async def info(self) -> dict[str, Any]:
         """The session's state, from whichever server answers."""
-        return (await self._answered(self.talk.get)).json()
+        return (await self._answered(self.session.get)).json()
 
-    async def record(self, watcher: Watcher) -> Record:
+    async def record(self, watcher: Watcher) -> SessionRecord:
         """All there is to audit of this user's session."""
-        return await record_of(
-            self.talk,
+        return await record_session(
+            self.session,
             watcher,
             accepted=self.accepted,
             decisions=self.decisions,
             answers=self.answers,
             registered=self.registered,
-            tools=(await self._answered(lambda: self.talk.get("/tools"))).json()["tools"],
-            ran=[call.body["callId"] for call in self.receiver.calls if call.body["sessionId"] == self.talk.id],
+            tools=(await self._answered(lambda: self.session.get("/tools"))).json()["tools"],
+            ran=[call.body["callId"] for call in self.receiver.calls if call.body["sessionId"] == self.session.id],
         )
 
     async def register(self, name: str, **more: Any) -> None:
@@ -119,23 +119,23 @@ class User:
 
     async def _post(self, action: str, body: dict[str, Any]) -> httpx.Response:
         self.sent += 1
-        key = f"{self.talk.id}-{self.sent}"
-        return await self._answered(lambda: self.talk.post(action, body, Idempotency_Key=key))
+        key = f"{self.session.id}-{self.sent}"
+        return await self._answered(lambda: self.session.post(action, body, Idempotency_Key=key))
 
     async def _answered(self, ask: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
         while True:
             with suppress(httpx.TransportError):
-                await self.up.wait()
+                await self.available.wait()
                 answer = await ask()
                 if answer.status_code != 503:
                     return answer
                 assert answer.headers["retry-after"].isdecimal()
-                self.refused += 1
+                self.unavailable += 1
             await asyncio.sleep(0.01)
 
 
 @dataclass(slots=True)
-class Tally:
+class Totals:
     """How much was promised, and kept."""
 
     prompts: int = 0
@@ -144,7 +144,7 @@ class Tally:
 
 
 @dataclass
-class Crowd:
+class Workload:
     """`async with Crowd(gateway, receiver, chance, size) as crowd:` lets so many users live, each with a reader.
 
     Whoever takes the gateway away clears `up`, and sets it again. `finish` lets them come to an end; `judge` audits what
@@ -155,22 +155,22 @@ class Crowd:
     receiver: Receiver
     chance: random.Random
     size: int
-    users: list[User] = field(default_factory=list[User])
+    users: list[RandomUser] = field(default_factory=list[RandomUser])
     watchers: list[Watcher] = field(default_factory=list[Watcher])
-    up: asyncio.Event = field(default_factory=asyncio.Event)
+    available: asyncio.Event = field(default_factory=asyncio.Event)
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
     _living: list[asyncio.Task[None]] = field(default_factory=list[asyncio.Task[None]])
 
     async def __aenter__(self) -> Self:
-        self.up.set()
+        self.available.set()
         client = await self._stack.enter_async_context(self.gateway.client())
         for _ in range(self.size):
             talk = await Conversation.begin(client, tools=["ask_user"])
-            user = User(talk, self.receiver, random.Random(self.chance.random()), self.up)  # noqa: S311
-            await user.settle_in()
+            user = RandomUser(talk, self.receiver, random.Random(self.chance.random()), self.available)  # noqa: S311
+            await user.register_tools()
             self.users.append(user)
             self.watchers.append(await self._stack.enter_async_context(Watcher(talk)))
-        self._living = [asyncio.create_task(user.live()) for user in self.users]
+        self._living = [asyncio.create_task(user.run()) for user in self.users]
         return self
 
     async def __aexit__(
@@ -188,7 +188,7 @@ class Crowd:
         await asyncio.gather(*self._living)
         await asyncio.gather(*(user.finish() for user in self.users))
 
-    async def judge(self, tally: Tally) -> None:
+    async def audit(self, tally: Totals) -> None:
         """Audit every session, and add what it came to."""
         for user, watcher in zip(self.users, self.watchers, strict=True):
             record = await user.record(watcher)

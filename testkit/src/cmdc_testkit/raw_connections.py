@@ -13,15 +13,15 @@ from cmdc_testkit.gateways import KEY
 
 _PATIENCE_SECONDS = 20
 
-End = Literal["open", "closed", "reset"]
+ConnectionEnd = Literal["open", "closed", "reset"]
 
 
-class NotHttp(AssertionError):
+class InvalidResponse(AssertionError):
     """The server sent what is no HTTP/1.1 answer."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RawResponse:
     """One answer as it came."""
 
     status: int
@@ -37,7 +37,7 @@ class Answer:
         return self.headers.get("connection", "").lower() == "close"
 
 
-class Peer:
+class RawConnection:
     """One raw connection to a server on loopback."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -52,7 +52,9 @@ class Peer:
         except ConnectionError:
             pass
 
-    async def answer(self, *, to_head: bool = False, within: float = _PATIENCE_SECONDS) -> Answer | End:
+    async def read_response(
+        self, *, to_head: bool = False, within: float = _PATIENCE_SECONDS
+    ) -> RawResponse | ConnectionEnd:
         """The next final answer, or how the connection ended instead. `to_head`: it has no body."""
         try:
             async with asyncio.timeout(within):
@@ -61,26 +63,26 @@ class Peer:
                 return found
         except asyncio.IncompleteReadError as cut:
             if cut.partial:
-                raise NotHttp(f"cut short: {cut.partial[:200]!r}") from None
+                raise InvalidResponse(f"cut short: {cut.partial[:200]!r}") from None
             return "closed"
         except ConnectionError:
             return "reset"
         except TimeoutError:
             return "open"
 
-    async def _answer(self, *, to_head: bool) -> Answer:
+    async def _answer(self, *, to_head: bool) -> RawResponse:
         first, *lines = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         version, _, rest = first.partition(" ")
         if version != "HTTP/1.1" or not rest[:3].isdigit() or rest[3:4] != " ":
-            raise NotHttp(f"no status line: {first[:200]!r}")
+            raise InvalidResponse(f"no status line: {first[:200]!r}")
         headers: dict[str, str] = {}
         for line in filter(None, lines):
             name, colon, value = line.partition(": ")
             if not colon or (name.lower() in headers and name.lower() in ("content-length", "transfer-encoding")):
-                raise NotHttp(f"no header: {line[:200]!r}")
+                raise InvalidResponse(f"no header: {line[:200]!r}")
             headers[name.lower()] = value
         status = int(rest[:3])
-        return Answer(status, headers, await self._body(status, headers, to_head=to_head))
+        return RawResponse(status, headers, await self._body(status, headers, to_head=to_head))
 
     async def _body(self, status: int, headers: Mapping[str, str], *, to_head: bool) -> bytes:
         if to_head or status < 200 or status in (204, 304):
@@ -88,16 +90,16 @@ class Peer:
         if "content-length" in headers:
             return await self.reader.readexactly(int(headers["content-length"]))
         if headers.get("transfer-encoding") != "chunked":
-            raise NotHttp(f"a body without a length: {headers}")
+            raise InvalidResponse(f"a body without a length: {headers}")
         body = b""
         while size := int(await self.reader.readuntil(b"\r\n"), 16):
             body += await self.reader.readexactly(size)
             if await self.reader.readexactly(2) != b"\r\n":
-                raise NotHttp("a chunk is longer than announced")
+                raise InvalidResponse("a chunk is longer than announced")
         await self.reader.readexactly(2)
         return body
 
-    async def end(self, within: float = _PATIENCE_SECONDS) -> End:
+    async def read_end(self, within: float = _PATIENCE_SECONDS) -> ConnectionEnd:
         """How the connection ends, with nothing more sent on it."""
         try:
             async with asyncio.timeout(within):
@@ -107,15 +109,15 @@ class Peer:
         except TimeoutError:
             return "open"
         if more:
-            raise NotHttp(f"nobody asked for {more[:200]!r}")
+            raise InvalidResponse(f"nobody asked for {more[:200]!r}")
         return "closed"
 
 
 @asynccontextmanager
-async def peer(port: int, *pieces: bytes) -> AsyncGenerator[Peer]:
+async def connect(port: int, *pieces: bytes) -> AsyncGenerator[RawConnection]:
     """Connect, and send these bytes, each piece in a packet of its own."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    found = Peer(reader, writer)
+    found = RawConnection(reader, writer)
     try:
         for piece in pieces:
             await found.send(piece)

@@ -14,14 +14,16 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from cmdc_testkit.streams import conversation, names
+from cmdc_conformance.wire.event import names
+
+from cmdc_testkit.streams import open_websocket
 
 # Below the rate that WS-7 allows one connection.
 _PAUSE_SECONDS = 0.06
 
 
 @dataclass(slots=True)
-class Neighbour:
+class WellBehavedClient:
     """`async with Neighbour(port, session_id, origin) as neighbour:`; afterwards it has what there was to see.
 
     `took` are the seconds that its actions took, `runs` is how many runs it saw from their first event to their last.
@@ -30,14 +32,14 @@ class Neighbour:
     port: int
     session_id: str
     origin: str
-    took: list[float] = field(default_factory=list[float])
+    latencies: list[float] = field(default_factory=list[float])
     runs: int = 0
     _process: asyncio.subprocess.Process | None = None
 
     async def __aenter__(self) -> Self:
         given = (f"{self.port}", self.session_id, self.origin)
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "cmdc_testkit.neighbour", *given),
+            *(sys.executable, "-m", "cmdc_testkit.well_behaved_client", *given),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
         )
@@ -51,14 +53,14 @@ class Neighbour:
         assert self._process is not None, "it was entered"
         said, _ = await self._process.communicate(b"")  # `None` would leave its standard input open
         assert self._process.returncode == 0, "the neighbour noticed"
-        self.took, self.runs = json.loads(said)
+        self.latencies, self.runs = json.loads(said)
 
 
 async def _talk(port: int, session_id: str, origin: str) -> None:
     leave = asyncio.create_task(asyncio.to_thread(sys.stdin.read))
     took: list[float] = []
     seq = 0
-    async with conversation(port, session_id, origin=origin) as talk:
+    async with open_websocket(port, session_id, origin=origin) as talk:
         while not leave.done():
             begun = time.perf_counter()
             taken = await talk.act("prompt", text=f"run {len(took)}")

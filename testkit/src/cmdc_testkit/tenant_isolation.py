@@ -11,7 +11,7 @@ _CHANGING = frozenset({"date"})  # the headers that differ from one answer to th
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class TenantResponse:
     """What came back: over HTTP, or as an acknowledgement, which has no status and no headers."""
 
     status: int = 0
@@ -28,45 +28,45 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Foreign:
+class ForeignId:
     """Something of another tenant, and its twin: the same in form, and never used by anybody.
 
     Both are written with equally many characters, so that no length is told by the message that repeats one.
     """
 
-    what: str
+    kind: str
     value: str
-    twin: str
+    substitute: str
 
 
 @dataclass(slots=True)
-class Belongings:
+class TenantData:
     """What a tenant has that another must not see. `marks` are the parts that no one else would come upon by chance."""
 
-    marks: dict[str, str] = field(default_factory=dict[str, str])
-    ids: list[Foreign] = field(default_factory=list[Foreign])
+    secrets: dict[str, str] = field(default_factory=dict[str, str])
+    ids: list[ForeignId] = field(default_factory=list[ForeignId])
 
-    def mark(self, value: str, twin: str) -> None:
+    def add_secret(self, value: str, twin: str) -> None:
         """Note a part of ids that only chance has made, and what stands for it in twins."""
-        self.marks[value] = twin
+        self.secrets[value] = twin
 
-    def add(self, what: str, value: str) -> None:
+    def add_id(self, what: str, value: str) -> None:
         """Note an id that is made of marks."""
-        self.ids.append(Foreign(what, value, self.twin(value)))
+        self.ids.append(ForeignId(what, value, self.substitute(value)))
 
     def add_list_cursor(self, value: str) -> None:
         """Note the cursor of a list, which has the id of a session inside."""
         text = base64.urlsafe_b64decode(value + "=" * (-len(value) % 4)).decode()
-        twin = base64.urlsafe_b64encode(self.twin(text).encode()).decode().rstrip("=")
-        self.ids.append(Foreign("cursor of the list", value, twin))
+        twin = base64.urlsafe_b64encode(self.substitute(text).encode()).decode().rstrip("=")
+        self.ids.append(ForeignId("cursor of the list", value, twin))
 
-    def twin(self, text: str) -> str:
-        for value, other in self.marks.items():
+    def substitute(self, text: str) -> str:
+        for value, other in self.secrets.items():
             text = text.replace(value, other)
         return text
 
 
-def tell_apart(foreign: Answer, unknown: Answer, twins: Mapping[str, str]) -> list[str]:
+def differences(foreign: TenantResponse, unknown: TenantResponse, twins: Mapping[str, str]) -> list[str]:
     """By what somebody could tell a foreign thing from one that was never there.
 
     `twins` maps what was asked about to what was asked about instead. Answers that grant something have news of the
@@ -90,7 +90,7 @@ def tell_apart(foreign: Answer, unknown: Answer, twins: Mapping[str, str]) -> li
     return flaws
 
 
-def leaked(answer: Answer, marks: Iterable[str], sent: Iterable[str]) -> list[str]:
+def leaked_secrets(answer: TenantResponse, marks: Iterable[str], sent: Iterable[str]) -> list[str]:
     """The foreign marks that an answer holds, but for what its asker has sent."""
     told = answer.body + repr(answer.headers).encode()
     for value in sent:

@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import quote
 
-Place = Literal["path", "query", "header", "body"]
+Location = Literal["path", "query", "header", "body"]
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
+class Input:
     """A place in a request where text can stand."""
 
-    place: Place
+    location: Location
     name: str
 
 
@@ -40,17 +40,17 @@ class Operation:
     name: str
     method: str
     path: str
-    guarded: bool
-    slots: tuple[Slot, ...]
+    requires_key: bool
+    inputs: tuple[Input, ...]
     body: dict[str, Any] | None
 
-    def request(self, values: Mapping[Slot, str]) -> Request:
+    def request(self, values: Mapping[Input, str]) -> Request:
         """The request with these values; the slots of a path that are not among them get `nobody`."""
         body = None if self.body is None else dict(self.body)
         query: dict[str, str] = {}
         headers: dict[str, str] = {}
         for slot, value in values.items():
-            match slot.place:
+            match slot.location:
                 case "query":
                     query[slot.name] = value
                 case "header":
@@ -59,7 +59,9 @@ class Operation:
                     body[slot.name] = value
                 case _:
                     pass
-        path = re.sub(r"\{(\w+)\}", lambda name: quote(values.get(Slot("path", name[1]), "nobody"), safe=""), self.path)
+        path = re.sub(
+            r"\{(\w+)\}", lambda name: quote(values.get(Input("path", name[1]), "nobody"), safe=""), self.path
+        )
         return Request(self.method, path, query, headers, body)
 
 
@@ -88,7 +90,7 @@ def actions(document: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _operation(document: Mapping[str, Any], method: str, path: str, described: Mapping[str, Any]) -> Operation:
-    slots = [Slot(parameter["in"], parameter["name"]) for parameter in described.get("parameters", ())]
+    slots = [Input(parameter["in"], parameter["name"]) for parameter in described.get("parameters", ())]
     body: dict[str, Any] | None = None
     content = described.get("requestBody", {}).get("content", {}).get("application/json")
     if content is not None:
@@ -97,7 +99,7 @@ def _operation(document: Mapping[str, Any], method: str, path: str, described: M
         examples = [_resolved(document, example)["value"] for example in content["examples"].values()]
         body = max(examples, key=len)
         fields = _resolved(document, content["schema"])["properties"]
-        slots += [Slot("body", name) for name, field in fields.items() if _is_text(document, field)]
+        slots += [Input("body", name) for name, field in fields.items() if _is_text(document, field)]
     guarded = described.get("security") != []
     return Operation(described["operationId"], method, path, guarded, tuple(slots), body)
 
