@@ -27,8 +27,9 @@ from cmdc_gateway.sessions.registry import Registry
 from cmdc_gateway.sessions.services import Services
 from cmdc_gateway.sessions.settings import PLUGINS, SessionPolicy
 from cmdc_gateway.settings import Settings
+from cmdc_gateway.store.errors import StoreUnavailable
 from cmdc_gateway.store.factory import create_store
-from cmdc_gateway.store.store import Store, StoreUnavailable
+from cmdc_gateway.store.store import Store
 from cmdc_gateway.tenancy.keys import KeyRing
 from cmdc_gateway.tenancy.limits import RateLimit
 from cmdc_gateway.tenancy.meter import Meter

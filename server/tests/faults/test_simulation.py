@@ -26,7 +26,8 @@ from cmdc_gateway.sessions.state import LiveState
 from cmdc_gateway.sessions.transitions import RunTransitions
 from cmdc_gateway.sessions.unit_of_work import UnitOfWork
 from cmdc_gateway.store.memory import MemoryStore
-from cmdc_gateway.store.store import Lease, PutRequest, Write
+from cmdc_gateway.store.store import Lease
+from cmdc_gateway.store.writes import PutRequest, Write
 from cmdc_testkit.experiments import Experiment
 from cmdc_testkit.simulation.auditor import Violation
 from cmdc_testkit.simulation.loop import Stuck, simulate

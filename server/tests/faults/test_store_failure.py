@@ -10,9 +10,12 @@ import httpx
 import pytest
 from cmdc_conformance.wire.event import names
 from cmdc_gateway.sessions import registry
+from cmdc_gateway.store.errors import LeaseLost, StoreUnavailable
 from cmdc_gateway.store.memory import MemoryStore
+from cmdc_gateway.store.rows import SessionKey
 from cmdc_gateway.store.sqlite.store import SqliteStore
-from cmdc_gateway.store.store import AppendEvents, LeaseLost, PutTool, SessionKey, Store, StoreUnavailable, Write
+from cmdc_gateway.store.store import Store
+from cmdc_gateway.store.writes import AppendEvents, PutTool, Write
 from cmdc_testkit.audit import audit
 from cmdc_testkit.conversations import Conversation, calling, script
 from cmdc_testkit.faults import Faults, faulty, once

@@ -1,4 +1,4 @@
-"""Tools behind an HTTP address: EP-tools, CB-1 … CB-5."""
+"""Callback tools: EP-tools, CB-1 to CB-5."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def results(run: list[ReceivedEvent]) -> list[tuple[str, str]]:
 
 
 async def test_a_registered_tool_is_listed_without_its_secret(client: httpx.AsyncClient) -> None:
-    """EP-tools, CB-1: with its defaults; the secret is told once, where the server made it."""
+    """EP-tools, CB-1: with its defaults; a generated secret is returned once."""
     talk = await Conversation.begin(client, tools=["glob"])
 
     made = await talk.post("tools", TOOL)
@@ -112,10 +112,10 @@ async def test_a_registered_tool_is_listed_without_its_secret(client: httpx.Asyn
         ("callbackUrl", "http://0x0a000001/", "is not a public address"),
     ],
 )
-async def test_a_registration_that_does_not_hold_is_refused(
+async def test_an_invalid_registration_is_rejected(
     client: httpx.AsyncClient, field: str, value: Any, sentence: str
 ) -> None:
-    """CB-1, CB-5: 422 `registration_failed`; no secret is repeated, and nothing is registered."""
+    """CB-1, CB-5: 422 `registration_failed`, without the secret, and nothing is registered."""
     talk = await Conversation.begin(client, tools=["glob"])
 
     answer = await talk.post("tools", {**TOOL, field: value})
@@ -154,8 +154,8 @@ async def test_the_same_name_again_replaces_the_tool(client: httpx.AsyncClient, 
     assert results(await talk.run(script(ASK))) == [("ok", "done")]
 
 
-async def test_a_removed_tool_is_gone(client: httpx.AsyncClient, receiver: Receiver) -> None:
-    """EP-tools: the model may still ask for it, and is told."""
+async def test_a_deleted_tool_is_gone(client: httpx.AsyncClient, receiver: Receiver) -> None:
+    """EP-tools: the model can still call it, and gets an error."""
     talk = await Conversation.begin(client, tools=["glob"])
     await register(talk, receiver)
 
@@ -174,7 +174,7 @@ async def test_a_removed_tool_is_gone(client: httpx.AsyncClient, receiver: Recei
     assert receiver.calls == []
 
 
-async def test_a_tool_registered_during_a_run_is_there_from_the_next_step_on(
+async def test_a_tool_registered_during_a_run_is_available_from_the_next_step(
     client: httpx.AsyncClient, receiver: Receiver
 ) -> None:
     """CB-1."""
@@ -220,7 +220,7 @@ async def test_tools_survive_a_restart_with_their_secret(tmp_path: Path, receive
         ({"error": "no such city"}, ("error", "no such city")),
     ],
 )
-async def test_a_call_is_a_post_and_its_answer_becomes_the_result(
+async def test_a_call_is_a_post_and_its_response_becomes_the_result(
     client: httpx.AsyncClient, receiver: Receiver, answer: dict[str, Any], result: tuple[str, str]
 ) -> None:
     """CB-2: in the event and in the history."""
@@ -247,10 +247,10 @@ async def test_a_call_is_a_post_and_its_answer_becomes_the_result(
 
 
 @pytest.mark.parametrize("args", [{}, {"city": 5}, {"town": "Oslo"}])
-async def test_arguments_that_do_not_fit_never_leave(
+async def test_invalid_arguments_are_never_sent(
     client: httpx.AsyncClient, receiver: Receiver, args: dict[str, Any]
 ) -> None:
-    """CB-2, EVT-1: the model gets the validation message and may try again."""
+    """CB-2, EVT-1: the model gets the validation error and can try again."""
     talk = await Conversation.begin(client)
     await register(talk, receiver)
 
@@ -263,7 +263,7 @@ async def test_arguments_that_do_not_fit_never_leave(
     assert run[-1].name == "agent_end"
 
 
-async def test_calls_of_one_step_run_side_by_side(client: httpx.AsyncClient, receiver: Receiver) -> None:
+async def test_calls_of_one_step_run_in_parallel(client: httpx.AsyncClient, receiver: Receiver) -> None:
     """CB-2, EVT-1."""
     talk = await Conversation.begin(client)
     await register(talk, receiver)
@@ -298,7 +298,7 @@ async def test_calls_of_one_step_run_side_by_side(client: httpx.AsyncClient, rec
         (("200 OK", "", b'{"result": "%b"}' % (b"x" * 262_144)), "sent a response of more than 262144 bytes"),
     ],
 )
-async def test_a_bad_answer_is_an_error_of_the_call_and_the_run_goes_on(
+async def test_a_bad_response_is_an_error_of_the_call_and_the_run_continues(
     client: httpx.AsyncClient, receiver: Receiver, sent: tuple[str, str, bytes], sentence: str
 ) -> None:
     """CB-3."""
@@ -316,7 +316,7 @@ async def test_a_bad_answer_is_an_error_of_the_call_and_the_run_goes_on(
     assert len(receiver.calls) == 1
 
 
-async def test_a_call_that_takes_too_long_is_given_up(client: httpx.AsyncClient, receiver: Receiver) -> None:
+async def test_a_call_that_takes_too_long_times_out(client: httpx.AsyncClient, receiver: Receiver) -> None:
     """CB-3."""
     talk = await Conversation.begin(client)
     await register(talk, receiver, timeoutMs=50)
@@ -328,7 +328,7 @@ async def test_a_call_that_takes_too_long_is_given_up(client: httpx.AsyncClient,
     assert run[-1].name == "agent_end"
 
 
-async def test_a_tool_that_is_not_there_is_an_error_of_the_call(client: httpx.AsyncClient) -> None:
+async def test_an_unreachable_tool_is_an_error_of_the_call(client: httpx.AsyncClient) -> None:
     """CB-3."""
     async with Receiver() as gone:
         pass
@@ -341,7 +341,7 @@ async def test_a_tool_that_is_not_there_is_an_error_of_the_call(client: httpx.As
     assert f"http://127.0.0.1:{gone.port}: " in result
 
 
-async def test_an_error_does_not_tell_the_secret_parts_of_the_address(
+async def test_an_error_does_not_contain_the_secret_parts_of_the_url(
     client: httpx.AsyncClient, receiver: Receiver
 ) -> None:
     """CB-3, HTTP-2."""
@@ -362,7 +362,7 @@ async def test_an_error_does_not_tell_the_secret_parts_of_the_address(
 async def test_a_call_is_signed_as_in_standard_webhooks(
     client: httpx.AsyncClient, receiver: Receiver, given: str | None
 ) -> None:
-    """CB-4: with the tool's secret, given or made."""
+    """CB-4: with the tool's secret, chosen or generated."""
     talk = await Conversation.begin(client)
     registered = await register(talk, receiver, **({"secret": given} if given else {}))
 
@@ -374,10 +374,8 @@ async def test_a_call_is_signed_as_in_standard_webhooks(
     assert call.headers["webhook-id"] == start["callId"]
 
 
-async def test_an_idempotent_tool_is_called_again_after_a_failure(
-    client: httpx.AsyncClient, receiver: Receiver
-) -> None:
-    """CB-4: with the same id and body, freshly signed, and readers see one call."""
+async def test_an_idempotent_tool_is_retried_after_a_failure(client: httpx.AsyncClient, receiver: Receiver) -> None:
+    """CB-4: with the same id and body and a new signature; readers see one call."""
     talk = await Conversation.begin(client)
     secret = (await register(talk, receiver, idempotent=True))["secret"]
     receiver.answers = [("503 Busy", b""), ("500 Oops", b"")]
@@ -393,7 +391,7 @@ async def test_an_idempotent_tool_is_called_again_after_a_failure(
 
 
 async def test_any_other_tool_is_called_once(client: httpx.AsyncClient, receiver: Receiver) -> None:
-    """CB-4: it may have seen the call."""
+    """CB-4: the tool may have executed the call."""
     talk = await Conversation.begin(client)
     await register(talk, receiver)
     receiver.answers = [("503 Busy", b"")]

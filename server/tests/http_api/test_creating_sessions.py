@@ -1,4 +1,4 @@
-"""What a session can be made with, and what each setting does: EP-create."""
+"""Creating sessions, and the effect of each setting: EP-create."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[http
 
 
 async def create_failed(client: httpx.AsyncClient, **body: Any) -> str:
-    """The message a session is refused with."""
+    """The message of the error that creating the session returns."""
     before = (await client.get("/v1/sessions")).json()
     answer = await client.post("/v1/sessions", json={"model": "scripted:x", **body})
 
@@ -53,7 +53,7 @@ async def create_failed(client: httpx.AsyncClient, **body: Any) -> str:
 
 
 async def tools_of(talk: Conversation) -> dict[str, bool]:
-    """The names of a session's tools, and whether they need an approval."""
+    """The names of a session's tools, and whether they require approval."""
     return {tool["name"]: tool["requiresApproval"] for tool in (await talk.get("/tools")).json()["tools"]}
 
 
@@ -70,7 +70,7 @@ async def test_a_session_gets_a_random_id_of_32_hex_digits(client: httpx.AsyncCl
     assert answers[0].json() != answers[1].json()
 
 
-async def test_a_session_takes_the_id_it_is_given(client: httpx.AsyncClient) -> None:
+async def test_a_session_has_the_id_of_the_request(client: httpx.AsyncClient) -> None:
     """EP-create."""
     longest = "aZ09_-" + "x" * 122
 
@@ -79,7 +79,7 @@ async def test_a_session_takes_the_id_it_is_given(client: httpx.AsyncClient) -> 
     assert (answer.status_code, answer.json()) == (201, {"sessionId": longest, "status": "created"})
 
 
-async def test_an_id_that_is_taken_is_refused_and_the_first_session_stays(client: httpx.AsyncClient) -> None:
+async def test_an_existing_id_is_a_conflict_and_the_first_session_stays(client: httpx.AsyncClient) -> None:
     """EP-create."""
     talk = await Conversation.begin(client, sessionId="taken", metadata={"n": "1"})
 
@@ -119,7 +119,7 @@ async def test_a_session_needs_a_model(client: httpx.AsyncClient) -> None:
         ("scripted:", "a model is named provider:model"),
     ],
 )
-async def test_a_model_that_is_not_served_is_refused_with_those_that_are(
+async def test_an_unavailable_model_is_rejected_with_a_list_of_the_available_ones(
     client: httpx.AsyncClient, name: str, why: str
 ) -> None:
     """EP-create."""
@@ -129,7 +129,7 @@ async def test_a_model_that_is_not_served_is_refused_with_those_that_are(
     )
 
 
-async def test_the_scripted_model_can_be_left_out(tmp_path: Path) -> None:
+async def test_the_scripted_model_can_be_disabled(tmp_path: Path) -> None:
     """MODEL-retry."""
     async with serving(tmp_path, scripted_model=False) as served, served.client() as client:
         message = await create_failed(client)
@@ -177,25 +177,27 @@ async def test_without_settings_a_session_has_no_tools_and_no_system_prompt(clie
         ("Elixir.CMDC.Tool.ReadFile", "read_file"),
     ],
 )
-async def test_tools_are_known_by_their_names_in_the_original_too(
+async def test_tools_can_be_named_by_the_module_names_of_the_original(
     client: httpx.AsyncClient, alias: str, name: str
 ) -> None:
-    """EP-create: and a tool named twice is one tool."""
+    """EP-create: a tool that is named twice is one tool."""
     talk = await Conversation.begin(client, tools=[alias, name])
 
     assert list(await tools_of(talk)) == [name]
 
 
 @pytest.mark.parametrize("name", ["browse", "", "Shell", "CMDC.Tool.Browse", "CMDC.Tool.read_file"])
-async def test_a_tool_that_is_not_offered_is_refused_with_those_that_are(client: httpx.AsyncClient, name: str) -> None:
+async def test_a_disabled_tool_is_rejected_with_a_list_of_the_enabled_ones(
+    client: httpx.AsyncClient, name: str
+) -> None:
     """EP-create."""
     message = await create_failed(client, tools=["grep", name])
 
     assert message == f"unknown tool {name!r}; available: {EVERY_TOOL}"
 
 
-async def test_an_operator_chooses_which_tools_are_offered(tmp_path: Path) -> None:
-    """EP-create: `shell` is a tool, but not of this server."""
+async def test_an_operator_chooses_which_tools_are_enabled(tmp_path: Path) -> None:
+    """EP-create: `shell` is a known tool, but disabled on this server."""
     file = {"tools": {"offered": ["grep", "ask_user"]}}
     async with serving(tmp_path, file=file) as served, served.client() as client:
         message = await create_failed(client, tools=["shell"])
@@ -205,8 +207,8 @@ async def test_an_operator_chooses_which_tools_are_offered(tmp_path: Path) -> No
     assert offered == ["grep", "ask_user"]
 
 
-async def test_an_operator_may_have_a_tool_always_approved(tmp_path: Path) -> None:
-    """EP-create, `approval`: adds to what the server requires by policy."""
+async def test_an_operator_can_require_approval_for_a_tool(tmp_path: Path) -> None:
+    """EP-create, `approval`: in addition to what the server's policy requires."""
     file = {"tools": {"offered": ["grep", "glob", "shell"], "approval": ["grep"]}}
     async with serving(tmp_path, file=file) as served, served.client() as client:
         talk = await Conversation.begin(client, tools=["grep", "glob", "shell"], approval={"tools": ["glob"]})
@@ -216,7 +218,9 @@ async def test_an_operator_may_have_a_tool_always_approved(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("plugin", ["human_approval", "CMDC.Plugin.HumanApproval", "Elixir.My.HumanApproval"])
-async def test_the_human_approval_plugin_guards_shell_and_write_file(client: httpx.AsyncClient, plugin: str) -> None:
+async def test_the_human_approval_plugin_requires_approval_for_shell_and_write_file(
+    client: httpx.AsyncClient, plugin: str
+) -> None:
     """EP-create."""
     talk = await Conversation.begin(client, tools=["shell", "write_file", "grep"], plugins=[plugin])
 
@@ -224,14 +228,16 @@ async def test_the_human_approval_plugin_guards_shell_and_write_file(client: htt
 
 
 async def test_without_the_plugin_write_file_needs_no_approval(client: httpx.AsyncClient) -> None:
-    """EP-create: `shell` does all the same, by this server's policy."""
+    """EP-create: `shell` still does, because of the server's policy."""
     talk = await Conversation.begin(client, tools=["shell", "write_file", "grep"])
 
     assert await tools_of(talk) == {"shell": True, "write_file": False, "grep": False}
 
 
 @pytest.mark.parametrize("plugin", ["human", "", "HumanApproval2", "CMDC.Plugin.Memory"])
-async def test_an_unknown_plugin_is_refused_with_those_there_are(client: httpx.AsyncClient, plugin: str) -> None:
+async def test_an_unknown_plugin_is_rejected_with_a_list_of_the_known_ones(
+    client: httpx.AsyncClient, plugin: str
+) -> None:
     """EP-create."""
     message = await create_failed(client, plugins=[plugin])
 
@@ -241,7 +247,7 @@ async def test_an_unknown_plugin_is_refused_with_those_there_are(client: httpx.A
 # -- blueprints
 
 
-async def test_a_blueprint_gives_what_the_request_leaves_out(client: httpx.AsyncClient) -> None:
+async def test_a_blueprint_provides_defaults_for_the_request(client: httpx.AsyncClient) -> None:
     """EP-create."""
     answer = await client.post("/v1/sessions", json={"blueprint": "careful", "sessionId": "s"})
     talk = Conversation(client, answer.json()["sessionId"])
@@ -252,8 +258,8 @@ async def test_a_blueprint_gives_what_the_request_leaves_out(client: httpx.Async
     assert await talk.messages() == [{"role": "system", "content": "Be careful."}]
 
 
-async def test_the_requests_own_fields_win_over_the_blueprint(client: httpx.AsyncClient) -> None:
-    """EP-create: field by field, an empty list too."""
+async def test_fields_of_the_request_take_precedence_over_the_blueprint(client: httpx.AsyncClient) -> None:
+    """EP-create: field by field, also an empty list."""
     talk = await Conversation.begin(client, blueprint="careful", systemPrompt="Be bold.", plugins=[], metadata={})
 
     info = await talk.info()
@@ -262,7 +268,7 @@ async def test_the_requests_own_fields_win_over_the_blueprint(client: httpx.Asyn
     assert await talk.messages() == [{"role": "system", "content": "Be bold."}]
 
 
-async def test_an_unknown_blueprint_is_refused_with_those_there_are(client: httpx.AsyncClient) -> None:
+async def test_an_unknown_blueprint_is_rejected_with_a_list_of_the_known_ones(client: httpx.AsyncClient) -> None:
     """EP-create."""
     message = await create_failed(client, blueprint="bold")
 
@@ -272,8 +278,8 @@ async def test_an_unknown_blueprint_is_refused_with_those_there_are(client: http
 # -- bounds
 
 
-async def test_a_run_that_takes_more_turns_than_it_may_is_aborted(client: httpx.AsyncClient) -> None:
-    """EP-create, maxTurns: steps in one run, so the next run has as many again."""
+async def test_a_run_that_exceeds_max_turns_is_aborted(client: httpx.AsyncClient) -> None:
+    """EP-create, maxTurns: it counts the steps of one run; the next run starts from zero."""
     talk = await Conversation.begin(client, tools=["glob"], maxTurns=2)
     look = calling(("glob", {"pattern": "*"}))
 
@@ -297,7 +303,7 @@ async def test_a_blueprints_max_turns_is_enforced(client: httpx.AsyncClient) -> 
     assert run[-1].data["reason"] == "max_turns_exceeded"
 
 
-async def test_metadata_is_returned_as_it_was_given(client: httpx.AsyncClient) -> None:
+async def test_metadata_is_returned_unchanged(client: httpx.AsyncClient) -> None:
     """EP-create."""
     metadata = {str(number): "" for number in range(14)} | {"": "empty", "sessionId": '{"a": null}'}
 
@@ -314,7 +320,7 @@ async def test_metadata_is_returned_as_it_was_given(client: httpx.AsyncClient) -
     "name",
     ["api_base", "api_key", "base_url", "headers", "extra_headers", "custom_llm_provider", "n", "model", "stream"],
 )
-async def test_an_option_that_is_not_offered_is_refused_with_those_that_are(
+async def test_an_unknown_provider_option_is_rejected_with_a_list_of_the_known_ones(
     client: httpx.AsyncClient, name: str
 ) -> None:
     """EP-create: never an address or a credential."""
@@ -326,7 +332,7 @@ async def test_an_option_that_is_not_offered_is_refused_with_those_that_are(
     )
 
 
-async def test_offered_options_are_taken(client: httpx.AsyncClient) -> None:
+async def test_known_provider_options_are_accepted(client: httpx.AsyncClient) -> None:
     """EP-create."""
     options = {
         "temperature": 0.5,
@@ -345,7 +351,7 @@ async def test_offered_options_are_taken(client: httpx.AsyncClient) -> None:
 # -- the workspace
 
 
-async def test_tools_work_in_the_folder_that_was_given(served: Served) -> None:
+async def test_tools_work_in_the_working_directory(served: Served) -> None:
     """EP-create, workingDir."""
     root = served.gateway.registry.services.policy.workspace.root
     (root / "project").mkdir()
@@ -360,8 +366,8 @@ async def test_tools_work_in_the_folder_that_was_given(served: Served) -> None:
 
 
 @pytest.mark.parametrize("folder", ["..", "/etc", "missing", "project/../..", "file.txt", "way-out", "\n"])
-async def test_a_working_folder_outside_the_workspace_is_refused(served: Served, folder: str) -> None:
-    """EP-create: wherever it leads, and by whatever way."""
+async def test_a_working_directory_outside_the_workspace_is_rejected(served: Served, folder: str) -> None:
+    """EP-create: also through links and `..`."""
     root = served.gateway.registry.services.policy.workspace.root
     (root / "project").mkdir()
     (root / "file.txt").touch()
@@ -371,7 +377,7 @@ async def test_a_working_folder_outside_the_workspace_is_refused(served: Served,
         await create_failed(client, skillsDirs=[folder])
 
 
-async def test_skills_are_told_to_the_model_and_opened_with_read_file(served: Served) -> None:
+async def test_skills_are_listed_in_the_system_prompt_and_opened_with_read_file(served: Served) -> None:
     """EP-create, skillsDirs: names and descriptions enter the system prompt."""
     root = served.gateway.registry.services.policy.workspace.root
     skill = root / "skills" / "greet"
@@ -394,8 +400,8 @@ async def test_skills_are_told_to_the_model_and_opened_with_read_file(served: Se
     assert "Say ahoy." in end["result"]
 
 
-async def test_what_was_settled_at_the_start_holds_after_a_restart(tmp_path: Path) -> None:
-    """EP-create: settings are part of the session, not of the server's configuration."""
+async def test_session_settings_survive_a_restart(tmp_path: Path) -> None:
+    """EP-create: they are part of the session, not of the server's configuration."""
     address = f"sqlite:///{tmp_path / 'store.db'}"
     body = {"blueprint": "careful", "sessionId": "s", "maxTurns": 1}
     async with serving(tmp_path, store=address, file={"blueprints": BLUEPRINTS}) as served, served.client() as client:

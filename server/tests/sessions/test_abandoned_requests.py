@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cmdc_gateway.store.errors import StoreUnavailable
 from cmdc_gateway.store.memory import MemoryStore
-from cmdc_gateway.store.store import Lease, SessionKey, StoreUnavailable
+from cmdc_gateway.store.rows import SessionKey
+from cmdc_gateway.store.store import Lease
 from cmdc_testkit.conversations import Conversation
 from cmdc_testkit.faults import faulty
 from cmdc_testkit.gateways import serving

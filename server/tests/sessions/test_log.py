@@ -12,7 +12,8 @@ from cmdc_gateway.protocol.frames import LoggedEvent, Page
 from cmdc_gateway.sessions import log as log_module
 from cmdc_gateway.sessions.log import EventLog, Reader, Trimmed
 from cmdc_gateway.store.memory import MemoryStore
-from cmdc_gateway.store.store import AppendEvents, CreateSession, SessionKey, SessionRow, TrimEvents
+from cmdc_gateway.store.rows import SessionKey, SessionRow
+from cmdc_gateway.store.writes import AppendEvents, CreateSession, TrimEvents
 from hypothesis import given
 from hypothesis import strategies as st
 

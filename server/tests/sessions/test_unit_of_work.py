@@ -6,22 +6,17 @@ from cmdc_gateway.kernel.budget import Spend
 from cmdc_gateway.protocol.frames import LoggedEvent
 from cmdc_gateway.protocol.history import TokenUsage, user
 from cmdc_gateway.sessions.unit_of_work import UnitOfWork
-from cmdc_gateway.store.store import (
+from cmdc_gateway.store.rows import ApprovalRow, QuestionRow, RequestRow, SessionKey, SessionRow, UsageRow
+from cmdc_gateway.store.writes import (
     AddUsage,
     AppendEvents,
     AppendMessages,
-    ApprovalRow,
     PutApproval,
     PutQuestion,
     PutRequest,
     PutSession,
-    QuestionRow,
     RemoveTool,
-    RequestRow,
-    SessionKey,
-    SessionRow,
     TrimEvents,
-    UsageRow,
 )
 
 KEY = SessionKey("acme", "s1")

@@ -17,7 +17,7 @@ from cmdc_gateway.sessions import actor, loader, unit_of_work
 from cmdc_gateway.sessions.registry import Registry
 from cmdc_gateway.sessions.session import Session
 from cmdc_gateway.sessions.unit_of_work import UnitOfWork
-from cmdc_gateway.store.store import AppendEvents, PutApproval, PutQuestion, PutRequest, PutTool
+from cmdc_gateway.store.writes import AppendEvents, PutApproval, PutQuestion, PutRequest, PutTool
 from cmdc_gateway.web.streaming import connections, websocket
 
 from broken_gateways.mutant import breaks

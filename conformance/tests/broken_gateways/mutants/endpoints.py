@@ -22,7 +22,8 @@ from cmdc_gateway.sessions.commands import SessionCommands
 from cmdc_gateway.sessions.registry import Registry
 from cmdc_gateway.sessions.settings import SessionPolicy
 from cmdc_gateway.sessions.transitions import RunTransitions
-from cmdc_gateway.store.store import AppendMessages, SessionKey
+from cmdc_gateway.store.rows import SessionKey
+from cmdc_gateway.store.writes import AppendMessages
 from cmdc_gateway.tenancy.tickets import Tickets
 from cmdc_gateway.web.routes import history, sessions, tools
 

@@ -62,15 +62,10 @@ from cmdc_gateway.sessions.state import LiveState
 from cmdc_gateway.sessions.transitions import RunTransitions
 from cmdc_gateway.sessions.unit_of_work import UnitOfWork
 from cmdc_gateway.sessions.view import SessionView
-from cmdc_gateway.store.store import (
-    AppendEvents,
-    DeleteSession,
-    Lease,
-    LeaseLost,
-    SessionKey,
-    StoredSession,
-    StoreUnavailable,
-)
+from cmdc_gateway.store.errors import LeaseLost, StoreUnavailable
+from cmdc_gateway.store.rows import SessionKey, StoredSession
+from cmdc_gateway.store.store import Lease
+from cmdc_gateway.store.writes import AppendEvents, DeleteSession
 from cmdc_gateway.tenancy.keys import Principal
 
 _BATCH_SIZE = 256

@@ -14,7 +14,10 @@ from typing import Any
 import structlog
 
 from cmdc_gateway.protocol.encoding import dumps
-from cmdc_gateway.store.store import AppendAudit, AuditRow, SessionKey, Store, StoreUnavailable
+from cmdc_gateway.store.errors import StoreUnavailable
+from cmdc_gateway.store.rows import AuditRow, SessionKey
+from cmdc_gateway.store.store import Store
+from cmdc_gateway.store.writes import AppendAudit
 
 _RETRY_SECONDS = 1.0
 _SERVER = SessionKey("", "")

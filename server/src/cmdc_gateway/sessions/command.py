@@ -12,7 +12,8 @@ from cmdc_gateway.kernel.turn import Turn
 from cmdc_gateway.protocol.wire import AnswerBody
 from cmdc_gateway.sessions.state import LiveState
 from cmdc_gateway.sessions.unit_of_work import UnitOfWork
-from cmdc_gateway.store.store import PutResponse, StoredResponseRow
+from cmdc_gateway.store.rows import StoredResponseRow
+from cmdc_gateway.store.writes import PutResponse
 
 F = TypeVar("F", bound="asyncio.Future[Any]")
 

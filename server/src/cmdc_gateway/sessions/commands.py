@@ -37,7 +37,8 @@ from cmdc_gateway.sessions.services import Services
 from cmdc_gateway.sessions.state import LiveState, bind_callback
 from cmdc_gateway.sessions.toolset import canonical
 from cmdc_gateway.sessions.unit_of_work import UnitOfWork
-from cmdc_gateway.store.store import ApprovalRow, PutTool, RemoveTool, RequestRow, ToolRow
+from cmdc_gateway.store.rows import ApprovalRow, RequestRow, ToolRow
+from cmdc_gateway.store.writes import PutTool, RemoveTool
 from cmdc_gateway.tenancy.keys import Principal
 from cmdc_gateway.tools.callbacks.definition import CallbackDefinition
 

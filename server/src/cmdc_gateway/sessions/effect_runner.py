@@ -23,7 +23,7 @@ from cmdc_gateway.kernel.turn import Turn
 from cmdc_gateway.protocol.history import TokenUsage, ToolCall
 from cmdc_gateway.providers.chat import estimated_usage
 from cmdc_gateway.providers.provider import ModelError, ModelProvider, ModelRequest
-from cmdc_gateway.store.store import StoreUnavailable
+from cmdc_gateway.store.errors import StoreUnavailable
 from cmdc_gateway.tenancy.keys import Principal
 from cmdc_gateway.tenancy.meter import BudgetAccount, Meter, Reservation
 from cmdc_gateway.tools.tool import Tool

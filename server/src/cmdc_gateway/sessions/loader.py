@@ -17,7 +17,8 @@ from cmdc_gateway.sessions.log import EventLog
 from cmdc_gateway.sessions.services import Services
 from cmdc_gateway.sessions.settings import NewerSettings
 from cmdc_gateway.sessions.state import LiveState, restore
-from cmdc_gateway.store.store import SessionKey, StoredSession, StoredStateDamaged
+from cmdc_gateway.store.errors import StoredStateDamaged
+from cmdc_gateway.store.rows import SessionKey, StoredSession
 
 _PAGE_EVENTS = 5_000
 

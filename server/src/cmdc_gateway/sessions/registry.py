@@ -21,18 +21,9 @@ from cmdc_gateway.sessions.idempotency import RETENTION_MS
 from cmdc_gateway.sessions.log import EventLog
 from cmdc_gateway.sessions.services import Services
 from cmdc_gateway.sessions.session import Session
-from cmdc_gateway.store.store import (
-    AppendAudit,
-    AppendMessages,
-    CreateSession,
-    DeleteSession,
-    OwnedElsewhere,
-    SessionAlreadyExists,
-    SessionKey,
-    SessionRow,
-    StoreUnavailable,
-    Write,
-)
+from cmdc_gateway.store.errors import OwnedElsewhere, SessionAlreadyExists, StoreUnavailable
+from cmdc_gateway.store.rows import SessionKey, SessionRow
+from cmdc_gateway.store.writes import AppendAudit, AppendMessages, CreateSession, DeleteSession, Write
 from cmdc_gateway.tenancy.keys import Principal
 
 LEASE_MS = 15_000

@@ -13,7 +13,7 @@ from cmdc_gateway.sessions.settings import SessionSettings
 from cmdc_gateway.sessions.state import SessionSnapshot
 from cmdc_gateway.sessions.toolset import Toolset
 from cmdc_gateway.sessions.view import SessionView
-from cmdc_gateway.store.store import RequestRow, SessionKey
+from cmdc_gateway.store.rows import RequestRow, SessionKey
 
 
 class Session:

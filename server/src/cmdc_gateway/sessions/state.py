@@ -13,15 +13,7 @@ from cmdc_gateway.providers.provider import ModelRequest
 from cmdc_gateway.sessions.services import Services
 from cmdc_gateway.sessions.settings import SessionSettings, with_policy
 from cmdc_gateway.sessions.toolset import BoundTool, Toolset
-from cmdc_gateway.store.store import (
-    ApprovalRow,
-    QuestionRow,
-    RequestRow,
-    SessionKey,
-    SessionRow,
-    StoredSession,
-    ToolRow,
-)
+from cmdc_gateway.store.rows import ApprovalRow, QuestionRow, RequestRow, SessionKey, SessionRow, StoredSession, ToolRow
 from cmdc_gateway.tenancy.meter import BudgetAccount
 from cmdc_gateway.tools.callbacks.definition import CallbackDefinition
 from cmdc_gateway.tools.callbacks.tool import CallbackTool

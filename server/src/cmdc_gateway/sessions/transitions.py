@@ -38,7 +38,8 @@ from cmdc_gateway.sessions.services import Services
 from cmdc_gateway.sessions.state import LiveState
 from cmdc_gateway.sessions.toolset import digest
 from cmdc_gateway.sessions.unit_of_work import UnitOfWork
-from cmdc_gateway.store.store import ApprovalRow, PutApproval, PutQuestion, QuestionRow, RequestRow, SessionKey
+from cmdc_gateway.store.rows import ApprovalRow, QuestionRow, RequestRow, SessionKey
+from cmdc_gateway.store.writes import PutApproval, PutQuestion
 
 DecisionEvent = ApprovalRequired | ApprovalResolved | AskUser | ToolExecutionEnd
 

@@ -11,7 +11,8 @@ from cmdc_gateway.kernel.turn import Turn
 from cmdc_gateway.protocol.frames import LoggedEvent
 from cmdc_gateway.protocol.history import Message, TokenUsage
 from cmdc_gateway.sessions.audit import audit_row
-from cmdc_gateway.store.store import (
+from cmdc_gateway.store.rows import RequestRow, SessionRow, UsageRow
+from cmdc_gateway.store.writes import (
     AddUsage,
     AppendAudit,
     AppendEvents,
@@ -20,10 +21,7 @@ from cmdc_gateway.store.store import (
     PutQuestion,
     PutRequest,
     PutSession,
-    RequestRow,
-    SessionRow,
     TrimEvents,
-    UsageRow,
     Write,
 )
 

@@ -7,7 +7,9 @@ from typing import Any
 
 from cmdc_gateway.sessions.log import EventLog
 from cmdc_gateway.sessions.state import SessionSnapshot
-from cmdc_gateway.store.store import MarkDelivered, RequestRow, SessionKey, Store
+from cmdc_gateway.store.rows import RequestRow, SessionKey
+from cmdc_gateway.store.store import Store
+from cmdc_gateway.store.writes import MarkDelivered
 
 SpawnBestEffort = Callable[[Coroutine[Any, Any, None]], None]
 

@@ -16,7 +16,7 @@ from cmdc_gateway.sessions.command import IdempotencyRecord, Reply
 from cmdc_gateway.sessions.commands import SessionCommands
 from cmdc_gateway.sessions.idempotency import Idempotency, StoredResponse
 from cmdc_gateway.sessions.registry import Registry
-from cmdc_gateway.store.store import SessionKey
+from cmdc_gateway.store.rows import SessionKey
 from cmdc_gateway.tenancy.keys import Principal
 from cmdc_gateway.tenancy.tickets import Tickets
 from cmdc_gateway.tools.callbacks.addresses import AddressPolicy

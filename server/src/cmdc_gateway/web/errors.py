@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from cmdc_gateway.errors import GatewayError, Internal, MethodNotAllowed, RateLimited, Unavailable
 from cmdc_gateway.protocol.encoding import dumps
-from cmdc_gateway.store.store import StoreUnavailable
+from cmdc_gateway.store.errors import StoreUnavailable
 
 STATUS: Final[dict[str, int]] = {
     "bad_request": 400,

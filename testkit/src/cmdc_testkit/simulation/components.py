@@ -12,8 +12,10 @@ from cmdc_gateway.kernel.signals import ModelFinished, ModelSignal, TextArrived,
 from cmdc_gateway.protocol.history import TokenUsage, ToolCall
 from cmdc_gateway.providers.provider import ModelError, ModelProvider, ModelRequest, Price
 from cmdc_gateway.providers.target import ModelTarget
+from cmdc_gateway.store.errors import StoreUnavailable
 from cmdc_gateway.store.memory import MemoryStore
-from cmdc_gateway.store.store import Durability, Lease, StoreUnavailable, Write
+from cmdc_gateway.store.store import Durability, Lease
+from cmdc_gateway.store.writes import Write
 from cmdc_gateway.tools.callbacks.addresses import AddressPolicy
 from cmdc_gateway.tools.callbacks.client import CallbackClient
 from cmdc_gateway.tools.callbacks.definition import CallbackDefinition

@@ -306,10 +306,10 @@ ERRORS: dict[str, GatewayError] = {
     error.code: error
     for error in (
         BadRequest("model: should be a valid string", [("model", "should be a valid string")]),
-        InvalidCursor(f"'yesterday' is no cursor; one looks like {EPOCH}.14, or is `start` or `latest`"),
+        InvalidCursor(f"'yesterday' is not a cursor; use one such as {EPOCH}.14, or `start` or `latest`"),
         Unauthorized(),
         BudgetExceeded("the budget of the session is spent"),
-        Forbidden("a ticket of scope `read` allows no action"),
+        Forbidden("a ticket of scope `read` allows no actions"),
         SessionNotFound("support-4712"),
         SessionDead(SESSION_ID),
         MethodNotAllowed("PUT", "/v1/sessions", ("GET", "POST")),
@@ -340,6 +340,6 @@ ERRORS: dict[str, GatewayError] = {
 
 
 def error_example(code: str) -> Example:
-    """The body of an error of this code."""
+    """Return the body of an error with this code."""
     error = ERRORS[code]
     return {"error": error.code, "message": error.message, **error.members()}

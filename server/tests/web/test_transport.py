@@ -1,4 +1,4 @@
-"""HTTP-5 and what uvicorn answers itself, over real sockets on loopback."""
+"""The transport: limits of HTTP-5 and errors without the application, over real sockets on loopback."""
 
 import asyncio
 import json
@@ -28,7 +28,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 LIMITS = HttpLimits(header_seconds=0.3, body_seconds=0.3, linger_seconds=0.3)
 UNHURRIED = HttpLimits(header_seconds=3)
-"""For what is to arrive in time: a busy machine takes its pauses too."""
+"""Generous, because the machine may be busy."""
 PATIENT = HttpLimits()
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 UPGRADE = (
@@ -37,11 +37,11 @@ UPGRADE = (
 )
 
 
-# A small server with a route for each thing that can go wrong
+# A small server with a route for each kind of failure
 
 
 class App:
-    """A bare ASGI application: what it was asked, and events for what happened to it."""
+    """A bare ASGI application that records its requests, with events for what happens to it."""
 
     def __init__(self, limits: HttpLimits) -> None:
         self.limits = limits
@@ -77,7 +77,7 @@ class App:
             await answer(send, 408, {"error": error.code, "message": error.message})
         except ClientDisconnect:
             self.gone.set()
-            await answer(send, 400, {"error": "nobody hears this"})
+            await answer(send, 400, {"error": "never sent"})
         else:
             await answer(send, 200, {"length": len(body)})
 
@@ -85,7 +85,7 @@ class App:
         raise RuntimeError("a defect")
 
     async def http_nothing(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Forget to answer."""
+        """Return without a response."""
 
     async def http_wait(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.go_on.wait()
@@ -106,7 +106,7 @@ class App:
         await send({"type": "websocket.http.response.start", "status": 401, "headers": headers})
         await send({"type": "websocket.http.response.body", "body": b'{"error":"unauthorized"}'})
 
-    async def ws_refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def ws_reject(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "websocket.close"})
 
     async def ws_fail(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -135,7 +135,7 @@ class App:
         await self.flood(receive, send, {"type": "websocket.send", "bytes": bytes(16_384)})
 
     async def flood(self, receive: Receive, send: Send, message: Message) -> None:
-        """Send until the client's silence holds it up, then wait until the connection is gone."""
+        """Send until a send blocks because the client does not read, then wait for the disconnect."""
         sending = asyncio.ensure_future(send(message))
         while (await asyncio.wait({sending}, timeout=0.3))[0]:
             await sending
@@ -184,15 +184,15 @@ class Peer:
         return head
 
     async def frame(self) -> tuple[int, bytes]:
-        """A short WebSocket frame of the server: opcode and content."""
+        """Read a short WebSocket frame: opcode and content."""
         opcode, length = await self.reader.readexactly(2)
         return opcode & 15, await self.reader.readexactly(length)
 
     async def is_closed(self) -> bool:
         return await self.reader.read() == b""
 
-    async def is_refused_with(self, status: int, code: str) -> str:
-        """Expect the one error answer of HTTP-2, and the end; give its sentence."""
+    async def is_rejected_with(self, status: int, code: str) -> str:
+        """Expect one error response of HTTP-2 and the end of the connection; return its message."""
         got = await self.answer()
         assert (got.status, got.body["error"]) == (status, code)
         assert set(got.body) == {"error", "message"}
@@ -272,21 +272,21 @@ async def patient() -> AsyncIterator[Server]:
 # Sizes of the head
 
 
-async def test_a_header_block_of_32_kib_is_taken_and_one_byte_more_is_not(patient: Server) -> None:
+async def test_a_header_block_of_32_kib_is_accepted_and_one_byte_more_is_not(patient: Server) -> None:
     """HTTP-5: the block is the header fields with their line ends."""
     fits = 32_768 - len(b"Host: a\r\n") - len(b"X: \r\n")
 
     taken = await patient.asks(b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * fits + b"\r\n\r\n")
     async with patient.peer(b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * (fits + 1) + b"\r\n\r\n") as peer:
-        sentence = await peer.is_refused_with(431, "headers_too_large")
+        sentence = await peer.is_rejected_with(431, "headers_too_large")
 
     assert taken.status == 200
     assert sentence == "the header block is longer than 32768 bytes"
     assert patient.app.asked == ["/"]
 
 
-async def test_a_header_block_sent_in_pieces_has_the_same_limit(patient: Server) -> None:
-    """HTTP-5: also where the URL is as long as it may be."""
+async def test_a_header_block_sent_in_parts_has_the_same_limit(patient: Server) -> None:
+    """HTTP-5: also if the URL has its maximum length."""
     url = b"/?" + b"u" * 8_190
     fits = 32_768 - len(b"Host: a\r\n") - len(b"X: \r\n")
     head = b"GET " + url + b" HTTP/1.1\r\nHost: a\r\nX: " + b"x" * fits + b"\r\n"
@@ -299,60 +299,60 @@ async def test_a_header_block_sent_in_pieces_has_the_same_limit(patient: Server)
         assert (await peer.answer()).status == 200
 
 
-async def test_a_header_without_an_end_is_cut_off_at_the_limit(patient: Server) -> None:
-    """HTTP-5: nothing waits for a line to be complete, so no more than the limit is ever kept."""
+async def test_an_endless_header_is_cut_off_at_the_limit(patient: Server) -> None:
+    """HTTP-5: the limit applies before a line is complete, so no more than the limit is kept in memory."""
     async with patient.peer(b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 33_000) as peer:
-        await peer.is_refused_with(431, "headers_too_large")
+        await peer.is_rejected_with(431, "headers_too_large")
 
 
-async def test_a_client_that_sends_20_mb_of_headers_can_read_the_answer(patient: Server) -> None:
+async def test_a_client_that_sends_20_mb_of_headers_can_read_the_response(patient: Server) -> None:
     """HTTP-5: the connection is not reset while the client is still sending."""
     async with patient.peer(b"GET / HTTP/1.1\r\nHost: a\r\nX: ") as peer:
         for _ in range(20):
             await peer.send(b"x" * 1_000_000)
         peer.writer.write_eof()
-        await peer.is_refused_with(431, "headers_too_large")
+        await peer.is_rejected_with(431, "headers_too_large")
 
 
-async def test_100_header_fields_are_taken_and_101_are_not(patient: Server) -> None:
+async def test_100_header_fields_are_accepted_and_101_are_not(patient: Server) -> None:
     """HTTP-5."""
     taken = await patient.asks(b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 99 + b"\r\n")
     async with patient.peer(b"GET / HTTP/1.1\r\nHost: a\r\n" + b"X: y\r\n" * 100 + b"\r\n") as peer:
-        sentence = await peer.is_refused_with(431, "headers_too_large")
+        sentence = await peer.is_rejected_with(431, "headers_too_large")
 
     assert taken.status == 200
     assert sentence == "the request has more than 100 header fields"
 
 
-async def test_a_url_of_8_kib_is_taken_and_one_byte_more_is_not(patient: Server) -> None:
+async def test_a_url_of_8_kib_is_accepted_and_one_byte_more_is_not(patient: Server) -> None:
     """HTTP-5."""
     taken = await patient.asks(b"GET /?" + b"u" * 8_190 + b" HTTP/1.1\r\nHost: a\r\n\r\n")
     async with patient.peer(b"GET /?" + b"u" * 8_191 + b" HTTP/1.1\r\nHost: a\r\n\r\n") as peer:
-        await peer.is_refused_with(414, "uri_too_long")
+        await peer.is_rejected_with(414, "uri_too_long")
 
     assert taken.status == 200
 
 
-async def test_a_url_without_an_end_is_cut_off_at_the_limit(patient: Server) -> None:
+async def test_an_endless_url_is_cut_off_at_the_limit(patient: Server) -> None:
     """HTTP-5."""
     async with patient.peer(b"GET /" + b"u" * 9_000) as peer:
-        await peer.is_refused_with(414, "uri_too_long")
+        await peer.is_rejected_with(414, "uri_too_long")
 
 
 # Malformed requests
 
 
 @pytest.mark.parametrize("request_bytes", [one.raw for one in MALFORMED], ids=[one.name for one in MALFORMED])
-async def test_what_the_parser_refuses_is_a_bad_request(patient: Server, request_bytes: bytes) -> None:
-    """HTTP-2: with the body of every error, and the application never hears of it."""
+async def test_an_error_of_the_parser_is_a_bad_request(patient: Server, request_bytes: bytes) -> None:
+    """HTTP-2: with the usual error body, and without calling the application."""
     async with patient.peer(request_bytes) as peer:
-        await peer.is_refused_with(400, "bad_request")
+        await peer.is_rejected_with(400, "bad_request")
 
     assert patient.app.asked == []
 
 
-async def test_an_old_client_and_another_upgrade_are_served(patient: Server) -> None:
-    """HTTP/1.0 needs no Host; an upgrade that is not offered is not heard."""
+async def test_http_1_0_and_unsupported_upgrades_are_served(patient: Server) -> None:
+    """HTTP/1.0 needs no Host; an unsupported upgrade is ignored."""
     old = await patient.asks(b"GET / HTTP/1.0\r\n\r\n")
     other = await patient.asks(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n")
 
@@ -360,8 +360,10 @@ async def test_an_old_client_and_another_upgrade_are_served(patient: Server) -> 
 
 
 @pytest.mark.parametrize("path", [b"/", b"/wait"])
-async def test_a_client_may_end_its_half_of_the_connection_with_its_last_request(patient: Server, path: bytes) -> None:
-    """RFC 9112, 9.6: what was asked is answered, and then the connection is closed."""
+async def test_a_client_can_close_its_half_of_the_connection_after_its_last_request(
+    patient: Server, path: bytes
+) -> None:
+    """RFC 9112, 9.6: the requests are answered, and then the connection is closed."""
     async with patient.peer(GET + b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % path) as peer:
         peer.writer.write_eof()
         assert (await peer.answer()).body == {"ok": True}
@@ -371,8 +373,8 @@ async def test_a_client_may_end_its_half_of_the_connection_with_its_last_request
         assert await peer.is_closed()
 
 
-async def test_a_client_that_has_gone_is_not_waited_for(server: Server) -> None:
-    """SSE-9: it looks the same as one that has ended its half; an answer that has not begun has a short time."""
+async def test_a_client_that_has_disconnected_gets_a_short_time(server: Server) -> None:
+    """SSE-9: it looks like one that has closed its half; a response that has not begun has a short time."""
     async with server.peer(b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n") as peer:
         peer.writer.write_eof()
         assert await peer.is_closed()
@@ -389,16 +391,16 @@ async def test_a_stream_ends_with_its_client(patient: Server) -> None:
 
 
 async def test_a_malformed_body_is_a_bad_request(patient: Server) -> None:
-    """HTTP-2: the route that waits for the body hears that the client is gone, and answers nobody."""
+    """HTTP-2: the route that waits for the body gets a disconnect, and its response is dropped."""
     async with patient.peer(b"POST /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n") as peer:
         await peer.send(b"zz\r\n")
-        await peer.is_refused_with(400, "bad_request")
+        await peer.is_rejected_with(400, "bad_request")
 
     await patient.app.gone.wait()
 
 
-async def test_a_malformed_body_cannot_break_into_an_answer(patient: Server) -> None:
-    """HTTP-2: an answer that has begun is cut short; there is no second one inside it."""
+async def test_a_malformed_body_does_not_interrupt_a_response(patient: Server) -> None:
+    """HTTP-2: a response that has begun is cut off; it does not contain a second one."""
     async with patient.peer(b"POST /stream HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n") as peer:
         assert (await peer.head()).status == 200
         assert await peer.reader.readexactly(10) == b"5\r\nfirst\r\n"
@@ -408,42 +410,42 @@ async def test_a_malformed_body_cannot_break_into_an_answer(patient: Server) -> 
 
 
 @pytest.mark.parametrize("path", ["/fail", "/nothing"])
-async def test_a_defect_of_the_application_has_an_error_body(
+async def test_an_exception_of_the_application_has_an_error_body(
     patient: Server, path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """HTTP-2: also where the application could not give one; the log has its id."""
+    """HTTP-2: also if the application sends none; its incident id is logged."""
     async with patient.peer(b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n" % path.encode()) as peer:
-        message = await peer.is_refused_with(500, "internal")
+        message = await peer.is_rejected_with(500, "internal")
 
     assert message.rpartition(" ")[2] in caplog.text
 
 
-async def test_a_refusal_waits_for_the_answers_before_it(patient: Server) -> None:
+async def test_an_error_waits_for_the_responses_before_it(patient: Server) -> None:
     """HTTP-2: pipelined requests are answered in their order, the malformed one last."""
     async with patient.peer(b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n" + GET + b"GET / HTTP/1.1\r\n\r\n" + GET) as peer:
         await patient.app.begun.wait()
         patient.app.go_on.set()
         assert (await peer.answer()).body == {"waited": True}
         assert (await peer.answer()).body == {"ok": True}
-        await peer.is_refused_with(400, "bad_request")
+        await peer.is_rejected_with(400, "bad_request")
 
     assert patient.app.asked == ["/wait", "/"]
 
 
-async def test_a_queued_request_whose_body_is_malformed_is_refused_in_its_turn(patient: Server) -> None:
+async def test_the_error_for_a_pipelined_request_is_sent_in_its_turn(patient: Server) -> None:
     """HTTP-2."""
     broken = b"POST /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"
     async with patient.peer(b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n" + broken) as peer:
         await patient.app.begun.wait()
         patient.app.go_on.set()
         assert (await peer.answer()).body == {"waited": True}
-        await peer.is_refused_with(400, "bad_request")
+        await peer.is_rejected_with(400, "bad_request")
 
     assert patient.app.asked == ["/wait"]
 
 
 async def test_trailers_are_not_headers(patient: Server) -> None:
-    """HTTP-7: a credential counts where it belongs, before the body."""
+    """HTTP-7: a credential in a trailer is ignored."""
     await patient.asks(
         b"POST /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3;a=b\r\nabc\r\n0\r\nX-API-Key: k\r\n\r\n"
     )
@@ -452,19 +454,19 @@ async def test_trailers_are_not_headers(patient: Server) -> None:
 
 
 @pytest.mark.parametrize("rest", [b"0\r\nX: ", b"3;ext="], ids=["a trailer", "an extension"])
-async def test_what_surrounds_a_chunk_is_bounded(patient: Server, rest: bytes) -> None:
-    """HTTP-5: trailers and chunk extensions count as headers do."""
+async def test_chunk_extensions_and_trailers_are_limited(patient: Server, rest: bytes) -> None:
+    """HTTP-5: they have the limit of the header block."""
     async with patient.peer(b"POST /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + rest) as peer:
         await patient.app.begun.wait()
         await peer.send(b"x" * 40_000)
-        await peer.is_refused_with(431, "headers_too_large")
+        await peer.is_rejected_with(431, "headers_too_large")
 
 
 # Time
 
 
-async def test_headers_that_do_not_come_to_an_end_time_out(server: Server) -> None:
-    """HTTP-5: however often the client sends a little."""
+async def test_incomplete_headers_time_out(server: Server) -> None:
+    """HTTP-5: also if the client keeps sending a little."""
     async with server.peer(b"GET / HTTP/1.1\r\nHost: a\r\n") as peer:
 
         async def drip() -> None:
@@ -474,25 +476,25 @@ async def test_headers_that_do_not_come_to_an_end_time_out(server: Server) -> No
 
         dripping = asyncio.create_task(drip())
         try:
-            await peer.is_refused_with(408, "request_timeout")
+            await peer.is_rejected_with(408, "request_timeout")
         finally:
             dripping.cancel()
 
 
-async def test_a_connection_that_says_nothing_is_closed(server: Server) -> None:
-    """HTTP-5: without an answer, for there was no question."""
+async def test_a_silent_connection_is_closed(server: Server) -> None:
+    """HTTP-5: without a response, because there is no request."""
     async with server.peer() as peer:
         assert await peer.is_closed()
 
 
 async def test_a_connection_that_sends_empty_lines_is_closed(server: Server) -> None:
-    """HTTP-5: the parser skips them, the clock does not."""
+    """HTTP-5: the parser skips them, but the timeout applies."""
     async with server.peer(b"\r\n") as peer:
         assert await peer.is_closed()
 
 
-async def test_the_next_request_has_its_own_time() -> None:
-    """HTTP-5: it begins with the first byte, not with the end of the answer before."""
+async def test_the_next_request_has_its_own_timeout() -> None:
+    """HTTP-5: it begins with the first byte, not with the end of the previous response."""
     async with serving(UNHURRIED, keep_alive=20) as server, server.peer(GET) as peer:
         assert (await peer.answer()).status == 200
         await asyncio.sleep(3.2)  # The subject is that more than `header_seconds` pass here and nothing happens.
@@ -501,11 +503,11 @@ async def test_the_next_request_has_its_own_time() -> None:
         await peer.send(GET[9:])
         assert (await peer.answer()).status == 200
         await peer.send(GET[:9])
-        await peer.is_refused_with(408, "request_timeout")
+        await peer.is_rejected_with(408, "request_timeout")
 
 
-async def test_an_empty_line_does_not_start_the_time_of_the_next_request() -> None:
-    """HTTP-5: old clients send one after a body."""
+async def test_an_empty_line_does_not_start_the_timeout_of_the_next_request() -> None:
+    """HTTP-5: some old clients send one after a body."""
     async with serving(UNHURRIED, keep_alive=20) as server, server.peer(GET) as peer:
         assert (await peer.answer()).status == 200
         for piece in (b"\r\n", GET[:9], GET[9:]):
@@ -515,14 +517,14 @@ async def test_an_empty_line_does_not_start_the_time_of_the_next_request() -> No
 
 
 async def test_an_idle_connection_is_closed_by_the_keep_alive_timeout() -> None:
-    """HTTP-5: uvicorn's own, and silently."""
+    """HTTP-5: uvicorn's own timeout, without a response."""
     async with serving(PATIENT, keep_alive=1) as server, server.peer(GET) as peer:
         assert (await peer.answer()).status == 200
         assert await peer.is_closed()
 
 
-async def test_a_stream_is_not_ended_by_any_of_these_times(server: Server) -> None:
-    """HTTP-5: the limits are on requests; an answer may take as long as it likes."""
+async def test_no_request_timeout_ends_a_stream(server: Server) -> None:
+    """HTTP-5: the limits apply to requests; a response may take any time."""
     async with server.peer(b"GET /stream HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n") as peer:
         assert (await peer.head()).status == 200
         await asyncio.sleep(0.7)  # Longer than all of them: the subject is that nothing happens.
@@ -530,16 +532,16 @@ async def test_a_stream_is_not_ended_by_any_of_these_times(server: Server) -> No
         assert await peer.reader.readuntil(b"0\r\n\r\n") == b"5\r\nfirst\r\n4\r\nlast\r\n0\r\n\r\n"
 
 
-async def test_a_body_that_does_not_come_times_out(server: Server) -> None:
-    """HTTP-5: and the connection is closed after the answer."""
+async def test_a_body_that_does_not_arrive_times_out(server: Server) -> None:
+    """HTTP-5: and the connection is closed after the response."""
     async with server.peer(b"POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nabc") as peer:
-        message = await peer.is_refused_with(408, "request_timeout")
+        message = await peer.is_rejected_with(408, "request_timeout")
 
     assert message == "the body did not arrive in time"
 
 
-async def test_a_body_that_nobody_waits_for_must_come_to_an_end_too() -> None:
-    """HTTP-5: after an early answer the rest of the body is awaited for a short time only."""
+async def test_an_unused_body_times_out_too() -> None:
+    """HTTP-5: after an early response the rest of the body has a short time."""
     request = b"POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nabc"
     async with serving(replace(LIMITS, body_seconds=30)) as server, server.peer(request) as peer:
         assert (await peer.answer()).status == 401
@@ -547,7 +549,7 @@ async def test_a_body_that_nobody_waits_for_must_come_to_an_end_too() -> None:
         assert await peer.is_closed()
 
 
-async def test_an_early_answer_leaves_the_connection_usable(patient: Server) -> None:
+async def test_an_early_response_leaves_the_connection_usable(patient: Server) -> None:
     """A client that sends the body after the head, as most do, keeps its connection through a 401."""
     async with patient.peer(b"POST /early HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n") as peer:
         assert (await peer.answer()).status == 401
@@ -558,24 +560,24 @@ async def test_an_early_answer_leaves_the_connection_usable(patient: Server) -> 
 # Bodies
 
 
-async def test_a_body_of_1_mib_is_taken_and_one_byte_more_is_not(patient: Server) -> None:
-    """HTTP-5: announced by its length."""
+async def test_a_body_of_1_mib_is_accepted_and_one_byte_more_is_not(patient: Server) -> None:
+    """HTTP-5: with a Content-Length."""
     taken = await patient.asks(b"POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 1048576\r\n\r\n" + bytes(1_048_576))
     async with patient.peer(b"POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 1048577\r\n\r\n") as peer:
-        await peer.is_refused_with(413, "payload_too_large")
+        await peer.is_rejected_with(413, "payload_too_large")
 
     assert taken.body == {"length": 1_048_576}
 
 
-async def test_a_client_that_sends_all_of_a_long_body_can_read_the_answer(patient: Server) -> None:
+async def test_a_client_that_sends_all_of_a_long_body_can_read_the_response(patient: Server) -> None:
     """HTTP-5: the 413 is not lost to a reset connection."""
     async with patient.peer(b"POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 20000000\r\n\r\n") as peer:
         for _ in range(20):
             await peer.send(bytes(1_000_000))
-        await peer.is_refused_with(413, "payload_too_large")
+        await peer.is_rejected_with(413, "payload_too_large")
 
 
-async def test_a_body_that_announces_no_length_is_counted(patient: Server) -> None:
+async def test_a_chunked_body_is_counted(patient: Server) -> None:
     """HTTP-5."""
     chunk = b"10000\r\n" + bytes(0x10000) + b"\r\n"
     taken = await patient.asks(
@@ -583,21 +585,21 @@ async def test_a_body_that_announces_no_length_is_counted(patient: Server) -> No
     )
     async with patient.peer(b"POST /body HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n") as peer:
         await peer.send(chunk * 16 + b"1\r\nx\r\n0\r\n\r\n")
-        await peer.is_refused_with(413, "payload_too_large")
+        await peer.is_rejected_with(413, "payload_too_large")
 
     assert taken.body == {"length": 1_048_576}
 
 
-async def test_a_client_that_waits_for_100_continue_need_not_send_what_is_too_long(patient: Server) -> None:
+async def test_a_client_that_expects_100_continue_gets_413_before_the_body(patient: Server) -> None:
     """HTTP-5: the first and only thing it reads is the 413."""
     head = b"POST /body HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2000000\r\n\r\n"
     async with patient.peer(head) as peer:
-        await peer.is_refused_with(413, "payload_too_large")
+        await peer.is_rejected_with(413, "payload_too_large")
 
 
 @pytest.mark.parametrize(("version", "continues"), [(b"1.1", True), (b"1.0", False)])
-async def test_100_continue_is_said_to_those_who_can_hear_it(patient: Server, version: bytes, continues: bool) -> None:
-    """RFC 9110, 10.1.1: HTTP/1.0 knows no interim answers; one would be taken for the answer."""
+async def test_100_continue_is_sent_to_http_1_1_clients_only(patient: Server, version: bytes, continues: bool) -> None:
+    """RFC 9110, 10.1.1: HTTP/1.0 has no interim responses; a client would take one for the final response."""
     head = b"POST /body HTTP/%b\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n" % version
     async with patient.peer(head) as peer:
         if continues:
@@ -624,7 +626,7 @@ async def test_bytes_of_a_body_are_read_in_any_framing() -> None:
 
 
 @pytest.mark.parametrize("kind", ["http", "websocket"])
-async def test_a_client_that_does_not_read_holds_the_sender_up_and_can_be_cut_off(patient: Server, kind: str) -> None:
+async def test_a_client_that_does_not_read_blocks_the_sender_and_can_be_aborted(patient: Server, kind: str) -> None:
     """SSE-10: `send` waits, little is kept, and `abort` ends it."""
     request = b"GET /flood HTTP/1.1\r\nHost: a\r\n\r\n" if kind == "http" else UPGRADE % b"/flood" + b"\r\n"
     async with patient.peer(request) as peer:
@@ -638,8 +640,8 @@ async def test_a_client_that_does_not_read_holds_the_sender_up_and_can_be_cut_of
 
 
 @pytest.mark.parametrize("kind", ["http", "websocket"])
-async def test_a_client_that_does_not_read_hears_of_a_reset(patient: Server, kind: str) -> None:
-    """SSE-10: what the system holds for it is let go of as well."""
+async def test_a_client_that_does_not_read_gets_a_reset(patient: Server, kind: str) -> None:
+    """SSE-10: the system drops the data that it buffers for the client."""
     request = b"GET /flood HTTP/1.1\r\nHost: a\r\n\r\n" if kind == "http" else UPGRADE % b"/flood" + b"\r\n"
     async with patient.peer(request) as peer:
         peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
@@ -654,7 +656,7 @@ async def test_a_client_that_does_not_read_hears_of_a_reset(patient: Server, kin
         assert poll.poll(1_000)
 
 
-async def test_a_client_that_does_not_read_cannot_keep_a_closing_connection(server: Server) -> None:
+async def test_a_client_that_does_not_read_cannot_keep_a_closing_connection_open(server: Server) -> None:
     """SSE-10: a close that makes no progress becomes an abort."""
     async with server.peer(b"GET /flood HTTP/1.1\r\nHost: a\r\n\r\n") as peer:
         peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
@@ -676,7 +678,7 @@ async def closed(websocket: ClientConnection) -> int:
     return websocket.close_code
 
 
-async def test_a_websocket_message_of_1_mib_is_taken_and_one_byte_more_is_not(patient: Server) -> None:
+async def test_a_websocket_message_of_1_mib_is_accepted_and_one_byte_more_is_not(patient: Server) -> None:
     """WS-5."""
     async with patient.websocket("/echo") as websocket:
         await websocket.send("x" * 1_048_576)
@@ -687,7 +689,7 @@ async def test_a_websocket_message_of_1_mib_is_taken_and_one_byte_more_is_not(pa
     await patient.app.gone.wait()
 
 
-async def test_a_client_that_sends_a_message_of_20_mb_can_read_why_it_is_closed(patient: Server) -> None:
+async def test_a_client_that_sends_a_message_of_20_mb_can_read_the_close_code(patient: Server) -> None:
     """WS-5: the close frame is not lost to a reset connection."""
     async with patient.peer(UPGRADE % b"/echo" + b"\r\n") as peer:
         await peer.head()
@@ -698,7 +700,7 @@ async def test_a_client_that_sends_a_message_of_20_mb_can_read_why_it_is_closed(
         assert await peer.is_closed()
 
 
-async def test_fragments_count_together_and_arrive_as_one(patient: Server) -> None:
+async def test_fragments_are_limited_together_and_arrive_as_one_message(patient: Server) -> None:
     """WS-5, WS-7: the application sees messages, never fragments or control frames."""
 
     async def pieces(size: int) -> AsyncIterator[str]:
@@ -720,7 +722,7 @@ async def test_fragments_count_together_and_arrive_as_one(patient: Server) -> No
 async def test_text_that_is_not_utf_8_closes_with_1007(
     patient: Server, fragments: list[bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """WS-6, RFC 6455 8.1; and a hostile client does not fill the log."""
+    """WS-6, RFC 6455 8.1; and nothing is logged."""
     async with patient.peer(UPGRADE % b"/echo" + b"\r\n") as peer:
         assert (await peer.head()).status == 101
         for index, fragment in enumerate(fragments):
@@ -735,7 +737,7 @@ async def test_text_that_is_not_utf_8_closes_with_1007(
 
 
 async def test_text_cut_within_a_character_is_joined(patient: Server) -> None:
-    """EVT-6: fragments need not end where characters do."""
+    """EVT-6: a fragment may end within a character."""
     async with patient.peer(UPGRADE % b"/echo" + b"\r\n") as peer:
         await peer.head()
         euro = "\N{EURO SIGN}".encode()
@@ -760,7 +762,7 @@ async def test_a_missing_pong_closes_the_connection() -> None:
 
 
 async def test_a_missing_pong_closes_the_connection_of_a_client_that_does_not_read() -> None:
-    """WS-6, SSE-10: the close frame cannot be delivered either, so it is cut off."""
+    """WS-6, SSE-10: the close frame cannot be delivered, so the connection is aborted."""
     async with (
         serving(ping_seconds=0.1) as server,
         server.peer(UPGRADE % b"/flood" + b"\r\n") as peer,
@@ -769,8 +771,8 @@ async def test_a_missing_pong_closes_the_connection_of_a_client_that_does_not_re
         await server.app.gone.wait()
 
 
-async def test_a_client_that_pings_and_never_reads_is_not_read_either(patient: Server) -> None:
-    """SSE-10: the pongs that wait for it stay few."""
+async def test_a_client_that_pings_and_never_reads_is_not_read_from(patient: Server) -> None:
+    """SSE-10: the number of unsent pongs is limited."""
     pings = masked(0x89, bytes(125)) * 1_000
     async with patient.peer(UPGRADE % b"/echo" + b"\r\n") as peer:
         await peer.head()
@@ -796,8 +798,8 @@ async def test_a_client_that_pings_and_never_reads_is_not_read_either(patient: S
         reading.cancel()
 
 
-async def test_a_million_empty_fragments_cost_nothing(patient: Server) -> None:
-    """WS-5: what has no size must not grow either."""
+async def test_a_million_empty_fragments_take_no_memory(patient: Server) -> None:
+    """WS-5: empty fragments must not accumulate."""
     async with patient.peer(UPGRADE % b"/echo" + b"\r\n") as peer:
         await peer.head()
         await peer.send(masked(1, b"a") + masked(0, b"") * 200_000 + masked(0x89, b""))
@@ -824,7 +826,7 @@ async def test_stopping_the_server_closes_with_1012(patient: Server) -> None:
         assert await closed(websocket) == 1012
 
 
-async def test_a_websocket_can_be_refused_before_the_upgrade(patient: Server) -> None:
+async def test_a_websocket_can_be_rejected_before_the_upgrade(patient: Server) -> None:
     """WS-1: with the application's own body."""
     with pytest.raises(InvalidStatus) as refused:
         await patient.websocket("/deny")
@@ -834,13 +836,13 @@ async def test_a_websocket_can_be_refused_before_the_upgrade(patient: Server) ->
     assert refused.value.response.body == b'{"error":"unauthorized"}'
 
 
-@pytest.mark.parametrize(("path", "status", "code"), [("/refuse", 403, "forbidden"), ("/fail", 500, "internal")])
+@pytest.mark.parametrize(("path", "status", "code"), [("/reject", 403, "forbidden"), ("/fail", 500, "internal")])
 async def test_a_websocket_that_is_not_accepted_gets_an_error_body(
     patient: Server, path: str, status: int, code: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """HTTP-2: also where the application gives none; the log has the id of a defect."""
+    """HTTP-2: also if the application sends none; the incident id of an exception is logged."""
     async with patient.peer(UPGRADE % path.encode() + b"\r\n") as peer:
-        message = await peer.is_refused_with(status, code)
+        message = await peer.is_rejected_with(status, code)
 
     assert code != "internal" or message.rpartition(" ")[2] in caplog.text
 
@@ -862,15 +864,15 @@ HANDSHAKES = {
 
 @pytest.mark.parametrize(("headers", "status", "code"), HANDSHAKES.values(), ids=HANDSHAKES.keys())
 async def test_a_bad_handshake_gets_an_error_body(patient: Server, headers: bytes, status: int, code: str) -> None:
-    """HTTP-2, HTTP-5: the limits hold before the upgrade, and no header value is repeated."""
+    """HTTP-2, HTTP-5: the limits apply before the upgrade, and no header value is repeated."""
     head = b"GET /echo HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     async with patient.peer(head + headers + b"\r\n") as peer:
-        assert "secret" not in await peer.is_refused_with(status, code)
+        assert "secret" not in await peer.is_rejected_with(status, code)
 
     assert patient.app.asked == []
 
 
-async def test_a_handshake_of_http_1_0_is_not_heard(patient: Server) -> None:
+async def test_a_handshake_over_http_1_0_is_ignored(patient: Server) -> None:
     """RFC 9110, 7.8: it is answered as a plain request."""
     old = (UPGRADE % b"/early" + b"\r\n").replace(b"HTTP/1.1", b"HTTP/1.0")
 
@@ -883,28 +885,28 @@ async def test_the_url_of_a_handshake_may_be_absolute(patient: Server) -> None:
         assert (await peer.head()).status == 101
     for broken in (b"http://[::1/echo", b"http://evil.example"):
         async with patient.peer(UPGRADE % broken + b"\r\n") as peer:
-            await peer.is_refused_with(400, "bad_request")
+            await peer.is_rejected_with(400, "bad_request")
 
     assert patient.app.asked == ["/echo"]
 
 
-async def test_a_long_url_is_refused_before_the_upgrade(patient: Server) -> None:
+async def test_a_long_url_is_rejected_before_the_upgrade(patient: Server) -> None:
     """HTTP-5."""
     async with patient.peer(UPGRADE % (b"/echo?" + b"u" * 8_192) + b"\r\n") as peer:
-        await peer.is_refused_with(414, "uri_too_long")
+        await peer.is_rejected_with(414, "uri_too_long")
 
 
-async def test_a_handshake_has_its_time_too(server: Server) -> None:
-    """HTTP-5: and once it is complete, the time is over."""
+async def test_a_handshake_has_a_timeout_too(server: Server) -> None:
+    """HTTP-5: and once it is complete, the timeout is canceled."""
     async with server.websocket("/echo") as websocket:
         await asyncio.sleep(0.5)  # Longer than `header_seconds`: the subject is that nothing happens.
         await websocket.send("x")
         assert await websocket.recv() == "1"
     async with server.peer(UPGRADE % b"/echo") as peer:
-        await peer.is_refused_with(408, "request_timeout")
+        await peer.is_rejected_with(408, "request_timeout")
 
 
-async def test_a_client_that_sends_frames_before_the_handshake_is_cut_off(patient: Server) -> None:
+async def test_a_client_that_sends_frames_before_the_handshake_is_disconnected(patient: Server) -> None:
     """RFC 6455, 4.1."""
     async with patient.peer(UPGRADE % b"/wait" + b"\r\n") as peer:
         await patient.app.begun.wait()
@@ -914,17 +916,17 @@ async def test_a_client_that_sends_frames_before_the_handshake_is_cut_off(patien
     assert [message["type"] for message in patient.app.received] == ["websocket.disconnect"]
 
 
-async def test_a_handshake_behind_an_unanswered_request_is_refused(patient: Server) -> None:
+async def test_a_pipelined_handshake_is_rejected(patient: Server) -> None:
     """Two protocols must not write to one connection at a time."""
     async with patient.peer(b"GET /wait HTTP/1.1\r\nHost: a\r\n\r\n" + UPGRADE % b"/echo" + b"\r\n") as peer:
         await patient.app.begun.wait()
         patient.app.go_on.set()
         assert (await peer.answer()).status == 200
-        await peer.is_refused_with(400, "bad_request")
+        await peer.is_rejected_with(400, "bad_request")
 
 
 def masked(first: int, content: bytes) -> bytes:
-    """A frame as a client sends it, with a mask of zeros."""
+    """Return a frame of a client, masked with zeros."""
     assert len(content) < 126
     return bytes([first, 0x80 | len(content), 0, 0, 0, 0]) + content
 
@@ -933,15 +935,15 @@ def masked(first: int, content: bytes) -> bytes:
 
 
 async def test_a_hostile_client_does_not_fill_the_log(patient: Server, caplog: pytest.LogCaptureFixture) -> None:
-    """What a client sends wrong is told to that client."""
+    """Errors are reported to the client only."""
     for malformed in MALFORMED:
         async with patient.peer(malformed.raw) as peer:
-            await peer.is_refused_with(400, "bad_request")
+            await peer.is_rejected_with(400, "bad_request")
 
     assert caplog.records == []
 
 
-async def test_nothing_of_a_url_reaches_the_log(caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_part_of_a_url_reaches_the_log(caplog: pytest.LogCaptureFixture) -> None:
     """WS-1: at any level, and however logging is configured afterwards."""
     secret = os.urandom(8).hex()
     async with serving(PATIENT, access_log=True) as server:
@@ -951,7 +953,7 @@ async def test_nothing_of_a_url_reaches_the_log(caplog: pytest.LogCaptureFixture
         query = f"?api_key={secret}"
         async with server.websocket(f"/echo{query}") as websocket:
             await websocket.send(f"text {secret}")
-        for path in ("/deny", "/refuse", "/fail"):
+        for path in ("/deny", "/reject", "/fail"):
             async with server.peer(UPGRADE % f"{path}{query}".encode() + b"\r\n") as peer:
                 await peer.answer()
         for request in ("GET / HTTP/1.1\r\nHost: a", "GET / HTTP/1.1\r\nX : y", "POST /early HTTP/1.1\r\nHost: a"):
