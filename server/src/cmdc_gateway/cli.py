@@ -20,6 +20,7 @@ from cmdc_gateway.command import (
     parse_time,
     select_audit,
 )
+from cmdc_gateway.extensions import DuplicateExtension
 from cmdc_gateway.settings import InvalidSetting, Settings, load_settings, store_address
 from cmdc_gateway.store.errors import InvalidStoreURL, StoreUnavailable
 from cmdc_gateway.store.factory import create_store
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                         }
                     )
                 )
-    except InvalidSetting as error:
+    except (InvalidSetting, DuplicateExtension) as error:
         print(f"cmdc-gateway: {error}", file=sys.stderr)
         return 2
 

@@ -39,7 +39,7 @@ def ran(receiver: Receiver) -> list[str]:
 async def test_a_run_killed_while_text_streams_is_interrupted_and_its_text_stays(
     gateway: GatewayProcess, client: httpx.AsyncClient
 ) -> None:
-    """DUR-1, DUR-2, §3.9."""
+    """DUR-1, DUR-2, EP-messages."""
     talk = await Conversation.begin(client)
     endless = script({"text": ["so ", "far ", *["and on "] * 500], "delayMs": 20})
     async with Watcher(talk) as watcher:

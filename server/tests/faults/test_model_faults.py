@@ -275,7 +275,7 @@ async def all_of(folder: Path, cases: Sequence[Case], rounds: int, count: Count,
 
 
 async def test_every_fault_comes_to_its_end(experiment: Experiment, tmp_path: Path) -> None:
-    """§10, EVT-1 … EVT-4, EVT-9, MTR-1."""
+    """EVT-1 … EVT-4, EVT-9, MTR-1."""
     begun, count = time.monotonic(), Count()
     silent = [case for case in CASES if case.name in SILENT]
     heavy = [case for case in CASES if case.name in HEAVY]

@@ -57,7 +57,7 @@ async def test_a_client_that_leaves_in_the_middle_of_a_prompt_has_sent_none(
 async def test_a_client_that_leaves_before_its_answer_has_sent_a_prompt_like_any_other(
     served: Served, client: httpx.AsyncClient
 ) -> None:
-    """§3.5, SSE-9, HTTP-11: whether the answer was read changes nothing; the same key again tells what came of it."""
+    """EP-prompt, SSE-9, HTTP-11: whether the answer was read changes nothing; the same key again tells what came of it."""
     talk = await Conversation.begin(client)
     body = b'{"text": "whole"}'
     head = (
@@ -127,7 +127,7 @@ async def test_a_thousand_approvals_can_wait_at_once_and_be_stopped_at_once(
 
 
 async def test_a_model_that_stalls_can_be_aborted_and_the_queue_goes_on(client: httpx.AsyncClient) -> None:
-    """§3.11."""
+    """EP-abort."""
     talk = await Conversation.begin(client)
     async with Watcher(talk) as watcher:
         accepted = [await talk.prompt(STALLED), await talk.prompt("next")]
@@ -142,7 +142,7 @@ async def test_a_model_that_stalls_can_be_aborted_and_the_queue_goes_on(client: 
 
 @pytest.mark.timeout(120)
 async def test_a_model_far_away_that_stalls_is_given_up_on_and_left_alone(tmp_path: Path) -> None:
-    """§10: an aborted run lets go of its connection; one that is not aborted ends by the time limit."""
+    """An aborted run lets go of its connection; one that is not aborted ends by the time limit."""
     async with ScriptedModelServer() as model:
         file = {"models": {"far:m": {"model": "openai/m", "api_base": model.base_url}}}
         async with serving(tmp_path, file=file, model_timeout_ms=1_000) as served, served.client() as client:
@@ -171,7 +171,7 @@ async def test_a_model_far_away_that_stalls_is_given_up_on_and_left_alone(tmp_pa
 async def test_deleting_a_session_ends_everything_it_does(
     served: Served, client: httpx.AsyncClient, receiver: Receiver, state: str
 ) -> None:
-    """§3.4, WS-6: readers get `agent_abort` where a run was active, then the end; afterwards it never was."""
+    """EP-delete, WS-6: readers get `agent_abort` where a run was active, then the end; afterwards it never was."""
     talk = await Conversation.begin(client, tools=["ask_user"])
     tool = {"name": "t", "description": "", "parameters": {"type": "object"}, "callbackUrl": receiver.url}
     await talk.post("tools", {**tool, "requiresApproval": state == "waiting_approval"})
@@ -209,7 +209,7 @@ async def test_deleting_a_session_ends_everything_it_does(
 
 
 async def test_deleting_a_session_many_times_at_once_deletes_it_once(client: httpx.AsyncClient) -> None:
-    """§3.4: and a prompt that is sent meanwhile is accepted before, or finds nothing."""
+    """EP-delete: a prompt that is sent meanwhile is accepted before, or finds nothing."""
     for _ in range(20):
         talk = await Conversation.begin(client)
         await talk.prompt(STALLED)
@@ -226,7 +226,7 @@ async def test_deleting_a_session_many_times_at_once_deletes_it_once(client: htt
 async def test_an_abort_that_races_with_the_end_of_a_run_leaves_one_terminal_event(
     client: httpx.AsyncClient, seed: int
 ) -> None:
-    """EVT-2, §3.11: whichever is first; nothing hangs, and the next prompt runs."""
+    """EVT-2, EP-abort: whichever is first; nothing hangs, and the next prompt runs."""
     chance = random.Random(seed)
     talk = await Conversation.begin(client)
     async with Watcher(talk) as watcher:

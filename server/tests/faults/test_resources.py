@@ -132,7 +132,7 @@ async def use(served: Served, receiver: Receiver, number: int) -> None:
 
 @pytest.mark.timeout(120)
 async def test_after_a_burst_of_sessions_nothing_is_left_of_them(served: Served) -> None:
-    """SSE-9, §3.4: tasks, readers, connections, heartbeats and files are back to where they were."""
+    """SSE-9, EP-delete: tasks, readers, connections, heartbeats and files are back to where they were."""
     async with Receiver() as receiver:
         base = await before_use(served)
         for _ in range(3):

@@ -15,6 +15,7 @@ import httpx
 import pytest
 from cmdc_gateway import extensions
 from cmdc_gateway.app import create_app
+from cmdc_gateway.cli import main
 from cmdc_gateway.protocol.history import ToolCall
 from cmdc_gateway.settings import ConfigFile, Settings, ToolsSection
 from cmdc_gateway.tools.builtin import NAMES
@@ -118,3 +119,17 @@ def test_every_built_in_tool_is_registered() -> None:
 
     assert set(project["entry-points"]["cmdc_gateway.tools"]) == set(NAMES)
     assert set(NAMES) < set(tool_names())
+
+
+def test_a_package_cannot_replace_a_tool_of_another_package(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    packages = tmp_path / "packages"
+    write_distribution(packages, "cmdc-shell", {"cmdc_gateway.tools": {"shell": "cmdc_dice:PLUGIN"}})
+    extensions._entries.cache_clear()
+
+    with pytest.raises(extensions.DuplicateExtension) as raised:
+        tool_names()
+
+    conflict = "cmdc_gateway.tools: 'shell' is registered by cmdc-gateway and cmdc-shell; uninstall one of them"
+    assert str(raised.value) == conflict
+    assert main(["serve", "--port", "0"]) == 2
+    assert conflict in capsys.readouterr().err

@@ -1,6 +1,6 @@
 """A language model's HTTP endpoint for tests: OpenAI's chat completions, streaming, on loopback.
 
-It obeys the scripts of PROTOCOL §10 as the model inside the server does, and can misbehave in ways no script asks for:
+It obeys the same scripts as the model inside the server does, and can misbehave in ways no script asks for:
 see `Fault`. Nothing here is fit for anything but tests.
 """
 
