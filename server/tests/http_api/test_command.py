@@ -133,7 +133,7 @@ async def test_an_unusable_resource_at_startup_is_one_line(tmp_path: Path) -> No
         "cmdc-gateway: GATEWAY_",
         "cmdc-gateway: GATEWAY_STORE: ",
         "cmdc-gateway: GATEWAY_WORKSPACE: missing",
-        "cmdc-gateway: GATEWAY_HOST: the server does not listen on 0.0.0.0, beyond this machine, without API keys; ",
+        "cmdc-gateway: GATEWAY_HOST: 0.0.0.0 is not a loopback address, and the server does not listen on it without ",
     ]
     assert [told.startswith(start) for (_, _, told), start in zip(found, starts, strict=True)] == [True] * 5, found
 
