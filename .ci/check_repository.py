@@ -1,7 +1,7 @@
-"""Fail when a file of this repository names something that only one machine has.
+"""Check that no file of the repository depends on one machine, and that the copies of LICENSE are identical.
 
-Looked for: hosts of package registries, absolute paths into somebody's folders, and copies of the LICENSE that differ
-from it (each package carries one, so that its sdist has it).
+Machine-dependent are host names of package registries and absolute paths in user folders. Each package has a copy of
+LICENSE, so that its sdist contains it.
 """
 
 import re
@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# The brackets keep each pattern from finding itself.
+# The brackets prevent each pattern from matching itself.
 MACHINE_BOUND = {
     "a package registry's host": re.compile(r"pypi[.]org|pythonhosted[.]org|npmjs[.](?:org|com)|deb[.]debian[.]org"),
     "a path on one machine": re.compile(r"(?<![\w.:~$})*-])/(?:[r]oot|[h]ome|[U]sers|[t]mp|[w]ork|[o]pt/pypi)/\w"),
@@ -20,7 +20,7 @@ MACHINE_BOUND = {
 
 
 def main() -> int:
-    """Print every finding; return the exit code."""
+    """Print all findings; return the exit status."""
     findings = [*machine_bound_lines(), *licence_copies_that_differ()]
     for finding in findings:
         print(finding)
@@ -29,7 +29,7 @@ def main() -> int:
 
 
 def machine_bound_lines() -> Iterator[str]:
-    """Each line of a text file that names what only one machine has."""
+    """Yield each line of a text file that depends on one machine."""
     for path in files_of_the_repository():
         for number, line in enumerate(lines_of(path), start=1):
             for what, pattern in MACHINE_BOUND.items():
@@ -38,16 +38,16 @@ def machine_bound_lines() -> Iterator[str]:
 
 
 def licence_copies_that_differ() -> Iterator[str]:
-    """Each package whose LICENSE is not the one of the repository."""
+    """Yield each package whose LICENSE differs from that of the repository."""
     licence = (ROOT / "LICENSE").read_bytes()
     for package in ("server", "sdk", "conformance"):
         copy = ROOT / package / "LICENSE"
         if not copy.is_file() or copy.read_bytes() != licence:
-            yield f"{package}/LICENSE: is not a copy of LICENSE"
+            yield f"{package}/LICENSE: differs from LICENSE"
 
 
 def files_of_the_repository() -> list[Path]:
-    """Every file that is committed, or would be if everything were added."""
+    """All files that are tracked or not ignored."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -59,7 +59,7 @@ def files_of_the_repository() -> list[Path]:
 
 
 def lines_of(path: Path) -> list[str]:
-    """The lines of a text file; none of one that is not text."""
+    """The lines of a text file, or none for a binary file."""
     try:
         return path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError:

@@ -19,7 +19,7 @@ from cmdc_testkit.launcher import gateway_environment, running_server
 
 KEY = "test-key"
 PROMPT = '```script\n{"replies": [{"toolCalls": [{"name": "double", "args": {"number": 21}}]}, {"text": ["42"]}]}\n```'
-NOT_INSTALLED = ("cmdc_conformance", "cmdc_gateway", "fastapi", "litellm", "pydantic")
+NOT_INSTALLED = ("cmdc_conformance", "cmdc_gateway", "fastapi", "litellm")
 
 tools = Tools()
 

@@ -1,1 +1,1 @@
-"""What the gateway costs, measured against servers that are run beside it."""
+"""Benchmarks: what the gateway costs, compared with reference servers that run on the same machine."""

@@ -1,9 +1,9 @@
-"""Measure.
+"""Run the benchmarks.
 
 python -m benchmarks                   the quick form, about two minutes
-python -m benchmarks --full            all of it
+python -m benchmarks --full            all workloads, measured longer
 python -m benchmarks 1 5               only these workloads
-python -m benchmarks --check           guard against regressions: exit 1 if a steady figure is worse than its bound by half
+python -m benchmarks --check           exit with status 1 if a steady figure misses its target by more than half
 python -m benchmarks --full --write    write the table into benchmarks/README.md
 """
 
@@ -31,7 +31,7 @@ WORKLOADS = {
     9: "growth",
     10: "client",
 }
-# What `--check` looks at: workloads whose figures a busy machine does not change much. One that fails is tried again.
+# Workloads of `--check`: those whose figures hardly depend on the load of the machine. A failing one is repeated.
 GUARDED = (1, 3, 4, 5, 6, 7, 8)
 _TRIES = 3
 _FOLDER = Path(__file__).resolve().parent
@@ -40,24 +40,24 @@ _BEGIN, _END = "<!-- results -->\n", "<!-- end of results -->"
 
 def main() -> int:
     """Return the exit status."""
-    wanted = _arguments()
+    arguments = _arguments()
     machine = describe()
     pin_client()
     figures: list[Figure] = []
-    for number in wanted.workloads or (GUARDED if wanted.check else WORKLOADS):
-        figures += _measured(number, full=wanted.full, tries=_TRIES if wanted.check else 1)
-    wanted.json.parent.mkdir(parents=True, exist_ok=True)
-    wanted.json.write_text(document(figures, machine, full=wanted.full), encoding="utf-8")
-    if wanted.write:
+    for number in arguments.workloads or (GUARDED if arguments.check else WORKLOADS):
+        figures += _measured(number, full=arguments.full, tries=_TRIES if arguments.check else 1)
+    arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    arguments.json.write_text(document(figures, machine, full=arguments.full), encoding="utf-8")
+    if arguments.write:
         _write(figures, machine)
-    regressed = [figure for figure in figures if figure.regressed] if wanted.check else []
+    regressed = [figure for figure in figures if figure.regressed] if arguments.check else []
     for figure in regressed:
-        print(f"worse than its bound by half: {figure.what}: {figure.value:.2f} {figure.unit}", file=sys.stderr)
+        print(f"misses its target by more than half: {figure.what}: {figure.value:.2f} {figure.unit}", file=sys.stderr)
     return 1 if regressed else 0
 
 
 def _measured(number: int, *, full: bool, tries: int) -> list[Figure]:
-    """A workload's figures; measured again, if some have regressed, and the best of each kept."""
+    """The figures of a workload. If some have regressed, measure again and keep the best of each."""
     module = importlib.import_module(f"benchmarks.workloads.{WORKLOADS[number]}")
     best: dict[str, Figure] = {}
     began = time.monotonic()
@@ -72,19 +72,23 @@ def _measured(number: int, *, full: bool, tries: int) -> list[Figure]:
 
 
 def _workload(text: str) -> int:
-    # Python 3.11's `choices` would refuse that none is named.
+    # With `choices`, Python 3.11 would reject an empty list of workloads.
     if not text.isdecimal() or int(text) not in WORKLOADS:
-        raise argparse.ArgumentTypeError(f"there is no workload {text!r}; they are numbered 1 to {max(WORKLOADS)}")
+        raise argparse.ArgumentTypeError(f"unknown workload {text!r}; use a number from 1 to {max(WORKLOADS)}")
     return int(text)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="benchmarks", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("workloads", nargs="*", type=_workload, metavar="WORKLOAD", help="1 to 10; left out: all")
-    parser.add_argument("--full", action="store_true", help="measure longer, and all of it")
-    parser.add_argument("--check", action="store_true", help="fail on a figure that is worse than its bound by half")
+    parser.add_argument("workloads", nargs="*", type=_workload, metavar="WORKLOAD", help="1 to 10 (default: all)")
+    parser.add_argument("--full", action="store_true", help="measure all workloads, and longer")
+    parser.add_argument(
+        "--check", action="store_true", help="fail if a steady figure misses its target by more than half"
+    )
     parser.add_argument("--write", action="store_true", help="write the table into the README")
-    parser.add_argument("--json", type=Path, default=_FOLDER / "results" / "latest.json", help="where the JSON goes")
+    parser.add_argument(
+        "--json", type=Path, default=_FOLDER / "results" / "latest.json", help="path of the JSON results"
+    )
     return parser.parse_args()
 
 

@@ -1,7 +1,7 @@
-"""The least that a delivery costs: one call of the system for each reader and event, and nothing else.
+"""The lower bound for a delivery: one system call per reader and event, and nothing else.
 
-It reads as much of the requests of a benchmark as it must, serves one session, and waits for nobody: what it takes is
-what no server that calls `send` for each delivery can go below.
+The server parses just enough of the benchmark's requests, serves one session, and never waits for a slow reader. No
+server that calls `send` for each delivery can be cheaper.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _LENGTH = re.compile(rb"\r\nContent-Length: ([0-9]+)\r\n")
 
 
 def _request(connection: socket.socket) -> tuple[bytes, bytes]:
-    """The first line of a request, and its body."""
+    """Receive a request; return its first line and its body."""
     raw = b""
     while b"\r\n\r\n" not in raw:
         raw += _received(connection)
@@ -29,9 +29,9 @@ def _request(connection: socket.socket) -> tuple[bytes, bytes]:
 
 
 def _received(connection: socket.socket) -> bytes:
-    piece = connection.recv(1 << 16)
-    assert piece, "the client went away"
-    return piece
+    data = connection.recv(1 << 16)
+    assert data, "the client closed the connection"
+    return data
 
 
 def _chunk(event: str, **data: object) -> bytes:
@@ -40,7 +40,7 @@ def _chunk(event: str, **data: object) -> bytes:
 
 
 def _run(reply: dict[str, list[str]], pace: float) -> Iterator[bytes]:
-    """The chunks of a run, each when its time has come."""
+    """Yield the HTTP chunks of a run, `pace` seconds apart."""
     request_id = "0123456789abcdef"
     for name in ("prompt_received", "agent_start", "message_start"):
         yield _chunk(name, requestId=request_id)

@@ -1,4 +1,4 @@
-"""The machine a measurement was made on, in words."""
+"""Describes the machine on which a measurement was made."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def describe() -> dict[str, str]:
-    """What somebody needs to know who wants to compare."""
+    """What readers need to know to compare results: hardware, load and versions."""
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "processor": _processor(),

@@ -1,7 +1,7 @@
-"""A language model's server that costs next to nothing: OpenAI's chat completions, streamed as fast as they are taken.
+"""A minimal model server: OpenAI's chat completions, streamed as fast as the client reads.
 
-It obeys the script in the last message as the scripted model does. Each chunk goes out in a write of its own; the first
-one's text is the time at which it was sent, where the script says `stamp`.
+It follows the script in the last message, as the scripted model does. Each chunk is a separate write. Where the script
+says `stamp`, the text is the time of sending in ns.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _STAMP = "stamp"
 
 
 class Model(asyncio.Protocol):
-    """One connection, which is kept for the next call."""
+    """One keep-alive connection."""
 
     def __init__(self) -> None:
         self._received = b""
@@ -39,16 +39,16 @@ class Model(asyncio.Protocol):
         if self._answering:
             self._answering.cancel()
 
-    async def _answer(self, asked: dict[str, object]) -> None:
-        messages = asked["messages"]
+    async def _answer(self, request: dict[str, object]) -> None:
+        messages = request["messages"]
         assert isinstance(messages, list)
         prompt = str(messages[-1]["content"])  # pyright: ignore[reportUnknownArgumentType]
         reply = json.loads(prompt.split("```script\n")[1].split("\n```", maxsplit=1)[0])["replies"][0]
         self._transport.write(_HEAD)
         for text in reply["text"]:
             await asyncio.sleep(reply["delayMs"] / 1000)
-            said = f"{time.monotonic_ns()} " if text == _STAMP else text
-            self._send({"index": 0, "delta": {"content": said}, "finish_reason": None})
+            content = f"{time.monotonic_ns()} " if text == _STAMP else text
+            self._send({"index": 0, "delta": {"content": content}, "finish_reason": None})
         self._send({"index": 0, "delta": {}, "finish_reason": "stop"})
         count = len(reply["text"])
         self._send(None, {"prompt_tokens": 10, "completion_tokens": count, "total_tokens": count + 10})

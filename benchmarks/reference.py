@@ -1,7 +1,7 @@
-"""What the gateway is compared with: the server that anybody would write first, about sixty lines of FastAPI.
+"""The reference server: the obvious first implementation, about sixty lines of FastAPI.
 
-It has a queue for each reader and encodes an event once. It stores nothing, checks nothing, asks for no key, misses what
-happens before a reader comes, and lets a slow reader fill its memory. Its routes and scripts are those of the gateway.
+It has a queue per reader and encodes an event once. It stores nothing, validates nothing, needs no key, loses events that
+happen before a reader connects, and lets a slow reader fill its memory. Its routes and scripts are those of the gateway.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Prompt(BaseModel):
 
 
 class Accepted(BaseModel):
-    """Its answer."""
+    """The response of `POST …/prompt`."""
 
     requestId: str  # noqa: N815 - as on the wire
     sessionId: str  # noqa: N815
@@ -39,7 +39,7 @@ class Accepted(BaseModel):
 
 
 class Info(BaseModel):
-    """The answer of `GET …/{id}`: as many fields as the gateway's."""
+    """The response of `GET …/{id}`, with as many fields as the gateway's."""
 
     sessionId: str  # noqa: N815
     state: str = "idle"
@@ -57,14 +57,14 @@ class Info(BaseModel):
 
 
 def publish(session_id: str, event: str, **data: Any) -> None:
-    """Put an event into every reader's queue."""
+    """Encode an event and put it into every reader's queue."""
     frame = f"event: {event}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
     for queue in queues[session_id]:
         queue.put_nowait(frame)
 
 
 async def run(session_id: str, request_id: str, text: str) -> None:
-    """Do what the script says."""
+    """Run the script of a prompt."""
     reply = json.loads(text.split("```script\n")[1].split("\n```", maxsplit=1)[0])["replies"][0]
     publish(session_id, "prompt_received", text=text, requestId=request_id)
     publish(session_id, "agent_start", requestId=request_id)
@@ -83,7 +83,7 @@ async def run(session_id: str, request_id: str, text: str) -> None:
 
 @app.post("/v1/sessions/{session_id}/prompt", status_code=202)
 async def post_prompt(session_id: str, prompt: Prompt) -> Accepted:
-    """Begin a run."""
+    """Start a run."""
     request_id = uuid4().hex[:16]
     if "```script" in prompt.text:
         task = asyncio.create_task(run(session_id, request_id, prompt.text))
@@ -94,13 +94,13 @@ async def post_prompt(session_id: str, prompt: Prompt) -> Accepted:
 
 @app.get("/v1/sessions/{session_id}")
 async def get_session(session_id: str) -> Info:
-    """What there is to say about a session."""
+    """Get a session."""
     return Info(sessionId=session_id)
 
 
 @app.get("/v1/sessions/{session_id}/events")
 async def read_events(session_id: str) -> StreamingResponse:
-    """One run, as it happens."""
+    """Stream one run."""
     queue: asyncio.Queue[bytes | None] = asyncio.Queue()
     queues[session_id].add(queue)
 

@@ -1,4 +1,4 @@
-"""A client that costs little, so that it is not what is measured: plain sockets, looked at after the clock has stopped."""
+"""A cheap client on plain sockets. It verifies what it received after the measurement, so that it does not affect it."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from uuid import uuid4
 
 from benchmarks.processes import KEY, Server
 
-_PATIENCE_SECONDS = 120.0
+_TIMEOUT_SECONDS = 120.0
 _READ_BYTES = 256 * 1024
 _LAST_CHUNK = b"0\r\n\r\n"
 
 
 def call(server: Server, method: str, path: str, body: object = None, *, accept: str | None = None) -> tuple[int, Any]:
-    """One request on a connection of its own: the status, and the JSON of the answer."""
-    with socket.create_connection(("127.0.0.1", server.port), timeout=_PATIENCE_SECONDS) as connection:
+    """Send one request on a new connection; return the status and the JSON body of the response."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=_TIMEOUT_SECONDS) as connection:
         connection.sendall(request(method, path, body, close=True, accept=accept))
         raw = b""
-        while piece := connection.recv(_READ_BYTES):
-            raw += piece
+        while data := connection.recv(_READ_BYTES):
+            raw += data
     head, _, content = raw.partition(b"\r\n\r\n")
     return int(head.split(b" ", 2)[1]), json.loads(content or b"null")
 
 
 def request(method: str, path: str, body: object = None, *, close: bool = False, accept: str | None = None) -> bytes:
-    """The bytes of a request."""
+    """Encode a request."""
     content = b"" if body is None else json.dumps(body).encode()
     described = f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n" if content else ""
     ending = ("Connection: close\r\n" if close else "") + (f"Accept: {accept}\r\n" if accept else "")
@@ -39,7 +39,7 @@ def request(method: str, path: str, body: object = None, *, close: bool = False,
 
 
 def new_session(server: Server, **settings: Any) -> str:
-    """A session, for the scripted model unless the settings say otherwise. The reference needs none to be made."""
+    """Create a session with the scripted model, or with these settings; return its id. The reference needs no creation."""
     session_id = uuid4().hex
     if server.name == "gateway":
         status, answer = call(
@@ -50,30 +50,30 @@ def new_session(server: Server, **settings: Any) -> str:
 
 
 def script(text: list[str], delay_ms: int = 0, **more: Any) -> str:
-    """A prompt that makes the scripted model say these pieces."""
+    """A prompt that makes the scripted model send these chunks."""
     return "```script\n" + json.dumps({"replies": [{"text": text, "delayMs": delay_ms, **more}]}) + "\n```"
 
 
 @dataclass(slots=True, eq=False)
 class Stream:
-    """One reader of a session's events, and all that it was sent."""
+    """One reader of a session's events, with everything it received."""
 
     connection: socket.socket
-    pieces: list[bytes] = field(default_factory=list[bytes])
+    chunks: list[bytes] = field(default_factory=list[bytes])
     ended: bool = False
 
-    def take(self) -> int:
-        """Read what has come; return how many bytes that was."""
-        piece = self.connection.recv(_READ_BYTES)
-        self.pieces.append(piece)
-        if piece.endswith(_LAST_CHUNK) or not piece:
+    def receive(self) -> int:
+        """Receive available bytes; return their number."""
+        data = self.connection.recv(_READ_BYTES)
+        self.chunks.append(data)
+        if data.endswith(_LAST_CHUNK) or not data:
             self.ended = True
-        return len(piece)
+        return len(data)
 
     @property
     def body(self) -> bytes:
-        """What came, without HTTP."""
-        raw = b"".join(self.pieces)
+        """The response body, without chunked encoding and heartbeats."""
+        raw = b"".join(self.chunks)
         at = raw.index(b"\r\n\r\n") + 4
         parts: list[bytes] = []
         while True:
@@ -86,7 +86,7 @@ class Stream:
 
 
 class Crowd:
-    """Readers of one session, or of many: one stream for each path, all open."""
+    """Open streams, one for each path."""
 
     def __init__(self, server: Server, paths: list[str]) -> None:
         self._poll = select.epoll()
@@ -94,13 +94,13 @@ class Crowd:
         self._by_number: dict[int, Stream] = {}
         self._open = len(paths)
         for path in paths:
-            connection = socket.create_connection(("127.0.0.1", server.port), timeout=_PATIENCE_SECONDS)
+            connection = socket.create_connection(("127.0.0.1", server.port), timeout=_TIMEOUT_SECONDS)
             connection.sendall(request("GET", path))
             self._join(Stream(connection))
-        for stream in self.streams:  # one that has its headers misses nothing
-            while b"\r\n\r\n" not in b"".join(stream.pieces):
-                stream.take()
-            assert stream.pieces[0].startswith(b"HTTP/1.1 200"), stream.pieces[0]
+        for stream in self.streams:  # a stream whose headers have arrived misses no event
+            while b"\r\n\r\n" not in b"".join(stream.chunks):
+                stream.receive()
+            assert stream.chunks[0].startswith(b"HTTP/1.1 200"), stream.chunks[0]
             stream.connection.setblocking(False)
 
     def _join(self, stream: Stream) -> None:
@@ -109,31 +109,31 @@ class Crowd:
         self._poll.register(stream.connection.fileno(), select.EPOLLIN)
 
     def wait(self) -> None:
-        """Return when something has come."""
-        if not self._poll.poll(_PATIENCE_SECONDS):
-            raise TimeoutError("nothing comes")
+        """Return when a stream has data."""
+        if not self._poll.poll(_TIMEOUT_SECONDS):
+            raise TimeoutError("no stream has received data")
 
-    def read(self, seconds: float, came: Callable[[Stream, int], None] | None = None) -> None:
-        """Read what has come; wait for it so long at most. `came` hears of every piece and its size."""
+    def read(self, seconds: float, on_data: Callable[[Stream, int], None] | None = None) -> None:
+        """Receive available data, waiting `seconds` at most; call `on_data` with each stream and its number of bytes."""
         for number, _ in self._poll.poll(seconds):
             stream = self._by_number[number]
-            size = stream.take()
-            if came is not None:
-                came(stream, size)
+            size = stream.receive()
+            if on_data is not None:
+                on_data(stream, size)
             if stream.ended:
                 self._poll.unregister(number)
                 self._open -= 1
 
-    def read_to_the_end(self, came: Callable[[Stream, int], None] | None = None) -> None:
-        """Return when every stream has ended."""
-        deadline = time.monotonic() + _PATIENCE_SECONDS
+    def read_to_the_end(self, on_data: Callable[[Stream, int], None] | None = None) -> None:
+        """Receive until every stream has ended."""
+        deadline = time.monotonic() + _TIMEOUT_SECONDS
         while self._open:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{self._open} streams have not ended")
-            self.read(1.0, came)
+            self.read(1.0, on_data)
 
     def close(self) -> None:
-        """Leave."""
+        """Close all connections."""
         self._poll.close()
         for stream in self.streams:
             stream.connection.close()
@@ -141,7 +141,7 @@ class Crowd:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event as a stream had it."""
+    """One event of a stream."""
 
     id: str
     name: str
@@ -149,7 +149,7 @@ class Event:
 
 
 def events(body: bytes) -> list[Event]:
-    """The events of a stream's body."""
+    """Parse the events of a stream's body."""
     found: list[Event] = []
     for frame in body.decode().split("\n\n")[:-1]:
         fields = dict(line.split(": ", 1) for line in frame.split("\n"))
@@ -158,7 +158,7 @@ def events(body: bytes) -> list[Event]:
 
 
 def check_run(body: bytes, text: list[str]) -> int:
-    """See that a body is one whole run that says these pieces, each as its own event; return how many events it has."""
+    """Assert that a body is one complete run with these deltas; return its number of events."""
     listed = events(body)
     names = [event.name for event in listed]
     assert names[0] == "prompt_received", names[:3]
@@ -177,28 +177,28 @@ _UPGRADE = (
 
 
 def open_socket(server: Server, session_id: str) -> socket.socket:
-    """A WebSocket on a session."""
-    connection = socket.create_connection(("127.0.0.1", server.port), timeout=_PATIENCE_SECONDS)
+    """Open a WebSocket on a session."""
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=_TIMEOUT_SECONDS)
     connection.sendall(_UPGRADE.format(session=session_id, key=KEY).encode())
     head = b""
-    while not head.endswith(b"\r\n\r\n"):  # one byte at a time: what follows is a frame
+    while not head.endswith(b"\r\n\r\n"):  # byte by byte, so as not to consume the first frame
         head += connection.recv(1)
     assert head.startswith(b"HTTP/1.1 101"), head
     return connection
 
 
 def read_messages(sockets: list[socket.socket], last: bytes) -> list[bytes]:
-    """What each was sent, up to the message that has this in it."""
+    """Receive on all sockets until each has a message that contains `last`; return the bytes of each."""
     poll = select.epoll()
     received = {connection.fileno(): list[bytes]() for connection in sockets}
     by_number = {connection.fileno(): connection for connection in sockets}
     for number in received:
         poll.register(number, select.EPOLLIN)
     left = len(sockets)
-    deadline = time.monotonic() + _PATIENCE_SECONDS
+    deadline = time.monotonic() + _TIMEOUT_SECONDS
     while left:
         if time.monotonic() > deadline:
-            raise TimeoutError(f"{left} WebSockets have not been sent everything")
+            raise TimeoutError(f"{left} WebSockets did not receive everything")
         for number, _ in poll.poll(1.0):
             received[number].append(by_number[number].recv(_READ_BYTES))
             tail = b"".join(received[number][-2:])
@@ -206,11 +206,11 @@ def read_messages(sockets: list[socket.socket], last: bytes) -> list[bytes]:
                 poll.unregister(number)
                 left -= 1
     poll.close()
-    return [b"".join(pieces) for pieces in received.values()]
+    return [b"".join(chunks) for chunks in received.values()]
 
 
 def check_messages(raw: bytes, text: list[str]) -> int:
-    """See that frames are one whole run that says these pieces; return how many events it has."""
+    """Assert that frames are one complete run with these deltas; return its number of events."""
     found: list[dict[str, Any]] = []
     at = 0
     while at < len(raw):
@@ -219,7 +219,7 @@ def check_messages(raw: bytes, text: list[str]) -> int:
             size, skip = int.from_bytes(raw[at + 2 : at + 4], "big"), 4
         elif size == 127:
             size, skip = int.from_bytes(raw[at + 2 : at + 10], "big"), 10
-        assert raw[at] == 0x81, "a whole text message"
+        assert raw[at] == 0x81, "an unfragmented text message"
         found.append(json.loads(raw[at + skip : at + skip + size]))
         at += skip + size
     assert [event["data"]["delta"] for event in found if event["event"] == "message_delta"] == text
@@ -229,29 +229,29 @@ def check_messages(raw: bytes, text: list[str]) -> int:
 
 
 class Callers:
-    """Connections that send one request over and over, each as soon as its answer has come."""
+    """Connections that repeat one request, each as soon as its response has arrived."""
 
     def __init__(self, server: Server, requests: list[bytes]) -> None:
         self._server = server
         self._requests = requests
 
     def call(self, times: int) -> list[tuple[int, bytes]]:
-        """Have each request answered so many times; all answers, as status and body."""
+        """Send each request `times` times; return all responses as status and body."""
         answers: list[tuple[int, bytes]] = []
         poll = select.epoll()
         calls: dict[int, _Calls] = {}
         for content in self._requests:
-            connection = socket.create_connection(("127.0.0.1", self._server.port), timeout=_PATIENCE_SECONDS)
+            connection = socket.create_connection(("127.0.0.1", self._server.port), timeout=_TIMEOUT_SECONDS)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             calls[connection.fileno()] = _Calls(connection, content, times)
             poll.register(connection.fileno(), select.EPOLLIN)
             connection.sendall(content)
-        deadline = time.monotonic() + _PATIENCE_SECONDS
+        deadline = time.monotonic() + _TIMEOUT_SECONDS
         while calls:
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{len(calls)} connections wait for an answer")
+                raise TimeoutError(f"{len(calls)} connections got no response")
             for number, _ in poll.poll(1.0):
-                if calls[number].take(answers):
+                if calls[number].receive(answers):
                     poll.unregister(number)
                     calls.pop(number).connection.close()
         poll.close()
@@ -260,18 +260,18 @@ class Callers:
 
 @dataclass(slots=True)
 class _Calls:
-    """One connection of them."""
+    """One connection."""
 
     connection: socket.socket
     content: bytes
     left: int
     received: bytes = b""
 
-    def take(self, answers: list[tuple[int, bytes]]) -> bool:
-        """Read what has come, and ask again if that was an answer; True after the last."""
-        piece = self.connection.recv(_READ_BYTES)
-        assert piece, "the connection was closed"
-        self.received += piece
+    def receive(self, answers: list[tuple[int, bytes]]) -> bool:
+        """Receive available bytes and repeat the request after a complete response; return whether it was the last."""
+        data = self.connection.recv(_READ_BYTES)
+        assert data, "the connection was closed"
+        self.received += data
         head, gap, content = self.received.partition(b"\r\n\r\n")
         if not gap or len(content) < int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0]):
             return False

@@ -1,4 +1,4 @@
-"""Read a run event by event: text and reasoning while they are written."""
+"""Stream a run event by event: reasoning and answer text as the model produces them."""
 
 from cmdc_client import AgentAbort, AgentEnd, Client, MessageDelta, RunError, ThinkingDelta
 from scripted import MODEL, scripted
@@ -13,23 +13,23 @@ PROMPT = scripted(
 )
 
 with Client() as client, client.sessions.create(model=MODEL) as session:
-    pieces: list[str] = []
+    chunks: list[str] = []
 
-    # Each event is a class of its own. Take those you need: there are fifteen, and `UnknownEvent` for what a newer
-    # server sends. The loop ends with the run. If the connection is lost, it is taken up again where it was.
+    # Each of the fifteen event types is a class; an event type that this client does not know is an `UnknownEvent`.
+    # The loop ends with the run. If the connection drops, the client reconnects and resumes after the last event.
     for event in session.run(PROMPT):
         match event:
             case ThinkingDelta(delta=delta):
                 print(f"\033[2m{delta}\033[0m", end="", flush=True)  # dim
             case MessageDelta(delta=delta):
-                pieces.append(delta)
-                print("\n" * (len(pieces) == 1) + delta, end="", flush=True)
+                chunks.append(delta)
+                print("\n" * (len(chunks) == 1) + delta, end="", flush=True)
             case AgentEnd(token_usage=usage):
-                print(f"\n— {usage.completion_tokens} tokens written")
+                print(f"\n— {usage.completion_tokens} output tokens")
             case RunError(reason=reason) | AgentAbort(reason=reason):
                 raise SystemExit(f"the run failed: {reason}")
             case _:
                 pass
 
-    assert len(pieces) == 6, "it came in pieces"
-    assert session.messages()[-1].content == "".join(pieces)
+    assert len(chunks) == 6, "the text was streamed in chunks"
+    assert session.messages()[-1].content == "".join(chunks)

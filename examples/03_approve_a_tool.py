@@ -1,4 +1,4 @@
-"""Decide about each command that the agent wants to run."""
+"""Approve or reject each command that the agent asks to run."""
 
 from cmdc_client import ApprovalRequired, ApprovalResolved, ApprovalSettings, Client, MessageDelta, ToolExecutionEnd
 from scripted import MODEL, call, scripted
@@ -10,7 +10,7 @@ PROMPT = scripted(
     {"text": ["The tests pass. I was not allowed to push."]},
 )
 
-approval = ApprovalSettings(tools=["shell"])  # the server may ask for more of them, never for fewer
+approval = ApprovalSettings(tools=["shell"])  # adds to the approvals that the server requires
 
 with Client() as client, client.sessions.create(model=MODEL, tools=["shell"], approval=approval) as session:
     decisions: list[str] = []
@@ -18,11 +18,11 @@ with Client() as client, client.sessions.create(model=MODEL, tools=["shell"], ap
     for event in session.run(PROMPT):
         match event:
             case ApprovalRequired(args=args):
-                # The run waits until somebody decides: here, in another program, or tomorrow. What is approved is just
-                # this call; `event.approve(args={…})` lets it run with other arguments.
+                # The run waits for a decision, which may come from another program or on another day. An approval
+                # covers this call only; `event.approve(args={…})` runs it with edited arguments.
                 print(f"\n  {event.hint}")
                 if "--force" in str(args["command"]):
-                    event.reject(reason="Never with --force.")  # the agent is told, and goes on
+                    event.reject(reason="Never with --force.")  # the model sees the reason, and the run continues
                 else:
                     event.approve()
             case ApprovalResolved(status=status):
@@ -38,8 +38,8 @@ with Client() as client, client.sessions.create(model=MODEL, tools=["shell"], ap
     print()
 
     assert decisions == ["approved", "rejected"]
-    assert len(results) == 1, "what was rejected has not run"
+    assert len(results) == 1, "the rejected call did not run"
 
-    # In short, where a function decides, or "approve", "reject", or "ask" for whoever sits at the terminal:
+    # The short form: a policy is a function, "approve", "reject", or "ask" to prompt in the terminal.
     reply = session.ask(PROMPT, policy=lambda event: "--force" not in str(event.args["command"]))
     assert [tool.args for tool in reply.tool_calls] == [{"command": "echo 12 passed"}]

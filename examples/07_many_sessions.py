@@ -1,4 +1,4 @@
-"""Talk to many agents at once, and stop one of them."""
+"""Run many sessions concurrently, and abort one of them."""
 
 import asyncio
 
@@ -9,14 +9,14 @@ SLOW = scripted("Tell a long story.", {"text": ["Once ", "upon ", "a ", "time "]
 
 
 async def ask(client: AsyncClient, number: int) -> str:
-    """One agent, from its first word to its last."""
+    """Create a session, send one prompt, and return the reply."""
     async with await client.sessions.create(model=MODEL, metadata={"number": str(number)}) as session:
         reply = await session.ask(f"I am number {number}.")
         return reply.text
 
 
 async def interrupt(client: AsyncClient) -> str:
-    """Let an agent begin, and stop it."""
+    """Start a long run and abort it at the first text."""
     async with await client.sessions.create(model=MODEL) as session, session.run(SLOW) as run:
         async for event in run:
             if isinstance(event, MessageDelta) and not run.transcript.done:
@@ -25,10 +25,10 @@ async def interrupt(client: AsyncClient) -> str:
 
 
 async def main() -> None:
-    """`AsyncClient` has the same names as `Client`, to be awaited."""
+    """`AsyncClient` has the methods of `Client`, as coroutines."""
     async with AsyncClient() as client:
-        # Sessions do not wait for one another; the prompts of one session do. When the gateway says that this key asks
-        # too often (429), the client waits as long as it is told, and asks again, up to `max_retries` times.
+        # Sessions run independently of each other. When the gateway answers 429 `rate_limited`, the client waits for
+        # `Retry-After` and retries, up to `max_retries` times.
         async with asyncio.TaskGroup() as group:
             asking = [group.create_task(ask(client, number)) for number in range(10)]
             interrupting = group.create_task(interrupt(client))
@@ -37,7 +37,7 @@ async def main() -> None:
         assert [task.result() for task in asking] == [f"You said: I am number {number}." for number in range(10)]
         assert "enough" in interrupting.result()
 
-        # One after the other: prompts wait in a queue, and each has its own run.
+        # Within a session, prompts are queued: each has a run of its own, and runs never overlap.
         async with await client.sessions.create(model=MODEL) as session:
             replies = await asyncio.gather(*(session.ask(f"Prompt {number}.") for number in range(3)))
             assert [reply.text for reply in replies] == [f"You said: Prompt {number}." for number in range(3)]

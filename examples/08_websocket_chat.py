@@ -1,4 +1,4 @@
-"""Chat over one WebSocket: what you type goes out, and events come in, on the same line."""
+"""Chat over one WebSocket: prompts, decisions and events share a connection."""
 
 import sys
 
@@ -7,7 +7,7 @@ from scripted import MODEL
 
 
 def listen(socket: Socket) -> None:
-    """Show the run to its end; decide and answer over the same line."""
+    """Print the run until it ends; reject tool calls and answer questions on the same connection."""
     for event in socket:
         match event:
             case MessageDelta(delta=delta):
@@ -22,28 +22,28 @@ def listen(socket: Socket) -> None:
                 print()
                 return
             case AgentAbort(reason=reason):
-                raise SystemExit(f"the run was stopped: {reason}")
+                raise SystemExit(f"the run was aborted: {reason}")
             case _:
                 pass
-    raise SystemExit("the gateway has closed the line")
+    raise SystemExit("the gateway closed the connection")
 
 
-# A WebSocket shows the session from now on, across runs; `connect(after=cursor)` begins where you were.
+# A WebSocket delivers events of all runs from now on; `connect(after=cursor)` resumes after an earlier event.
 with (
     Client() as client,
     client.sessions.create(model=MODEL, tools=["ask_user"]) as session,
     session.connect() as socket,
 ):
-    print("Say something. An empty line ends it.\n> ", end="", flush=True)
+    print("Type a prompt; an empty line quits.\n> ", end="", flush=True)
     for line in sys.stdin:
         if not line.strip():
             break
-        accepted = socket.prompt(line.strip())  # acknowledged: it is stored, and will be answered
+        accepted = socket.prompt(line.strip())  # acknowledged: the prompt is committed
         assert accepted.session_id == session.id
         assert not accepted.queued
         listen(socket)
         print("> ", end="", flush=True)
 
-    said = [message.content for message in session.messages() if message.role == "user"]
-    print(f"\n{len(said)} prompts, the last event was {socket.cursor}")
-    assert session.stats().prompt_count == len(said)
+    prompts = [message.content for message in session.messages() if message.role == "user"]
+    print(f"\n{len(prompts)} prompts, last event {socket.cursor}")
+    assert session.stats().prompt_count == len(prompts)

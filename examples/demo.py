@@ -1,12 +1,12 @@
-"""One conversation with a gateway that is started for it, over the real wire.
+"""Start a gateway and hold one conversation with it over HTTP.
 
-    python examples/demo.py            the scripted model: nothing but this machine is needed
-    python examples/demo.py --real     the first answer comes from a real language model on this machine
-    python examples/demo.py --serve    the gateway stays up afterwards, to be tried with curl and the other examples
+    python examples/demo.py            uses the scripted model; needs no account and no network
+    python examples/demo.py --real     the first reply comes from a real language model on this machine
+    python examples/demo.py --serve    keeps the gateway running afterwards, for curl and the other examples
 
-It makes a session, sends prompts, prints the text as it streams in, kills the gateway while a tool call waits for an
-approval, starts it again and approves, answers a question and shows what was used. It exits 0 only if all of that
-happened. What it asks for and reads is plain HTTP; the other examples use the client, which does most of this by itself.
+The demo creates a session, sends prompts and prints the text as it streams in. It kills the gateway while a tool call
+waits for approval, restarts it and approves the call, answers a question, and prints the usage. It exits with status 0
+only if every step succeeded. It uses plain HTTP; the other examples use the client library, which hides most of this.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import textwrap
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -26,6 +25,7 @@ from typing import Any, Self
 
 import httpx
 import real_model
+from terminal import Transcript
 
 KEY = "demo-key"
 MODEL = "scripted:demo"
@@ -44,7 +44,7 @@ TOOL_SCRIPT = {
 }
 QUESTION_SCRIPT = {
     "replies": [
-        {"toolCalls": [{"name": "ask_user", "args": {"question": "Which colour?", "options": ["red", "blue"]}}]},
+        {"toolCalls": [{"name": "ask_user", "args": {"question": "Which color?", "options": ["red", "blue"]}}]},
         {"text": ["Blue ", "it ", "is."], "delayMs": 40},
     ]
 }
@@ -53,108 +53,113 @@ Event = dict[str, Any]
 
 
 def main() -> int:
-    """Hold the conversation; return the exit status."""
-    wanted = _arguments()
+    """Run the demo; return the exit status."""
+    arguments = _arguments()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="cmdc-demo-")))
-        api_base = stack.enter_context(_real_model()) if wanted.real else None
-        gateway = stack.enter_context(Gateway(folder, port=wanted.port if wanted.serve else 0, api_base=api_base))
+        api_base = stack.enter_context(_real_model()) if arguments.real else None
+        gateway = stack.enter_context(Gateway(folder, port=arguments.port if arguments.serve else 0, api_base=api_base))
         with httpx.Client(base_url=gateway.url, headers={"X-API-Key": KEY}, trust_env=False) as client:
-            _converse(client, gateway, real=wanted.real)
-        if wanted.serve:
-            _stay_up(gateway)
+            transcript = Transcript()
+            _converse(client, gateway, transcript, real=arguments.real)
+        if arguments.serve:
+            _stay_up(gateway, transcript)
         else:
-            print("\nEverything worked. To keep a gateway running, and to try it yourself:\n")
-            print("  python3 -m nox -s demo -- --serve")
-            print(f"\nand then, in another terminal:\n\n{_curl(f'http://127.0.0.1:{wanted.port}')}")
+            url = f"http://127.0.0.1:{arguments.port}"
+            transcript.success("All steps succeeded. To keep a gateway running and try it yourself:\n")
+            print(f"  python3 -m nox -s demo -- --serve\n\nand then in another terminal:\n\n{_curl(url)}")
+            print(f"\nIts API reference is a page to open in a browser: {url}/docs")
     return 0
 
 
-def _converse(client: httpx.Client, gateway: Gateway, *, real: bool) -> None:
+def _converse(client: httpx.Client, gateway: Gateway, transcript: Transcript, *, real: bool) -> None:
     session = _post(client, "/v1/sessions", {"model": MODEL, "tools": ["shell", "ask_user"]})["sessionId"]
-    print(f"A gateway listens on {gateway.url}, and has made session {session}.")
+    transcript.say("gateway", f"listening on {gateway.url}, session {session} created")
 
     if real:
-        told = _post(client, "/v1/sessions", {"model": REAL_MODEL, "maxTokens": 60})["sessionId"]
-        _title("a prompt, answered by a language model on this machine")
-        _run(client, told, "Say hello to somebody who tries a new program.", {})
-        print("\nThe rest is scripted: so small a model does not choose tools by itself.")
+        real_session = _post(client, "/v1/sessions", {"model": REAL_MODEL, "maxTokens": 60})["sessionId"]
+        transcript.title("A prompt, answered by a language model on this machine")
+        _run(client, transcript, real_session, "Say hello to someone who is trying out a new program.", {})
+        transcript.note("The rest uses the scripted model: a model this small does not call tools on its own.")
     else:
-        print("Its model is a scripted one: each prompt carries, unseen here, what the model is to say.")
-        _title("a prompt, and text as it comes")
-        _run(client, session, "Hello! Is anybody there?", {})
+        transcript.note("The model is scripted: each prompt carries its replies in a block that is not shown here.")
+        transcript.title("A prompt, and its reply as it streams in")
+        _run(client, transcript, session, "Hello! Is anyone there?", {})
 
     def approve(event: Event) -> None:
-        print(f"  approval needed: {event['hint']}")
+        transcript.say("approval", f"approval required: {event['hint']}")
         gateway.kill()
-        print("  the gateway is killed (kill -9) … ", end="", flush=True)
+        transcript.stream("gateway", "killed (kill -9) … ")
         gateway.start()
-        print("and started again")
+        transcript.stream("gateway", "restarted")
         digest = {"approvalId": event["approvalId"], "digest": event["digest"]}
         _post(client, f"/v1/sessions/{session}/approve", digest)
-        print("  approved")
+        transcript.say("you", "approved")
 
     def answer(event: Event) -> None:
-        print(f"  the agent asks: {event['question']} {' or '.join(event['options'])}?")
+        transcript.say("question", f"{event['question']} ({' or '.join(event['options'])})")
         _post(client, f"/v1/sessions/{session}/respond", {"ref": event["ref"], "response": "blue"})
-        print("  answered: blue")
+        transcript.say("you", "blue")
 
-    _title("a tool call that a person must approve, and a crash while it waits")
-    seen = _run(client, session, _scripted("Greet me from the shell.", TOOL_SCRIPT), {"approval_required": approve})
+    transcript.title("A tool call that needs approval, and a crash while it waits")
+    greeting = _scripted("Greet me from the shell.", TOOL_SCRIPT)
+    seen = _run(client, transcript, session, greeting, {"approval_required": approve})
     _require("tool_execution_end" in seen, "the tool ran")
 
-    _title("a question")
-    seen = _run(client, session, _scripted("Paint it.", QUESTION_SCRIPT), {"ask_user": answer})
-    _require("ask_user" in seen, "the question was asked")
+    transcript.title("A question from the agent")
+    seen = _run(client, transcript, session, _scripted("Paint it.", QUESTION_SCRIPT), {"ask_user": answer})
+    _require("ask_user" in seen, "the agent asked a question")
 
     stats = client.get(f"/v1/sessions/{session}/stats").raise_for_status().json()
     usage = stats["tokenUsage"]
-    _title("what it took")
+    transcript.title("Usage")
     print(
-        f"{stats['promptCount']} prompts, {usage['promptTokens']} tokens read, "
-        f"{usage['completionTokens']} written, {stats['turns']} model calls"
+        f"{stats['promptCount']} prompts, {stats['turns']} model calls, "
+        f"{usage['promptTokens']} input tokens, {usage['completionTokens']} output tokens"
     )
 
 
-def _run(client: httpx.Client, session: str, text: str, react: dict[str, Callable[[Event], None]]) -> set[str]:
-    """Send a prompt and follow its run to the end; gives the types of the events that came."""
-    print(f"> {text.splitlines()[0]}")
+def _run(
+    client: httpx.Client,
+    transcript: Transcript,
+    session: str,
+    text: str,
+    react: dict[str, Callable[[Event], None]],
+) -> set[str]:
+    """Send a prompt and print its run; return the types of the events received."""
+    transcript.say("you", text.splitlines()[0])
     request = _post(client, f"/v1/sessions/{session}/prompt", {"text": text})["requestId"]
     seen: set[str] = set()
-    previous = ""
-    for kind, data in _events(client, session, request):
-        if previous in ("thinking_delta", "message_delta") and kind != previous:
-            print()
+    for kind, data in _events(client, transcript, session, request):
         seen.add(kind)
         match kind:
             case "message_delta":
-                print(data["delta"], end="", flush=True)
+                transcript.stream("agent", data["delta"])
             case "thinking_delta":
-                print(_dim(data["delta"]), end="", flush=True)
+                transcript.stream("thinking", data["delta"])
             case "tool_execution_start" if data["toolName"] != "ask_user":
-                print(f"  {data['toolName']} runs")
+                transcript.say("tool", f"running {data['toolName']}")
             case "tool_execution_end" if data["toolName"] != "ask_user":
-                print(textwrap.indent(data["result"], "  | "))
+                transcript.say("tool", data["result"].rstrip())
             case "error" | "agent_abort":
                 raise SystemExit(f"\nthe run failed: {data['reason']}")
             case _:
                 pass
         if kind in react:
             react[kind](data)
-        previous = kind
-    _require("agent_end" in seen, "the run came to its end")
+    _require("agent_end" in seen, "the run ended with agent_end")
     return seen
 
 
-def _events(client: httpx.Client, session: str, request: str) -> Iterator[tuple[str, Event]]:
-    """The events of one run, from its first to its last. A stream that breaks is taken up after the last event seen."""
+def _events(client: httpx.Client, transcript: Transcript, session: str, request: str) -> Iterator[tuple[str, Event]]:
+    """Yield the events of one run. When the stream breaks, resume after the last event received, twice at most."""
     url = f"/v1/sessions/{session}/events"
     last, kind = "", ""
     for attempt in range(3):
         if kind in ("agent_end", "agent_abort"):
             return
         if attempt:
-            print(_dim(f"  the stream broke, and goes on after event {last}"))
+            transcript.say("you", f"stream lost, resuming after event {last}")
         after = {"Last-Event-ID": last} if last else {}
         with (
             suppress(httpx.TransportError),
@@ -181,10 +186,10 @@ def _post(client: httpx.Client, path: str, body: dict[str, Any]) -> dict[str, An
 
 
 class Gateway:
-    """A gateway in a process of its own, with its store in this folder."""
+    """A gateway process that keeps its store in `folder`."""
 
     def __init__(self, folder: Path, *, port: int, api_base: str | None) -> None:
-        """`port` 0 takes a free one, which is kept when it is started again."""
+        """Port 0 picks a free port, which is kept across restarts."""
         config = folder / "gateway.toml"
         models = f'[models."{REAL_MODEL}"]\nmodel = "{real_model.MODEL}"\napi_base = "{api_base}"\n' if api_base else ""
         config.write_text(f'[tools]\noffered = ["read_file", "list_dir", "shell", "ask_user"]\n{models}')
@@ -195,30 +200,30 @@ class Gateway:
             "GATEWAY_STORE": f"sqlite:///{folder / 'demo.db'}",
             "GATEWAY_PORT": str(port),
             "GATEWAY_CALLBACK_ALLOW": "127.0.0.0/8",
-            "GATEWAY_RATE_LIMIT_RPM": "0",  # whoever tries the examples one after the other is no flood
+            "GATEWAY_RATE_LIMIT_RPM": "0",  # running the examples in a row must not hit the limit
             "GATEWAY_LOG_LEVEL": "warning",
         }
         self.start()
 
     def start(self) -> None:
-        """Start it; returns once it listens."""
+        """Start the process; return when it is listening."""
         command = [sys.executable, "-m", "cmdc_gateway", "serve"]
         self._process = subprocess.Popen(command, env=self._environ, stdout=subprocess.PIPE, text=True)
-        assert self._process.stdout is not None, "it is a pipe"
+        assert self._process.stdout is not None, "stdout is a pipe"
         line = self._process.stdout.readline()
         if not line:
             self._process.wait()
-            raise SystemExit("the gateway did not start; see above. `--serve --port 4001` takes another port")
+            raise SystemExit("the gateway did not start, see above; to use another port: --serve --port 4001")
         self.url = line.split()[-1]
         self._environ["GATEWAY_PORT"] = self.url.rpartition(":")[2]
 
     def kill(self) -> None:
-        """`kill -9`: it has no time for a last word."""
+        """Kill the process with SIGKILL, without a graceful shutdown."""
         self._process.kill()
         self._end()
 
     def wait(self) -> int:
-        """Wait until it ends by itself; gives its exit status."""
+        """Wait until the process exits; return its exit status."""
         return self._process.wait()
 
     def __enter__(self) -> Self:
@@ -230,7 +235,7 @@ class Gateway:
 
     def _end(self) -> None:
         self._process.wait()
-        assert self._process.stdout is not None, "it is a pipe"
+        assert self._process.stdout is not None, "stdout is a pipe"
         self._process.stdout.close()
 
 
@@ -254,37 +259,30 @@ def _curl(url: str) -> str:
     )
 
 
-def _stay_up(gateway: Gateway) -> None:
-    """Until Ctrl-C or SIGTERM; with what there is to try meanwhile."""
+def _stay_up(gateway: Gateway, transcript: Transcript) -> None:
+    """Print commands to try, then wait for Ctrl-C or SIGTERM."""
     try:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        print(f"\nEverything worked. The gateway stays up on {gateway.url} until you press Ctrl-C.")
-        print(f"Try, in another terminal:\n\n{_curl(gateway.url)}")
+        transcript.success(f"All steps succeeded. The gateway keeps running on {gateway.url} until you press Ctrl-C.")
+        print(f"Try in another terminal:\n\n{_curl(gateway.url)}")
         print(f"\nor the examples:\n\n  export CMDC_BASE_URL={gateway.url} CMDC_API_KEY={KEY}")
-        print("  python3 -m pip install ./sdk\n  python3 examples/01_first_conversation.py", flush=True)
-        raise SystemExit(f"the gateway has ended with status {gateway.wait()}")
+        print("  python3 -m pip install ./sdk\n  python3 examples/01_first_conversation.py")
+        print(f"\nor open its API reference in a browser: {gateway.url}/docs", flush=True)
+        raise SystemExit(f"the gateway exited with status {gateway.wait()}")
     except KeyboardInterrupt:
         print("\nstopping")
 
 
-def _title(text: str) -> None:
-    print(f"\n— {text}")
-
-
-def _dim(text: str) -> str:
-    return f"\033[2m{text}\033[0m" if sys.stdout.isatty() else text
-
-
-def _require(true: bool, what: str) -> None:
-    if not true:
-        raise SystemExit(f"this should have been so, and was not: {what}")
+def _require(condition: bool, what: str) -> None:
+    if not condition:
+        raise SystemExit(f"expected, but not true: {what}")
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="One conversation with a CMDC Gateway that is started for it.")
-    parser.add_argument("--serve", action="store_true", help="keep the gateway up afterwards")
-    parser.add_argument("--port", type=int, default=4000, help="where it then listens (4000)")
-    parser.add_argument("--real", action="store_true", help="let a real language model on this machine answer first")
+    parser = argparse.ArgumentParser(description="Start a CMDC Gateway and hold one conversation with it.")
+    parser.add_argument("--serve", action="store_true", help="keep the gateway running afterwards")
+    parser.add_argument("--port", type=int, default=4000, help="port for --serve (default 4000)")
+    parser.add_argument("--real", action="store_true", help="get the first reply from a local language model")
     return parser.parse_args()
 
 

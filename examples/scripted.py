@@ -1,6 +1,6 @@
-"""Prompts that tell the scripted model what to do, so that the examples need no language model.
+"""Prompts that carry a script for the scripted model, so that the examples need no language model.
 
-A real model needs none of this: make the session with its name, ask it in plain words, and leave the rest as it is.
+A real model needs no script: create the session with its name and send plain prompts; nothing else changes.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ MODEL = "scripted:demo"
 
 
 def scripted(prompt: str, *replies: dict[str, Any]) -> str:
-    """A prompt to which the scripted model gives these replies: one for each time that it is called in the run.
+    """A prompt to which the scripted model gives these replies, one for each model call of the run.
 
-    A reply is `{"text": [pieces]}`, `{"thinking": [pieces]}`, `{"toolCalls": [calls]}`, or several of them together;
-    `"delayMs"` waits before each piece.
+    A reply has `"text"` and `"thinking"` (lists of chunks) and `"toolCalls"` (a list of calls), each optional; `"delayMs"`
+    is the pause before each chunk.
     """
     return f"{prompt}\n```script\n{json.dumps({'replies': replies})}\n```"
 
 
 def call(name: str, **args: Any) -> dict[str, Any]:
-    """A tool call, to be listed in a reply's `toolCalls`."""
+    """A tool call for the `toolCalls` of a reply."""
     return {"name": name, "args": args}

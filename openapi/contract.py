@@ -27,6 +27,7 @@ from cmdc_gateway.protocol.schema import events_schema
 from cmdc_gateway.settings import Settings
 from cmdc_gateway.web.schema.asyncapi import asyncapi
 from cmdc_gateway.web.schema.openapi import openapi
+from error_classes import error_classes
 from event_classes import event_classes
 from requirements_page import requirements_page
 
@@ -111,7 +112,7 @@ def pretty(document: Schema) -> str:
 
 
 def client(documents: Mapping[str, Schema]) -> Files:
-    """The client's generated code: that of openapi-python-client, and the event classes."""
+    """Return the generated code of the client: that of openapi-python-client, the event and the error classes."""
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         schema, output = work / "openapi.json", work / "generated"
@@ -121,6 +122,7 @@ def client(documents: Mapping[str, Schema]) -> Files:
             *("--config", ROOT / "openapi" / "client.yaml", "--fail-on-warning"),
         )
         (output / "events.py").write_text(event_classes(documents["events.schema.json"]), encoding="utf-8")
+        (output / "api_errors.py").write_text(error_classes(documents["openapi.json"]), encoding="utf-8")
         # Isolated: the settings of the folder in which this happens to run must not matter.
         _run("ruff", "check", "--isolated", "--no-cache", "--quiet", "--fix-only", "--extend-select=I", output)
         _run("ruff", "format", "--isolated", "--no-cache", "--quiet", "--line-length=120", output)
@@ -130,10 +132,10 @@ def client(documents: Mapping[str, Schema]) -> Files:
 
 
 def for_the_generator(document: Schema) -> Schema:
-    """A copy without what openapi-python-client makes useless code of.
+    """Return a copy without the parts for which openapi-python-client generates unusable code.
 
-    Reading a stream would be a function that never returns, and a union would be read by trying each class in turn;
-    the written part of the client does both. Of the published documents it needs no functions.
+    For a stream it generates a function that never returns, and for a union one that tries each class in turn; the
+    hand-written part of the client implements both. The operations that return the published documents are not needed.
     """
     trimmed = copy.deepcopy(document)
     events = trimmed["components"]["schemas"].pop("Event")

@@ -1,8 +1,8 @@
-"""The client's event classes, written from events.schema.json.
+"""The client's event classes, generated from events.schema.json.
 
-What comes out is plain Python that type checkers narrow: a frozen dataclass for each event, their union, and a function
-that reads one strictly. Only the part of JSON Schema that the events use is understood; anything else is refused here,
-rather than read wrongly there.
+The generated module has a frozen dataclass per event, their union, which type checkers can narrow, and a function that
+parses an event strictly. Only the part of JSON Schema that the events use is supported; anything else raises
+`UnsupportedSchema` when the module is generated.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 Schema = dict[str, Any]
 
 _HEAD = '''\
-"""The events of a session as classes, and a function that reads one. Written by `nox -s contract`; never edited."""
+"""The events of a session as classes, and a function that parses one. Written by `nox -s contract`; do not edit."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ from typing import Any, ClassVar, Final, Literal, TypeAlias, cast
 JsonValue: TypeAlias = "dict[str, JsonValue] | list[JsonValue] | str | int | float | bool | None"
 
 
-class EventFlaw(ValueError):
-    """An event that is not as the schema says. `path` is where: `data.lastMessage.role`."""
+class InvalidEvent(ValueError):
+    """An event that does not match the schema. `path` is the place of the error, such as `data.lastMessage.role`."""
 
-    def __init__(self, path: str, flaw: str) -> None:
-        super().__init__(f"{path}: {flaw}")
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(f"{path}: {problem}")
         self.path = path
-        self.flaw = flaw
+        self.problem = problem
 
 
-class MissingField(EventFlaw):
-    """A field that every event of this type has is not there."""
+class MissingField(InvalidEvent):
+    """A required field is missing."""
 
 
-class WrongType(EventFlaw):
-    """A value of another JSON type than the schema gives, or text that is not of its form."""
+class WrongType(InvalidEvent):
+    """A value has the wrong JSON type, or a string has the wrong format."""
 
 
-class UnknownValue(EventFlaw):
-    """A value that is none of those the schema lists."""
+class UnknownValue(InvalidEvent):
+    """A value is not in the enumeration of the schema."""
 '''
 
 _UNKNOWN_EVENT = '''
 @dataclass(frozen=True, slots=True)
 class UnknownEvent:
-    """An event of a type that this client does not know: a newer server may send one."""
+    """An event of a type that this version of the client does not know; a newer server may send one."""
 
     event: str
     id: str
@@ -58,21 +58,21 @@ class UnknownEvent:
     data: dict[str, JsonValue]
 '''
 
-_READER = '''
+_PARSE_FUNCTION = '''
 def parse_event(event: str, data: Mapping[str, Any], id: str | None = None) -> Event:
-    """The event of this name, from its `data` as parsed JSON and its id. Members that are not known are passed over.
+    """Parse an event from its name, its `data` as parsed JSON, and its id. Unknown members are ignored.
 
-    Where the server sent no id, it is empty, and `seq` is 0.
+    Without an id, the `id` of the event is empty and its `seq` is 0.
 
     Raises:
-        EventFlaw: `MissingField`, `WrongType` or `UnknownValue`.
+        InvalidEvent: `MissingField`, `WrongType` or `UnknownValue`.
     """
     seq = 0 if id is None else _seq(id)
-    reader = _READERS.get(event)
-    if reader is None:
+    parser = _PARSERS.get(event)
+    if parser is None:
         request_id = data.get("requestId")
         return UnknownEvent(event, id or "", seq, request_id if isinstance(request_id, str) else "", dict(data))
-    return reader(data, id or "", seq, _text(_member(data, "requestId", "data"), "data.requestId"))
+    return parser(data, id or "", seq, _text(_member(data, "requestId", "data"), "data.requestId"))
 
 
 def _seq(id: str) -> int:
@@ -123,15 +123,15 @@ def _one_of(values: tuple[str, ...], value: Any, path: str) -> Any:
     if type(value) is not str:
         raise _wrong_type(value, path, "a string")
     if value not in values:
-        raise UnknownValue(path, f"{value[:80]!r} is none of {', '.join(values)}")
+        raise UnknownValue(path, f"{value[:80]!r} is not one of {', '.join(values)}")
     return value
 
 
 def _wrong_type(value: object, path: str, wanted: str) -> WrongType:
-    return WrongType(path, f"must be {wanted}, not {_KINDS.get(type(value), type(value).__name__)}")
+    return WrongType(path, f"must be {wanted}, not {_JSON_TYPES.get(type(value), type(value).__name__)}")
 
 
-_KINDS: Final[dict[type, str]] = {
+_JSON_TYPES: Final[dict[type, str]] = {
     str: "a string",
     int: "an integer",
     float: "a number",
@@ -145,116 +145,99 @@ _KINDS: Final[dict[type, str]] = {
 _SCALARS = {"string": ("str", "_text"), "integer": ("int", "_integer"), "number": ("float", "_number")}
 
 
-class UnknownShape(ValueError):
-    """The schema says something that the classes cannot say yet: teach this module."""
+class UnsupportedSchema(ValueError):
+    """The schema uses a part of JSON Schema that this module does not support."""
 
 
 class _Module:
-    """The module while it is written. A nested object becomes a class of its own, named by its title."""
+    """The parts of the module. A nested object becomes a class of its own, named by its title."""
 
     def __init__(self) -> None:
         self.classes: list[str] = []
-        self.readers: list[str] = []
+        self.parsers: list[str] = []
 
     def event(self, schema: Schema) -> None:
-        """Write an event's class and its reader."""
-        name, event, data = schema["title"], schema["properties"]["event"]["const"], schema["properties"]["data"]
-        members = {wire: shape for wire, shape in self._members(data).items() if wire != "requestId"}
-        fields = [self._field(wire, shape) for wire, shape in members.items()]
-        reads = [self._read(wire, shape, "data", '"data"') for wire, shape in members.items()]
-        self.classes.append(
-            "\n".join(
-                [
-                    "@dataclass(frozen=True, slots=True)",
-                    f"class {name}:",
-                    f"    {_docstring(schema['description'])}",
-                    "",
-                    f'    event: ClassVar[Literal["{event}"]] = "{event}"',
-                    "    id: str",
-                    "    seq: int",
-                    "    request_id: str",
-                    *fields,
-                ]
-            )
-        )
-        given = "data: Mapping[str, Any], id: str, seq: int, request_id: str"
-        values = ", ".join(["id", "seq", "request_id", *reads])
-        self.readers.append(f"def _read_{_snake(name)}({given}) -> {name}:\n    return {name}({values})")
+        """Add the class of an event and the function that parses it."""
+        title, properties = schema["title"], schema["properties"]
+        event, members = properties["event"]["const"], self._members(properties["data"])
+        del members["requestId"]  # every event has it, beside its id and its seq
+        discriminator = f'    event: ClassVar[Literal["{event}"]] = "{event}"'
+        self._add_class(schema, [discriminator, "    id: str", "    seq: int", "    request_id: str"], members)
+        parameters = "data: Mapping[str, Any], id: str, seq: int, request_id: str"
+        values = [self._parse(name, member, "data", '"data"') for name, member in members.items()]
+        arguments = ", ".join(["id", "seq", "request_id", *values])
+        self.parsers.append(f"def _parse_{_snake(title)}({parameters}) -> {title}:\n    return {title}({arguments})")
 
-    def nested(self, schema: Schema) -> str:
-        """Write the class of an object inside an event, and its reader; return the class name."""
-        name, members = schema["title"], self._members(schema)
-        fields = [self._field(wire, shape) for wire, shape in members.items()]
-        self.classes.append(
-            "\n".join(
-                [
-                    "@dataclass(frozen=True, slots=True)",
-                    f"class {name}:",
-                    f"    {_docstring(schema['description'])}",
-                    "",
-                    *fields,
-                ]
-            )
-        )
-        reads = ", ".join(self._read(wire, shape, "members", "path") for wire, shape in members.items())
-        self.readers.append(
-            f"def _{_snake(name)}(value: Any, path: str) -> {name}:\n"
+    def nested(self, schema: Schema) -> None:
+        """Add the class of a nested object and the function that parses it."""
+        title, members = schema["title"], self._members(schema)
+        self._add_class(schema, [], members)
+        arguments = ", ".join(self._parse(name, member, "members", "path") for name, member in members.items())
+        self.parsers.append(
+            f"def _{_snake(title)}(value: Any, path: str) -> {title}:\n"
             f"    members = _object(value, path)\n"
-            f"    return {name}({reads})"
+            f"    return {title}({arguments})"
         )
-        return name
+
+    def _add_class(self, schema: Schema, first: list[str], members: dict[str, Schema]) -> None:
+        fields = [
+            self._field(name, member) for name, member in members.items()
+        ]  # may add the classes of nested objects
+        head = ["@dataclass(frozen=True, slots=True)", f"class {schema['title']}:"]
+        self.classes.append("\n".join([*head, f"    {_docstring(schema['description'])}", "", *first, *fields]))
 
     def _members(self, schema: Schema) -> dict[str, Schema]:
-        members: dict[str, Schema] = schema["properties"]
+        members: dict[str, Schema] = {**schema["properties"]}
         if set(members) != set(schema["required"]):
-            raise UnknownShape(f"{schema['title']}: a field that may be left out")
+            raise UnsupportedSchema(f"{schema['title']}: optional fields are not supported")
         return members
 
-    def _field(self, wire: str, shape: Schema) -> str:
-        attribute = _snake(wire)
+    def _field(self, name: str, schema: Schema) -> str:
+        attribute = _snake(name)
         if keyword.iskeyword(attribute) or attribute in ("id", "seq", "event", "request_id"):
-            raise UnknownShape(f"{wire}: not a name for an attribute")
-        told = f"\n    {_docstring(shape['description'])}" if "description" in shape and "title" not in shape else ""
-        return f"    {attribute}: {self._type(shape)}{told}"
+            raise UnsupportedSchema(f"{name}: not usable as an attribute name")
+        described = "description" in schema and "title" not in schema  # with a title, the class has the description
+        docstring = f"\n    {_docstring(schema['description'])}" if described else ""
+        return f"    {attribute}: {self._type(schema)}{docstring}"
 
-    def _type(self, shape: Schema) -> str:
-        match shape:
+    def _type(self, schema: Schema) -> str:
+        match schema:
             case {"const": str(value)}:
                 return f'Literal["{value}"]'
             case {"enum": _}:
-                return f"Literal[{_listed(shape)}]"
-            case {"type": "string" | "integer" | "number" as kind}:
-                return _SCALARS[kind][0]
+                return f"Literal[{_listed(schema)}]"
+            case {"type": "string" | "integer" | "number" as json_type}:
+                return _SCALARS[json_type][0]
             case {"type": "array", "items": items}:
                 return f"list[{self._type(items)}]"
             case {"type": "object", "title": title, "properties": _}:
-                if not any(f"class {title}:" in written for written in self.classes):
-                    self.nested(shape)
+                if not any(f"class {title}:" in source for source in self.classes):
+                    self.nested(schema)
                 return title
             case {"type": "object", "additionalProperties": True}:
                 return "dict[str, JsonValue]"
             case {"anyOf": [one, {"type": "null"}]}:
                 return f"{self._type(one)} | None"
             case _:
-                raise UnknownShape(f"{shape}")
+                raise UnsupportedSchema(f"{schema}")
 
-    def _read(self, wire: str, shape: Schema, members: str, path: str) -> str:
-        """An expression that reads a member. `path` is an expression too, a literal where that is known."""
-        whole = f'"{path[1:-1]}.{wire}"' if path.startswith('"') else f'f"{{{path}}}.{wire}"'
-        member = f'_member({members}, "{wire}", {path})'
-        if "anyOf" in shape:
-            [one, _] = shape["anyOf"]
+    def _parse(self, name: str, schema: Schema, members: str, path: str) -> str:
+        """Return an expression that parses a member. `path` is an expression too, a literal if the path is constant."""
+        whole = f'"{path[1:-1]}.{name}"' if path.startswith('"') else f'f"{{{path}}}.{name}"'
+        member = f'_member({members}, "{name}", {path})'
+        if "anyOf" in schema:
+            [one, _] = schema["anyOf"]
             return f"None if (value := {member}) is None else {self._value(one, 'value', whole)}"
-        return self._value(shape, member, whole)
+        return self._value(schema, member, whole)
 
-    def _value(self, shape: Schema, value: str, path: str) -> str:
-        match shape:
+    def _value(self, schema: Schema, value: str, path: str) -> str:
+        match schema:
             case {"const": str(only)}:
                 return f"_one_of(({only!r},), {value}, {path})"
             case {"enum": _}:
-                return f"_one_of(({_listed(shape)},), {value}, {path})"
-            case {"type": "string" | "integer" | "number" as kind}:
-                return f"{_SCALARS[kind][1]}({value}, {path})"
+                return f"_one_of(({_listed(schema)},), {value}, {path})"
+            case {"type": "string" | "integer" | "number" as json_type}:
+                return f"{_SCALARS[json_type][1]}({value}, {path})"
             case {"type": "array", "items": items}:
                 place = f'f"{path.removeprefix("f")[1:-1]}[{{at}}]"'
                 return f"[{self._value(items, 'item', place)} for at, item in enumerate(_array({value}, {path}))]"
@@ -265,27 +248,27 @@ class _Module:
 
 
 def event_classes(schema: Schema) -> str:
-    """The text of the module, not yet formatted. Raises UnknownShape."""
+    """Return the source of the module, not yet formatted. Raises UnsupportedSchema."""
     module = _Module()
     events = [schema["$defs"][reference["$ref"].rpartition("/")[2]] for reference in schema["oneOf"]]
     for event in events:
         module.event(event)
     names = [event["title"] for event in events]
-    readers = [f'    "{event["properties"]["event"]["const"]}": _read_{_snake(event["title"])},' for event in events]
+    parsers = [f'    "{event["properties"]["event"]["const"]}": _parse_{_snake(event["title"])},' for event in events]
     parts = [
         _HEAD,
         *module.classes,
         _UNKNOWN_EVENT,
         f"Event: TypeAlias = {' | '.join([*names, 'UnknownEvent'])}",
-        _READER,
-        *module.readers,
-        "_READERS: Final[dict[str, Callable[[Mapping[str, Any], str, int, str], Event]]] = {",
+        _PARSE_FUNCTION,
+        *module.parsers,
+        "_PARSERS: Final[dict[str, Callable[[Mapping[str, Any], str, int, str], Event]]] = {",
     ]
-    return "\n\n\n".join(parts) + "\n" + "\n".join(readers) + "\n}\n"
+    return "\n\n\n".join(parts) + "\n" + "\n".join(parsers) + "\n}\n"
 
 
-def _listed(shape: Schema) -> str:
-    values: list[str] = shape["enum"]
+def _listed(schema: Schema) -> str:
+    values: list[str] = schema["enum"]
     return ", ".join(map(repr, values))
 
 

@@ -1,10 +1,10 @@
-"""Write `_sync/` from `_async/`: the same program without `await`.
+"""Generate `_sync/` from `_async/`: the same code without `async` and `await`.
 
-    python sdk/derive_sync.py            writes
-    python sdk/derive_sync.py --check    says what differs, and exits with 1 if anything does
+    python sdk/derive_sync.py            write the files
+    python sdk/derive_sync.py --check    print what differs; exit with 1 if anything does
 
-A name loses its `Async` or `async_`; the few that are called otherwise stand in `NAMES`. What is not the same but for
-that belongs into `platform.py` or `policies.py`, where it stands twice, by hand.
+The prefixes `Async` and `async_` are removed from names; `NAMES` lists the names that change in another way. Code that
+differs by more than that is written twice, in `backends.py` or `policies.py`.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ FORBIDDEN = {"anyio", "asyncio"}
 
 _PREFIX = re.compile(r"async_(?=[a-z])|Async(?=[A-Z])")
 _IN_TEXT = re.compile(r"\b(?:async|await) (?=\w)|\b_async\b|\baclose\b|\b(?:async_(?=[a-z])|Async(?=[A-Z]))")
-_HEAD = "# Derived from {source} by derive_sync.py: change that, and run this again.\n"
+_HEAD = "# Generated from {source} by derive_sync.py; edit that file instead.\n"
 
 
 def main(*, check: bool) -> int:
-    """Write the files, or only compare them. Returns the exit status."""
+    """Write the files, or compare them. Returns the exit status."""
     wanted = {TARGET / source.name: derived(source) for source in sorted(SOURCE.glob("*.py"))}
     found = {path: path.read_text() for path in TARGET.glob("*.py")}
     if not check:
@@ -60,7 +60,7 @@ def main(*, check: bool) -> int:
 
 
 def derived(source: Path) -> str:
-    """The synchronous form of a module."""
+    """Return the synchronous form of a module."""
     text = source.read_text()
     if not text:
         return text
@@ -69,11 +69,11 @@ def derived(source: Path) -> str:
 
 def _translated(text: str) -> str:
     lines = text.splitlines(keepends=True)
-    pieces: list[str] = []
+    parts: list[str] = []
     row, column = 1, 0
 
-    def upto(end_row: int, end_column: int) -> str:
-        """What stands between the last token and this place."""
+    def text_until(end_row: int, end_column: int) -> str:
+        """Return the text between the last token and this position."""
         if end_row == row:
             return lines[row - 1][column:end_column]
         between = lines[row - 1][column:], *lines[row : end_row - 1], lines[end_row - 1][:end_column]
@@ -83,18 +83,18 @@ def _translated(text: str) -> str:
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type in (tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER):
             continue
-        gap = upto(*token.start)
-        pieces.append("" if dropped else gap)
+        gap = text_until(*token.start)
+        parts.append("" if dropped else gap)
         dropped = token.type == tokenize.NAME and token.string in DROPPED
-        pieces.append("" if dropped else _word(token))
+        parts.append("" if dropped else _word(token))
         row, column = token.end
-    return "".join(pieces)
+    return "".join(parts)
 
 
 def _word(token: tokenize.TokenInfo) -> str:
     if token.type == tokenize.NAME:
         if token.string in FORBIDDEN:
-            raise SystemExit(f"{token.string} in line {token.start[0]}: that belongs into platform.py")
+            raise SystemExit(f"{token.string} in line {token.start[0]}: move it to backends.py")
         return NAMES.get(token.string) or _PREFIX.sub("", token.string)
     if token.type in (tokenize.STRING, tokenize.COMMENT):
         return _IN_TEXT.sub(lambda found: NAMES.get(found[0], ""), token.string)

@@ -1,7 +1,7 @@
-"""One session with many readers: what a delivery costs.
+"""One session with many readers: the cost of a delivery.
 
-A gentle pace first, at which every delta finds all readers waiting: one write for each reader and delta. Then as fast as
-the model can: what comes together may be written together, and stays separate events.
+First one delta at a time, when all readers are waiting: one write per reader and delta. Then under load, as fast as the
+model can send: deltas that arrive together may be written together, as separate events.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ _DELTA_BYTES = 120
 def run(*, full: bool) -> Iterator[Figure]:
     """Yield the figures."""
     rounds = 3 if full else 2
-    crowds = ((100, 500, 5), (1_000, 100, 50)) if full else ((100, 250, 5), (1_000, 40, 50))
+    loads = ((100, 500, 5), (1_000, 100, 50)) if full else ((100, 250, 5), (1_000, 40, 50))
     with gateway() as ours, reference() as theirs, floor() as least:
-        for readers, deltas, pace_ms in crowds:
+        for readers, deltas, pace_ms in loads:
             gentle = {server.name: list[float]() for server in (ours, theirs, least)}
             loaded = {server.name: list[float]() for server in (ours, theirs)}
             for _ in range(rounds):
@@ -36,13 +36,13 @@ def run(*, full: bool) -> Iterator[Figure]:
                     f"fan-out to {readers:,} SSE readers, {what}",
                     mine / other,
                     bound,
-                    steady=readers >= 1_000 or costs is loaded,  # with few readers, what is done once weighs too much
-                    detail=f"{mine:.1f} µs of CPU a delivery, the reference {other:.1f}{floored}",
+                    steady=readers >= 1_000 or costs is loaded,  # with few readers, the cost per event dominates
+                    detail=f"{mine:.1f} µs of CPU per delivery, reference {other:.1f}{floored}",
                 )
 
 
 def cost(server: Server, readers: int, deltas: int, pace_ms: int) -> float:
-    """µs of the server's CPU for each event that one of so many readers was sent."""
+    """Server CPU in µs per event and reader."""
     text = [f"{number:>{_DELTA_BYTES}}" for number in range(deltas)]
     session_id = new_session(server)
     crowd = Crowd(server, [f"/v1/sessions/{session_id}/events"] * readers)
@@ -58,5 +58,5 @@ def cost(server: Server, readers: int, deltas: int, pace_ms: int) -> float:
         crowd.close()
     first, *others = (stream.body for stream in crowd.streams)
     sent = check_run(first, text)
-    assert all(other == first for other in others), "readers of one session were sent different things"
+    assert all(other == first for other in others), "readers of one session received different bytes"
     return used / (sent * readers) * 1e6

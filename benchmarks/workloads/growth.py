@@ -1,6 +1,6 @@
-"""What grows with what is stored: nothing should.
+"""Costs that must not grow with the amount of stored data.
 
-A store is filled beforehand: with sessions, and with one session that has a long log.
+The store is filled in advance: with many sessions, and with one session that has a long log.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ def run(*, full: bool) -> Iterator[Figure]:
             text = [f"word {number} " for number in range(_DELTAS)]
             short, long = (min(_turn(server, session_id, text) for _ in range(5)) for session_id in (_SHORT, _LONG))
             replay = _replay(server, logged)
-    yield _flat(f"an event of a run after {logged:,} events, to one after 10", long / short)
-    yield _flat(f"start with {sessions:,} sessions, to one with 10: CPU", large[0] / small[0])
-    yield _flat(f"listing a page of {sessions:,} sessions, to one of 10: CPU", large[1] / small[1], bound=1.5)
-    yield _flat(f"a page of events late in a log of {logged:,}, to one early: CPU", replay, bound=1.5)
-    yield Figure(9, f"memory with {sessions:,} sessions at rest", large[2] / 2**20, 400, unit="MiB")
-    yield Figure(9, "memory of a session at rest", max(0.0, large[2] - small[2]) / sessions / 1024, 2, unit="KiB")
+    yield _flat(f"an event of a run after {logged:,} events, vs. after 10", long / short)
+    yield _flat(f"start with {sessions:,} sessions, vs. with 10: CPU", large[0] / small[0])
+    yield _flat(f"listing a page of {sessions:,} sessions, vs. of 10: CPU", large[1] / small[1], bound=1.5)
+    yield _flat(f"a page of events late in a log of {logged:,}, vs. early: CPU", replay, bound=1.5)
+    yield Figure(9, f"memory with {sessions:,} idle sessions", large[2] / 2**20, 400, unit="MiB")
+    yield Figure(9, "memory per idle session", max(0.0, large[2] - small[2]) / sessions / 1024, 2, unit="KiB")
 
 
 def _flat(what: str, ratio: float, bound: float = 1.25) -> Figure:
@@ -69,7 +69,7 @@ async def _fill(path: Path, sessions: int, logged: int) -> None:
 
 
 def _started(file: Path) -> tuple[float, float, int]:
-    """CPU seconds of a start and of a listing, and memory."""
+    """CPU seconds of a start, CPU seconds of a listing, and memory in bytes."""
     with gateway(file=file) as server:
         while call(server, "GET", "/readyz")[0] != 200:
             pass

@@ -1,4 +1,4 @@
-"""Streams on which nothing happens: what one keeps in memory."""
+"""Memory of streams without events."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def run(*, full: bool) -> Iterator[Figure]:
     readers = 2_000 if full else 1_000
     with gateway() as server:
         session_id = new_session(server)
-        Crowd(server, [f"/v1/sessions/{session_id}/events?follow=true"] * 100).close()  # what is made once
+        Crowd(server, [f"/v1/sessions/{session_id}/events?follow=true"] * 100).close()  # one-time allocations
         time.sleep(0.5)
         before = server.memory
         crowd = Crowd(server, [f"/v1/sessions/{session_id}/events?follow=true"] * readers)
@@ -34,4 +34,4 @@ def run(*, full: bool) -> Iterator[Figure]:
 
 
 def _memory(what: str, size: float, bound: float) -> Figure:
-    return Figure(7, f"{what}, memory of each", size / 1024, bound, unit="KiB")
+    return Figure(7, f"memory per stream, {what}", size / 1024, bound, unit="KiB")

@@ -1,4 +1,4 @@
-"""Many sessions at once, each with a reader of its own, each at 50 deltas a second."""
+"""Many concurrent sessions, each with one reader and 50 deltas per second."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run(*, full: bool) -> Iterator[Figure]:
             f"{count:,} sessions, 50 deltas/s each, {where}: CPU",
             used / their_used,
             bound,
-            detail=f"{used:.0f} µs of CPU a delta, {rate:,.0f} delivered a second; the reference {their_used:.0f} µs, "
+            detail=f"{used:.0f} µs of CPU per delta, {rate:,.0f} delivered per second; reference {their_used:.0f} µs, "
             f"{their_rate:,.0f}",
         )
         if store == "sqlite":
@@ -48,15 +48,15 @@ def _cost(server: Server, count: int, deltas: int) -> tuple[float, float, float]
     prompt = {"text": script(text, delay_ms=_PACE_MS)}
     arrived: dict[Stream, list[tuple[float, int]]] = {stream: [] for stream in crowd.streams}
 
-    def came(stream: Stream, size: int) -> None:
+    def on_data(stream: Stream, size: int) -> None:
         arrived[stream].append((time.time() * 1000, size))
 
     cpu, began = server.cpu_seconds, time.monotonic()
     for session_id in sessions:
         status, answer = call(server, "POST", f"/v1/sessions/{session_id}/prompt", prompt)
         assert status == 202, answer
-        crowd.read(0, came)  # who does not read sees late what came early
-    crowd.read_to_the_end(came)
+        crowd.read(0, on_data)  # read in between, so that arrival times are not delayed by the posting
+    crowd.read_to_the_end(on_data)
     used, seconds = server.cpu_seconds - cpu, time.monotonic() - began
     crowd.close()
     for stream in crowd.streams:
@@ -70,22 +70,22 @@ def _cost(server: Server, count: int, deltas: int) -> tuple[float, float, float]
 
 
 def _waits(server: Server, session_id: str, stream: Stream, arrived: list[tuple[float, int]]) -> list[float]:
-    """How long each event took from its entry in the log to its reader, in ms."""
+    """Time in ms that each event took from the model to its reader."""
     _, page = call(server, "GET", f"/v1/sessions/{session_id}/events?limit=5000", accept="application/json")
     happened = {event["id"]: event["at"] for event in page["events"]}
-    # An event has come when the bytes that were read so far hold its frame.
-    raw = b"".join(stream.pieces)
+    # An event has arrived when the bytes received so far contain the beginning of its frame.
+    raw = b"".join(stream.chunks)
     ends: list[tuple[int, str]] = []
     at = 0
     for event in events(stream.body):
         at = raw.index(f"id: {event.id}\n".encode(), at)
         ends.append((at, event.id))
     waits: list[float] = []
-    received, pieces = len(raw) - sum(size for _, size in arrived), iter(arrived)
+    received, chunks = len(raw) - sum(size for _, size in arrived), iter(arrived)
     now = 0.0
     for place, event_id in ends:
         while received <= place:
-            now, size = next(pieces)
+            now, size = next(chunks)
             received += size
         waits.append(max(0.0, now - happened[event_id]))
     return waits

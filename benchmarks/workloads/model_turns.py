@@ -1,4 +1,4 @@
-"""Whole turns through an OpenAI-compatible model server, reached directly and by way of litellm."""
+"""Whole turns through an OpenAI-compatible model server, called directly and through litellm."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.wire import Crowd, call, events, new_session, script
 from benchmarks.workloads.turns import DELTAS, take_turns
 
 _DIRECT, _LITELLM = "bench:direct", "bench:litellm"
-# Both are the same server. litellm's own name for a provider decides which way it is reached.
+# Both are the same server; a provider name of litellm's selects litellm.
 _CONFIG = """
 [models."bench:direct"]
 model = "benchmark"
@@ -30,7 +30,7 @@ def run(*, full: bool) -> Iterator[Figure]:
     with model() as served, gateway(config=_CONFIG.format(port=served.port)) as ours:
         direct: list[tuple[float, float]] = []
         litellm: list[tuple[float, float]] = []
-        for name in (_DIRECT, _LITELLM):  # the first call of each pays for imports
+        for name in (_DIRECT, _LITELLM):  # the first call of each includes imports
             _cost(ours, name, text, 1, 1)
         for _ in range(rounds):
             direct.append(_cost(ours, _DIRECT, text, turns // 16, 16))
@@ -38,20 +38,20 @@ def run(*, full: bool) -> Iterator[Figure]:
         (mine, rate), (other, their_rate) = min(direct), min(litellm)
         yield Figure(
             5,
-            f"turns of {DELTAS} deltas through a model server: our CPU a delta",
+            f"turns of {DELTAS} deltas through a model server: our CPU per delta",
             mine / DELTAS * 1e6,
             40,
             unit="µs",
             steady=False,
-            detail=f"{mine * 1e3:.2f} ms of CPU a turn, {rate:.0f} turns/s",
+            detail=f"{mine * 1e3:.2f} ms of CPU per turn, {rate:.0f} turns/s",
         )
         yield Figure(
             5,
-            "the same, to litellm",
+            "the same, vs. litellm",
             other / mine,
             10,
             at_least=True,
-            detail=f"through litellm {other * 1e3:.1f} ms of CPU a turn, {their_rate:.1f} turns/s",
+            detail=f"through litellm {other * 1e3:.1f} ms of CPU per turn, {their_rate:.1f} turns/s",
         )
         waits = sorted(_first_delta_ms(ours) for _ in range(20))
         yield Figure(
@@ -82,8 +82,8 @@ def _first_delta_ms(server: Server) -> float:
     arrived = 0.0
     while not stream.ended:
         crowd.wait()
-        stream.take()
-        if not arrived and b"message_delta" in stream.pieces[-1]:
+        stream.receive()
+        if not arrived and b"message_delta" in stream.chunks[-1]:
             arrived = time.monotonic_ns()
     crowd.close()
     sent = next(int(event.data["delta"]) for event in events(stream.body) if event.name == "message_delta")

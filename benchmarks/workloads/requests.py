@@ -1,6 +1,6 @@
-"""Single requests on 32 connections: a prompt that is stored before it is answered, and a look at a session.
+"""Single requests on 32 connections: a prompt that is committed before its 202, and `GET` of a session.
 
-A session whose run waits for an answer queues what it is sent: so a prompt costs its own acceptance, and no run.
+The sessions' runs wait for an answer, so that prompts are queued: the measurement includes no run.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ _CONNECTIONS = 32
 
 def run(*, full: bool) -> Iterator[Figure]:
     """Yield the figures."""
-    rounds, prompts, looks = (3, 100, 200) if full else (2, 50, 100)
+    rounds, prompts, gets = (3, 100, 200) if full else (2, 50, 100)
     with gateway(queued_prompts="10000") as ours, reference() as theirs:
         posting = {server.name: list[float]() for server in (ours, theirs)}
-        looking = {server.name: list[float]() for server in (ours, theirs)}
+        getting = {server.name: list[float]() for server in (ours, theirs)}
         for _ in range(rounds):
             for server in (ours, theirs):
                 sessions = [_waiting_session(server) for _ in range(_CONNECTIONS)]
                 posting[server.name].append(_post(server, sessions, prompts))
-                looking[server.name].append(_look(server, looks))
+                getting[server.name].append(_get(server, gets))
     for costs, what, bound in (
         (posting, f"`POST prompt` to a durable 202, {_CONNECTIONS} connections", 0.5),
-        (looking, f"`GET session`, {_CONNECTIONS} connections", 1.0),
+        (getting, f"`GET session`, {_CONNECTIONS} connections", 1.0),
     ):
         mine, other = min(costs["gateway"]), min(costs["reference"])
         yield Figure(
@@ -37,12 +37,12 @@ def run(*, full: bool) -> Iterator[Figure]:
             other / mine,
             bound,
             at_least=True,
-            detail=f"{mine:.0f} µs of CPU a request, plain FastAPI {other:.0f}",
+            detail=f"{mine:.0f} µs of CPU per request, plain FastAPI {other:.0f}",
         )
 
 
 def _waiting_session(server: Server) -> str:
-    """A session that queues prompts. The reference has no queue, and does nothing with them."""
+    """Create a session that queues prompts; the reference ignores prompts."""
     session_id = new_session(server, tools=["ask_user"])
     if server.name == "gateway":
         asking = script([], toolCalls=[{"name": "ask_user", "args": {"question": "Why?"}}])
@@ -63,14 +63,14 @@ def _post(server: Server, sessions: list[str], prompts: int) -> float:
     assert len({answer["requestId"] for answer in accepted}) == len(sessions) * prompts, answers[0]
     if server.name == "gateway":
         waiting = sum(len(call(server, "GET", f"/v1/sessions/{name}")[1]["queue"]) for name in sessions)
-        assert waiting == len(accepted), "a prompt that was accepted is not there"
+        assert waiting == len(accepted), "an accepted prompt is missing from the queue"
     return used / len(accepted) * 1e6
 
 
-def _look(server: Server, times: int) -> float:
+def _get(server: Server, times: int) -> float:
     sessions = [new_session(server) for _ in range(_CONNECTIONS)]
     requests = [request("GET", f"/v1/sessions/{session_id}") for session_id in sessions]
-    Callers(server, requests).call(1)  # a session that was not used yet is read from the store once
+    Callers(server, requests).call(1)  # the first use reads a session from the store
     before = server.cpu_seconds
     answers = Callers(server, requests).call(times)
     used = server.cpu_seconds - before

@@ -1,4 +1,4 @@
-"""One session with many WebSockets, against the same with SSE."""
+"""One session with many WebSockets, compared with server-sent events."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def run(*, full: bool) -> Iterator[Figure]:
             sockets.append(_cost(ours, readers, deltas, pace_ms))
     yield Figure(
         6,
-        f"fan-out to {readers} WebSockets, to the same over SSE",
+        f"fan-out to {readers} WebSockets, vs. SSE",
         min(sockets) / min(streams),
         1.3,
-        detail=f"{min(sockets):.1f} µs of CPU a delivery, SSE {min(streams):.1f}",
+        detail=f"{min(sockets):.1f} µs of CPU per delivery, SSE {min(streams):.1f}",
     )
 
 
@@ -41,5 +41,5 @@ def _cost(server: Server, readers: int, deltas: int, pace_ms: int) -> float:
     for connection in sockets:
         connection.close()
     sent = check_messages(received[0], text)
-    assert all(other == received[0] for other in received), "readers of one session were sent different things"
+    assert all(other == received[0] for other in received), "readers of one session received different bytes"
     return used / (sent * readers) * 1e6

@@ -1,4 +1,4 @@
-"""From the command to a server that is ready."""
+"""Time and memory from the start command to readiness."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run(*, full: bool) -> Iterator[Figure]:
             seconds.append(time.monotonic() - began)
             cpu.append(server.cpu_seconds)
             memory.append(server.memory)
-            assert not server.maps("tokenizers"), "something of litellm is loaded"
+            assert not server.maps("tokenizers"), "litellm was imported"
     yield Figure(
         8,
         "start to `/readyz`",

@@ -1,4 +1,4 @@
-"""Whole turns: a stream is opened, a prompt posted, and 200 deltas are read to the end of the run."""
+"""Whole turns: open a stream, post a prompt, and read 200 deltas until the end of the run."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ def run(*, full: bool) -> Iterator[Figure]:
                 other / mine,
                 0.7,
                 at_least=True,
-                detail=f"{mine * 1e3:.2f} ms of CPU a turn, {short[0] * 1e3:.2f} with a single delta, {rate:.0f} turns/s; "
-                f"the reference {other * 1e3:.2f} ms, {short[1] * 1e3:.2f}, {their_rate:.0f} turns/s",
+                detail=f"{mine * 1e3:.2f} ms of CPU per turn, {short[0] * 1e3:.2f} with a single delta, {rate:.0f} turns/s; "
+                f"reference {other * 1e3:.2f} ms, {short[1] * 1e3:.2f}, {their_rate:.0f} turns/s",
             )
 
 
 def _cost(server: Server, text: list[str], rounds: int, at_once: int) -> tuple[float, float]:
-    """Seconds of the server's CPU for a turn, and turns a second."""
+    """Server CPU in seconds per turn, and turns per second."""
     sessions = [new_session(server) for _ in range(at_once)]
     used, _, seconds = take_turns(server, sessions, text, rounds)
     return used / (rounds * at_once), rounds * at_once / seconds
 
 
 def take_turns(server: Server, sessions: list[str], text: list[str], rounds: int) -> tuple[float, list[Crowd], float]:
-    """Have each session say this, so many times; the server's CPU seconds, the readers, and the seconds it took."""
+    """Run this turn `rounds` times in each session; return server CPU in seconds, the readers, and the elapsed seconds."""
     prompt = {"text": script(text)}
     crowds: list[Crowd] = []
     cpu, began = server.cpu_seconds, time.monotonic()

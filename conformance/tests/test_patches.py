@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 import tokenize
@@ -22,7 +23,7 @@ SERVER = Path(cmdc_gateway.__file__).parent
 TESTS = Path(__file__).parent
 # Attributes of any instance, of named tuples and of pydantic models.
 LIBRARIES = frozenset({"__dict__", "_replace", "model_rebuild"})
-STANDARD: Final[tuple[Any, ...]] = (str, bytes, dict, list, set, int, tuple, object, property, deque, os)
+STANDARD: Final[tuple[Any, ...]] = (str, bytes, dict, list, set, int, tuple, object, property, deque, os, re)
 
 
 @cache

@@ -98,8 +98,8 @@ def test_a_known_failure_that_passes_is_stale_and_fails() -> None:
 
 
 def test_a_blocked_promise_is_a_failure() -> None:
-    with pytest.raises(Failed, match="after the restart: no event came"), fails_if_blocked("after the restart"):
-        raise Blocked("no event came")
+    with pytest.raises(Failed, match="after the restart: no event was received"), fails_if_blocked("after the restart"):
+        raise Blocked("no event was received")
 
 
 def test_a_response_that_the_client_cannot_parse_is_not_a_failure_of_the_promise() -> None:

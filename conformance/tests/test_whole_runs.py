@@ -12,18 +12,22 @@ from xml.etree import ElementTree as ET
 
 import jsonschema_rs
 import pytest
+import pytest_asyncio
 from cmdc_conformance import Keys, Options, Report, Target, run_suite_async, write_report
 from cmdc_conformance.__main__ import main
 from cmdc_conformance.reports.report import schema
 from cmdc_testkit.gateways import KEY, OTHER_KEY, Served, serving
 
+shares_gateway = pytest.mark.asyncio(loop_scope="module")
+
 # One of each kind: a request, a tool, a stream, a WebSocket, the client, a monitor, a property.
 SAMPLE = ("EP-session.get", "EP-create.names", "EVT-3", "EVT-6", "WS-4.before", "HTTP-1.fields", "APP-1.approve")
 
 
-@pytest.fixture
-async def gateway(tmp_path: Path) -> AsyncGenerator[Served]:
-    async with serving(tmp_path) as gateway:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Served]:
+    """A gateway that all tests share."""
+    async with serving(tmp_path_factory.mktemp("gateway")) as gateway:
         yield gateway
 
 
@@ -35,15 +39,10 @@ async def report_on(gateway: Served, only: tuple[str, ...] = SAMPLE, **options: 
     return await run_suite_async(target_of(gateway), Options(profile="full", only=only, examples=3, **options))  # type: ignore[arg-type]
 
 
-@pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def report(gateway: Served) -> Report:
     """The report of a run against our gateway. One of its requirements cannot be exercised."""
-
-    async def judged() -> Report:
-        async with serving(tmp_path_factory.mktemp("gateway")) as gateway:
-            return await report_on(gateway, (*SAMPLE, "HTTP-7.revoked"))
-
-    return asyncio.run(judged())
+    return await report_on(gateway, (*SAMPLE, "HTTP-7.revoked"))
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +92,7 @@ def test_junit_counts_blocking_results_as_failures(report: Report, folder: Path)
     assert (suite.get("tests"), suite.get("failures")) == (str(len(report.results)), "1")
 
 
+@shares_gateway
 async def test_a_requirement_that_is_not_exercised_blocks_the_claim(gateway: Served) -> None:
     report = await report_on(gateway, ("HTTP-7.revoked",))
 
@@ -101,6 +101,7 @@ async def test_a_requirement_that_is_not_exercised_blocks_the_claim(gateway: Ser
     assert report.claim == "is not shown to conform to full (a part of it)"
 
 
+@shares_gateway
 async def test_the_same_seed_gives_the_same_report(gateway: Served) -> None:
     only = ("EP-session.get", "EVT-6", "HTTP-3.wrong-type", "HTTP-7.revoked")
     first, second = [(await report_on(gateway, only, seed=7, via="raw")).as_json() for _ in range(2)]
@@ -108,6 +109,7 @@ async def test_the_same_seed_gives_the_same_report(gateway: Served) -> None:
     assert first == second
 
 
+@shares_gateway
 async def test_the_command_exits_with_0_for_a_pass_and_1_otherwise(
     gateway: Served, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -130,6 +132,7 @@ async def test_the_command_exits_with_0_for_a_pass_and_1_otherwise(
     assert "conforms to full (a part of it)" in capsys.readouterr().out
 
 
+@shares_gateway
 async def test_a_stale_baseline_entry_is_a_failure(gateway: Served) -> None:
     report = await report_on(gateway, ("EP-session.get",), baseline={"EP-session.get": "not yet"})
 
@@ -137,6 +140,7 @@ async def test_a_stale_baseline_entry_is_a_failure(gateway: Served) -> None:
     assert not report.passed
 
 
+@shares_gateway
 async def test_the_profile_base_requires_nothing_extended(gateway: Served) -> None:
     report = await run_suite_async(
         target_of(gateway), Options(profile="base", only=("EVT-3", "EP-prompt", "APP-1"), via="raw")
@@ -146,6 +150,7 @@ async def test_the_profile_base_requires_nothing_extended(gateway: Served) -> No
     assert {result.requirement.layer for result in report.results} == {"base"}
 
 
+@shares_gateway
 async def test_a_replay_file_is_executed(gateway: Served) -> None:
     steps = [
         {"op": "create", "tenant": 0},
@@ -159,6 +164,7 @@ async def test_a_replay_file_is_executed(gateway: Served) -> None:
     assert (await report_on(gateway, ("SSE-6.live",), replay=replay)).passed
 
 
+@shares_gateway
 async def test_a_difference_from_the_reference_model_is_a_failure_with_a_replay_file(
     gateway: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,6 +185,7 @@ async def test_a_difference_from_the_reference_model_is_a_failure_with_a_replay_
     assert json.loads(result.evidence[0].removeprefix("replay "))["steps"]
 
 
+@shares_gateway
 async def test_pytest_has_one_test_per_requirement(gateway: Served, tmp_path: Path) -> None:
     arguments = [
         "--cmdc-url",
@@ -207,6 +214,7 @@ async def notices_about(gateway: Served) -> list[str]:
     return notices
 
 
+@shares_gateway
 async def test_a_low_rate_limit_is_reported_before_the_run(tmp_path: Path) -> None:
     async with serving(tmp_path, rate_limit_rpm=600) as gateway:  # HTTP-9
         [sentence] = await notices_about(gateway)
@@ -214,5 +222,6 @@ async def test_a_low_rate_limit_is_reported_before_the_run(tmp_path: Path) -> No
     assert "allows 600 requests a minute per key, so 1 check will mostly wait" in sentence
 
 
+@shares_gateway
 async def test_a_server_without_a_rate_limit_causes_no_notice(gateway: Served) -> None:
     assert await notices_about(gateway) == []

@@ -1,7 +1,7 @@
-"""Serve a chat page to a browser, which reads the events from the gateway itself.
+"""Serve a chat page whose browser reads events directly from the gateway.
 
-The key stays in this program. The page gets tickets from it: a ticket is good for one stream of one session, once, and
-for 30 seconds. A program of yours would ask here who the user is, and which sessions are theirs.
+The API key stays in this program; the page gets tickets from it. A ticket opens one stream of one session, once, within
+30 seconds. A real application would authenticate its user here and check that the session belongs to that user.
 """
 
 import json
@@ -17,16 +17,16 @@ PAGE = Path(__file__).parent / "page"
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """The files of the page, and three calls that it makes."""
+    """Serves the files of the page and its three API calls."""
 
     def do_POST(self) -> None:
-        if self.headers["Origin"] != address:  # another site's page, in the same browser
-            return self.answer(403, {"message": "only this page may ask"})
+        if self.headers["Origin"] != address:  # a page of another site, in the same browser
+            return self.answer(403, {"message": "requests from other origins are not allowed"})
         sent = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         try:
             return self.answer(200, self.act(self.path, sent))
-        except CmdcError as failure:
-            return self.answer(502, {"message": str(failure)})
+        except CmdcError as error:
+            return self.answer(502, {"message": str(error)})
 
     def act(self, path: str, sent: dict[str, Any]) -> dict[str, Any]:
         if path == "/session":
@@ -44,13 +44,13 @@ class Handler(SimpleHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - so it is called there
-        """What is asked for is not of interest here."""
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - named by the base class
+        """Do not log requests."""
 
 
 with Client() as client, ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=PAGE)) as server:
     assert client.health().status == "ok"
     address = f"http://127.0.0.1:{server.server_port}"
-    print(f"Open {address} in a browser. Ctrl-C ends it.", flush=True)
+    print(f"Open {address} in a browser. Press Ctrl-C to stop.", flush=True)
     with suppress(KeyboardInterrupt):
         server.serve_forever()

@@ -1,12 +1,11 @@
-"""A headless Chromium, driven over its DevTools protocol with what the tests have anyway.
+"""A headless Chromium, driven over its DevTools protocol with the installed `websockets` package.
 
-It has a profile of its own, finds no name but loopback, and ends with the block that started it.
+Each browser has a temporary profile, resolves no host name, and exits with the block that started it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import itertools
 import json
 import os
@@ -29,71 +28,66 @@ FLAGS = (
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )
 
-_PATIENCE = 40.0
+_TIMEOUT_SECONDS = 40.0
 
 
 def installed() -> str | None:
-    """Where Chromium is: CMDC_CHROMIUM says it, or the PATH."""
+    """Path of Chromium: CMDC_CHROMIUM if set, else the first match on PATH, else None."""
     return os.environ.get("CMDC_CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
 
 
 class Tab:
-    """One page. `requests` are those it has made, `complaints` what its console says of errors."""
+    """One page: `requests` are those it has sent, `complaints` the errors on its console."""
 
-    def __init__(self, line: ClientConnection) -> None:
+    def __init__(self, connection: ClientConnection) -> None:
         self.requests: list[dict[str, Any]] = []
         self.complaints: list[str] = []
-        self._line = line
+        self._connection = connection
         self._numbers = itertools.count(1)
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._loaded = asyncio.Event()
 
     async def open(self, address: str) -> None:
-        """Go to a page, and wait until it is loaded: what is asked while one page gives way to the next has no answer."""
+        """Navigate to a page and wait for its load event; commands sent during navigation may never be answered."""
         self._loaded.clear()
         answer = await self.command("Page.navigate", url=address)
         assert "errorText" not in answer, answer
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(_TIMEOUT_SECONDS):
             await self._loaded.wait()
 
     async def evaluate(self, expression: str) -> Any:
-        """The value of a JavaScript expression; a promise is awaited."""
+        """Evaluate a JavaScript expression, awaiting a promise; return its value."""
         given = {"expression": expression, "awaitPromise": True, "returnByValue": True}
         answer = await self.command("Runtime.evaluate", **given)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
-    async def until(self, condition: str, *, within: float = _PATIENCE) -> Any:
-        """Wait until a JavaScript expression holds; gives its value, and says what the page shows if it never does."""
+    async def until(self, condition: str, *, within: float = _TIMEOUT_SECONDS) -> Any:
+        """Wait until a JavaScript expression is truthy and return its value; on timeout, fail with the text of the page."""
         try:
             async with asyncio.timeout(within):
-                while not (value := await self.evaluate(condition)):  # noqa: ASYNC110 - the page is another process
+                while not (value := await self.evaluate(condition)):  # noqa: ASYNC110 - the browser is another process
                     await asyncio.sleep(0.02)
                 return value
         except TimeoutError:
             shown = await self.evaluate("document.body.innerText")
             raise AssertionError(f"never true: {condition}\n{shown}\n{self.complaints}") from None
 
-    async def picture(self, file: Path) -> None:
-        """Save what the page looks like as a PNG."""
-        answer = await self.command("Page.captureScreenshot", format="png")
-        await asyncio.to_thread(file.write_bytes, base64.b64decode(answer["data"]))
-
     async def command(self, method: str, **params: Any) -> dict[str, Any]:
-        """Send a command of the protocol; gives its result."""
+        """Send a DevTools command; return its result."""
         number = next(self._numbers)
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
-        await self._line.send(json.dumps({"id": number, "method": method, "params": params}))
-        async with asyncio.timeout(_PATIENCE):
+        await self._connection.send(json.dumps({"id": number, "method": method, "params": params}))
+        async with asyncio.timeout(_TIMEOUT_SECONDS):
             return await answer
 
     async def listen(self) -> None:
-        """Take in what Chromium says, until it ends."""
+        """Process messages from Chromium until it closes the connection."""
         with suppress(ConnectionClosed):
-            async for message in self._line:
+            async for message in self._connection:
                 self._take(json.loads(message))
         for answer in self._answers.values():
-            answer.set_exception(AssertionError("Chromium has ended"))
+            answer.set_exception(AssertionError("Chromium has exited"))
 
     def _take(self, message: dict[str, Any]) -> None:
         match message:
@@ -115,7 +109,7 @@ class Tab:
 
 @asynccontextmanager
 async def browsing(program: str) -> AsyncGenerator[Tab]:
-    """An empty tab of a Chromium of our own."""
+    """Start Chromium; yield its empty tab."""
     with tempfile.TemporaryDirectory(prefix="cmdc-chromium-", ignore_cleanup_errors=True) as profile:
         log = Path(profile) / "stderr"
         with log.open("wb") as stderr:
@@ -127,8 +121,8 @@ async def browsing(program: str) -> AsyncGenerator[Tab]:
                 start_new_session=True,
             )
         try:
-            async with connect(await _address(chromium, Path(profile), log), max_size=None) as line:
-                tab = Tab(line)
+            async with connect(await _address(chromium, Path(profile), log), max_size=None) as connection:
+                tab = Tab(connection)
                 listening = asyncio.create_task(tab.listen())
                 for domain in ("Page", "Runtime", "Network", "Log"):
                     await tab.command(f"{domain}.enable")
@@ -140,18 +134,18 @@ async def browsing(program: str) -> AsyncGenerator[Tab]:
                     await listening
         finally:
             with suppress(ProcessLookupError):
-                os.killpg(chromium.pid, signal.SIGKILL)  # its helpers too: it has a process group of its own
+                os.killpg(chromium.pid, signal.SIGKILL)  # the process group includes its helper processes
             await chromium.wait()
 
 
 async def _address(chromium: asyncio.subprocess.Process, profile: Path, log: Path) -> str:
-    """The DevTools address of its first tab."""
+    """DevTools URL of the first tab."""
     port = profile / "DevToolsActivePort"
-    async with asyncio.timeout(_PATIENCE):
+    async with asyncio.timeout(_TIMEOUT_SECONDS):
         while not (port.exists() and len(port.read_text().splitlines()) == 2):
             if chromium.returncode is not None:
-                said = await asyncio.to_thread(log.read_text, errors="replace")
-                raise RuntimeError(f"Chromium did not start: {said[-2000:]}")
+                stderr = await asyncio.to_thread(log.read_text, errors="replace")
+                raise RuntimeError(f"Chromium did not start: {stderr[-2000:]}")
             await asyncio.sleep(0.05)
     number, path = port.read_text().splitlines()
     async with connect(f"ws://127.0.0.1:{number}{path}") as browser:

@@ -1,4 +1,4 @@
-"""What the examples are run against, and the browser."""
+"""The gateway that the examples run against."""
 
 import sys
 from collections.abc import AsyncGenerator
@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from cmdc_testkit.gateways import Served, serving
 
-sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode leaves the folder of the tests out
+sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode does not add the test folder
 
 
 @pytest.fixture
 async def gateway(tmp_path: Path) -> AsyncGenerator[Served]:
-    """A gateway of this test's own, with many heartbeats."""
+    """A gateway for one test, with frequent heartbeats."""
     async with serving(tmp_path, heartbeat_ms=50) as served:
         yield served

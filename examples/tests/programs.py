@@ -1,4 +1,4 @@
-"""Examples as programs of their own, which know of the gateway what their environment says."""
+"""Runs examples as subprocesses that find the gateway through environment variables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ EXAMPLES = Path(__file__).resolve().parents[1]
 
 
 def environ(url: str, key: str) -> dict[str, str]:
-    """What an example is told, and nothing of this process's environment beyond where programs are."""
+    """Environment of an example: the gateway's URL and key, and PATH from this process."""
     return {
         "PATH": os.environ["PATH"],
         "CMDC_BASE_URL": url,
@@ -22,14 +22,14 @@ def environ(url: str, key: str) -> dict[str, str]:
 
 
 def command(example: Path, node: str) -> list[str]:
-    """How a user starts it."""
+    """The command line that starts an example."""
     if example.suffix == ".mjs":
         return [node, str(example)]
     return [sys.executable, str(example / "server.py" if example.is_dir() else example)]
 
 
 async def run(command: list[str], environ: dict[str, str], typed: str = "") -> tuple[int, str]:
-    """Run a program to its end; gives its exit status, and what it printed."""
+    """Run a program until it exits; return its exit status and its output."""
     process = await asyncio.create_subprocess_exec(
         *command,
         env=environ,
@@ -44,5 +44,5 @@ async def run(command: list[str], environ: dict[str, str], typed: str = "") -> t
         if process.returncode is None:
             process.kill()
             await process.wait()
-    assert process.returncode is not None, "it was waited for"
+    assert process.returncode is not None, "the process has exited"
     return process.returncode, printed.decode()

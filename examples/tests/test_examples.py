@@ -1,4 +1,4 @@
-"""Every example does what it says, against a gateway, as a user would run it."""
+"""Each example runs against a gateway as a user would run it, and prints what it claims."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from cmdc_testkit.gateways import KEY, Served
 from programs import EXAMPLES, command, environ, run
 
 EVERY = sorted(EXAMPLES.glob("[0-9][0-9]_*"))
-PROGRAMS = [example for example in EVERY if not example.is_dir()]  # the page lives in a browser: see test_page.py
+PROGRAMS = [example for example in EVERY if not example.is_dir()]  # the browser page is tested in test_page.py
 TYPED = {"08_websocket_chat.py": "Hello!\nAre you still there?\n\n"}
 PRINTED = {
-    "01_first_conversation.py": "You said: And good bye!",
+    "01_first_conversation.py": "You said: And goodbye!",
     "02_live_text.py": "Splash! Silence again.",
     "03_approve_a_tool.py": "→ rejected",
     "04_answer_a_question.py": "answered blue: It is painted.",
@@ -30,28 +30,28 @@ each = pytest.mark.parametrize("example", PROGRAMS, ids=lambda example: example.
 
 
 def node_for(example: Path) -> str:
-    """Node, where the example is for Node; a machine without it says so in the summary of the run."""
+    """Path of Node if the example needs it; skips the test if Node is not installed."""
     node = shutil.which("node")
     if example.suffix == ".mjs" and node is None:
-        pytest.skip("this example is for Node, and there is no `node` on the PATH of this machine")
+        pytest.skip("Node is not installed")
     return node or ""
 
 
 @each
-async def test_an_example_does_what_it_says(example: Path, gateway: Served) -> None:
-    called = command(example, node_for(example))
+async def test_an_example_prints_what_it_claims(example: Path, gateway: Served) -> None:
+    program = command(example, node_for(example))
 
-    status, printed = await run(called, environ(gateway.url, KEY), TYPED.get(example.name, ""))
+    status, printed = await run(program, environ(gateway.url, KEY), TYPED.get(example.name, ""))
 
     assert status == 0, printed
     assert PRINTED[example.name] in printed
 
 
 @each
-async def test_an_example_that_fails_says_why_and_exits_with_another_status(example: Path, gateway: Served) -> None:
-    called = command(example, node_for(example))
+async def test_an_example_with_a_wrong_key_exits_with_status_1_and_the_error(example: Path, gateway: Served) -> None:
+    program = command(example, node_for(example))
 
-    status, printed = await run(called, environ(gateway.url, "wrong-key"), TYPED.get(example.name, ""))
+    status, printed = await run(program, environ(gateway.url, "wrong-key"), TYPED.get(example.name, ""))
 
     assert status == 1
     assert "unauthorized" in printed
@@ -59,7 +59,7 @@ async def test_an_example_that_fails_says_why_and_exits_with_another_status(exam
 
 
 @each
-def test_an_example_asserts_and_is_read_in_one_go(example: Path) -> None:
+def test_an_example_is_short_and_asserts_its_results(example: Path) -> None:
     lines = example.read_text(encoding="utf-8").splitlines()
 
     assert len(lines) <= MAX_LINES

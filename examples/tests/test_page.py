@@ -1,4 +1,4 @@
-"""The page of 09, and the gateway's own reference page, in a real browser that has no other network than loopback."""
+"""The page of example 09 and the gateway's reference page, in a real browser that can reach loopback only."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ WORDS = "one two three four five six seven eight nine ten eleven twelve"
 
 @pytest.fixture
 async def tab() -> AsyncGenerator[Tab]:
-    """An empty tab."""
+    """An empty tab of a new browser."""
     program = installed()
     if program is None:
-        pytest.fail("these tests need Chromium: apt-get install chromium, or say in CMDC_CHROMIUM where it is")
+        pytest.fail("Chromium is not installed: run apt-get install chromium, or set CMDC_CHROMIUM to its path")
     async with browsing(program) as tab:
         yield tab
 
 
 @asynccontextmanager
 async def page_of(url: str) -> AsyncGenerator[str]:
-    """The example's server, told that the gateway is at this URL; gives the address of the page."""
+    """Start the server of the example against the gateway at `url`; yield the URL of the page."""
     [example] = EXAMPLES.glob("09_*")
     process = await asyncio.create_subprocess_exec(
         *command(example, ""), env=environ(url, KEY), stdout=asyncio.subprocess.PIPE
     )
-    assert process.stdout is not None, "it is a pipe"
+    assert process.stdout is not None, "stdout is a pipe"
     try:
         async with asyncio.timeout(30):
             line = (await process.stdout.readline()).decode()
@@ -49,8 +49,11 @@ async def page_of(url: str) -> AsyncGenerator[str]:
 
 
 @asynccontextmanager
-async def line(gateway: Served, *, limit: int, then: Callable[[], Awaitable[bool]]) -> AsyncGenerator[str]:
-    """A way to the gateway. After so many bytes of an event stream's body, it asks `then` whether to go on or to break."""
+async def proxy(gateway: Served, *, limit: int, then: Callable[[], Awaitable[bool]]) -> AsyncGenerator[str]:
+    """A TCP proxy to the gateway; yields its URL.
+
+    After `limit` bytes of an event stream's body it awaits `then`: True continues the connection, False drops it.
+    """
     serving: set[asyncio.Task[None]] = set()
 
     async def pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
@@ -68,9 +71,12 @@ async def line(gateway: Served, *, limit: int, then: Callable[[], Awaitable[bool
             left -= len(data)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", gateway.port)
-        with closing(far_writer):
-            pumps = [asyncio.create_task(pump(reader, far_writer)), asyncio.create_task(pump(far_reader, writer))]
+        upstream_reader, upstream_writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        with closing(upstream_writer):
+            pumps = [
+                asyncio.create_task(pump(reader, upstream_writer)),
+                asyncio.create_task(pump(upstream_reader, writer)),
+            ]
             try:
                 await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -94,8 +100,8 @@ async def line(gateway: Served, *, limit: int, then: Callable[[], Awaitable[bool
         await asyncio.gather(*serving, return_exceptions=True)
 
 
-async def say(tab: Tab, text: str, *, how: str) -> None:
-    """Choose how to read, type, and send, as a user does."""
+async def send_prompt(tab: Tab, text: str, *, how: str) -> None:
+    """Select a way to read, type the prompt and press Enter, as a user does."""
     await tab.until("!document.querySelector('button').disabled")
     await tab.evaluate(f"document.querySelector('input[value={how}]').click()")
     await tab.evaluate("document.getElementById('text').focus()")
@@ -107,25 +113,25 @@ async def say(tab: Tab, text: str, *, how: str) -> None:
 
 
 def streams_of(tab: Tab) -> list[str]:
-    """The addresses of the event streams it has opened."""
+    """URLs of the event streams that the tab has opened."""
     return [request["url"] for request in tab.requests if "/events?" in request["url"]]
 
 
-async def answers(tab: Tab) -> list[str]:
-    """What the agent has said, once each answer is complete."""
+async def replies(tab: Tab) -> list[str]:
+    """Wait until every reply is complete; return their texts."""
     await tab.until("document.querySelector('.agent') && !document.querySelector('.agent:not(.done)')")
     return await tab.evaluate("[...document.querySelectorAll('.agent')].map((element) => element.textContent)")
 
 
 @pytest.mark.parametrize("how", ["eventSource", "fetch"])
-async def test_the_page_shows_what_the_agent_says(tab: Tab, gateway: Served, how: str) -> None:
+async def test_the_page_shows_the_replies_of_the_agent(tab: Tab, gateway: Served, how: str) -> None:
     """SSE-12, HTTP-10."""
     async with page_of(gateway.url) as address:
         await tab.open(address)
-        await say(tab, "Hello!", how=how)
-        assert await answers(tab) == ["You said: Hello!"]
-        await say(tab, "<img src=x onerror=alert(1)> & more", how=how)
-        assert await answers(tab) == ["You said: Hello!", "You said: <img src=x onerror=alert(1)> & more"]
+        await send_prompt(tab, "Hello!", how=how)
+        assert await replies(tab) == ["You said: Hello!"]
+        await send_prompt(tab, "<img src=x onerror=alert(1)> & more", how=how)
+        assert await replies(tab) == ["You said: Hello!", "You said: <img src=x onerror=alert(1)> & more"]
 
     assert tab.complaints == []
     assert len(streams_of(tab)) == 2
@@ -135,77 +141,77 @@ async def test_the_page_shows_what_the_agent_says(tab: Tab, gateway: Served, how
 async def test_the_browser_never_sees_the_key(tab: Tab, gateway: Served) -> None:
     async with page_of(gateway.url) as address:
         await tab.open(address)
-        await say(tab, "Hello!", how="fetch")
-        await answers(tab)
+        await send_prompt(tab, "Hello!", how="fetch")
+        await replies(tab)
 
     assert KEY not in json.dumps(tab.requests)
     assert KEY not in await tab.evaluate("document.documentElement.outerHTML")
 
 
 @pytest.mark.parametrize("how", ["eventSource", "fetch"])
-async def test_text_is_shown_while_it_is_written(tab: Tab, gateway: Served, how: str) -> None:
-    """The rest of the answer sets out once the browser has shown the beginning, and not before."""
+async def test_text_is_shown_while_it_streams(tab: Tab, gateway: Served, how: str) -> None:
+    """The proxy forwards the rest of the reply only after the browser has shown the beginning."""
     shown = asyncio.Event()
 
     async def when_shown() -> bool:
         return await shown.wait()
 
-    async with line(gateway, limit=900, then=when_shown) as url, page_of(url) as address:
+    async with proxy(gateway, limit=900, then=when_shown) as url, page_of(url) as address:
         await tab.open(address)
-        await say(tab, WORDS, how=how)
-        begun = await tab.until("document.querySelector('.agent')?.textContent")
-        assert f"You said: {WORDS}".startswith(begun)
-        assert not begun.endswith("twelve")
+        await send_prompt(tab, WORDS, how=how)
+        beginning = await tab.until("document.querySelector('.agent')?.textContent")
+        assert f"You said: {WORDS}".startswith(beginning)
+        assert not beginning.endswith("twelve")
         shown.set()
-        assert await answers(tab) == [f"You said: {WORDS}"]
+        assert await replies(tab) == [f"You said: {WORDS}"]
 
 
 @pytest.mark.parametrize("how", ["eventSource", "fetch"])
-async def test_a_lost_stream_is_taken_up_where_it_was(tab: Tab, gateway: Served, how: str) -> None:
-    """SSE-6: with another ticket, and after the last event that came."""
+async def test_a_lost_stream_resumes_after_the_last_event(tab: Tab, gateway: Served, how: str) -> None:
+    """SSE-6: with a new ticket, and `after` set to the last event received."""
 
     async def never() -> bool:
         return False
 
-    async with line(gateway, limit=900, then=never) as url, page_of(url) as address:
+    async with proxy(gateway, limit=900, then=never) as url, page_of(url) as address:
         await tab.open(address)
-        await say(tab, WORDS, how=how)
-        assert await answers(tab) == [f"You said: {WORDS}"]
+        await send_prompt(tab, WORDS, how=how)
+        assert await replies(tab) == [f"You said: {WORDS}"]
 
     streams = [parse_qs(urlsplit(address).query) for address in streams_of(tab)]
-    assert len(streams) > 1, "it was cut"
+    assert len(streams) > 1, "the stream was dropped"
     assert "after" not in streams[0]
-    assert "after" in streams[-1], "what came before a cut may be lost with it, but never all of it"
+    assert "after" in streams[-1], "at least one event arrived before a connection was dropped"
     assert len({stream["ticket"][0] for stream in streams}) == len(streams)
 
 
-async def test_a_prompt_that_is_refused_is_told_on_the_page(tab: Tab, gateway: Served) -> None:
+async def test_the_page_shows_why_a_prompt_was_rejected(tab: Tab, gateway: Served) -> None:
     async with page_of(gateway.url) as address:
         await tab.open(address)
         await tab.until("!document.querySelector('button').disabled")
         async with gateway.client() as client:
             [session] = (await client.get("/v1/sessions")).json()["sessions"]
             await client.delete(f"/v1/sessions/{session['sessionId']}")
-        await say(tab, "Is anybody there?", how="fetch")
-        told = await tab.until("document.querySelector('.failure')?.textContent")
+        await send_prompt(tab, "Is anyone there?", how="fetch")
+        shown = await tab.until("document.querySelector('.error')?.textContent")
 
-    assert "not_found" in told
+    assert "not_found" in shown
 
 
-async def test_another_site_cannot_use_the_page_s_server(gateway: Served) -> None:
-    async with page_of(gateway.url) as address, httpx.AsyncClient(base_url=address, trust_env=False) as stranger:
+async def test_another_origin_cannot_use_the_server_of_the_page(gateway: Served) -> None:
+    async with page_of(gateway.url) as address, httpx.AsyncClient(base_url=address, trust_env=False) as other_site:
         for headers in ({}, {"Origin": "http://elsewhere.example"}):
-            assert (await stranger.post("/session", json={}, headers=headers)).status_code == 403
-        assert (await stranger.post("/session", json={}, headers={"Origin": address})).status_code == 200
+            assert (await other_site.post("/session", json={}, headers=headers)).status_code == 403
+        assert (await other_site.post("/session", json={}, headers={"Origin": address})).status_code == 200
 
 
 async def test_the_reference_page_works_without_the_internet(tab: Tab, gateway: Served) -> None:
-    """HTTP-7: and without a key."""
+    """HTTP-7: the page needs no key."""
     await tab.open(f"{gateway.url}/docs")
     await tab.until("document.querySelectorAll('#reference details').length > 50")
     shown = await tab.evaluate("document.body.innerText")
     assert all(name in shown for name in ("/v1/sessions/{sessionId}/prompt", "Open a WebSocket", "approval_required"))
 
     assert tab.complaints == []
-    foreign = [request["url"] for request in tab.requests if not request["url"].startswith((gateway.url, "data:"))]
-    assert foreign == []
+    external = [request["url"] for request in tab.requests if not request["url"].startswith((gateway.url, "data:"))]
+    assert external == []

@@ -1,4 +1,4 @@
-"""What the client's tests share: a gateway, and the modules beside them that make servers and lines go wrong."""
+"""Fixtures and import path shared by the client's tests."""
 
 import sys
 from collections.abc import AsyncGenerator
@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from cmdc_testkit.gateways import Served, serving
 
-sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode leaves the folder of the tests out
+sys.path.insert(0, str(Path(__file__).parent))  # pytest's importlib mode does not add the directory of the tests
 
 
 @pytest.fixture
 async def gateway(tmp_path: Path) -> AsyncGenerator[Served]:
-    """A gateway of this test's own."""
+    """A gateway for this test alone."""
     async with serving(tmp_path) as served:
         yield served

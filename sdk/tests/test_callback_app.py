@@ -1,4 +1,4 @@
-"""`callback_app`: who is answered what, and that no call is run twice."""
+"""`callback_app`: its responses, and that no call is run twice."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import httpx
 import pytest
 from cmdc_client.callbacks import ToolError, Tools, callback_app, new_secret, sign
 from cmdc_client.callbacks.asgi import AsgiApp
-from cmdc_client.callbacks.desk import MAX_ANSWER, MAX_BODY, Desk
-from cmdc_client.callbacks.memory import Memory, Response
+from cmdc_client.callbacks.dispatcher import MAX_BODY, MAX_RESPONSE, CallDispatcher
+from cmdc_client.callbacks.response_cache import Response, ResponseCache
 from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.routing import Mount, Route
@@ -25,29 +25,29 @@ from starlette.testclient import TestClient
 SECRET = new_secret()
 
 
-class Bench:
-    """Tools that tell what became of them, and wait where they are told to."""
+class Recorder:
+    """Tools that record their calls, and one that waits for an event."""
 
     def __init__(self) -> None:
         self.tools = Tools()
         self.ran: list[str] = []
         self.threads: set[str] = set()
-        self.open = asyncio.Event()
-        self.began = asyncio.Event()
+        self.proceed = asyncio.Event()
+        self.started = asyncio.Event()
         for function in (self.note, self.wait, self.fail, self.refuse, self.quit, self.cancel, self.give, self.stop):
             self.tools.tool(function)
 
     def note(self, text: str) -> str:
-        """Note it."""
+        """Record the text."""
         self.ran.append(text)
         self.threads.add(threading.current_thread().name)
         return text
 
     async def wait(self, text: str) -> str:
-        """Wait for the door to open."""
+        """Wait for the event."""
         self.ran.append(text)
-        self.began.set()
-        await self.open.wait()
+        self.started.set()
+        await self.proceed.wait()
         return text
 
     def fail(self) -> None:
@@ -59,148 +59,151 @@ class Bench:
         raise ToolError("it is closed on Sundays")
 
     def quit(self) -> None:
-        """End the program."""
+        """Try to end the program."""
         raise SystemExit(3)
 
     async def stop(self) -> None:
-        """End the program."""
+        """Try to end the program."""
         raise SystemExit(3)
 
     async def cancel(self) -> None:
-        """Be cancelled by oneself."""
+        """Cancel itself."""
         raise asyncio.CancelledError
 
     def give(self, what: str) -> Any:
-        """Give back something odd."""
-        return {"set": {1}, "null": None, "long": "x" * MAX_ANSWER, "next": StopIteration(), "half": "\ud800"}[what]
+        """Return an unusual value."""
+        return {"null": None, "long": "x" * MAX_RESPONSE, "next": StopIteration(), "half": "\ud800"}[what]
 
 
 @pytest.fixture
-def bench() -> Bench:
-    return Bench()
+def recorder() -> Recorder:
+    return Recorder()
 
 
 def request(
     tool: str, call_id: str = "call_1", *, at: float | None = None, secret: str = SECRET, **args: Any
 ) -> tuple[dict[str, str], bytes]:
-    """The headers and the body of a call, signed."""
+    """Return the headers and the body of a signed call."""
     body = json.dumps({"callId": call_id, "toolName": tool, "args": args, "sessionId": "demo"}).encode()
     return sign(secret, call_id, int(time.time() if at is None else at), body), body
 
 
 @asynccontextmanager
-async def talking(app: AsgiApp) -> AsyncGenerator[httpx.AsyncClient]:
+async def http_client(app: AsgiApp) -> AsyncGenerator[httpx.AsyncClient]:
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://tools") as client:
         yield client
 
 
 async def call(app: AsgiApp, tool: str, call_id: str = "call_1", **args: Any) -> tuple[int, Any]:
     headers, body = request(tool, call_id, **args)
-    async with talking(app) as client:
-        answer = await client.post(f"/{tool}", headers=headers, content=body)
-    assert answer.headers["content-type"] == "application/json"
-    return answer.status_code, answer.json()
+    async with http_client(app) as client:
+        response = await client.post(f"/{tool}", headers=headers, content=body)
+    assert response.headers["content-type"] == "application/json"
+    return response.status_code, response.json()
 
 
-async def test_a_signed_call_is_run_and_answered(bench: Bench) -> None:
-    app = callback_app(bench.tools, secret=SECRET)
+async def test_a_signed_call_is_run(recorder: Recorder) -> None:
+    app = callback_app(recorder.tools, secret=SECRET)
 
     assert await call(app, "note", text="hä") == (200, {"result": "hä"})
-    assert bench.ran == ["hä"]
+    assert recorder.ran == ["hä"]
 
 
-async def test_a_function_that_is_not_async_is_run_in_a_thread(bench: Bench) -> None:
-    await call(callback_app(bench.tools, secret=SECRET), "note", text="a")
+async def test_a_function_that_is_not_async_runs_in_a_thread(recorder: Recorder) -> None:
+    await call(callback_app(recorder.tools, secret=SECRET), "note", text="a")
 
-    assert bench.threads == {"cmdc-tool"}
+    assert recorder.threads == {"cmdc-tool"}
 
 
 @pytest.mark.parametrize(
     ("tool", "args", "error"),
     [
-        ("note", {"text": 1}, "args.text must be a string, not 1"),
-        ("note", {}, "args.text is missing"),
-        ("nothing", {}, "there is no tool 'nothing' here"),
+        ("note", {"text": 1}, "args.text: Input should be a valid string, not 1"),
+        ("note", {}, "args.text: Field required"),
+        ("nothing", {}, "unknown tool 'nothing'"),
         ("refuse", {}, "it is closed on Sundays"),
         ("fail", {}, "the tool failed: LookupError: no such thing"),
         ("quit", {}, "the tool failed: RuntimeError: SystemExit: 3"),
         ("stop", {}, "the tool failed: RuntimeError: SystemExit: 3"),
         ("cancel", {}, "the tool was cancelled"),
-        ("give", {"what": "set"}, "the result of the tool is no JSON: a set has no JSON"),
-        ("give", {"what": "next"}, "the result of the tool is no JSON: a StopIteration has no JSON"),
-        ("give", {"what": "half"}, "the result of the tool is no JSON: it holds half of a surrogate pair"),
-        ("give", {"what": "long"}, f"the result of the tool is longer than {MAX_ANSWER} bytes"),
+        (
+            "give",
+            {"what": "next"},
+            "the result of the tool is not JSON: Unable to serialize unknown type: <class 'StopIteration'>",
+        ),
+        ("give", {"what": "half"}, "the result of the tool is not JSON: it contains a lone surrogate"),
+        ("give", {"what": "long"}, f"the result of the tool is longer than {MAX_RESPONSE} bytes"),
         ("give", {"what": "?"}, "the tool failed: KeyError: '?'"),
     ],
 )
-async def test_what_goes_wrong_is_a_sentence_for_the_model(
-    bench: Bench, tool: str, args: dict[str, Any], error: str
+async def test_an_error_is_a_message_for_the_model(
+    recorder: Recorder, tool: str, args: dict[str, Any], error: str
 ) -> None:
-    status, answer = await call(callback_app(bench.tools, secret=SECRET), tool, **args)
+    status, response = await call(callback_app(recorder.tools, secret=SECRET), tool, **args)
 
-    assert (status, list(answer)) == (200, ["error"])
-    assert answer["error"].startswith(error)
-    assert "Traceback" not in answer["error"]
+    assert (status, list(response)) == (200, ["error"])
+    assert response["error"].startswith(error)
+    assert "Traceback" not in response["error"]
 
 
-async def test_the_traceback_of_a_failure_is_logged_here_and_only_here(
-    bench: Bench, caplog: pytest.LogCaptureFixture
+async def test_the_traceback_of_a_failed_tool_is_logged_and_not_sent(
+    recorder: Recorder, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.ERROR, "cmdc_client.callbacks"):
-        await call(callback_app(bench.tools, secret=SECRET), "fail")
-        await call(callback_app(bench.tools, secret=SECRET), "refuse")
+        await call(callback_app(recorder.tools, secret=SECRET), "fail")
+        await call(callback_app(recorder.tools, secret=SECRET), "refuse")
 
     [record] = caplog.records
     assert record.getMessage() == "the tool 'fail' failed"
     assert record.exc_info is not None
 
 
-async def test_a_result_of_nothing_is_null(bench: Bench) -> None:
-    assert await call(callback_app(bench.tools, secret=SECRET), "give", what="null") == (200, {"result": None})
+async def test_a_result_of_none_is_null(recorder: Recorder) -> None:
+    assert await call(callback_app(recorder.tools, secret=SECRET), "give", what="null") == (200, {"result": None})
 
 
 @pytest.mark.parametrize(
-    ("change", "sentence"),
+    ("change", "message"),
     [
-        (lambda: {"webhook-signature": ""}, "the call is not signed: it has no webhook-signature"),
-        (lambda: {"webhook-signature": "v1,AAAA"}, "no signature of this call is right"),
-        (lambda: {"webhook-id": "call_2"}, "no signature of this call is right"),
-        (lambda: {"webhook-timestamp": "1"}, "no signature of this call is right"),
+        (lambda: {"webhook-signature": ""}, "the call is not signed: the header webhook-signature is missing"),
+        (lambda: {"webhook-signature": "v1,AAAA"}, "invalid signature"),
+        (lambda: {"webhook-id": "call_2"}, "invalid signature"),
+        (lambda: {"webhook-timestamp": "1"}, "invalid signature"),
         (lambda: request("note", at=time.time() - 1000, text="a")[0], "the call was signed 10"),
-        (lambda: request("note", secret=new_secret(), text="a")[0], "no signature of this call is right"),
+        (lambda: request("note", secret=new_secret(), text="a")[0], "invalid signature"),
     ],
-    ids=["no signature", "a wrong one", "another id", "another time", "too long ago", "another secret"],
+    ids=["no signature", "wrong signature", "other id", "other timestamp", "too old", "other secret"],
 )
-async def test_what_is_not_signed_now_and_with_the_secret_is_refused(
-    bench: Bench, change: Callable[[], dict[str, str]], sentence: str
+async def test_a_call_without_a_valid_signature_is_rejected(
+    recorder: Recorder, change: Callable[[], dict[str, str]], message: str
 ) -> None:
     headers, body = request("note", text="a")
-    app = callback_app(bench.tools, secret=SECRET)
+    app = callback_app(recorder.tools, secret=SECRET)
 
-    async with talking(app) as client:
-        answer = await client.post("/note", headers={**headers, **change()}, content=body)
+    async with http_client(app) as client:
+        response = await client.post("/note", headers={**headers, **change()}, content=body)
 
-    assert answer.status_code == 401
-    assert answer.json()["error"].startswith(sentence)
-    assert bench.ran == []
+    assert response.status_code == 401
+    assert response.json()["error"].startswith(message)
+    assert recorder.ran == []
 
 
-async def test_what_is_signed_and_no_call_is_a_bad_request(bench: Bench) -> None:
-    async with talking(callback_app(bench.tools, secret=SECRET)) as client:
-        answer = await client.post("/", headers=sign(SECRET, "call_1", int(time.time()), b"[]"), content=b"[]")
+async def test_a_signed_body_that_is_not_a_call_is_a_bad_request(recorder: Recorder) -> None:
+    async with http_client(callback_app(recorder.tools, secret=SECRET)) as client:
+        response = await client.post("/", headers=sign(SECRET, "call_1", int(time.time()), b"[]"), content=b"[]")
 
-    assert answer.status_code == 400
+    assert response.status_code == 400
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"])
-async def test_a_tool_is_called_with_post(bench: Bench, method: str) -> None:
-    async with talking(callback_app(bench.tools, secret=SECRET)) as client:
-        answer = await client.request(method, "/note")
+async def test_a_method_other_than_post_is_not_allowed(recorder: Recorder, method: str) -> None:
+    async with http_client(callback_app(recorder.tools, secret=SECRET)) as client:
+        response = await client.request(method, "/note")
 
-    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    assert (response.status_code, response.headers["allow"]) == (405, "POST")
 
 
-async def test_a_body_is_read_no_further_than_its_limit(bench: Bench) -> None:
+async def test_a_body_is_read_only_up_to_the_limit(recorder: Recorder) -> None:
     read = 0
 
     async def endless() -> AsyncGenerator[bytes]:
@@ -219,202 +222,205 @@ async def test_a_body_is_read_no_further_than_its_limit(bench: Bench) -> None:
 
     body = endless()
     scope: dict[str, Any] = {"type": "http", "method": "POST", "path": "/", "headers": []}
-    await callback_app(bench.tools, secret=SECRET)(scope, receive, send)
+    await callback_app(recorder.tools, secret=SECRET)(scope, receive, send)
 
     assert sent[0]["status"] == 413
     assert read == MAX_BODY + 65536
 
 
-async def test_a_secret_that_is_none_is_noticed_at_once(bench: Bench) -> None:
-    with pytest.raises(ValueError, match="a secret is whsec_"):
-        callback_app(bench.tools, secret="")
+async def test_an_invalid_secret_is_rejected_when_the_app_is_created(recorder: Recorder) -> None:
+    with pytest.raises(ValueError, match="a secret must be whsec_"):
+        callback_app(recorder.tools, secret="")
 
 
-# -- once --------------------------------------------------------------------------------------------------------------
+# -- deduplication --------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_call_that_comes_again_is_answered_again_and_not_run_again(bench: Bench) -> None:
-    app = callback_app(bench.tools, secret=SECRET)
+async def test_a_repeated_call_is_answered_from_the_cache(recorder: Recorder) -> None:
+    app = callback_app(recorder.tools, secret=SECRET)
 
-    answers = [await call(app, "note", text="a") for _ in range(3)]
+    responses = [await call(app, "note", text="a") for _ in range(3)]
 
-    assert answers == [(200, {"result": "a"})] * 3
-    assert bench.ran == ["a"]
+    assert responses == [(200, {"result": "a"})] * 3
+    assert recorder.ran == ["a"]
 
 
-async def test_a_failure_is_remembered_like_a_result(bench: Bench) -> None:
+async def test_an_error_is_cached_like_a_result(recorder: Recorder) -> None:
     ran: list[int] = []
 
-    @bench.tools.tool
+    @recorder.tools.tool
     def count() -> None:
         """Count."""
         ran.append(1)
-        raise ToolError(f"for the {len(ran)}. time")
+        raise ToolError(f"run {len(ran)}")
 
-    app = callback_app(bench.tools, secret=SECRET)
+    app = callback_app(recorder.tools, secret=SECRET)
 
-    assert [await call(app, "count") for _ in range(2)] == [(200, {"error": "for the 1. time"})] * 2
+    assert [await call(app, "count") for _ in range(2)] == [(200, {"error": "run 1"})] * 2
 
 
-async def test_a_call_that_comes_again_while_it_runs_waits_for_the_same_answer(bench: Bench) -> None:
-    app = callback_app(bench.tools, secret=SECRET)
+async def test_a_call_that_is_repeated_while_it_runs_waits_for_the_same_response(recorder: Recorder) -> None:
+    app = callback_app(recorder.tools, secret=SECRET)
 
     async with asyncio.timeout(5), asyncio.TaskGroup() as group:
         calls = [group.create_task(call(app, "wait", text="a")) for _ in range(20)]
-        await bench.began.wait()
+        await recorder.started.wait()
         await asyncio.sleep(0)
-        bench.open.set()
+        recorder.proceed.set()
 
     assert [task.result() for task in calls] == [(200, {"result": "a"})] * 20
-    assert bench.ran == ["a"]
+    assert recorder.ran == ["a"]
 
 
-async def test_a_call_whose_caller_left_runs_to_its_end_and_its_answer_is_kept(bench: Bench) -> None:
-    app = callback_app(bench.tools, secret=SECRET)
+async def test_a_call_whose_caller_disconnects_runs_to_completion(recorder: Recorder) -> None:
+    app = callback_app(recorder.tools, secret=SECRET)
     first = asyncio.create_task(call(app, "wait", text="a"))
-    await bench.began.wait()
+    await recorder.started.wait()
 
     first.cancel()
     await asyncio.gather(first, return_exceptions=True)
-    bench.open.set()
+    recorder.proceed.set()
 
     assert await call(app, "wait", text="a") == (200, {"result": "a"})
-    assert bench.ran == ["a"]
+    assert recorder.ran == ["a"]
 
 
-async def test_another_call_with_the_same_id_is_another_call(bench: Bench) -> None:
-    """A gateway of another make may count its calls anew in each session."""
-    app = callback_app(bench.tools, secret=SECRET)
+async def test_a_call_with_the_same_id_and_another_body_is_a_different_call(recorder: Recorder) -> None:
+    """Another gateway may number its calls per session."""
+    app = callback_app(recorder.tools, secret=SECRET)
 
     assert await call(app, "note", text="a") == (200, {"result": "a"})
     assert await call(app, "note", text="b") == (200, {"result": "b"})
 
 
-async def test_different_calls_run_at_the_same_time(bench: Bench) -> None:
+async def test_different_calls_run_concurrently(recorder: Recorder) -> None:
     barrier = threading.Barrier(40)
 
-    @bench.tools.tool
+    @recorder.tools.tool
     def meet(who: int) -> int:
         """Wait for all the others."""
         barrier.wait(timeout=10)
         return who
 
-    app = callback_app(bench.tools, secret=SECRET)
+    app = callback_app(recorder.tools, secret=SECRET)
 
-    answers = await asyncio.gather(*(call(app, "meet", f"call_{who}", who=who) for who in range(40)))
+    responses = await asyncio.gather(*(call(app, "meet", f"call_{who}", who=who) for who in range(40)))
 
-    assert answers == [(200, {"result": who}) for who in range(40)]
+    assert responses == [(200, {"result": who}) for who in range(40)]
 
 
-async def test_calls_that_are_cut_off_by_the_end_are_told_so_and_forgotten(bench: Bench) -> None:
-    desk = Desk(bench.tools, SECRET)
-    waiting = asyncio.create_task(desk.answer(*request("wait", text="a")))
-    await bench.began.wait()
+async def test_calls_that_a_shutdown_cancels_can_be_run_again(recorder: Recorder) -> None:
+    dispatcher = CallDispatcher(recorder.tools, SECRET)
+    waiting = asyncio.create_task(dispatcher.dispatch(*request("wait", text="a")))
+    await recorder.started.wait()
 
-    await desk.aclose()
+    await dispatcher.aclose()
 
     response = await waiting
-    assert (response.status, json.loads(response.body)) == (503, {"error": "the program of this tool is stopping"})
-    bench.open.set()
-    again = await desk.answer(*request("wait", text="a"))
+    assert (response.status, json.loads(response.body)) == (
+        503,
+        {"error": "the program that serves this tool is shutting down"},
+    )
+    recorder.proceed.set()
+    again = await dispatcher.dispatch(*request("wait", text="a"))
     assert (again.status, json.loads(again.body)) == (200, {"result": "a"})
 
 
-# -- memory ------------------------------------------------------------------------------------------------------------
+# -- the cache ---------------------------------------------------------------------------------------------------------
 
 
-def remembered(memory: Memory, *names: str) -> list[str]:
-    """Which of these calls the memory knows; those it does not are answered, and so known from now on."""
+def cached(cache: ResponseCache, *names: str) -> list[str]:
+    """Return which of these calls are in the cache, and add the others."""
     known: list[str] = []
     for name in names:
-        state, _ = memory.claim((name, b""))
-        if state == "known":
-            known.append(name)
+        is_new, _ = cache.claim((name, b""))
+        if is_new:
+            cache.complete((name, b""), Response(200, b"12345"))
         else:
-            memory.settle((name, b""), Response(200, b"12345"))
+            known.append(name)
     return known
 
 
-def test_answers_are_remembered_for_so_long() -> None:
+def test_a_response_is_cached_for_a_limited_time() -> None:
     now = 0.0
-    memory = Memory(600, clock=lambda: now)
-    remembered(memory, "a")
+    cache = ResponseCache(600, clock=lambda: now)
+    cached(cache, "a")
 
     now = 599.0
-    assert remembered(memory, "a") == ["a"]
+    assert cached(cache, "a") == ["a"]
     now = 600.0
-    assert remembered(memory, "a") == []
+    assert cached(cache, "a") == []
 
 
-@pytest.mark.parametrize("bounds", [{"max_answers": 2}, {"max_bytes": 14}])
-def test_no_more_answers_are_remembered_than_so_many(bounds: dict[str, Any]) -> None:
-    memory = Memory(600, **bounds)
-    remembered(memory, "a", "b", "c")
+@pytest.mark.parametrize("bounds", [{"max_responses": 2}, {"max_bytes": 14}])
+def test_the_oldest_response_is_evicted_beyond_the_limits(bounds: dict[str, Any]) -> None:
+    cache = ResponseCache(600, **bounds)
+    cached(cache, "a", "b", "c")
 
-    assert len(memory) == 2
-    assert remembered(memory, "b", "c") == ["b", "c"]
+    assert len(cache) == 2
+    assert cached(cache, "b", "c") == ["b", "c"]
 
 
-def test_a_call_that_runs_is_not_forgotten() -> None:
+def test_a_running_call_is_never_evicted() -> None:
     now = 0.0
-    memory = Memory(600, max_answers=1, clock=lambda: now)
-    memory.claim(("running", b""))
+    cache = ResponseCache(600, max_responses=1, clock=lambda: now)
+    cache.claim(("running", b""))
 
-    remembered(memory, "a", "b")
+    cached(cache, "a", "b")
     now = 10_000.0
 
-    assert memory.claim(("running", b""))[0] == "known"
+    assert cache.claim(("running", b""))[0] is False
 
 
-async def test_an_answer_outlives_every_timestamp_that_it_could_come_again_with(bench: Bench) -> None:
-    """A call that is signed 299 seconds into the future may come again 598 seconds later."""
+async def test_a_response_is_cached_for_as_long_as_its_call_can_be_replayed(recorder: Recorder) -> None:
+    """A call whose timestamp is 299 seconds in the future can be replayed for 598 seconds."""
     now = 10_000.0
-    desk = Desk(bench.tools, SECRET, now=lambda: now, clock=lambda: now)
+    dispatcher = CallDispatcher(recorder.tools, SECRET, now=lambda: now, clock=lambda: now)
     headers, body = request("note", at=now + 299, text="a")
 
-    async def status_at(time: float) -> int:
+    async def status_at(seconds: float) -> int:
         nonlocal now
-        now = time
-        return (await desk.answer(headers, body)).status
+        now = seconds
+        return (await dispatcher.dispatch(headers, body)).status
 
-    assert [await status_at(time) for time in (10_000.0, 10_598.0, 10_599.0, 10_600.0)] == [200, 200, 200, 401]
-    assert bench.ran == ["a"]
+    assert [await status_at(seconds) for seconds in (10_000.0, 10_598.0, 10_599.0, 10_600.0)] == [200, 200, 200, 401]
+    assert recorder.ran == ["a"]
 
 
-# -- in other applications ---------------------------------------------------------------------------------------------
+# -- in web applications- ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("framework", ["fastapi", "starlette", "alone"])
-def test_it_can_be_mounted(bench: Bench, framework: str) -> None:
-    app: Any = callback_app(bench.tools, secret=SECRET)
+def test_the_app_can_be_mounted(recorder: Recorder, framework: str) -> None:
+    app: Any = callback_app(recorder.tools, secret=SECRET)
     if framework == "fastapi":
-        around = FastAPI()
-        around.mount("/tools", app)
-        app = around
+        outer = FastAPI()
+        outer.mount("/tools", app)
+        app = outer
     elif framework == "starlette":
         app = Starlette(routes=[Mount("/tools", app)])
 
     with TestClient(app) as client:
         headers, body = request("note", text="a")
-        answers = [client.post("/tools/note", headers=headers, content=body) for _ in range(2)]
+        responses = [client.post("/tools/note", headers=headers, content=body) for _ in range(2)]
 
-    assert [(answer.status_code, answer.json()) for answer in answers] == [(200, {"result": "a"})] * 2
-    assert bench.ran == ["a"]
+    assert [(response.status_code, response.json()) for response in responses] == [(200, {"result": "a"})] * 2
+    assert recorder.ran == ["a"]
 
 
-def test_it_can_be_one_route(bench: Bench) -> None:
-    app = Starlette(routes=[Route("/callbacks", callback_app(bench.tools, secret=SECRET))])
+def test_the_app_can_be_a_single_route(recorder: Recorder) -> None:
+    app = Starlette(routes=[Route("/callbacks", callback_app(recorder.tools, secret=SECRET))])
 
     with TestClient(app) as client:
         headers, body = request("note", text="a")
         assert client.post("/callbacks", headers=headers, content=body).json() == {"result": "a"}
 
 
-def test_it_does_not_speak_websocket(bench: Bench) -> None:
+def test_the_app_rejects_websockets(recorder: Recorder) -> None:
     from starlette.websockets import WebSocketDisconnect
 
     with (
-        TestClient(callback_app(bench.tools, secret=SECRET)) as client,
+        TestClient(callback_app(recorder.tools, secret=SECRET)) as client,
         pytest.raises(WebSocketDisconnect),
         client.websocket_connect("/"),
     ):

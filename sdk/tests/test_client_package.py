@@ -1,4 +1,4 @@
-"""What anyone who installs cmdc-client relies on."""
+"""The properties of the installed package."""
 
 import inspect
 import json
@@ -10,40 +10,56 @@ from importlib.resources import files
 from pathlib import Path
 
 import cmdc_client
+import pytest
 from cmdc_client import callbacks, models
-from cmdc_client.errors import BY_CODE
+from cmdc_client.errors import ERRORS_BY_CODE
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_the_package_tells_the_version_it_was_installed_as() -> None:
+def test_the_version_is_that_of_the_installed_package() -> None:
     assert cmdc_client.__version__ == version("cmdc-client")
 
 
-def test_the_package_tells_type_checkers_that_it_is_typed() -> None:
+def test_the_package_is_marked_as_typed() -> None:
     assert files(cmdc_client).joinpath("py.typed").is_file()
 
 
-# Without click, as where nothing but this client is installed: httpx brings its command line along where it finds it.
+# Without click: httpx imports its command line if click is installed, which it is not with this client alone.
 _IMPORT = """
 import sys, time
 sys.modules["click"] = None
-begun = time.process_time()
-import cmdc_client, cmdc_client.callbacks
-print(time.process_time() - begun, *sys.modules)
+started = time.process_time()
+import cmdc_client
+print(time.process_time() - started, *sys.modules)
 """
 
 
-def test_the_package_is_imported_quickly_and_brings_nothing_heavy_along() -> None:
-    tries = [subprocess.run([sys.executable, "-c", _IMPORT], check=True, capture_output=True) for _ in range(3)]
-    told = [each.stdout.decode().split() for each in tries]
+def test_importing_the_package_is_fast_and_imports_no_heavy_dependency() -> None:
+    runs = [subprocess.run([sys.executable, "-c", _IMPORT], check=True, capture_output=True) for _ in range(3)]
+    outputs = [run.stdout.decode().split() for run in runs]
 
-    assert min(float(seconds) for seconds, *_ in told) < 0.5
+    assert min(float(seconds) for seconds, *_ in outputs) < 0.5
     heavy = {"cmdc_gateway", "fastapi", "litellm", "pydantic", "starlette", "uvicorn", "websockets"}
-    assert heavy.isdisjoint(told[0])
+    assert heavy.isdisjoint(outputs[0])
 
 
-def test_every_public_name_is_there_and_told_what_it_is_for() -> None:
+@pytest.mark.parametrize("missing", ["h11", "pydantic"])
+def test_callbacks_without_the_extra_raise_an_error_that_names_it(missing: str) -> None:
+    program = f"import sys\nsys.modules[{missing!r}] = None\nimport cmdc_client\nimport cmdc_client.callbacks"
+    # With httpx, which needs h11 itself, already imported.
+    run = subprocess.run(
+        [sys.executable, "-c", f"import httpx\n{program}"], check=False, capture_output=True, text=True
+    )
+
+    assert run.returncode == 1
+    assert run.stderr.splitlines()[-1] == (
+        f"ImportError: cmdc_client.callbacks needs {missing}, which is not installed; install the extra with:"
+        " python3 -m pip install 'cmdc-client[callbacks]'"
+    )
+
+
+def test_every_public_class_has_a_docstring() -> None:
     for module in (cmdc_client, callbacks, models):
         assert len(set(module.__all__)) == len(module.__all__)
         for name in module.__all__:
@@ -51,45 +67,48 @@ def test_every_public_name_is_there_and_told_what_it_is_for() -> None:
             assert not inspect.isclass(public) or public.__doc__ or module is models, name
 
 
-def test_every_code_of_the_published_protocol_has_its_error() -> None:
+def test_every_published_error_code_has_a_class() -> None:
     document = json.loads((ROOT / "openapi" / "openapi.json").read_bytes())
     examples = document["components"]["examples"]
-    refusals = [
+    published = [
         (examples[reference["$ref"].rpartition("/")[2]]["value"]["error"], int(status))
         for methods in document["paths"].values()
         for operation in methods.values()
-        for status, answer in operation["responses"].items()
+        for status, response in operation["responses"].items()
         if status >= "400"
-        for reference in answer["content"]["application/json"]["examples"].values()
+        for reference in response["content"]["application/json"]["examples"].values()
     ]
 
-    assert {(code, kind.expected_status) for code, kind in BY_CODE.items()} == {*refusals, ("method_not_allowed", 405)}
-    for code, kind in BY_CODE.items():
-        assert kind.__name__ == code.title().replace("_", "")
-        assert getattr(cmdc_client, kind.__name__) is kind
+    assert {(code, error_class.expected_status) for code, error_class in ERRORS_BY_CODE.items()} == {
+        *published,
+        ("method_not_allowed", 405),
+    }
+    for code, error_class in ERRORS_BY_CODE.items():
+        assert error_class.__name__ == code.title().replace("_", "")
+        assert getattr(cmdc_client, error_class.__name__) is error_class
 
 
-def test_the_sync_client_is_the_async_one_without_await() -> None:
+def test_the_sync_client_is_generated_from_the_async_one() -> None:
     assert derive_sync(ROOT / "sdk", "--check") == (0, "")
 
 
-def test_a_change_of_the_sync_client_that_is_not_one_of_the_async_one_is_noticed_and_undone(tmp_path: Path) -> None:
+def test_a_manual_change_of_the_sync_client_is_detected_and_reverted(tmp_path: Path) -> None:
     shutil.copy(ROOT / "sdk" / "derive_sync.py", tmp_path)
     for name in ("_async", "_sync"):
         shutil.copytree(ROOT / "sdk/src/cmdc_client" / name, tmp_path / "src/cmdc_client" / name)
-    written = tmp_path / "src/cmdc_client/_sync/stream.py"
-    whole = written.read_text()
-    written.write_text(whole.replace("def close(self)", "def shut(self)"))
-    (written.parent / "left_over.py").write_text("left = 1\n")
+    changed = tmp_path / "src/cmdc_client/_sync/stream.py"
+    original = changed.read_text()
+    changed.write_text(original.replace("def close(self)", "def shut(self)"))
+    (changed.parent / "left_over.py").write_text("left = 1\n")
 
-    status, told = derive_sync(tmp_path, "--check")
+    status, output = derive_sync(tmp_path, "--check")
 
     assert status == 1
-    assert "-    def shut(self) -> None:\n+    def close(self) -> None:\n" in told
-    assert "-left = 1" in told
+    assert "-    def shut(self) -> None:\n+    def close(self) -> None:\n" in output
+    assert "-left = 1" in output
     assert derive_sync(tmp_path) == (0, "")
-    assert written.read_text() == whole
-    assert not (written.parent / "left_over.py").exists()
+    assert changed.read_text() == original
+    assert not (changed.parent / "left_over.py").exists()
 
 
 def derive_sync(package: Path, *arguments: str) -> tuple[int, str]:

@@ -1,6 +1,7 @@
-"""Whole conversations with a gateway, in the async client and in the sync one."""
+"""Conversations with a gateway, through the async and the sync client."""
 
 import asyncio
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
@@ -31,12 +32,12 @@ from cmdc_client import (
     Unauthorized,
     is_terminal,
 )
-from cmdc_testkit.gateways import KEY, Served
 from cmdc_testkit.conversations import call, script
-from wayward import handle
+from cmdc_testkit.gateways import KEY, Served
+from faulty_server import handle
 
 SHELL = script({"text": ["Let me."], "toolCalls": [call("shell", command="echo one")]}, {"text": ["Done."]})
-QUESTION = script({"toolCalls": [call("ask_user", question="Colour?", options=["red", "blue"])]}, {"text": ["Thanks."]})
+QUESTION = script({"toolCalls": [call("ask_user", question="Color?", options=["red", "blue"])]}, {"text": ["Thanks."]})
 SLOW = script({"text": ["one ", "two ", "three "], "delayMs": 300})
 
 
@@ -47,12 +48,12 @@ async def session_of(client: AsyncClient) -> AsyncSession:
 
 
 @pytest.fixture
-async def client(gateway: Served):
-    async with AsyncClient(gateway.url, api_key=KEY) as made:
-        yield made
+async def client(gateway: Served) -> AsyncGenerator[AsyncClient]:
+    async with AsyncClient(gateway.url, api_key=KEY) as client:
+        yield client
 
 
-async def test_a_run_is_the_words_of_the_agent_one_by_one(client: AsyncClient) -> None:
+async def test_a_run_yields_the_words_of_the_agent_one_by_one(client: AsyncClient) -> None:
     session = await session_of(client)
 
     words = [event.delta async for event in session.run("hello") if isinstance(event, MessageDelta)]
@@ -60,7 +61,7 @@ async def test_a_run_is_the_words_of_the_agent_one_by_one(client: AsyncClient) -
     assert words == ["You ", "said: ", "hello"]
 
 
-async def test_a_reply_has_the_text_the_tool_calls_and_what_they_cost(client: AsyncClient) -> None:
+async def test_a_reply_has_the_text_the_tool_calls_and_the_usage(client: AsyncClient) -> None:
     session = await session_of(client)
 
     reply = await session.ask(SHELL, policy="approve")
@@ -73,7 +74,7 @@ async def test_a_reply_has_the_text_the_tool_calls_and_what_they_cost(client: As
     assert [message.role for message in await session.messages()] == ["user", "assistant", "tool_result", "assistant"]
 
 
-async def test_an_event_is_approved_where_it_is_seen_also_with_other_arguments(client: AsyncClient) -> None:
+async def test_a_live_approval_approves_the_call_with_other_arguments(client: AsyncClient) -> None:
     session = await session_of(client)
     ran: list[object] = []
 
@@ -89,7 +90,7 @@ async def test_an_event_is_approved_where_it_is_seen_also_with_other_arguments(c
     assert ran == [{"command": "echo two"}]
 
 
-async def test_an_event_is_rejected_where_it_is_seen_and_the_agent_is_told_why(client: AsyncClient) -> None:
+async def test_a_live_approval_rejects_the_call_and_the_agent_receives_the_reason(client: AsyncClient) -> None:
     session = await session_of(client)
 
     async for event in session.run(SHELL):
@@ -100,7 +101,7 @@ async def test_an_event_is_rejected_where_it_is_seen_and_the_agent_is_told_why(c
     assert "not on a Sunday" in result.content
 
 
-async def test_a_question_is_answered_where_it_is_seen(client: AsyncClient) -> None:
+async def test_a_live_question_answers_itself(client: AsyncClient) -> None:
     session = await session_of(client)
 
     async for event in session.run(QUESTION):
@@ -121,7 +122,7 @@ def no(_: ApprovalRequired) -> bool:
 
 
 @pytest.mark.parametrize(("policy", "runs"), [("approve", 1), ("reject", 0), (yes, 1), (no, 0)])
-async def test_a_policy_decides(client: AsyncClient, policy: AsyncPolicy, runs: int) -> None:
+async def test_a_policy_decides_about_a_tool_call(client: AsyncClient, policy: AsyncPolicy, runs: int) -> None:
     session = await session_of(client)
 
     assert len((await session.ask(SHELL, policy=policy)).tool_calls) == runs
@@ -142,23 +143,25 @@ async def test_a_policy_and_an_answerer_may_be_async(client: AsyncClient) -> Non
     assert (await session.ask(QUESTION, answer=first)).tool_calls[0].result == "red"
 
 
-async def test_whoever_sits_at_the_terminal_decides(client: AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_policy_and_the_answerer_ask_prompt_at_the_terminal(
+    client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     session = await session_of(client)
-    asked: list[str] = []
+    prompts: list[str] = []
 
-    def typed(prompt: str) -> str:
-        asked.append(prompt)
-        return "y" if "Let this run?" in prompt else "blue"
+    def fake_input(prompt: str) -> str:
+        prompts.append(prompt)
+        return "y" if "Approve?" in prompt else "blue"
 
-    monkeypatch.setattr("builtins.input", typed)
+    monkeypatch.setattr("builtins.input", fake_input)
 
     assert len((await session.ask(SHELL, policy="ask")).tool_calls) == 1
     assert (await session.ask(QUESTION, answer="ask")).tool_calls[0].result == "blue"
-    assert 'shell {"command":"echo one"}' in asked[0]
-    assert "- red\n  - blue" in asked[1]
+    assert 'shell {"command":"echo one"}' in prompts[0]
+    assert "- red\n  - blue" in prompts[1]
 
 
-async def test_a_policy_that_was_too_late_is_no_failure(client: AsyncClient) -> None:
+async def test_a_policy_that_decides_too_late_is_ignored(client: AsyncClient) -> None:
     session = await session_of(client)
 
     async def decide_elsewhere(event: ApprovalRequired) -> bool:
@@ -168,19 +171,19 @@ async def test_a_policy_that_was_too_late_is_no_failure(client: AsyncClient) -> 
     assert (await session.ask(SHELL, policy=decide_elsewhere)).tool_calls == ()
 
 
-async def test_a_decision_that_was_made_otherwise_is_told(client: AsyncClient) -> None:
+async def test_a_contradicting_decision_raises_already_resolved(client: AsyncClient) -> None:
     session = await session_of(client)
 
     async for event in session.run(SHELL):
         if isinstance(event, ApprovalRequired):
             await event.approve()
             await event.approve()
-            with pytest.raises(AlreadyResolved) as failure:
+            with pytest.raises(AlreadyResolved) as raised:
                 await event.reject()
-            assert failure.value.status == "approved"
+            assert raised.value.status == "approved"
 
 
-async def test_an_aborted_run_has_no_reply(client: AsyncClient) -> None:
+async def test_asking_raises_run_aborted_if_the_run_is_aborted(client: AsyncClient) -> None:
     session = await session_of(client)
 
     async with session.run(SLOW) as run:
@@ -193,12 +196,12 @@ async def test_an_aborted_run_has_no_reply(client: AsyncClient) -> None:
         asking = asyncio.create_task(session.ask(SLOW))
         assert (await anext(events)).event == "prompt_received"
         assert (await session.abort()).ok
-    with pytest.raises(RunAborted) as failure:
+    with pytest.raises(RunAborted) as raised:
         await asking
-    assert failure.value.reason == "aborted"
+    assert raised.value.reason == "aborted"
 
 
-async def test_prompts_may_wait_and_each_is_read_as_its_own_run(client: AsyncClient) -> None:
+async def test_queued_prompts_are_each_read_as_their_own_run(client: AsyncClient) -> None:
     session = await session_of(client)
 
     replies = await asyncio.gather(*(session.ask(f"number {number}") for number in range(5)))
@@ -206,28 +209,28 @@ async def test_prompts_may_wait_and_each_is_read_as_its_own_run(client: AsyncCli
     assert [reply.text for reply in replies] == [f"You said: number {number}" for number in range(5)]
 
 
-async def test_the_log_is_read_from_any_place(client: AsyncClient) -> None:
+async def test_the_log_is_read_from_any_position(client: AsyncClient) -> None:
     session = await session_of(client)
     reply = await session.ask("hello")
     await session.ask("again")
     page = await session.event_page(limit=3)
-    every = (await session.event_page()).entries
+    entries = (await session.event_page()).entries
 
     async def read(**options: Any) -> list[Event]:
         return [event async for event in session.events(**options)]
 
     first = await read(after="start")
-    assert [event.id for event in first] == [entry.event.id for entry in every[:7]]
+    assert [event.id for event in first] == [entry.event.id for entry in entries[:7]]
     assert is_terminal(first[-1])
     assert [event.seq for event in await read(after=page.next)] == [4, 5, 6, 7]
     assert [event.seq for event in await read(after=Cursor.parse(page.next))] == [4, 5, 6, 7]
     assert await read(request_id=reply.request_id) == first
     assert await read(request_id=reply.request_id, after=first[-1].id) == []
     assert [event.event for event in await read(after="start", types=["message_delta"])] == ["message_delta"] * 3
-    assert every[-1].event.id == page.latest == (await session.info()).cursor
-    assert all(entry.at > 0 for entry in every)
+    assert entries[-1].event.id == page.latest == (await session.info()).cursor
+    assert all(entry.at > 0 for entry in entries)
 
-    with pytest.raises(ValueError, match="'over there' is no cursor"):
+    with pytest.raises(ValueError, match="'over there' is not a cursor"):
         session.events(after="over there")
     with pytest.raises(CursorExpired):
         await read(after="zzz.1")
@@ -237,7 +240,7 @@ async def test_the_log_is_read_from_any_place(client: AsyncClient) -> None:
         await read(request_id="nobody")
 
 
-async def test_a_session_that_is_followed_shows_one_run_after_the_other(client: AsyncClient) -> None:
+async def test_following_a_session_yields_one_run_after_the_other(client: AsyncClient) -> None:
     session = await session_of(client)
     await session.ask("before")
     before = (await session.info()).cursor
@@ -245,7 +248,7 @@ async def test_a_session_that_is_followed_shows_one_run_after_the_other(client: 
 
     async with asyncio.timeout(20), session.events(after="latest", follow=True) as events:
         reading = asyncio.create_task(anext(events))
-        while not reading.done():  # where the present is, the stream asks when it is first read
+        while not reading.done():  # `latest` is resolved when the stream is first read
             await session.prompt("during")
             await asyncio.wait([reading], timeout=0.2)
         seen.append(await reading)
@@ -259,8 +262,8 @@ async def test_a_session_that_is_followed_shows_one_run_after_the_other(client: 
     assert [event.seq for event in seen] == list(range(seen[0].seq, seen[-1].seq + 1))
 
 
-async def test_sessions_are_made_found_listed_and_deleted(client: AsyncClient) -> None:
-    made = [
+async def test_sessions_are_created_found_listed_and_deleted(client: AsyncClient) -> None:
+    created = [
         await client.sessions.create(
             model="scripted:x", session_id=f"s{number}", metadata={"n": str(number)}, budget=Budget(max_tokens=10)
         )
@@ -273,7 +276,7 @@ async def test_sessions_are_made_found_listed_and_deleted(client: AsyncClient) -
         await client.sessions.create(model="scripted:x", session_id="s1")
     with pytest.raises(CreateFailed):
         await client.sessions.create(model="nobody:x")
-    assert (await made[3].delete()).status == "deleted"
+    assert (await created[3].delete()).status == "deleted"
     with pytest.raises(NotFound, match="s3"):
         await client.sessions.get("s3")
 
@@ -285,7 +288,7 @@ async def test_a_session_as_a_context_manager_is_deleted_at_the_end(client: Asyn
         await session.info()
 
     async with await client.sessions.create(model="scripted:x") as session:
-        await session.delete()  # it may be gone already
+        await session.delete()  # deleting it again at the end is not an error
 
 
 async def test_tools_are_registered_listed_and_removed(client: AsyncClient) -> None:
@@ -303,7 +306,7 @@ async def test_tools_are_registered_listed_and_removed(client: AsyncClient) -> N
         await session.tools.register(**tool, callback_url="nowhere")
 
 
-async def test_the_server_tells_of_itself(client: AsyncClient, gateway: Served) -> None:
+async def test_capabilities_health_usage_and_tickets(client: AsyncClient, gateway: Served) -> None:
     assert "idempotency" in (await client.capabilities()).extended
     assert (await client.health()).status == "ok"
     assert (await client.usage()).tenant == "default"
@@ -313,7 +316,7 @@ async def test_the_server_tells_of_itself(client: AsyncClient, gateway: Served) 
             await stranger.usage()
 
 
-async def test_the_environment_tells_where_and_as_whom(gateway: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_environment_provides_the_url_and_the_key(gateway: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CMDC_BASE_URL", gateway.url)
     monkeypatch.setenv("CMDC_API_KEY", KEY)
 
@@ -324,7 +327,7 @@ async def test_the_environment_tells_where_and_as_whom(gateway: Served, monkeypa
 async def test_the_sync_client_does_the_same(gateway: Served) -> None:
     def talk() -> list[str]:
         with Client(gateway.url, api_key=KEY) as client:
-            told: list[str] = []
+            seen: list[str] = []
             approval = ApprovalSettings(tools=["shell"])
             with client.sessions.create(model="scripted:x", tools=["shell", "ask_user"], approval=approval) as session:
                 for event in session.run(SHELL):
@@ -332,23 +335,23 @@ async def test_the_sync_client_does_the_same(gateway: Served) -> None:
                         case ApprovalRequired():
                             event.approve(args={"command": "echo two"})
                         case MessageDelta(delta=text):
-                            told.append(text)
+                            seen.append(text)
                         case _:
                             pass
-                told.append(session.ask(QUESTION, answer=lambda _: "blue").text)
-                told.append(session.ask(SHELL, policy="reject").text)
-                told += [event.event for event in session.events(after="start", types=["agent_end"])]
-                told += [summary.session_id for summary in client.sessions.list() if summary.session_id == session.id]
-                told.append(client.health().status)
+                seen.append(session.ask(QUESTION, answer=lambda _: "blue").text)
+                seen.append(session.ask(SHELL, policy="reject").text)
+                seen += [event.event for event in session.events(after="start", types=["agent_end"])]
+                seen += [summary.session_id for summary in client.sessions.list() if summary.session_id == session.id]
+                seen.append(client.health().status)
             with pytest.raises(NotFound):
                 session.info()
-            told.remove(session.id)
-            return told
+            seen.remove(session.id)
+            return seen
 
     assert await asyncio.to_thread(talk) == ["Let me.", "Done.", "Thanks.", "Done.", "agent_end", "ok"]
 
 
-async def test_every_door_of_the_sync_client_opens(gateway: Served) -> None:
+async def test_every_method_of_the_sync_client(gateway: Served) -> None:
     def talk() -> None:
         with Client(gateway.url, api_key=KEY) as client:
             session = client.sessions.create(model="scripted:x", tools=["shell", "ask_user"])
@@ -369,9 +372,9 @@ async def test_every_door_of_the_sync_client_opens(gateway: Served) -> None:
             )
             assert [entry.name for entry in session.tools.list() if entry.kind == "callback"] == ["t"]
             assert session.tools.remove("t").status == "removed"
-            for refused in (session.approve, session.reject):
+            for decide in (session.approve, session.reject):
                 with pytest.raises(NotFound):
-                    refused("nothing")
+                    decide("nothing")
             with pytest.raises(NotFound):
                 session.respond("nothing", "x")
             with session.connect() as socket, pytest.raises(NotFound):
@@ -388,7 +391,7 @@ async def test_every_door_of_the_sync_client_opens(gateway: Served) -> None:
     await asyncio.to_thread(talk)
 
 
-async def test_what_went_wrong_in_a_session_is_told_and_not_that_it_could_not_be_deleted(gateway: Served) -> None:
+async def test_an_exception_in_a_session_takes_precedence_over_a_failed_deletion(gateway: Served) -> None:
     async with AsyncClient(gateway.url, api_key=KEY) as client:
         session = await client.sessions.create(model="scripted:x")
         async with AsyncClient(gateway.url, api_key="wrong") as stranger:

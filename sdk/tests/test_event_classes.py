@@ -1,4 +1,4 @@
-"""The generated event classes: every published event is read, and what is wrong with one is said by its place."""
+"""The generated event classes: every published event is parsed, and an error names the path of the invalid value."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from cmdc_client._generated import events
 from cmdc_client._generated.events import (
     AgentEnd,
-    EventFlaw,
+    InvalidEvent,
     LastMessage,
     MessageDelta,
     MissingField,
@@ -32,7 +32,7 @@ def data(name: str, **changed: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_every_published_event_is_read_as_its_class(name: str) -> None:
+def test_every_published_event_is_parsed_into_its_class(name: str) -> None:
     example = EXAMPLES[name]
 
     event = parse_event(example["event"], example["data"], example["id"])
@@ -43,11 +43,11 @@ def test_every_published_event_is_read_as_its_class(name: str) -> None:
     assert len(fields(event)) == 2 + len(example["data"])
 
 
-def test_data_is_read_into_attributes_also_where_it_is_nested() -> None:
+def test_nested_data_is_parsed_into_attributes() -> None:
     usage = {"promptTokens": 1, "completionTokens": 2, "totalTokens": 3}
-    said = {"role": "assistant", "content": "hi"}
+    message = {"role": "assistant", "content": "hi"}
 
-    event = parse_event("agent_end", data("AgentEnd", lastMessage=said, tokenUsage=usage, costUsd=1), "e.9")
+    event = parse_event("agent_end", data("AgentEnd", lastMessage=message, tokenUsage=usage, costUsd=1), "e.9")
 
     assert event == AgentEnd(
         id="e.9",
@@ -60,22 +60,22 @@ def test_data_is_read_into_attributes_also_where_it_is_nested() -> None:
     )
 
 
-def test_what_a_newer_server_sends_does_no_harm() -> None:
-    known = parse_event("message_delta", {"delta": "a", "requestId": "r", "colour": "red"}, "e.1")
-    unknown = parse_event("colour_changed", {"colour": "red", "requestId": "r"}, "e.2")
+def test_unknown_members_are_ignored_and_unknown_events_kept() -> None:
+    known = parse_event("message_delta", {"delta": "a", "requestId": "r", "color": "red"}, "e.1")
+    unknown = parse_event("color_changed", {"color": "red", "requestId": "r"}, "e.2")
 
     assert known == MessageDelta("e.1", 1, "r", "a")
-    assert unknown == UnknownEvent("colour_changed", "e.2", 2, "r", {"colour": "red", "requestId": "r"})
+    assert unknown == UnknownEvent("color_changed", "e.2", 2, "r", {"color": "red", "requestId": "r"})
 
 
-def test_where_the_server_sent_no_id_there_is_no_number() -> None:
+def test_without_an_id_the_seq_is_0() -> None:
     event = parse_event("agent_start", {"requestId": "r"})
 
     assert (event.id, event.seq) == ("", 0)
 
 
 @pytest.mark.parametrize(
-    ("event", "given", "flaw", "told"),
+    ("event", "data", "error_class", "message"),
     [
         ("agent_start", {}, MissingField, "data.requestId: is missing"),
         ("message_delta", {"requestId": "r"}, MissingField, "data.delta: is missing"),
@@ -86,7 +86,7 @@ def test_where_the_server_sent_no_id_there_is_no_number() -> None:
             "approval_resolved",
             data("ApprovalResolved", status="maybe"),
             UnknownValue,
-            "data.status: 'maybe' is none of approved, rejected, expired, cancelled",
+            "data.status: 'maybe' is not one of approved, rejected, expired, cancelled",
         ),
         (
             "ask_user",
@@ -98,7 +98,7 @@ def test_where_the_server_sent_no_id_there_is_no_number() -> None:
             "agent_end",
             data("AgentEnd", lastMessage={"role": "user", "content": ""}),
             UnknownValue,
-            "data.lastMessage.role: 'user' is none of assistant",
+            "data.lastMessage.role: 'user' is not one of assistant",
         ),
         (
             "agent_end",
@@ -114,16 +114,18 @@ def test_where_the_server_sent_no_id_there_is_no_number() -> None:
         ),
     ],
 )
-def test_a_flaw_is_named_by_its_place(event: str, given: dict[str, Any], flaw: type[EventFlaw], told: str) -> None:
-    with pytest.raises(EventFlaw) as raised:
-        parse_event(event, given, "e.1")
+def test_an_invalid_event_raises_an_error_with_its_path(
+    event: str, data: dict[str, Any], error_class: type[InvalidEvent], message: str
+) -> None:
+    with pytest.raises(InvalidEvent) as raised:
+        parse_event(event, data, "e.1")
 
-    assert type(raised.value) is flaw
-    assert str(raised.value) == told
-    assert raised.value.path == told.partition(":")[0]
+    assert type(raised.value) is error_class
+    assert str(raised.value) == message
+    assert raised.value.path == message.partition(":")[0]
 
 
 @pytest.mark.parametrize("cursor", ["", "7", "e.", ".7", "e.x", "e.-1", "e.٧"])
-def test_an_id_that_is_no_cursor_is_a_flaw(cursor: str) -> None:
+def test_an_id_that_is_not_a_cursor_is_invalid(cursor: str) -> None:
     with pytest.raises(WrongType, match=r"^id: "):
         parse_event("agent_start", {"requestId": "r"}, cursor)

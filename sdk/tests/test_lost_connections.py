@@ -1,6 +1,6 @@
-"""Runs through a line that is cut at random bytes arrive complete, in order, once.
+"""Runs over connections that are cut at random bytes arrive complete, in order and without duplicates.
 
-A few of them with every change; `CMDC_CUT_RUNS=1000` in the environment makes it a thousand, which takes a quarter of a minute.
+By default 100 runs; `CMDC_CUT_RUNS=1000` in the environment makes it 1000, which takes 15 seconds.
 """
 
 import asyncio
@@ -11,9 +11,9 @@ from random import Random
 
 import pytest
 from cmdc_client import AgentEnd, AsyncClient, AsyncSession, Client, Event, Transcript
-from cmdc_testkit.gateways import KEY, Served
 from cmdc_testkit.conversations import script
-from cutting import cutting
+from cmdc_testkit.gateways import KEY, Served
+from cutting_proxy import cutting_proxy
 
 RUNS = int(os.environ.get("CMDC_CUT_RUNS", "100"))
 SESSIONS = 25
@@ -21,23 +21,23 @@ _WORDS = ("a", "word ", "\n", "\r\n", "\u2028", "é", "\U0001f1f3\U0001f1f4", '"
 
 
 @pytest.fixture(autouse=True)
-def never_waits_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The line is cut so often that these tests would do little else."""
-    monkeypatch.setattr("cmdc_client.retrying._LONGEST", 0.02)
+def short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the usual delays, these tests would spend most of their time waiting."""
+    monkeypatch.setattr("cmdc_client.retry._MAX_SECONDS", 0.02)
 
 
-def answer_of(chance: Random) -> list[str]:
-    return [chance.choice(_WORDS) for _ in range(chance.randint(1, 12))]
+def random_answer(random: Random) -> list[str]:
+    return [random.choice(_WORDS) for _ in range(random.randint(1, 12))]
 
 
 async def log_of(session: AsyncSession, request_id: str) -> list[Event]:
-    """The run as the log has it."""
+    """Return the events of the run from the log."""
     entries = (await session.event_page(limit=5000)).entries
     return [entry.event for entry in entries if entry.event.request_id == request_id]
 
 
 def check(events: Sequence[Event], words: list[str], logged: list[Event]) -> None:
-    """Complete, in order, once."""
+    """Check that the events are complete, in order and without duplicates."""
     assert [event.id for event in events] == [event.id for event in logged]
     assert [event.seq for event in events] == list(range(events[0].seq, events[0].seq + len(events)))
     assert Transcript.of(events).text == "".join(words)
@@ -47,22 +47,22 @@ def check(events: Sequence[Event], words: list[str], logged: list[Event]) -> Non
 
 
 @pytest.mark.timeout(60 + RUNS)
-async def test_runs_over_a_line_that_is_cut_at_random_bytes_arrive_complete_in_order_once(gateway: Served) -> None:
+async def test_runs_survive_connections_cut_at_random_bytes(gateway: Served) -> None:
     async def talk(number: int) -> None:
-        chance = Random(number)
+        random = Random(number)
         async with await direct.sessions.create(model="scripted:x") as session:
             broken = await client.sessions.get(session.id)
             for _ in range(number, RUNS, SESSIONS):
-                words = answer_of(chance)
+                words = random_answer(random)
                 async with broken.run(script({"text": words})) as run:
                     events = [event async for event in run]
                 check(events, words, await log_of(session, events[0].request_id))
             assert (await session.stats()).prompt_count == len(range(number, RUNS, SESSIONS))
 
     async with (
-        cutting(gateway.url, seed=1, mean=2000) as proxy,
+        cutting_proxy(gateway.url, seed=1, mean=2000) as proxy,
         AsyncClient(gateway.url, api_key=KEY) as direct,
-        AsyncClient(proxy.url, api_key=KEY, max_retries=30, patience=600) as client,
+        AsyncClient(proxy.url, api_key=KEY, max_retries=30, reconnect_timeout=600) as client,
         asyncio.TaskGroup() as conversations,
     ):
         for number in range(min(SESSIONS, RUNS)):
@@ -70,29 +70,29 @@ async def test_runs_over_a_line_that_is_cut_at_random_bytes_arrive_complete_in_o
     assert proxy.cuts > RUNS / 4
 
 
-async def test_so_they_do_in_the_sync_client(gateway: Served) -> None:
+async def test_runs_of_the_sync_client_survive_cut_connections(gateway: Served) -> None:
     def talk(url: str) -> list[tuple[list[str], list[Event], str]]:
-        chance = Random(7)
-        told: list[tuple[list[str], list[Event], str]] = []
+        random = Random(7)
+        runs: list[tuple[list[str], list[Event], str]] = []
         with Client(url, api_key=KEY, max_retries=30) as client:
             session = client.sessions.create(model="scripted:x")
             for _ in range(10):
-                words = answer_of(chance)
-                told.append((words, [*session.run(script({"text": words}))], session.id))
-        return told
+                words = random_answer(random)
+                runs.append((words, [*session.run(script({"text": words}))], session.id))
+        return runs
 
-    async with cutting(gateway.url, seed=2, mean=2000) as proxy, AsyncClient(gateway.url, api_key=KEY) as direct:
-        told = await asyncio.to_thread(talk, proxy.url)
-        session = await direct.sessions.get(told[0][2])
-        for words, events, _ in told:
+    async with cutting_proxy(gateway.url, seed=2, mean=2000) as proxy, AsyncClient(gateway.url, api_key=KEY) as direct:
+        runs = await asyncio.to_thread(talk, proxy.url)
+        session = await direct.sessions.get(runs[0][2])
+        for words, events, _ in runs:
             check(events, words, await log_of(session, events[0].request_id))
-        assert (await session.stats()).prompt_count == len(told)
+        assert (await session.stats()).prompt_count == len(runs)
     assert proxy.cuts > 0
 
 
-async def test_following_a_session_over_a_line_that_is_cut_misses_nothing(gateway: Served) -> None:
+async def test_following_a_session_survives_cut_connections(gateway: Served) -> None:
     async with (
-        cutting(gateway.url, seed=3, mean=2000) as proxy,
+        cutting_proxy(gateway.url, seed=3, mean=2000) as proxy,
         AsyncClient(gateway.url, api_key=KEY) as direct,
         AsyncClient(proxy.url, api_key=KEY, max_retries=30) as client,
     ):
@@ -110,9 +110,9 @@ async def test_following_a_session_over_a_line_that_is_cut_misses_nothing(gatewa
         assert [event.id for event in seen] == [event.id for event in logged]
 
 
-async def test_many_streams_do_not_cost_other_requests_their_connection(gateway: Served) -> None:
+async def test_many_streams_do_not_close_the_idle_connections_of_other_requests(gateway: Served) -> None:
     async with (
-        cutting(gateway.url, seed=4, mean=1 << 40) as proxy,
+        cutting_proxy(gateway.url, seed=4, mean=1 << 40) as proxy,
         AsyncClient(proxy.url, api_key=KEY) as client,
         AsyncExitStack() as reading,
     ):

@@ -1,4 +1,4 @@
-"""The WebSocket: the same events, and actions that wait for their acknowledgement."""
+"""The WebSocket: events, and actions that wait for their acknowledgement."""
 
 import asyncio
 import json
@@ -24,15 +24,15 @@ from cmdc_client import (
     Unauthorized,
     is_terminal,
 )
-from cmdc_testkit.gateways import KEY, Served
 from cmdc_testkit.conversations import call, script
-from wayward import handle, http, sync_handle, wayward
+from cmdc_testkit.gateways import KEY, Served
+from faulty_server import faulty_server, handle, http, sync_handle
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
 BOTH = script(
     {"toolCalls": [call("shell", command="echo one")]},
-    {"toolCalls": [call("ask_user", question="Colour?")]},
+    {"toolCalls": [call("ask_user", question="Color?")]},
     {"text": ["Done."]},
 )
 TOOLS = {"model": "scripted:x", "tools": ["shell", "ask_user"], "plugins": ["human_approval"]}
@@ -44,12 +44,12 @@ async def session_of(gateway: Served) -> AsyncGenerator[AsyncSession]:
         yield await client.sessions.create(model="scripted:x", tools=["shell", "ask_user"], plugins=["human_approval"])
 
 
-async def test_a_conversation_over_one_line(gateway: Served) -> None:
+async def test_a_conversation_over_one_connection(gateway: Served) -> None:
     async with session_of(gateway) as session, session.connect() as socket:
         accepted = await socket.prompt(BOTH)
-        told: list[str] = []
+        seen: list[str] = []
         async for event in socket:
-            told.append(event.event)
+            seen.append(event.event)
             match event:
                 case ApprovalRequired():
                     await event.approve(args={"command": "echo two"})
@@ -61,7 +61,7 @@ async def test_a_conversation_over_one_line(gateway: Served) -> None:
                     pass
 
         page = await session.event_page()
-        assert told == [entry.event.event for entry in page.entries]
+        assert seen == [entry.event.event for entry in page.entries]
         assert {entry.event.request_id for entry in page.entries} == {accepted.request_id}
         assert str(socket.cursor) == page.latest
 
@@ -85,18 +85,18 @@ async def test_actions_and_events_at_the_same_time(gateway: Served) -> None:
         assert len({answer.request_id for answer in answers}) == 5
 
 
-async def test_an_action_that_is_refused_raises_and_the_line_stays(gateway: Served) -> None:
+async def test_a_failed_action_raises_and_the_connection_stays_open(gateway: Served) -> None:
     async with session_of(gateway) as session, session.connect() as socket:
-        with pytest.raises(NotFound) as failure:
+        with pytest.raises(NotFound) as raised:
             await socket.approve("nothing")
-        assert failure.value.request.endswith("/ws: approve")
-        assert failure.value.http_status == 404
+        assert raised.value.request.endswith("/ws: approve")
+        assert raised.value.http_status == 404
         with pytest.raises(BadRequest):
             await socket.prompt("")
         assert not (await socket.abort()).ok
 
 
-async def test_a_line_may_begin_at_a_cursor(gateway: Served) -> None:
+async def test_a_connection_may_begin_at_a_cursor(gateway: Served) -> None:
     async with session_of(gateway) as session:
         await session.ask("hello")
         page = await session.event_page(limit=5)
@@ -104,7 +104,7 @@ async def test_a_line_may_begin_at_a_cursor(gateway: Served) -> None:
             assert [(await anext(socket)).seq, (await anext(socket)).seq] == [6, 7]
 
 
-async def test_a_reading_that_is_cancelled_leaves_the_line_usable(gateway: Served) -> None:
+async def test_a_cancelled_read_leaves_the_connection_usable(gateway: Served) -> None:
     async with session_of(gateway) as session, session.connect() as socket:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.1):
@@ -113,15 +113,15 @@ async def test_a_reading_that_is_cancelled_leaves_the_line_usable(gateway: Serve
         assert (await anext(socket)).event == "prompt_received"
 
 
-async def test_a_session_that_is_deleted_closes_the_line_and_says_so(gateway: Served) -> None:
+async def test_a_deleted_session_closes_the_connection_with_its_code(gateway: Served) -> None:
     async with session_of(gateway) as session, session.connect() as socket:
         await session.delete()
-        with pytest.raises(SocketClosed) as failure:
+        with pytest.raises(SocketClosed) as raised:
             await anext(socket)
-        assert failure.value.close_code == 4004
+        assert raised.value.close_code == 4004
 
 
-async def test_a_line_that_is_refused_raises_what_the_server_says(gateway: Served) -> None:
+async def test_a_rejected_connection_raises_the_error_of_the_server(gateway: Served) -> None:
     async with AsyncClient(gateway.url, api_key=KEY) as client:
         session = await client.sessions.create(model="scripted:x")
         await session.delete()
@@ -134,9 +134,9 @@ async def test_a_line_that_is_refused_raises_what_the_server_says(gateway: Serve
                 pass
 
 
-async def test_the_sync_client_does_the_same_also_from_two_threads(gateway: Served) -> None:
+async def test_the_sync_client_can_be_used_from_two_threads(gateway: Served) -> None:
     def talk() -> list[str]:
-        told: list[str] = []
+        seen: list[str] = []
         with Client(gateway.url, api_key=KEY) as client:
             session = client.sessions.create(
                 model="scripted:x", tools=["shell", "ask_user"], plugins=["human_approval"]
@@ -151,8 +151,8 @@ async def test_the_sync_client_does_the_same_also_from_two_threads(gateway: Serv
                             case AskUser():
                                 event.answer("red")
                             case AgentEnd():
-                                told.append(event.event)
-                                if len(told) == 2:
+                                seen.append(event.event)
+                                if len(seen) == 2:
                                     break
                             case _:
                                 pass
@@ -165,12 +165,14 @@ async def test_the_sync_client_does_the_same_also_from_two_threads(gateway: Serv
                 assert not reading.is_alive()
                 with pytest.raises(NotFound):
                     socket.approve("nothing")
-        return told
+        return seen
 
     assert await asyncio.to_thread(talk) == ["agent_end", "agent_end"]
 
 
-async def test_a_key_is_in_no_log_however_closely_one_looks(gateway: Served, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_key_appears_in_no_log_even_at_the_level_debug(
+    gateway: Served, caplog: pytest.LogCaptureFixture
+) -> None:
     def talk() -> None:
         with Client(gateway.url, api_key=KEY) as client, client.sessions.create(model="scripted:x") as session:
             session.ask("hello")
@@ -186,30 +188,36 @@ async def test_a_key_is_in_no_log_however_closely_one_looks(gateway: Served, cap
     assert KEY not in caplog.text
 
 
-# -- servers that lie --------------------------------------------------------------------------------------------------
+# -- servers that violate the protocol ---------------------------------------------------------------------------------
 
 
 @asynccontextmanager
-async def lying(
+async def faulty_session(
     behave: Callable[[ServerConnection], Awaitable[None]], *extended: str
 ) -> AsyncGenerator[tuple[AsyncSession, str]]:
-    """A session of a server whose WebSocket behaves so."""
+    """A session of a server whose WebSocket behaves so, and the URL of that server."""
     limits = dict.fromkeys(("bodyBytes", "headerBytes", "queuedPrompts", "wsMessageBytes", "heartbeatMs", "graceMs"), 1)
-    able: dict[str, object] = {"protocol": "0.1", "models": [], "tools": [], "plugins": [], "durability": "memory"}
-    able |= {"extended": extended, "limits": {**limits, "replayEvents": None, "rpm": 0}}
-    body = json.dumps(able).encode()
+    capabilities: dict[str, object] = {
+        "protocol": "0.1",
+        "models": [],
+        "tools": [],
+        "plugins": [],
+        "durability": "memory",
+    }
+    capabilities |= {"extended": extended, "limits": {**limits, "replayEvents": None, "rpm": 0}}
+    body = json.dumps(capabilities).encode()
 
-    def plain(connection: ServerConnection, request: Request) -> Response | None:
+    def respond_over_http(connection: ServerConnection, request: Request) -> Response | None:
         if request.path.endswith("/ws"):
             return None
-        answer = connection.respond(200, "")
-        answer.body = body
-        del answer.headers["Content-Type"], answer.headers["Content-Length"]
-        answer.headers["Content-Type"] = "application/json"
-        answer.headers["Content-Length"] = str(len(body))
-        return answer
+        response = connection.respond(200, "")
+        response.body = body
+        del response.headers["Content-Type"], response.headers["Content-Length"]
+        response.headers["Content-Type"] = "application/json"
+        response.headers["Content-Length"] = str(len(body))
+        return response
 
-    async with serve(behave, "127.0.0.1", 0, process_request=plain) as server:
+    async with serve(behave, "127.0.0.1", 0, process_request=respond_over_http) as server:
         url = f"http://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
         async with AsyncClient(url, timeout=0.5) as client:
             yield handle(client), url
@@ -229,57 +237,57 @@ def event(seq: int, **data: object) -> str:
 
 
 @pytest.mark.parametrize(
-    ("messages", "told"),
+    ("messages", "error"),
     [
         (["{"], "is not JSON"),
         (["[]"], "is not a JSON object"),
-        ([b"\x00"], "a binary message"),
-        (['{"event": "agent_start", "id": "e.1", "data": []}'], "an object of `event`, `data` and `id`"),
-        (['{"event": "agent_start", "id": 3, "data": {}}'], "an object of `event`, `data` and `id`"),
-        (['{"event": "agent_start", "id": "x", "data": {}}'], "'x' is no cursor"),
+        ([b"\x00"], "unexpected binary message"),
+        (['{"event": "agent_start", "id": "e.1", "data": []}'], "an object with `event`, `data` and `id`"),
+        (['{"event": "agent_start", "id": 3, "data": {}}'], "an object with `event`, `data` and `id`"),
+        (['{"event": "agent_start", "id": "x", "data": {}}'], "'x' is not a cursor"),
         (['{"event": "agent_start", "id": "e.1", "data": {}}'], r"data\.requestId: is missing"),
-        ([event(1), event(3)], r"e\.3 came after e\.1"),
+        ([event(1), event(3)], r"e\.3 follows e\.1"),
     ],
 )
-async def test_what_breaks_the_contract_is_told(messages: list[str | bytes], told: str) -> None:
-    async with lying(sends(*messages)) as (session, _), session.connect() as socket:
-        with pytest.raises(ProtocolError, match=told):
+async def test_an_invalid_message_raises_a_protocol_error(messages: list[str | bytes], error: str) -> None:
+    async with faulty_session(sends(*messages)) as (session, _), session.connect() as socket:
+        with pytest.raises(ProtocolError, match=error):
             [_ async for _ in socket]
 
 
 @pytest.mark.parametrize(
-    "raw", [b"\x81\x02\xff\xfe", b"\x8f\x00", b"\x81\xff"], ids=["no UTF-8", "no such frame", "masked"]
+    "raw", [b"\x81\x02\xff\xfe", b"\x8f\x00", b"\x81\xff"], ids=["not UTF-8", "unknown opcode", "masked"]
 )
-async def test_what_is_no_message_at_all_is_told(raw: bytes) -> None:
+async def test_invalid_websocket_data_raises_a_protocol_error(raw: bytes) -> None:
     async def behave(connection: ServerConnection) -> None:
         connection.transport.write(raw)
         await connection.wait_closed()
 
-    async with lying(behave) as (session, url), session.connect() as socket:
-        with pytest.raises(ProtocolError, match="/ws: what came is no WebSocket message"):
+    async with faulty_session(behave) as (session, url), session.connect() as socket:
+        with pytest.raises(ProtocolError, match="/ws: invalid WebSocket data"):
             await anext(socket)
 
         def read() -> None:
             with Client(url) as client, sync_handle(client).connect() as socket:
                 next(socket)
 
-        with pytest.raises(ProtocolError, match="/ws: what came is no WebSocket message"):
+        with pytest.raises(ProtocolError, match="/ws: invalid WebSocket data"):
             await asyncio.to_thread(read)
 
 
-async def test_events_that_were_there_before_are_dropped() -> None:
-    async with lying(sends(event(1), event(1), event(2))) as (session, _), session.connect() as socket:
+async def test_duplicate_events_are_dropped() -> None:
+    async with faulty_session(sends(event(1), event(1), event(2))) as (session, _), session.connect() as socket:
         assert [(await anext(socket)).seq, (await anext(socket)).seq] == [1, 2]
 
 
-async def test_an_action_that_is_never_acknowledged_is_given_up() -> None:
-    async with lying(sends(event(1))) as (session, _), session.connect() as socket:
+async def test_an_action_without_an_acknowledgement_times_out() -> None:
+    async with faulty_session(sends(event(1))) as (session, _), session.connect() as socket:
         with pytest.raises(ConnectionFailed, match=r"prompt: not acknowledged within 0\.5 s"):
             await socket.prompt("hi")
         assert (await anext(socket)).seq == 1
 
 
-async def test_a_server_that_gives_no_names_back_is_understood_by_the_order() -> None:
+async def test_without_action_ids_responses_are_matched_by_their_order() -> None:
     async def behave(connection: ServerConnection) -> None:
         actions = [json.loads(await connection.recv()) for _ in range(2)]
         assert all("actionId" not in action for action in actions)
@@ -288,31 +296,31 @@ async def test_a_server_that_gives_no_names_back_is_understood_by_the_order() ->
         await connection.send('{"event": "agent_start", "data": {}}')
         await connection.wait_closed()
 
-    async with lying(behave) as (session, _), session.connect() as socket:
+    async with faulty_session(behave) as (session, _), session.connect() as socket:
         one, two = await asyncio.gather(socket.prompt("one"), socket.prompt("two"))
         assert (one.request_id, two.request_id) == ("one", "two")
         assert (await anext(socket)).id == ""
 
 
-async def test_a_line_that_closes_as_it_should_ends_the_loop_and_a_lost_one_raises() -> None:
+async def test_a_normal_close_ends_the_loop_and_a_lost_connection_raises() -> None:
     async def close(connection: ServerConnection) -> None:
         await connection.close(1001)
 
     async def lose(connection: ServerConnection) -> None:
         connection.transport.abort()
 
-    async with lying(close) as (session, _), session.connect() as socket:
+    async with faulty_session(close) as (session, _), session.connect() as socket:
         assert [_ async for _ in socket] == []
-    async with lying(lose) as (session, _), session.connect() as socket:
-        with pytest.raises(SocketClosed) as failure:
+    async with faulty_session(lose) as (session, _), session.connect() as socket:
+        with pytest.raises(SocketClosed) as raised:
             [_ async for _ in socket]
-        assert failure.value.close_code == 1006
+        assert raised.value.close_code == 1006
 
 
-async def test_a_line_goes_where_it_was_told_and_nowhere_else() -> None:
-    async with wayward(lambda _: [http(200, {})]) as other:
+async def test_a_redirect_of_the_websocket_is_not_followed() -> None:
+    async with faulty_server(lambda _: [http(200, {})]) as other:
         redirect = http(307, b"", Location=f"{other.url}/steal")
-        async with wayward(
+        async with faulty_server(
             lambda request: (
                 [http(404, {"error": "not_found", "message": "x"})] if "capab" in request.path else [redirect]
             )

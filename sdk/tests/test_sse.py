@@ -1,17 +1,17 @@
-"""The parser of event streams: the same frames, however the bytes are cut."""
+"""The parser of event streams: it returns the same frames for any division into chunks."""
 
 from time import process_time
 
 import pytest
 from cmdc_client.config import Config
-from cmdc_client.following import Following, Selection
-from cmdc_client.sse import Frame, NotAStream, SseParser
+from cmdc_client.resumable_stream import EventQuery, ResumableStream
+from cmdc_client.sse import Frame, InvalidStream, SseParser
+from faulty_server import frame, run_of
 from hypothesis import given
 from hypothesis import strategies as st
-from wayward import frame, run_of
 
 ENDS = st.sampled_from(["\n", "\r", "\r\n"])
-# Text that other readers take for line ends, and text that is cut in the middle of a character.
+# Characters that other parsers take for line ends, and characters of several bytes, which chunks can split.
 TEXT = st.text(
     st.one_of(
         st.characters(exclude_characters="\r\n\0", exclude_categories=["Cs"]),
@@ -37,31 +37,31 @@ def streams(draw: st.DrawFn) -> bytes:
     return (mark + "".join(line + end for line, end in lines)).encode()
 
 
-def parsed(*pieces: bytes) -> list[Frame]:
+def parsed(*chunks: bytes) -> list[Frame]:
     parser = SseParser()
-    return [frame for piece in pieces for frame in parser.feed(piece)]
+    return [frame for chunk in chunks for frame in parser.feed(chunk)]
 
 
 @given(streams(), st.data())
-def test_any_cutting_gives_the_same_frames(whole: bytes, data: st.DataObject) -> None:
-    places = sorted(data.draw(st.sets(st.integers(0, len(whole)))))
-    pieces = [whole[start:end] for start, end in zip([0, *places], [*places, len(whole)], strict=True)]
+def test_the_division_into_chunks_does_not_change_the_frames(whole: bytes, data: st.DataObject) -> None:
+    cuts = sorted(data.draw(st.sets(st.integers(0, len(whole)))))
+    chunks = [whole[start:end] for start, end in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
 
-    assert parsed(*pieces) == parsed(whole) == parsed(*(whole[at : at + 1] for at in range(len(whole))))
+    assert parsed(*chunks) == parsed(whole) == parsed(*(whole[at : at + 1] for at in range(len(whole))))
 
 
 @given(st.lists(TEXT, min_size=1), TEXT, ENDS)
-def test_what_was_written_is_read(lines: list[str], name: str, end: str) -> None:
+def test_a_written_frame_is_parsed_back(lines: list[str], name: str, end: str) -> None:
     written = [f"id: e.1{end}", f"event: {name}{end}", *(f"data: {line}{end}" for line in lines), end]
 
     assert parsed("".join(written).encode()) == [Frame(name or "message", "\n".join(lines), "e.1")]
 
 
-def test_a_frame_without_data_is_none() -> None:
+def test_a_frame_without_data_is_ignored() -> None:
     assert parsed(b"id: e.1\nevent: x\n\ndata: {}\n\n") == [Frame("message", "{}", None)]
 
 
-def test_a_heartbeat_is_no_part_of_a_frame() -> None:
+def test_a_comment_is_not_part_of_a_frame() -> None:
     parser = SseParser()
 
     assert list(parser.feed(b": heartbeat\n")) == []
@@ -72,44 +72,44 @@ def test_a_heartbeat_is_no_part_of_a_frame() -> None:
     assert parser.in_frame
 
 
-def test_the_reconnection_time_is_noted() -> None:
+def test_the_reconnection_time_is_kept_and_an_invalid_one_ignored() -> None:
     parser = SseParser()
 
     assert list(parser.feed(b"retry: 1500\nretry: soon\nretry: " + b"9" * 5000 + b"\n")) == []
     assert parser.retry == 1500
 
 
-def test_what_is_not_utf_8_is_refused() -> None:
-    with pytest.raises(NotAStream, match="not UTF-8"):
+def test_a_line_that_is_not_utf_8_is_rejected() -> None:
+    with pytest.raises(InvalidStream, match="not UTF-8"):
         parsed(b"data: \xff\n\n")
 
 
-def test_a_frame_without_end_is_refused_before_it_fills_the_memory() -> None:
+def test_a_frame_that_exceeds_the_size_limit_is_rejected() -> None:
     lines, line = b"data: 0123456789\n" * 100, b"x" * 1001
 
-    for pieces in ([lines], [lines[at : at + 1] for at in range(len(lines))], [line]):
-        parser = SseParser(most=1000)
-        with pytest.raises(NotAStream, match="longer than 1000 bytes"):
-            _ = [list(parser.feed(piece)) for piece in pieces]
+    for chunks in ([lines], [lines[at : at + 1] for at in range(len(lines))], [line]):
+        parser = SseParser(max_frame_bytes=1000)
+        with pytest.raises(InvalidStream, match="longer than 1000 bytes"):
+            _ = [list(parser.feed(chunk)) for chunk in chunks]
 
 
-def test_events_are_read_faster_than_any_model_speaks() -> None:
-    """A figure to look at, with a bound that only a defect can miss."""
+def test_at_least_5000_events_per_second_are_parsed() -> None:
+    """The bound is low enough that only a defect misses it; the printed figure is the measurement."""
     config = Config("http://h", None)
     words = 20_000
     stream = "".join(run_of(*["word "] * words)).encode()
-    pieces = [stream[at : at + 16384] for at in range(0, len(stream), 16384)]
-    following = Following(Selection("s", "e.0", request_id="r1"), config, lambda: 0.5)
-    following.opened(0)
+    chunks = [stream[at : at + 16384] for at in range(0, len(stream), 16384)]
+    reader = ResumableStream(EventQuery("s", "e.0", request_id="r1"), config, lambda: 0.5)
+    reader.on_connected(0)
 
-    begun = process_time()
-    events = sum(1 for piece in pieces for _ in following.feed(piece))
-    seconds = process_time() - begun
+    started = process_time()
+    events = sum(1 for chunk in chunks for _ in reader.feed(chunk))
+    seconds = process_time() - started
 
     assert events == words + 4
     print(f"{events / seconds:,.0f} events/s")  # noqa: T201
     assert events / seconds > 5_000
 
 
-def test_frames_are_made_as_the_server_makes_them() -> None:
+def test_the_frames_of_these_tests_have_the_format_of_the_server() -> None:
     assert parsed(frame("agent_start", 2).encode()) == [Frame("agent_start", '{"requestId": "r1"}', "e.2")]

@@ -1,4 +1,4 @@
-"""What a run's events add up to."""
+"""`Transcript` and `Reply`: the state of a run, accumulated from its events."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ from cmdc_client.events import AgentEnd, read_event
 USAGE = {"promptTokens": 3, "completionTokens": 4, "totalTokens": 7}
 
 
-def events(*told: tuple[str, dict[str, Any]], request_id: str = "r1") -> list[Event]:
+def events(*items: tuple[str, dict[str, Any]], request_id: str = "r1") -> list[Event]:
     return [
         read_event(name, {"requestId": request_id, **data}, f"e.{seq}", "here")
-        for seq, (name, data) in enumerate(told, start=1)
+        for seq, (name, data) in enumerate(items, start=1)
     ]
 
 
@@ -23,7 +23,7 @@ def ended(call: str, tool: str, result: str, status: str = "ok") -> tuple[str, d
     return "tool_execution_end", {"toolName": tool, "callId": call, "status": status, "result": result}
 
 
-def said(text: str) -> tuple[str, dict[str, Any]]:
+def delta(text: str) -> tuple[str, dict[str, Any]]:
     return "message_delta", {"delta": text}
 
 
@@ -43,18 +43,18 @@ def required(approval: str) -> tuple[str, dict[str, Any]]:
     return "approval_required", {**data, "digest": "d", "expiresAt": None}
 
 
-def test_text_is_what_was_said_in_the_last_step_and_earlier_what_came_before() -> None:
+def test_text_is_that_of_the_last_step_and_earlier_has_the_steps_before() -> None:
     transcript = Transcript.of(
         events(
             ("prompt_received", {"text": "hi"}),
             ("thinking_delta", {"delta": "hm"}),
-            said("Let "),
-            said("me look."),
+            delta("Let "),
+            delta("me look."),
             ("tool_calls", {"count": 1}),
             started("c1", "shell", command="ls"),
             ended("c1", "shell", "a.txt"),
             ("thinking_delta", {"delta": ", aha"}),
-            said("One file."),
+            delta("One file."),
             ("agent_end", {"messageCount": 4, "lastMessage": None, "tokenUsage": USAGE, "costUsd": 0.1}),
         )
     )
@@ -69,7 +69,7 @@ def test_text_is_what_was_said_in_the_last_step_and_earlier_what_came_before() -
     assert transcript.usage.total_tokens == 7
 
 
-def test_approvals_wait_until_they_are_resolved() -> None:
+def test_an_approval_is_open_until_it_is_resolved() -> None:
     transcript = Transcript.of(events(required("a1"), required("a2")))
     assert [*transcript.approvals] == ["a1", "a2"]
 
@@ -79,15 +79,15 @@ def test_approvals_wait_until_they_are_resolved() -> None:
     assert [*transcript.approvals] == ["a2"]
 
 
-def test_a_question_waits_until_its_own_call_has_ended() -> None:
+def test_a_question_is_open_until_its_own_call_has_ended() -> None:
     transcript = Transcript.of(
         events(
             started("c1", "ask_user", question="name?"),
-            started("c2", "ask_user", question="colour?"),
-            started("c3", "ask_user", question="colour?"),
+            started("c2", "ask_user", question="color?"),
+            started("c3", "ask_user", question="color?"),
             asked("q1", "name?"),
-            asked("q2", "colour?"),
-            asked("q3", "colour?"),
+            asked("q2", "color?"),
+            asked("q3", "color?"),
         )
     )
 
@@ -97,25 +97,27 @@ def test_a_question_waits_until_its_own_call_has_ended() -> None:
     assert [*transcript.questions] == ["q1", "q3"]
 
 
-def test_an_aborted_run_tells_its_reason_and_its_errors() -> None:
-    transcript = Transcript.of(events(said("par"), ("error", {"reason": "down"}), ("agent_abort", {"reason": "error"})))
+def test_an_aborted_run_has_a_reason_and_its_errors() -> None:
+    transcript = Transcript.of(
+        events(delta("par"), ("error", {"reason": "down"}), ("agent_abort", {"reason": "error"}))
+    )
 
     assert (transcript.text, transcript.errors, transcript.aborted, transcript.done) == ("par", ["down"], "error", True)
 
 
-def test_a_new_prompt_begins_it_anew() -> None:
+def test_a_new_prompt_resets_the_transcript() -> None:
     transcript = Transcript.of(
-        events(("prompt_received", {"text": "one"}), said("1"), ("agent_abort", {"reason": "x"}))
+        events(("prompt_received", {"text": "one"}), delta("1"), ("agent_abort", {"reason": "x"}))
     )
 
-    for event in events(("prompt_received", {"text": "two"}), said("2"), request_id="r2"):
+    for event in events(("prompt_received", {"text": "two"}), delta("2"), request_id="r2"):
         transcript.add(event)
 
     assert (transcript.prompt, transcript.request_id, transcript.text) == ("two", "r2", "2")
     assert not transcript.done
 
 
-def test_a_reply_is_the_last_message() -> None:
+def test_the_text_of_a_reply_is_the_last_message() -> None:
     last = {"role": "assistant", "content": "whole"}
     [end] = events(("agent_end", {"messageCount": 4, "lastMessage": last, "tokenUsage": USAGE, "costUsd": 0.1}))
     assert isinstance(end, AgentEnd)
@@ -125,5 +127,5 @@ def test_a_reply_is_the_last_message() -> None:
     assert (reply.text, reply.cost_usd, reply.usage.prompt_tokens, reply.request_id) == ("whole", 0.1, 3, "r1")
 
 
-def test_what_a_newer_server_tells_is_passed_over() -> None:
+def test_unknown_events_are_ignored() -> None:
     assert Transcript.of(events(("telepathy", {"x": 1}))).text == ""

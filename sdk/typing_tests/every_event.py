@@ -1,7 +1,7 @@
-"""A stranger's program that handles every event. It is checked, and never run: `nox -s types`.
+"""A program that handles every event. `nox -s types` checks this file; it is never run.
 
-Each event is narrowed to its class, each of its fields has a type that is not `Any`, and whoever forgets a class, or
-meets a sixteenth one day, is told so by the type checker.
+Every event is narrowed to its class, and every attribute has a type other than `Any`. If a class is missing here, or is
+added to the protocol, the type checker reports it.
 """
 
 # mypy: disallow-any-expr
@@ -32,8 +32,8 @@ from cmdc_client import (
 )
 
 
-def told(event: Event) -> str:
-    """What has happened, in a line."""
+def describe(event: Event) -> str:
+    """Describe the event in one line."""
     assert_type(event.id, str)
     assert_type(event.seq, int)
     assert_type(event.request_id, str)
@@ -74,8 +74,8 @@ def told(event: Event) -> str:
             assert_never(event)
 
 
-def forgets_one(event: Event) -> str:
-    """That `AgentAbort` is missing here is an error to both type checkers."""
+def incomplete_match(event: Event) -> str:
+    """Both type checkers must report that `AgentAbort` is missing."""
     match event:
         case (
             PromptReceived()
@@ -99,13 +99,13 @@ def forgets_one(event: Event) -> str:
             assert_never(event)  # type: ignore[arg-type]
 
 
-def misspells_one(event: MessageDelta) -> str:
-    """So is a field that an event does not have."""
+def unknown_attribute(event: MessageDelta) -> str:
+    """Both type checkers must report an attribute that the event does not have."""
     return event.text  # type: ignore[attr-defined, no-any-return, misc]
 
 
-def decides(client: Client) -> list[str]:
-    """An event of a run is of the same classes, and can be acted upon where it is seen."""
+def resolve(client: Client) -> list[str]:
+    """The events of a run match the same classes, and approvals and questions have methods."""
     seen: list[str] = []
     for event in client.sessions.create(model="scripted:x").run("Hello!"):
         match event:
@@ -133,7 +133,7 @@ def decides(client: Client) -> list[str]:
                 | AgentAbort()
                 | UnknownEvent()
             ):
-                seen.append(told(event))
+                seen.append(describe(event))
             case _:
                 assert_never(event)
     return seen

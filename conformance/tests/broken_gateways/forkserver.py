@@ -62,11 +62,11 @@ class ForkServer:
         gateway.start()
         return gateway
 
-    def command(self, what: str, folder: Path) -> str:
-        """A shell command that starts, kills, stops or hangs up the gateway of a folder."""
+    def start_command(self, folder: Path) -> str:
+        """A shell command that starts the gateway of a folder again."""
         tests = Path(__file__).parent.parent
         program = f"PYTHONPATH='{tests}' '{sys.executable}' -m broken_gateways.forkserver"
-        return f"{program} {what} '{self._socket}' '{folder}'"
+        return f"{program} start '{self._socket}' '{folder}'"
 
 
 class Gateway:
@@ -84,7 +84,7 @@ class Gateway:
             raise RuntimeError(f"the gateway did not start: {(self.folder / 'gateway.log').read_text()[-2000:]}")
 
     def kill(self) -> None:
-        end(self.folder, signal.SIGKILL)
+        kill(self.folder)
 
     def _is_ready(self) -> bool:
         try:
@@ -127,12 +127,12 @@ def start(socket_path: Path, folder: Path) -> None:
         (folder / "pid").write_bytes(connection.recv(64))
 
 
-def end(folder: Path, signal_number: signal.Signals) -> None:
-    """Send a signal to the gateway of a folder; with SIGKILL, wait until it is gone."""
+def kill(folder: Path) -> None:
+    """Kill the gateway of a folder and wait until it is gone."""
     pid = int((folder / "pid").read_text())
     with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal_number)
-        while signal_number is signal.SIGKILL:
+        os.kill(pid, signal.SIGKILL)
+        while True:
             os.kill(pid, 0)
             time.sleep(0.005)
 
@@ -254,12 +254,6 @@ def _command(what: str, socket_path: Path, folder: Path | None) -> None:
             serve_forks(socket_path)
         case "start" if folder:
             start(socket_path, folder)
-        case "kill" if folder:
-            end(folder, signal.SIGKILL)
-        case "stop" if folder:
-            end(folder, signal.SIGTERM)
-        case "hangup" if folder:
-            end(folder, signal.SIGHUP)
         case _:
             raise SystemExit(f"unknown command {what}")
 

@@ -30,6 +30,7 @@ RPM = 30
 # Below the ephemeral ports, which the system could assign between our check and the start of the gateway.
 _PORTS = range(18_000, 32_000)
 _MODEL = "suite:model"
+_DEADLINE = 5.0
 _SETTINGS = {
     "GATEWAY_RATE_LIMIT_RPM": "0",
     "GATEWAY_CALLBACK_ALLOW": "127.0.0.0/8",
@@ -57,13 +58,15 @@ class Harness:
         self._used: set[int] = set()
         self._lock = threading.Lock()
 
-    def run(self, mutant: str | None, options: Options, *, driver: str = "scripted") -> Report:
+    def run(
+        self, mutant: str | None, options: Options, *, driver: str = "scripted", deadline: float = _DEADLINE
+    ) -> Report:
         """Run the suite against a mutant, or against the unpatched gateway if it is None."""
-        with self.target(mutant, options.only, driver=driver) as target:
+        with self.target(mutant, options.only, driver=driver, deadline=deadline) as target:
             return run_suite(target, options)
 
     @contextmanager
-    def target(self, mutant: str | None, only: tuple[str, ...] = (), *, driver: str = "scripted") -> Generator[Target]:
+    def target(self, mutant: str | None, only: tuple[str, ...], *, driver: str, deadline: float) -> Generator[Target]:
         """Start a gateway and, if the requirements need them, one with a low rate limit and one that trims its log."""
         folder = self._new_folder(mutant or "unpatched")
         *ports, model_port = self._free_ports(4)
@@ -102,16 +105,16 @@ class Harness:
                 origin=ORIGIN,
                 limits=_LIMITS,
                 hooks=self._hooks(folder / "whole"),
-                timing=Timing(deadline=5.0),
+                timing=Timing(deadline=deadline),
             )
         _check_patches(folder)
         shutil.rmtree(folder)
 
     def _hooks(self, folder: Path) -> Hooks:
-        start, stop, kill = (self._forkserver.command(what, folder) for what in ("start", "stop", "kill"))
+        start = self._forkserver.start_command(folder)
+        stop, kill, hang_up = (f"kill -{name} $(cat '{folder}/pid') || true" for name in ("TERM", "KILL", "HUP"))
         admit, revoke = (
-            f"cp '{folder}/{config}.toml' '{folder}/gateway.toml' && {self._forkserver.command('hangup', folder)}"
-            for config in ("with", "without")
+            f"cp '{folder}/{config}.toml' '{folder}/gateway.toml' && {hang_up}" for config in ("with", "without")
         )
         return Hooks(start=start, stop=stop, kill=kill, restart=f"{kill} && {start}", admit=admit, revoke=revoke)
 

@@ -11,10 +11,11 @@ import inspect
 import json
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cmdc_gateway import server
+from cmdc_gateway.web.transport.handle import extensions, transport_of
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -79,10 +80,7 @@ def _without_direct_writes(app: App) -> App:
     """Remove the means by which the gateway writes to a connection directly."""
 
     async def changed(scope: Scope, receive: Receive, send: Send) -> None:
-        transport = scope.get("extensions", {}).get("cmdc.transport", {})
-        scope["extensions"] = {
-            "cmdc.transport": {name: value for name, value in transport.items() if "push" not in name}
-        }
+        scope["extensions"] = extensions(replace(transport_of(scope), pusher=lambda: None))
         await app(scope, receive, send)
 
     return changed

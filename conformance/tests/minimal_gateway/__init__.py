@@ -1,6 +1,6 @@
-"""A second gateway: the base profile and nothing more, from the standard library alone.
+"""A second gateway, which implements only the base profile with only the standard library.
 
-It was written from the protocol, not from the gateway of this project, and shares no line with it. What it is good for
-is one thing: a suite that passes it judges the protocol, not the one server it grew up with. Everything is kept in
-memory, the only model is the scripted one, and none of the extended rules is there: no cursors, no ids, no requestId.
+It was written from the protocol and shares no code with the gateway of this project. That it passes shows that the suite
+tests the protocol and not one implementation. It keeps everything in memory, has only the scripted model, and implements
+no extended feature: no cursors, no event ids, no requestId.
 """

@@ -1,4 +1,4 @@
-"""`python -m minimal_gateway WORKSPACE KEY=TENANT …`: the first line it prints says where it listens."""
+"""`python -m minimal_gateway WORKSPACE KEY=TENANT …`: the first line of its output is its URL."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ async def main() -> None:
     parser.add_argument("workspace", type=Path)
     parser.add_argument("keys", nargs="+", metavar="KEY=TENANT")
     parser.add_argument("--port", type=int, default=0)
-    parser.add_argument("--rpm", type=int, default=60, help="requests a minute and key; 0 for any number")
+    parser.add_argument("--rpm", type=int, default=60, help="requests per minute and key; 0 for no limit")
     parser.add_argument("--callback-allow", action="append", default=[], metavar="NETWORK")
     parser.add_argument("--heartbeat", type=float, default=15.0, metavar="SECONDS")
-    given = parser.parse_args()
-    keys = dict(pair.split("=", 1) for pair in given.keys)
-    gateway = Gateway(keys, given.workspace, rpm=given.rpm, callback_allow=given.callback_allow)
+    payload = parser.parse_args()
+    keys = dict(pair.split("=", 1) for pair in payload.keys)
+    gateway = Gateway(keys, payload.workspace, rpm=payload.rpm, callback_allow=payload.callback_allow)
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await Server(gateway, heartbeat=given.heartbeat).run(given.port, stop, _say_where)
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signal_number, stop.set)
+    await Server(gateway, heartbeat=payload.heartbeat).run(payload.port, stop, _print_url)
 
 
-def _say_where(port: int) -> None:
-    print(f"listening on http://127.0.0.1:{port}", flush=True)  # noqa: T201 - whoever started it waits for this line
+def _print_url(port: int) -> None:
+    print(f"listening on http://127.0.0.1:{port}", flush=True)  # noqa: T201 - the parent process waits for this line
 
 
 asyncio.run(main())

@@ -1,4 +1,4 @@
-"""What a body may hold: each field by name, with what its value must be (HTTP-3)."""
+"""The fields of each request body, with a predicate for their values (HTTP-3)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import re
 from collections.abc import Callable
 from typing import Any, cast
 
-from minimal_gateway.refusals import wrong
+from minimal_gateway.errors import bad_request
 
-Fits = Callable[[Any], bool]
+Predicate = Callable[[Any], bool]
 
 
 def string(value: Any) -> bool:
@@ -19,7 +19,7 @@ def text(value: Any) -> bool:
     return isinstance(value, str) and bool(value)
 
 
-def an_object(value: Any) -> bool:
+def json_object(value: Any) -> bool:
     return isinstance(value, dict)
 
 
@@ -27,19 +27,19 @@ def strings(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in cast("list[Any]", value))
 
 
-def whole(value: Any) -> bool:
+def integer(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def between(low: int, high: int) -> Fits:
-    return lambda value: whole(value) and low <= value <= high
+def between(low: int, high: int) -> Predicate:
+    return lambda value: integer(value) and low <= value <= high
 
 
 def session_id(value: Any) -> bool:
     return isinstance(value, str) and re.fullmatch(r"[A-Za-z0-9_-]{1,128}", value) is not None
 
 
-SESSION: dict[str, Fits] = {
+SESSION: dict[str, Predicate] = {
     "model": text,
     "sessionId": session_id,
     "systemPrompt": string,
@@ -50,28 +50,28 @@ SESSION: dict[str, Fits] = {
     "maxTurns": between(1, 1000),
     "maxTokens": between(1, 2**31 - 1),
     "skillsDirs": strings,
-    "providerOpts": an_object,
+    "providerOpts": json_object,
 }
-PROMPT: dict[str, Fits] = {"text": text}
-DECISION: dict[str, Fits] = {"approvalId": string}
-RESPONSE: dict[str, Fits] = {"ref": string, "response": string}
-TOOL: dict[str, Fits] = {
+PROMPT: dict[str, Predicate] = {"text": text}
+DECISION: dict[str, Predicate] = {"approvalId": string}
+RESPONSE: dict[str, Predicate] = {"ref": string, "response": string}
+TOOL: dict[str, Predicate] = {
     "name": string,
     "description": string,
-    "parameters": an_object,
+    "parameters": json_object,
     "callbackUrl": string,
-    "timeoutMs": whole,
+    "timeoutMs": integer,
 }
 
 
-def check(given: dict[str, Any], fields: dict[str, Fits], *, optional: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The body, if it holds these fields and no other. Raises Refusal, naming the field that is wrong."""
-    for name in given:
+def check(payload: dict[str, Any], fields: dict[str, Predicate], *, optional: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Validate a body. Raises ApiError naming an unknown, missing or invalid field."""
+    for name in payload:
         if name not in fields:
-            raise wrong(f"{name}: there is no such field")
-    for name, fits in fields.items():
-        if name in given and not fits(given[name]):
-            raise wrong(f"{name}: this is not what it should be")
-        if name not in given and name not in optional:
-            raise wrong(f"{name}: is required")
-    return given
+            raise bad_request(f"{name}: unknown field")
+    for name, is_valid in fields.items():
+        if name in payload and not is_valid(payload[name]):
+            raise bad_request(f"{name}: invalid value")
+        if name not in payload and name not in optional:
+            raise bad_request(f"{name}: required")
+    return payload

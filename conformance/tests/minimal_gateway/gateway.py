@@ -1,4 +1,4 @@
-"""The routes: who asks, what for, and what is answered."""
+"""The routes: authentication, requests and responses."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from typing import Any
 
 from minimal_gateway import bodies
 from minimal_gateway.callbacks import Callbacks
+from minimal_gateway.errors import ApiError, bad_request
 from minimal_gateway.http1 import Request
-from minimal_gateway.refusals import Refusal, wrong
-from minimal_gateway.script import Tries
+from minimal_gateway.script import Attempts
 from minimal_gateway.sessions import Session, Settings
 from minimal_gateway.strict_json import read_object
-from minimal_gateway.tools import Workspace, offered
+from minimal_gateway.tools import Workspace, resolve_tool
 
 CORS = {
     "Access-Control-Allow-Origin": "*",
@@ -35,12 +35,12 @@ _PREFLIGHT = {
 _OPTIONS = ("temperature", "top_p", "seed", "stop", "reasoning_effort", "tool_choice")
 _SESSION = r"/v1/sessions/([^/]+)"
 
-Answer = tuple[int, object]
+Result = tuple[int, object]
 
 
 @dataclass(slots=True)
 class Bucket:
-    """A token bucket, filled again within a minute."""
+    """A token bucket that refills within `seconds`."""
 
     size: int
     seconds: float
@@ -51,7 +51,7 @@ class Bucket:
         self.tokens = self.size
 
     def take(self) -> float:
-        """Spend a token, or say how many seconds are missing."""
+        """Take a token; return the seconds until one is available, or 0."""
         now, rate = time.monotonic(), self.size / self.seconds
         self.tokens, self.at = min(self.size, self.tokens + (now - self.at) * rate), now
         if self.tokens < 1:
@@ -61,7 +61,7 @@ class Bucket:
 
 
 class Gateway:
-    """Everything there is, in memory."""
+    """All state, in memory."""
 
     def __init__(self, keys: dict[str, str], workspace: Path, *, rpm: int, callback_allow: list[str]) -> None:
         self.draining = False
@@ -72,9 +72,9 @@ class Gateway:
         self._rpm = rpm
         self._buckets: dict[str, Bucket] = {}
         self._callbacks = Callbacks(callback_allow)
-        self._tries = Tries()
+        self._attempts = Attempts()
         self._used: set[str] = set()
-        self._routes: list[tuple[str, str, Callable[..., Answer]]] = [
+        self._routes: list[tuple[str, str, Callable[..., Result]]] = [
             ("GET", r"/healthz", self._health),
             ("POST", r"/v1/sessions", self._create),
             ("GET", _SESSION, self._info),
@@ -85,68 +85,68 @@ class Gateway:
             ("POST", rf"{_SESSION}/tools", self._register),
         ]
 
-    # -- who asks ------------------------------------------------------------------------------------------------------
+    # -- authentication ---------------------------------------------------------------------------------------------------
 
-    def admit(self, request: Request, *, url_key: str | None = None) -> tuple[str, str]:
-        """The tenant that asks, and its key; one request is counted (HTTP-7, HTTP-9). Raises Refusal."""
+    def authenticate(self, request: Request, *, url_key: str | None = None) -> tuple[str, str]:
+        """Authenticate a request and count it; return tenant and key (HTTP-7, HTTP-9). Raises ApiError."""
         scheme, _, token = (request.header("authorization") or "").partition(" ")
         bearer = token.strip() if scheme.lower() == "bearer" else url_key
         key = request.header("x-api-key") or bearer or ""
         tenant = self._keys.get(key)
         if tenant is None:
-            raise Refusal("unauthorized", "a valid API key is needed", {"WWW-Authenticate": "Bearer"})
-        self.spend(key)
+            raise ApiError("unauthorized", "a valid API key is needed", {"WWW-Authenticate": "Bearer"})
+        self.count_request(key)
         return tenant, key
 
-    def spend(self, key: str) -> None:
-        """Count one request of this key. Raises Refusal."""
+    def count_request(self, key: str) -> None:
+        """Count a request against the key's rate limit. Raises ApiError."""
         self._used.add(key)
         if self._rpm:
             wait = self._buckets.setdefault(key, Bucket(self._rpm, 60)).take()
             if wait:
                 seconds = max(1, ceil(wait))
-                raise Refusal("rate_limited", "too many requests", {"Retry-After": str(seconds)}, retryAfter=seconds)
+                raise ApiError("rate_limited", "too many requests", {"Retry-After": str(seconds)}, retryAfter=seconds)
 
     def session(self, key: tuple[str, str]) -> Session:
-        """A session of this tenant. Raises Refusal."""
+        """A session of a tenant. Raises ApiError."""
         session = self.sessions.get(key)
         if session is None:
-            raise Refusal("not_found", f"there is no session {key[1]!r}")
+            raise ApiError("not_found", f"unknown session {key[1]!r}")
         return session
 
-    # -- what for ------------------------------------------------------------------------------------------------------
+    # -- routes -----------------------------------------------------------------------------------------------------------
 
-    async def answer(
+    async def respond(
         self, request: Request, body: Callable[[], Awaitable[bytes]]
     ) -> tuple[int, object, dict[str, str]]:
-        """What is answered to a request that opens no stream. Raises Refusal."""
+        """Handle a request that opens no stream; return status, body and headers. Raises ApiError."""
         if request.method == "OPTIONS" and request.header("access-control-request-method"):
             return 204, None, _PREFLIGHT
-        tenant = self.admit(request)[0] if _is_guarded(request.path) else ""
+        tenant = self.authenticate(request)[0] if _needs_key(request) else ""
         self._check_route(request)
         sent = await body()
         for method, pattern, act in self._routes:
             found = re.fullmatch(pattern, request.path)
             if found and method == request.method:
                 for name, _ in request.query:
-                    raise wrong(f"{name}: there is no such parameter")
-                given = _parsed(request, sent) if method == "POST" else {}
+                    raise bad_request(f"{name}: unknown parameter")
+                payload = _parse(request, sent) if method == "POST" else {}
                 names = found.groups()
-                status, value = act(given, *([(tenant, names[0])] if names else [tenant]), *names[1:])
+                status, value = act(payload, *([(tenant, names[0])] if names else [tenant]), *names[1:])
                 return status, value, {}
-        raise AssertionError("the route was found before")
+        raise AssertionError("_check_route found the route")
 
     def _check_route(self, request: Request) -> None:
         patterns = [*((method, pattern) for method, pattern, _ in self._routes), ("GET", f"{_SESSION}/(?:events|ws)")]
         methods = sorted({method for method, pattern in patterns if re.fullmatch(pattern, request.path)})
         if not methods:
-            raise Refusal("not_found", f"there is nothing at {request.method} {request.path}")
+            raise ApiError("not_found", f"unknown path: {request.method} {request.path}")
         if request.method not in methods:
             allowed = ", ".join(methods)
-            sentence = f"{request.path} has {allowed}, not {request.method}"
-            raise Refusal("method_not_allowed", sentence, {"Allow": allowed})
+            sentence = f"{request.path} allows {allowed}, not {request.method}"
+            raise ApiError("method_not_allowed", sentence, {"Allow": allowed})
 
-    def _health(self, _: dict[str, Any], __: str) -> Answer:
+    def _health(self, _: dict[str, Any], __: str) -> Result:
         return 200, {
             "status": "ok",
             "version": "0.1.0",
@@ -155,105 +155,107 @@ class Gateway:
             "timestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         }
 
-    def _create(self, given: dict[str, Any], tenant: str) -> Answer:
+    def _create(self, payload: dict[str, Any], tenant: str) -> Result:
         optional = tuple(name for name in bodies.SESSION if name != "model")
-        bodies.check(given, bodies.SESSION, optional=(*optional, "model") if "blueprint" in given else optional)
+        bodies.check(payload, bodies.SESSION, optional=(*optional, "model") if "blueprint" in payload else optional)
         if self.draining:
-            raise Refusal("unavailable", "the server is stopping", {"Retry-After": "5"})
-        settings = self._settings(given)
-        name = given.get("sessionId") or secrets.token_hex(16)
+            raise ApiError("unavailable", "the server is stopping", {"Retry-After": "5"})
+        settings = self._settings(payload)
+        name = payload.get("sessionId") or secrets.token_hex(16)
         if (tenant, name) in self.sessions:
-            raise Refusal("session_exists", f"there is a session {name!r} already")
+            raise ApiError("session_exists", f"the session {name!r} exists")
         self.sessions[tenant, name] = Session(
-            name, settings, tries=self._tries, callbacks=self._callbacks, workspace=self._workspace
+            name, settings, attempts=self._attempts, callbacks=self._callbacks, workspace=self._workspace
         )
         return 201, {"sessionId": name, "status": "created"}
 
-    def _settings(self, given: dict[str, Any]) -> Settings:
-        if "blueprint" in given:
-            raise Refusal("create_failed", "there are no blueprints here")
-        if not re.fullmatch(r"scripted:.+", given["model"]):
-            raise Refusal("create_failed", f"the model {given['model']!r} is not served; offered: scripted:*")
-        for option in given.get("providerOpts", {}):
+    def _settings(self, payload: dict[str, Any]) -> Settings:
+        if "blueprint" in payload:
+            raise ApiError("create_failed", "this server has no blueprints")
+        if not re.fullmatch(r"scripted:.+", payload["model"]):
+            raise ApiError("create_failed", f"unknown model {payload['model']!r}; available: scripted:*")
+        for option in payload.get("providerOpts", {}):
             if option not in _OPTIONS:
-                raise Refusal("create_failed", f"there is no option {option!r}; offered: {', '.join(_OPTIONS)}")
-        for plugin in given.get("plugins", []):
+                raise ApiError("create_failed", f"unknown option {option!r}; available: {', '.join(_OPTIONS)}")
+        for plugin in payload.get("plugins", []):
             if plugin != "human_approval" and not plugin.endswith("HumanApproval"):
-                raise Refusal("create_failed", f"there is no plugin {plugin!r}; offered: human_approval")
+                raise ApiError("create_failed", f"unknown plugin {plugin!r}; available: human_approval")
         try:
-            folder = self._workspace.inside(given.get("workingDir", "."))
+            folder = self._workspace.inside(payload.get("workingDir", "."))
             skills = [
-                _skill(file, self._root) for name in given.get("skillsDirs", []) for file in self._skills(name, folder)
+                _skill(file, self._root)
+                for name in payload.get("skillsDirs", [])
+                for file in self._skills(name, folder)
             ]
-        except (OSError, ValueError) as flaw:
-            raise Refusal("create_failed", f"a folder cannot be used: {flaw}") from None
+        except (OSError, ValueError) as error:
+            raise ApiError("create_failed", f"cannot use a folder: {error}") from None
         if not folder.is_dir():
-            raise Refusal("create_failed", "workingDir: there is no such folder in the workspace")
+            raise ApiError("create_failed", "workingDir: not a folder in the workspace")
         return Settings(
-            model=given["model"],
+            model=payload["model"],
             folder=folder,
-            tools=tuple(offered(name) for name in given.get("tools", [])),
-            asks_a_person=bool(given.get("plugins")),
-            max_turns=given.get("maxTurns", 100),
-            system_prompt="\n".join(part for part in (given.get("systemPrompt", ""), *skills) if part),
+            tools=tuple(resolve_tool(name) for name in payload.get("tools", [])),
+            needs_approval=bool(payload.get("plugins")),
+            max_turns=payload.get("maxTurns", 100),
+            system_prompt="\n".join(part for part in (payload.get("systemPrompt", ""), *skills) if part),
         )
 
     def _skills(self, name: str, folder: Path) -> list[Path]:
         place = self._workspace.inside(name, folder)
         if not place.is_dir():
-            raise ValueError("there is no such folder of skills")
+            raise ValueError("not a folder of skills")
         return sorted(place.glob("*/SKILL.md"))
 
-    def _info(self, _: dict[str, Any], key: tuple[str, str]) -> Answer:
+    def _info(self, _: dict[str, Any], key: tuple[str, str]) -> Result:
         return 200, self.session(key).info()
 
-    def _stats(self, _: dict[str, Any], key: tuple[str, str]) -> Answer:
+    def _stats(self, _: dict[str, Any], key: tuple[str, str]) -> Result:
         return 200, self.session(key).stats()
 
-    def _delete(self, _: dict[str, Any], key: tuple[str, str]) -> Answer:
+    def _delete(self, _: dict[str, Any], key: tuple[str, str]) -> Result:
         self.session(key).delete()
         del self.sessions[key]
         return 200, {"sessionId": key[1], "status": "deleted"}
 
-    def _act(self, given: dict[str, Any], key: tuple[str, str], action: str) -> Answer:
-        return act(self.session(key), action, given)
+    def _act(self, payload: dict[str, Any], key: tuple[str, str], action: str) -> Result:
+        return act(self.session(key), action, payload)
 
-    def _messages(self, _: dict[str, Any], key: tuple[str, str]) -> Answer:
+    def _messages(self, _: dict[str, Any], key: tuple[str, str]) -> Result:
         return 200, {"sessionId": key[1], "messages": self.session(key).messages}
 
-    def _register(self, given: dict[str, Any], key: tuple[str, str]) -> Answer:
+    def _register(self, payload: dict[str, Any], key: tuple[str, str]) -> Result:
         session = self.session(key)
-        return 201, session.register(bodies.check(given, bodies.TOOL, optional=("timeoutMs",)))
+        return 201, session.register(bodies.check(payload, bodies.TOOL, optional=("timeoutMs",)))
 
 
-def act(session: Session, action: str, given: dict[str, Any]) -> Answer:
-    """What HTTP and WebSocket have in common. Nothing here waits, so the answer is written before what it causes."""
+def act(session: Session, action: str, payload: dict[str, Any]) -> Result:
+    """Execute an action of HTTP or WebSocket. It never waits, so its response precedes the events that it causes."""
     match action:
         case "prompt":
-            return 202, session.prompt(bodies.check(given, bodies.PROMPT)["text"])
+            return 202, session.prompt(bodies.check(payload, bodies.PROMPT)["text"])
         case "respond":
-            sent = bodies.check(given, bodies.RESPONSE)
+            sent = bodies.check(payload, bodies.RESPONSE)
             return 200, session.respond(sent["ref"], sent["response"])
         case "approve" | "reject":
-            return 200, session.decide(action, bodies.check(given, bodies.DECISION)["approvalId"])
+            return 200, session.decide(action, bodies.check(payload, bodies.DECISION)["approvalId"])
         case _:
-            raise wrong("action: must be prompt, approve, reject or respond")
+            raise bad_request("action: must be prompt, approve, reject or respond")
 
 
-def _is_guarded(path: str) -> bool:
-    return path == "/v1" or path.startswith("/v1/")
+def _needs_key(request: Request) -> bool:
+    return (request.method, request.path) != ("GET", "/healthz")
 
 
-def _parsed(request: Request, raw: bytes) -> dict[str, Any]:
+def _parse(request: Request, raw: bytes) -> dict[str, Any]:
     header = Message()
     header["Content-Type"] = request.header("content-type") or "none/none"
     if header.get_content_type() != "application/json" or header.get_content_charset("utf-8") not in ("utf-8", "utf8"):
-        raise Refusal("unsupported_media_type", "a body is sent as application/json, in UTF-8")
+        raise ApiError("unsupported_media_type", "a body must be application/json in UTF-8")
     return read_object(raw)
 
 
 def _skill(file: Path, root: Path) -> str:
-    """A skill's line in the system prompt, from its front matter."""
+    """The line of a skill in the system prompt, from its front matter."""
     text = file.read_text()
     front = text.split("---")[1] if text.startswith("---") else ""
     found = dict(re.findall(r"^(name|description):[ \t]*(.*)$", front, re.MULTILINE))

@@ -1,4 +1,4 @@
-"""HTTP/1.1 on one connection: requests in, answers out, within bounds (HTTP-2, HTTP-5)."""
+"""HTTP/1.1 on one connection, with limits (HTTP-2, HTTP-5)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from minimal_gateway.refusals import Refusal, encoded, wrong
+from minimal_gateway.errors import ApiError, bad_request, encode
 
 BODY_BYTES = 1024 * 1024
 HEADER_BYTES = 32 * 1024
@@ -27,7 +27,7 @@ _FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request. Names of header fields are lower case; a path is in its parts, each decoded."""
+    """One request. Header names are in lower case."""
 
     method: str
     target: str
@@ -45,13 +45,13 @@ class Request:
         return parse_qsl(urlsplit(self.target).query, keep_blank_values=True)
 
     def header(self, name: str) -> str | None:
-        """The value of a field, None if it is not there."""
+        """The value of a header; None if it is missing."""
         values = self.headers.get(name)
         return ", ".join(values) if values else None
 
 
-class Gone(Exception):
-    """The client has left, or takes nothing any more."""
+class Disconnected(Exception):
+    """The client has disconnected, or reads nothing."""
 
 
 class Connection:
@@ -60,127 +60,127 @@ class Connection:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
-        self._ahead = b""
+        self._buffer = b""
         writer.transport.set_write_buffer_limits(high=64 * 1024)
 
-    # -- in ------------------------------------------------------------------------------------------------------------
+    # -- requests ---------------------------------------------------------------------------------------------------------
 
     async def head(self) -> Request:
-        """The next request, without its body. Raises Refusal, Gone."""
-        begun = bool(self._ahead)
+        """Read the head of the next request. Raises ApiError or Disconnected."""
+        started = bool(self._buffer)
         try:
             async with asyncio.timeout(HEADER_SECONDS):
-                while b"\r\n\r\n" not in self._ahead:
-                    self._check_head(self._ahead)
-                    self._ahead += await self._more()
-                    begun = True
+                while b"\r\n\r\n" not in self._buffer:
+                    self._check_head(self._buffer)
+                    self._buffer += await self._more()
+                    started = True
         except TimeoutError:
-            if not begun:
-                raise Gone from None
-            raise Refusal("request_timeout", "the header block did not arrive in time") from None
-        head, _, self._ahead = self._ahead.partition(b"\r\n\r\n")
+            if not started:
+                raise Disconnected from None
+            raise ApiError("request_timeout", "the header block did not arrive in time") from None
+        head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
         self._check_head(head)
-        return _parsed(head.lstrip(b"\r\n").decode("latin-1"))
+        return _parse(head.lstrip(b"\r\n").decode("latin-1"))
 
     def _check_head(self, head: bytes) -> None:
         line, _, fields = head.lstrip(b"\r\n").partition(b"\r\n")
         if len(line) > URL_BYTES + 32:
-            raise Refusal("uri_too_long", f"the URL is longer than {URL_BYTES} bytes")
+            raise ApiError("uri_too_long", f"the URL is longer than {URL_BYTES} bytes")
         if len(fields) > HEADER_BYTES or fields.count(b"\r\n") >= HEADER_FIELDS:
-            raise Refusal("headers_too_large", f"more than {HEADER_BYTES} bytes or {HEADER_FIELDS} header fields")
+            raise ApiError("headers_too_large", f"more than {HEADER_BYTES} bytes or {HEADER_FIELDS} header fields")
 
     async def body(self, request: Request) -> bytes:
-        """The body of the request whose head was read last. Raises Refusal, Gone."""
+        """Read the body of the latest request. Raises ApiError or Disconnected."""
         lengths = request.headers.get("content-length", [])
         codings = request.headers.get("transfer-encoding", [])
         if len(lengths) + len(codings) > 1 or any(coding.lower() != "chunked" for coding in codings):
-            raise wrong("a body has one Content-Length, or Transfer-Encoding: chunked")
+            raise bad_request("a body needs one Content-Length, or Transfer-Encoding: chunked")
         if lengths and not re.fullmatch(r"[0-9]{1,18}", lengths[0]):
-            raise wrong("Content-Length is not a number")
+            raise bad_request("Content-Length is not a number")
         if lengths and int(lengths[0]) > BODY_BYTES:
             raise _too_large()
         try:
             async with asyncio.timeout(BODY_SECONDS):
                 return await self._chunks() if codings else await self._take(int(lengths[0]) if lengths else 0)
         except TimeoutError:
-            raise Refusal("request_timeout", "the body did not arrive in time") from None
+            raise ApiError("request_timeout", "the body did not arrive in time") from None
 
     async def _chunks(self) -> bytes:
         body = b""
         while True:
             size = re.fullmatch(rb"([0-9A-Fa-f]{1,8})(?:;.*)?", await self._line())
             if size is None:
-                raise wrong("a chunk of the body has no size")
+                raise bad_request("a chunk of the body has no size")
             if len(body) + int(size[1], 16) > BODY_BYTES:
                 raise _too_large()
             if int(size[1], 16) == 0:
                 break
             body += await self._take(int(size[1], 16))
             if await self._line():
-                raise wrong("a chunk of the body is longer than it says")
-        while await self._line():  # trailers mean nothing here
+                raise bad_request("a chunk of the body is longer than it says")
+        while await self._line():  # trailers are ignored
             pass
         return body
 
     async def _line(self) -> bytes:
-        while b"\r\n" not in self._ahead:
-            if len(self._ahead) > HEADER_BYTES:
-                raise wrong("a line of the body is too long")
-            self._ahead += await self._more()
-        line, _, self._ahead = self._ahead.partition(b"\r\n")
+        while b"\r\n" not in self._buffer:
+            if len(self._buffer) > HEADER_BYTES:
+                raise bad_request("a line of the body is too long")
+            self._buffer += await self._more()
+        line, _, self._buffer = self._buffer.partition(b"\r\n")
         return line
 
     async def _take(self, size: int) -> bytes:
-        parts = [self._ahead[:size]]
-        self._ahead = self._ahead[size:]
+        parts = [self._buffer[:size]]
+        self._buffer = self._buffer[size:]
         missing = size - len(parts[0])
         while missing:
             more = await self._more()
             parts.append(more[:missing])
-            self._ahead = more[missing:]
+            self._buffer = more[missing:]
             missing -= len(parts[-1])
         return b"".join(parts)
 
     async def read(self, size: int) -> bytes:
-        """Exactly so many bytes that are no request any more. Raises Gone."""
+        """Read this many bytes after an upgrade. Raises Disconnected."""
         return await self._take(size)
 
     async def _more(self) -> bytes:
         try:
             data = await self._reader.read(64 * 1024)
         except ConnectionError:
-            raise Gone from None
+            raise Disconnected from None
         if not data:
-            raise Gone
+            raise Disconnected
         return data
 
-    async def until_gone(self) -> None:
-        """Return when the client has left."""
+    async def wait_until_disconnected(self) -> None:
+        """Wait until the client disconnects."""
         try:
             while True:
                 await self._more()
-        except Gone:
+        except Disconnected:
             return
 
-    # -- out -----------------------------------------------------------------------------------------------------------
+    # -- responses --------------------------------------------------------------------------------------------------------
 
-    async def answer(
+    async def respond(
         self, request: Request | None, status: int, value: object, headers: Mapping[str, str] | None = None
     ) -> None:
-        """A whole answer; `value` is what the body says, None for no body."""
-        body = b"" if value is None else encoded(value)
+        """Send a complete response. `value` is its JSON body; None for no body."""
+        body = b"" if value is None else encode(value)
         kind = {} if value is None else {"Content-Type": "application/json"}
         self.start(request, status, {**kind, "Content-Length": str(len(body)), **(headers or {})})
         if request is None or request.method != "HEAD":
             self.write(body)
         await self.drain()
 
-    async def refuse(self, request: Request | None, refusal: Refusal, *, last: bool) -> None:
+    async def send_error(self, request: Request | None, error: ApiError, *, last: bool) -> None:
         closing = {"Connection": "close"} if last else {}
-        await self.answer(request, refusal.status, refusal.body, {**refusal.headers, **closing})
+        await self.respond(request, error.status, error.body, {**error.headers, **closing})
 
     def start(self, request: Request | None, status: int, headers: Mapping[str, str]) -> None:
-        """The head of an answer."""
+        """Send the head of a response."""
         lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
         lines += [f"{name}: {value}" for name, value in {**(request.cors if request else {}), **headers}.items()]
         self.write("".join(f"{line}\r\n" for line in (*lines, "")).encode("latin-1"))
@@ -190,49 +190,49 @@ class Connection:
             self._writer.write(data)
 
     async def drain(self) -> None:
-        """Wait until what was written is mostly on its way. Raises Gone, also for a client that takes nothing."""
+        """Wait until most of what was written is sent. Raises Disconnected, also if the client reads nothing."""
         try:
             async with asyncio.timeout(STALLED_SECONDS):
                 await self._writer.drain()
         except (ConnectionError, TimeoutError):
             self._writer.transport.abort()
-            raise Gone from None
+            raise Disconnected from None
 
     async def close(self) -> None:
-        """End the connection, but let a client that is still sending read its answer first."""
+        """Close the connection, after a client that is still sending has read the response."""
         try:
             self._writer.write_eof()
             async with asyncio.timeout(_LINGER_SECONDS):
-                taken = 0
-                while taken < _LINGER_BYTES and (data := await self._reader.read(64 * 1024)):
-                    taken += len(data)
+                received = 0
+                while received < _LINGER_BYTES and (data := await self._reader.read(64 * 1024)):
+                    received += len(data)
         except (OSError, TimeoutError):
             pass
         self.end()
 
     def end(self) -> None:
-        """End the connection once what was written is sent."""
+        """Close the connection once what was written is sent."""
         self._writer.close()
 
 
-def _parsed(head: str) -> Request:
+def _parse(head: str) -> Request:
     first, *lines = head.split("\r\n")
     line = _REQUEST_LINE.fullmatch(first)
     if line is None:
-        raise wrong("this is no HTTP/1.1 request")
+        raise bad_request("not an HTTP/1.1 request")
     if len(line[2]) > URL_BYTES:
-        raise Refusal("uri_too_long", f"the URL is longer than {URL_BYTES} bytes")
+        raise ApiError("uri_too_long", f"the URL is longer than {URL_BYTES} bytes")
     headers: dict[str, list[str]] = {}
     for text in lines:
         found = _FIELD.fullmatch(text)
         if found is None:
-            raise wrong("a header field cannot be read")
+            raise bad_request("a header field is malformed")
         headers.setdefault(found[1].lower(), []).append(found[2])
     if len(headers.get("host", [])) != 1:
-        raise wrong("a request has exactly one Host")
+        raise bad_request("a request needs exactly one Host")
     asked = ", ".join(headers.get("connection", [])).lower()
     return Request(line[1], line[2], headers, keep_alive=line[3] == "1" and "close" not in asked)
 
 
-def _too_large() -> Refusal:
-    return Refusal("payload_too_large", f"the body is longer than {BODY_BYTES} bytes")
+def _too_large() -> ApiError:
+    return ApiError("payload_too_large", f"the body is longer than {BODY_BYTES} bytes")

@@ -1,4 +1,4 @@
-"""What happened in a session, in order, for any number of readers."""
+"""The events of a session, for any number of readers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
-from minimal_gateway.refusals import encoded
+from minimal_gateway.errors import encode
 
 TERMINAL = ("agent_end", "agent_abort")
 
@@ -28,36 +28,36 @@ class Event:
 
 
 class Log:
-    """The events of a session. A reader is a number: how many it has read."""
+    """The event log of a session. The position of a reader is the number of events that it has read."""
 
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.closed = False
-        self._bells: set[asyncio.Event] = set()
+        self._waiters: set[asyncio.Event] = set()
 
     def append(self, name: str, data: dict[str, Any]) -> None:
-        self.events.append(Event(name, encoded(data)))
-        self.ring()
+        self.events.append(Event(name, encode(data)))
+        self.notify()
 
     def close(self) -> None:
         self.closed = True
-        self.ring()
+        self.notify()
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         """Wake every reader."""
-        for bell in self._bells:
-            bell.set()
+        for waiter in self._waiters:
+            waiter.set()
 
-    async def beyond(self, read: int, *, within: float | None = None) -> None:
-        """Return when there is more than this, when the bell was rung, or after so many seconds."""
+    async def wait_beyond(self, read: int, *, within: float | None = None) -> None:
+        """Wait for an event after this position, a notification, or a timeout in seconds."""
         if len(self.events) > read or self.closed:
             return
-        bell = asyncio.Event()
-        self._bells.add(bell)
+        waiter = asyncio.Event()
+        self._waiters.add(waiter)
         try:
             async with asyncio.timeout(within):
-                await bell.wait()
+                await waiter.wait()
         except TimeoutError:
             pass
         finally:
-            self._bells.discard(bell)
+            self._waiters.discard(waiter)

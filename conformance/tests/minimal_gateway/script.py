@@ -1,4 +1,4 @@
-"""The scripted model (PROTOCOL §10)."""
+"""The scripted model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BLOCK = re.compile(r"^(`{3,})script[ \t]*\n(?P<script>.*?)(?:^\1`*[ \t]*$|\Z)",
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens read and written."""
+    """Input and output tokens."""
 
     prompt: int = 0
     completion: int = 0
@@ -34,9 +34,9 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the model answers to one call. `pieces` are ("thinking" or "text", piece)."""
+    """The model's reply to one call. `chunks` are pairs of "thinking" or "text" and the chunk."""
 
-    pieces: list[tuple[str, str]]
+    chunks: list[tuple[str, str]]
     calls: list[dict[str, Any]]
     usage: Usage
     delay_seconds: float = 0.0
@@ -46,12 +46,12 @@ class Reply:
     name: str = ""
 
 
-class ScriptFlaw(Exception):
-    """The last user message holds a script that cannot be obeyed."""
+class ScriptError(Exception):
+    """The last user message contains an invalid script."""
 
 
-class Tries:
-    """How often a reply that is to fail was asked for."""
+class Attempts:
+    """Counts the attempts of replies that fail at first."""
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
@@ -64,40 +64,40 @@ class Tries:
 
 
 def reply_to(messages: Sequence[Message]) -> Reply:
-    """What the model says to this history. Raises ScriptFlaw."""
+    """The model's reply to this history. Raises ScriptError."""
     last = max(index for index, message in enumerate(messages) if message["role"] == "user")
     text: str = messages[last]["content"]
-    answered = sum(message["role"] == "assistant" for message in messages[last:])
+    calls_made = sum(message["role"] == "assistant" for message in messages[last:])
     block = _BLOCK.search(text)
     if block is None:
         return _plain(f"You said: {text}", text)
     try:
         script = json.loads(block["script"])
-        if answered >= len(script["replies"]):
+        if calls_made >= len(script["replies"]):
             return _plain("done", text)
-        return _reply(script["replies"][answered], text, f"{script.get('nonce', text)} {answered}")
-    except (ValueError, KeyError, TypeError, AttributeError) as flaw:
-        raise ScriptFlaw(f"the script cannot be obeyed: {flaw}") from None
+        return _reply(script["replies"][calls_made], text, f"{script.get('nonce', text)} {calls_made}")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ScriptError(f"invalid script: {error}") from None
 
 
-def _reply(given: dict[str, Any], text: str, name: str) -> Reply:
-    pieces = [(kind, piece) for kind in ("thinking", "text") for piece in given.get(kind, [])]
-    calls = [{"name": call["name"], "args": call.get("args", {})} for call in given.get("toolCalls", [])]
-    usage, fail = given.get("usage"), given.get("fail", {})
+def _reply(payload: dict[str, Any], text: str, name: str) -> Reply:
+    chunks = [(kind, chunk) for kind in ("thinking", "text") for chunk in payload.get(kind, [])]
+    calls = [{"name": call["name"], "args": call.get("args", {})} for call in payload.get("toolCalls", [])]
+    usage, fail = payload.get("usage"), payload.get("fail", {})
     return Reply(
-        pieces,
+        chunks,
         calls,
         Usage(usage["promptTokens"], usage["completionTokens"])
         if usage
-        else Usage(len(text.split()), len(pieces) + len(calls)),
-        delay_seconds=given.get("delayMs", 0) / 1000,
+        else Usage(len(text.split()), len(chunks) + len(calls)),
+        delay_seconds=payload.get("delayMs", 0) / 1000,
         fail_status=fail.get("status", 0),
         fail_attempts=fail.get("attempts", 0),
-        cut=given.get("cut", False),
+        cut=payload.get("cut", False),
         name=name,
     )
 
 
-def _plain(answer: str, text: str) -> Reply:
-    words = re.findall(r"\S+\s*|\s+", answer)
+def _plain(text_of_reply: str, text: str) -> Reply:
+    words = re.findall(r"\S+\s*|\s+", text_of_reply)
     return Reply([("text", word) for word in words], [], Usage(len(text.split()), len(words)))

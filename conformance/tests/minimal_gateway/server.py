@@ -1,4 +1,4 @@
-"""The gateway as a server: connections, event streams, WebSockets, and the end."""
+"""The server: connections, event streams, WebSockets and shutdown."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from minimal_gateway.errors import ApiError, bad_request, encode
 from minimal_gateway.gateway import CORS, Bucket, Gateway, act
-from minimal_gateway.http1 import Connection, Gone, Request
+from minimal_gateway.http1 import Connection, Disconnected, Request
 from minimal_gateway.log import TERMINAL
-from minimal_gateway.refusals import Refusal, encoded, wrong
 from minimal_gateway.sessions import Session
 from minimal_gateway.strict_json import read_object
 from minimal_gateway.websocket import WebSocket
@@ -26,7 +26,7 @@ _STREAM_HEADERS = {
     "Transfer-Encoding": "chunked",
 }
 _MESSAGES_A_SECOND = 20
-_PIECE = 64 * 1024
+_CHUNK = 64 * 1024
 
 
 class Server:
@@ -39,7 +39,7 @@ class Server:
         self._connections: set[asyncio.Task[None]] = set()
 
     async def run(self, port: int, stop: asyncio.Event, listening: Callable[[int], None]) -> None:
-        """Listen on loopback until told to stop, then let what runs come to its end (DUR-3)."""
+        """Listen on loopback until `stop` is set, then let active runs finish (DUR-3)."""
         server = await asyncio.start_server(self._serve, "127.0.0.1", port)
         listening(server.sockets[0].getsockname()[1])
         await stop.wait()
@@ -47,12 +47,12 @@ class Server:
         sessions = list(self._gateway.sessions.values())
         for session in sessions:
             session.draining = True
-            session.log.ring()
+            session.log.notify()
         with suppress(TimeoutError):
             async with asyncio.timeout(self._grace):
                 for session in sessions:
-                    while session.active and not session.only_waits:
-                        await session.log.beyond(len(session.log.events))
+                    while session.active and not session.blocked_on_user:
+                        await session.log.wait_beyond(len(session.log.events))
         server.close()
         for connection in list(self._connections):
             connection.cancel()
@@ -60,31 +60,31 @@ class Server:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
-        assert task is not None, "a connection is a task"
+        assert task is not None, "asyncio runs each connection in a task"
         self._connections.add(task)
         task.add_done_callback(self._connections.discard)
         connection = Connection(reader, writer)
         try:
-            await self._talk(connection)
-        except (Gone, asyncio.CancelledError):  # the client has left, or the server stops
+            await self._handle_requests(connection)
+        except (Disconnected, asyncio.CancelledError):  # the client disconnected, or the server stops
             connection.end()
 
-    async def _talk(self, connection: Connection) -> None:
-        going_on = True
-        while going_on:
+    async def _handle_requests(self, connection: Connection) -> None:
+        keep_open = True
+        while keep_open:
             request = None
             try:
                 request = replace(await connection.head(), cors=CORS)
-                going_on = await self._one(connection, request)
-            except Refusal as refusal:
-                # What could not be read to its end leaves nothing to go on from.
-                broken = request is None or refusal.code in ("payload_too_large", "request_timeout")
-                going_on = request is not None and request.keep_alive and not broken
-                await connection.refuse(request, refusal, last=not going_on)
+                keep_open = await self._handle(connection, request)
+            except ApiError as error:
+                # After an incomplete request, the position of the next one is unknown.
+                broken = request is None or error.code in ("payload_too_large", "request_timeout")
+                keep_open = request is not None and request.keep_alive and not broken
+                await connection.send_error(request, error, last=not keep_open)
         await connection.close()
 
-    async def _one(self, connection: Connection, request: Request) -> bool:
-        """Answer one request; False if the connection is at its end."""
+    async def _handle(self, connection: Connection, request: Request) -> bool:
+        """Handle one request; return whether to keep the connection open."""
         stream = _STREAM.fullmatch(request.path)
         if stream and request.method == "GET":
             await connection.body(request)
@@ -101,43 +101,43 @@ class Server:
             return await connection.body(request)
 
         try:
-            status, value, headers = await self._gateway.answer(request, body)
-        except Refusal:
+            status, value, headers = await self._gateway.respond(request, body)
+        except ApiError:
             if not read:
                 await connection.body(request)
             raise
-        await connection.answer(request, status, value, headers)
+        await connection.respond(request, status, value, headers)
         return request.keep_alive
 
     # -- streams -------------------------------------------------------------------------------------------------------
 
-    def _opened(self, request: Request, session_id: str, **allowed: str | None) -> tuple[Session, str]:
-        tenant, key = self._gateway.admit(request, url_key=allowed.get("api_key"))
+    def _open_stream(self, request: Request, session_id: str, **allowed: str | None) -> tuple[Session, str]:
+        tenant, key = self._gateway.authenticate(request, url_key=allowed.get("api_key"))
         for name, _ in request.query:
             if name not in allowed:
-                raise wrong(f"{name}: there is no such parameter")
+                raise bad_request(f"{name}: unknown parameter")
         session = self._gateway.session((tenant, session_id))
         if self._gateway.draining:
-            raise Refusal("unavailable", "the server is stopping", {"Retry-After": "5"})
+            raise ApiError("unavailable", "the server is stopping", {"Retry-After": "5"})
         return session, key
 
     async def _events(self, connection: Connection, request: Request, session_id: str) -> None:
         if any(name == "api_key" for name, _ in request.query):
-            raise wrong("api_key: a key does not belong in this URL")
-        session, _ = self._opened(request, session_id)
+            raise bad_request("api_key: not allowed in this URL")
+        session, _ = self._open_stream(request, session_id)
         read = session.start()
         connection.start(request, 200, _STREAM_HEADERS)
-        gone = asyncio.create_task(connection.until_gone())
+        disconnected = asyncio.create_task(connection.wait_until_disconnected())
         sending = asyncio.create_task(self._send_events(connection, session, read))
         try:
-            await asyncio.wait({gone, sending}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({disconnected, sending}, return_when=asyncio.FIRST_COMPLETED)
             if not sending.done():
-                raise Gone
+                raise Disconnected
             sending.result()
         finally:
-            gone.cancel()
+            disconnected.cancel()
             sending.cancel()
-        raise Gone  # a byte of the next request may have been taken for a sign of life
+        raise Disconnected  # wait_until_disconnected may have consumed bytes of the next request
 
     async def _send_events(self, connection: Connection, session: Session, read: int) -> None:
         await _chunk(connection, b": hello\n")
@@ -148,13 +148,13 @@ class Server:
             read += len(events)
             await _chunk(connection, b"".join(event.sse for event in events))
             if over is not None:
-                session.served = max(session.served, read)
+                session.delivered = max(session.delivered, read)
                 break
             if session.log.closed or (session.draining and not session.active):
                 break
             before = len(session.log.events)
             if before == read:
-                await session.log.beyond(read, within=self._heartbeat)
+                await session.log.wait_beyond(read, within=self._heartbeat)
                 if len(session.log.events) == read:
                     await _chunk(connection, b": heartbeat\n")
         connection.write(b"0\r\n\r\n")
@@ -162,7 +162,7 @@ class Server:
 
     async def _socket(self, connection: Connection, request: Request, session_id: str) -> None:
         url_key = next((value for name, value in request.query if name == "api_key"), None)
-        session, key = self._opened(request, session_id, api_key=url_key)
+        session, key = self._open_stream(request, session_id, api_key=url_key)
         socket = WebSocket.accept(connection, request)
         tasks = [
             asyncio.create_task(self._send_to(socket, session)),
@@ -191,7 +191,7 @@ class Server:
             if session.draining and not session.active:
                 socket.close(1012)
                 return
-            await session.log.beyond(read)
+            await session.log.wait_beyond(read)
 
     async def _listen_to(self, socket: WebSocket, session: Session, key: str) -> None:
         bucket = Bucket(_MESSAGES_A_SECOND, 1)
@@ -199,20 +199,20 @@ class Server:
             text = await socket.receive()
             try:
                 if bucket.take():
-                    raise Refusal("rate_limited", f"more than {_MESSAGES_A_SECOND} messages a second", retryAfter=1)
-                self._gateway.spend(key)
+                    raise ApiError("rate_limited", f"more than {_MESSAGES_A_SECOND} messages a second", retryAfter=1)
+                self._gateway.count_request(key)
                 if text is None:
-                    raise wrong("an action is a text frame")
-                given: dict[str, Any] = read_object(text.encode("utf-8", "surrogatepass"))
-                answer = act(session, given.pop("action", ""), given)[1]
-            except Refusal as refusal:
-                answer = refusal.body
-            # Written before anything else gets its turn, so before any event that the action causes (WS-4).
-            await socket.send(encoded(answer).decode())
+                    raise bad_request("an action must be a text frame")
+                payload: dict[str, Any] = read_object(text.encode("utf-8", "surrogatepass"))
+                respond = act(session, payload.pop("action", ""), payload)[1]
+            except ApiError as error:
+                respond = error.body
+            # Nothing else runs before this is written, so it precedes any event that the action causes (WS-4).
+            await socket.send(encode(respond).decode())
 
 
 async def _chunk(connection: Connection, data: bytes) -> None:
-    for start in range(0, len(data), _PIECE):
-        piece = data[start : start + _PIECE]
-        connection.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+    for start in range(0, len(data), _CHUNK):
+        chunk = data[start : start + _CHUNK]
+        connection.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
         await connection.drain()

@@ -1,4 +1,4 @@
-"""JSON that can be kept and sent on exactly, or a refusal (HTTP-4)."""
+"""A strict JSON parser (HTTP-4)."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import json
 import math
 from typing import Any, cast
 
-from minimal_gateway.refusals import wrong
+from minimal_gateway.errors import bad_request
 
-_DEEPEST = 64
+_MAX_DEPTH = 64
 
 
 def read_object(raw: bytes) -> dict[str, Any]:
-    """The JSON object in these bytes. Raises Refusal."""
+    """Parse a JSON object. Raises ApiError."""
     if raw.startswith(b"\xef\xbb\xbf"):
-        raise wrong("the JSON begins with a byte order mark")
+        raise bad_request("the JSON begins with a byte order mark")
     try:
         value: object = json.loads(
             raw.decode(),
@@ -24,28 +24,28 @@ def read_object(raw: bytes) -> dict[str, Any]:
             parse_constant=_constant,
         )
     except UnicodeDecodeError:
-        raise wrong("the JSON is not UTF-8") from None
+        raise bad_request("the JSON is not UTF-8") from None
     except RecursionError:
-        raise wrong("the JSON is nested too deeply") from None
-    except ValueError as flaw:
-        raise wrong(f"this is not acceptable JSON: {flaw}") from None
+        raise bad_request("the JSON is nested too deeply") from None
+    except ValueError as error:
+        raise bad_request(f"invalid JSON: {error}") from None
     if not isinstance(value, dict):
-        raise wrong("the JSON is not an object")
+        raise bad_request("the JSON is not an object")
     _check(cast("object", value))
     return cast("dict[str, Any]", value)
 
 
 def _check(value: object) -> None:
-    """Refuse what json lets through: depth, U+0000, halves of surrogate pairs. Without recursion, whatever the depth."""
+    """Reject what `json` accepts: deep nesting, U+0000, lone surrogates. Iterative, because the depth is unbounded."""
     waiting: list[tuple[object, int]] = [(value, 1)]
     while waiting:
         item, depth = waiting.pop()
         if isinstance(item, str):
             if "\0" in item or any("\ud800" <= letter <= "\udfff" for letter in item):
-                raise wrong("the JSON holds a character that is not text")
+                raise bad_request("the JSON contains an invalid character")
         elif isinstance(item, dict | list):
-            if depth > _DEEPEST:
-                raise wrong(f"the JSON is nested deeper than {_DEEPEST} levels")
+            if depth > _MAX_DEPTH:
+                raise bad_request(f"the JSON is nested deeper than {_MAX_DEPTH} levels")
             inside = cast("dict[str, object] | list[object]", item)
             parts = [*inside, *inside.values()] if isinstance(inside, dict) else inside
             waiting += [(part, depth + 1) for part in parts]
@@ -53,7 +53,7 @@ def _check(value: object) -> None:
 
 def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(dict(members)) < len(members):
-        raise ValueError("a key is given twice")
+        raise ValueError("duplicate key")
     return dict(members)
 
 

@@ -1,15 +1,15 @@
-"""The built-in tools: two, of which one needs a person if the session's plugin says so, and the question."""
+"""The built-in tools: read_file, write_file and ask_user."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from minimal_gateway.refusals import Refusal
+from minimal_gateway.errors import ApiError
 from minimal_gateway.schema import Schema
 
 ASK_USER = "ask_user"
-GUARDED = ("write_file", "shell")
+NEEDS_APPROVAL = ("write_file", "shell")
 
 _TEXT: Schema = {"type": "string"}
 _COUNT: Schema = {"type": "integer", "minimum": 1}
@@ -32,29 +32,29 @@ PARAMETERS: dict[str, Schema] = {
 _ALIASES = {"CMDC.Tool.ReadFile": "read_file", "CMDC.Tool.WriteFile": "write_file", "CMDC.Tool.AskUser": ASK_USER}
 
 
-def offered(name: str) -> str:
-    """The tool of this name, or of the name the original had for it. Raises Refusal."""
+def resolve_tool(name: str) -> str:
+    """The tool with this name or alias. Raises ApiError."""
     tool = _ALIASES.get(name, name)
     if tool not in PARAMETERS:
-        raise Refusal("create_failed", f"there is no tool {name!r} here; offered: {', '.join(PARAMETERS)}")
+        raise ApiError("create_failed", f"unknown tool {name!r}; available: {', '.join(PARAMETERS)}")
     return tool
 
 
 class Workspace:
-    """A folder that no path leaves."""
+    """A folder that confines all paths."""
 
     def __init__(self, root: Path) -> None:
         self._root = root.resolve()
 
     def inside(self, path: str, start: Path | None = None) -> Path:
-        """The file or folder that a path names. Raises ValueError for one outside."""
+        """Resolve a path. Raises ValueError if it is outside of the workspace."""
         found = ((start or self._root) / path).resolve()
         if "\0" in path or not found.is_relative_to(self._root):
-            raise ValueError("the path leaves the workspace")
+            raise ValueError("the path is outside of the workspace")
         return found
 
     def run(self, tool: str, args: dict[str, Any], start: Path) -> str:
-        """What a tool says. Raises OSError, ValueError."""
+        """Run a tool; return its result. Raises OSError or ValueError."""
         path = self.inside(args["path"], start)
         if tool == "write_file":
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""WebSocket frames (RFC 6455), as a server needs them."""
+"""The server side of WebSocket (RFC 6455)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import base64
 import hashlib
 import struct
 
-from minimal_gateway.http1 import Connection, Gone, Request
-from minimal_gateway.refusals import Refusal, wrong
+from minimal_gateway.errors import ApiError, bad_request
+from minimal_gateway.http1 import Connection, Disconnected, Request
 
 MESSAGE_BYTES = 1024 * 1024
 PING_SECONDS = 20.0
@@ -27,26 +27,26 @@ class WebSocket:
 
     @classmethod
     def accept(cls, connection: Connection, request: Request) -> WebSocket:
-        """Answer the handshake. Raises Refusal for what is none."""
+        """Respond to the handshake. Raises ApiError."""
         if "websocket" not in (request.header("upgrade") or "").lower():
-            raise Refusal("upgrade_required", "this address speaks WebSocket", {"Upgrade": "websocket"})
+            raise ApiError("upgrade_required", "this route needs a WebSocket upgrade", {"Upgrade": "websocket"})
         key = request.header("sec-websocket-key") or ""
         if request.header("sec-websocket-version") != "13" or len(key) != 24:
-            raise wrong("this is no handshake of WebSocket 13")
+            raise bad_request("not a WebSocket 13 handshake")
         accepted = base64.b64encode(hashlib.sha1(key.encode() + _MAGIC).digest()).decode()
         upgrade = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Accept": accepted}
         connection.start(None, 101, upgrade)
         return cls(connection)
 
     async def receive(self) -> str | None:
-        """The next text, None for a message that is none. Raises Gone at the end."""
+        """Receive a text message; None for a binary one. Raises Disconnected."""
         data, kind = b"", 0
         while True:
             final, opcode, payload = await self._frame(MESSAGE_BYTES - len(data))
             match opcode:
                 case _ if opcode == _CLOSE:
                     self.close(int.from_bytes(payload[:2]) if len(payload) >= 2 else 1000)
-                    raise Gone
+                    raise Disconnected
                 case _ if opcode == _PING:
                     self._send(_PONG, payload)
                     continue
@@ -94,7 +94,7 @@ class WebSocket:
             self._closed = True
 
     async def keep_alive(self) -> None:
-        """Ping; return when no pong comes."""
+        """Send pings; return when one is not answered."""
         while True:
             await asyncio.sleep(PING_SECONDS)
             self._pong.clear()
@@ -105,9 +105,9 @@ class WebSocket:
             except TimeoutError:
                 return
 
-    def _failed(self, code: int) -> Gone:
+    def _failed(self, code: int) -> Disconnected:
         self.close(code)
-        return Gone()
+        return Disconnected()
 
     def _send(self, opcode: int, payload: bytes) -> None:
         if self._closed:

@@ -44,7 +44,7 @@ def test_an_independent_gateway_passes_the_base_profile(minimal_url: str) -> Non
     keys = Keys("key-one", "key-two", "key-three")
     target = Target(url=minimal_url, keys=keys, driver="scripted", approval=_APPROVAL)
 
-    report = run_suite(target, Options(profile="base", via="raw"))
+    report = run_suite(target, Options(profile="base", via="raw", examples=5))
 
     assert {result.id: f"{result.status}: {result.message}" for result in report.results if result.blocks_claim} == {}
     assert report.passed

@@ -18,8 +18,12 @@ from cmdc_conformance.run.options import Options
 _PARALLEL: Final = 6
 # The checks of these requirements mostly wait, for up to 50 seconds, so they run beside all others.
 _SLOW: Final = ("SSE-10.closed", "HTTP-9.limit", "WS-6.ping", "WS-6.pong", "WS-6.slow")
+# The long form runs as many examples of each property as a user would.
+_EXAMPLES: Final = 3
 _MODEL_ONLY: Final = tuple(each.id for each in requirements().values() if each.driver == "model")
 _UNPATCHED: Final = ("scripted", "model")
+# In seconds. The unpatched gateway shares the machine with the mutants, and never keeps a check waiting until the end.
+_UNPATCHED_DEADLINE: Final = 30.0
 
 
 def _driver(mutant: Mutant) -> str:
@@ -53,12 +57,14 @@ def reports(request: pytest.FixtureRequest, harness: Harness) -> Iterator[dict[s
 
     def run_mutant(mutant: Mutant) -> Report:
         via = "both" if mutant.name in _TESTED_VIA_SDK else "raw"
-        options = Options(profile="full", via=via, only=(mutant.requirement, *mutant.shown_by))
+        only = (mutant.requirement, *mutant.shown_by)
+        options = Options(profile="full", via=via, only=only, examples=_EXAMPLES)
         return harness.run(mutant.name, options, driver=_driver(mutant))
 
     def run_unpatched(driver: str) -> Report:
         only = _MODEL_ONLY if driver == "model" else ()
-        return harness.run(None, Options(profile="full", via="raw", only=only), driver=driver)
+        options = Options(profile="full", via="raw", only=only, examples=_EXAMPLES)
+        return harness.run(None, options, driver=driver, deadline=_UNPATCHED_DEADLINE)
 
     mutants, unpatched = _selected(request)
     slow = sum(mutant.requirement in _SLOW for mutant in mutants) + len(_UNPATCHED)

@@ -1,5 +1,5 @@
-// Two ways to read a run's events in a browser. Both ask `open` for the address, and so for a new ticket, each time that
-// they have to connect, hand each event to `take`, and end with the run.
+// Two ways to read the events of a run in a browser. Each calls `open` for a URL with a new ticket whenever it connects,
+// passes each event to `take`, and resolves when the run ends.
 
 const TERMINAL = ["agent_end", "agent_abort"];
 const TYPES = [
@@ -8,21 +8,21 @@ const TYPES = [
   ...["tool_execution_end", "error", ...TERMINAL],
 ];
 
-// The browser's own reader. It would come back by itself, but to the same address; and a ticket is good only once.
+// EventSource reconnects by itself, but always to the same URL, and a ticket is valid only once. So it is closed on error.
 export const readByEventSource = (open, take) =>
   keepReading(open, (address) => new Promise((resolve) => {
     const source = new EventSource(address);
-    const end = (whether) => (source.close(), resolve(whether));
+    const end = (finished) => (source.close(), resolve(finished));
     for (const type of TYPES) {
       source.addEventListener(type, ({ data, lastEventId }) => {
-        if (data === undefined) return end(false); // the browser's own "error", a lost connection: ours has data
+        if (data === undefined) return end(false); // EventSource's own "error" (connection lost) has no data; the gateway's has
         take({ id: lastEventId, event: type, data: JSON.parse(data) });
         if (TERMINAL.includes(type)) end(true);
       });
     }
   }));
 
-// The same over fetch, which can also set headers, and tells why a stream is refused.
+// The same with fetch, which can set headers and shows why the gateway rejected a stream.
 export const readByFetch = (open, take) =>
   keepReading(open, async (address) => {
     const response = await fetch(address);
@@ -32,7 +32,7 @@ export const readByFetch = (open, take) =>
       const { value, done } = await reader.read();
       if (done) return false;
       const frames = (text + value).split("\n\n");
-      text = frames.pop(); // not complete yet
+      text = frames.pop(); // incomplete frame
       for (const frame of frames) {
         const lines = frame.split("\n").filter((line) => !line.startsWith(":")); // a heartbeat
         const { id, event, data } = Object.fromEntries(lines.map((line) => line.split(/: (.*)/s)));
@@ -46,8 +46,8 @@ async function keepReading(open, read) {
   for (;;) {
     try {
       if (await read(await open())) return;
-    } catch (failure) {
-      if (!(failure instanceof TypeError)) throw failure; // a TypeError is how fetch tells of a lost connection
+    } catch (error) {
+      if (!(error instanceof TypeError)) throw error; // fetch reports a lost connection as a TypeError
     }
     await new Promise((resolve) => setTimeout(resolve, 1000));
   }

@@ -27,13 +27,13 @@ form.addEventListener("submit", async (submitted) => {
   const answer = bubble("agent");
   try {
     await follow(await ask("/prompt", { sessionId, text }), answer, how);
-  } catch (failure) {
-    bubble("failure").textContent = failure.message;
+  } catch (error) {
+    bubble("error").textContent = error.message;
   }
   answer.classList.add("done");
 });
 
-// Show one run. Its stream may be lost on the way, and is then taken up after the last event that came.
+// Show one run. If its stream is lost, resume after the last event received.
 function follow({ requestId }, answer, how) {
   let after = "";
   async function open() {
@@ -44,8 +44,8 @@ function follow({ requestId }, answer, how) {
   function take({ id, event, data }) {
     after = id;
     state.textContent = `session ${sessionId.slice(0, 8)}, ${event}`;
-    if (event === "message_delta") answer.append(data.delta); // as text: what a model writes is never markup
-    if (event === "error" || event === "agent_abort") bubble("failure").textContent = data.reason;
+    if (event === "message_delta") answer.append(data.delta); // as text, never as HTML: model output is untrusted
+    if (event === "error" || event === "agent_abort") bubble("error").textContent = data.reason;
     answer.scrollIntoView({ block: "end" });
   }
   return how === "fetch" ? readByFetch(open, take) : readByEventSource(open, take);

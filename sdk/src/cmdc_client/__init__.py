@@ -11,21 +11,21 @@
                 case _:
                     pass
 
-`AsyncClient` has the same names, to be awaited. The package never imports the server: what it knows of the protocol
-comes from the published JSON schemas.
+`AsyncClient` has the same methods, as coroutines. The package does not import the server; its models, events and errors
+are generated from the published JSON schemas. `cmdc_client.callbacks`, which serves tools, needs the extra
+`cmdc-client[callbacks]`.
 """
 
 from cmdc_client._async.client import AsyncClient
-from cmdc_client._async.live import AsyncLiveApproval, AsyncLiveEvent, AsyncLiveQuestion
+from cmdc_client._async.live_events import AsyncLiveApproval, AsyncLiveEvent, AsyncLiveQuestion
 from cmdc_client._async.session import AsyncSession
 from cmdc_client._async.socket import AsyncSocket
 from cmdc_client._async.stream import AsyncEvents, AsyncRun
 from cmdc_client._sync.client import Client
-from cmdc_client._sync.live import LiveApproval, LiveEvent, LiveQuestion
+from cmdc_client._sync.live_events import LiveApproval, LiveEvent, LiveQuestion
 from cmdc_client._sync.session import Session
 from cmdc_client._sync.socket import Socket
 from cmdc_client._sync.stream import Events, Run
-from cmdc_client.callbacks import verify_callback
 from cmdc_client.cursor import Cursor
 from cmdc_client.errors import (
     AlreadyResolved,
@@ -87,6 +87,7 @@ from cmdc_client.events import (
 from cmdc_client.history import LogEntry, LogPage
 from cmdc_client.models import ApprovalSettings, Budget
 from cmdc_client.policies import Answerer, AsyncAnswerer, AsyncPolicy, Policy
+from cmdc_client.signatures import CallbackCall, CallbackRejected, verify_callback
 from cmdc_client.transcript import Reply, ToolCall, Transcript
 
 __version__ = "0.1.0"
@@ -115,6 +116,8 @@ __all__ = [
     "BadRequest",
     "Budget",
     "BudgetExceeded",
+    "CallbackCall",
+    "CallbackRejected",
     "CannotResume",
     "Client",
     "CmdcError",

@@ -1,8 +1,8 @@
-"""The fifteen events of a run, as they are read from a stream, a page or a WebSocket.
+"""The fifteen events of a run.
 
-The classes are generated from the published event schema. An event has `event` (its name on the wire), `id` (its
-cursor), `seq`, `request_id`, and the members of its data. Match over them with `match`/`case`; what a newer server
-sends is an `UnknownEvent`.
+The classes are generated from the published event schema. Every event has `event` (its name on the wire), `id` (its
+cursor), `seq`, `request_id`, and the members of its data in snake_case. Handle them with `match`; an event that only a
+newer server knows is an `UnknownEvent`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from cmdc_client._generated.events import (
     UnknownEvent,
     parse_event,
 )
-from cmdc_client.errors import ProtocolError
+from cmdc_client.base_errors import ProtocolError
 
 __all__ = [
     "AgentAbort",
@@ -60,26 +60,26 @@ __all__ = [
 
 TERMINAL: Final = frozenset({"agent_end", "agent_abort"})
 
-# A server of the base protocol gives no ids, and does not say these things: they are empty, or 0, then.
-_BASE: Final[Mapping[str, Mapping[str, Any]]] = {
+# A server of the base protocol sends neither ids nor these members.
+_BASE_PROTOCOL_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
     "approval_required": {"callId": "", "digest": "", "expiresAt": None},
     "agent_end": {"costUsd": 0.0},
 }
 
 
 def is_terminal(event: Event) -> bool:
-    """Whether this event is the last of its run."""
+    """Return whether this event is the last of its run."""
     return isinstance(event, AgentEnd | AgentAbort)
 
 
 def read_event(name: str, data: Mapping[str, Any], cursor: str | None, where: str, *, request_id: str = "") -> Event:
-    """The event of this name and data. Raises ProtocolError, which says what is wrong with it.
+    """Parse an event. Raises ProtocolError, which names the invalid member, at `where`.
 
-    Where there is no cursor, the server speaks the base protocol, and `request_id` is what is known without it.
+    Without a cursor the event comes from a server of the base protocol; `request_id` is then the id of its run.
     """
     if cursor is None:
-        data = {"requestId": request_id, **_BASE.get(name, {}), **data}
+        data = {"requestId": request_id, **_BASE_PROTOCOL_DEFAULTS.get(name, {}), **data}
     try:
         return parse_event(name, data, cursor)
-    except (ValueError, OverflowError) as flaw:
-        raise ProtocolError(where, f"the event {name[:80]!r} is not as it must be: {flaw}") from None
+    except (ValueError, OverflowError) as error:
+        raise ProtocolError(where, f"invalid event {name[:80]!r}: {error}") from None

@@ -1,4 +1,4 @@
-"""Pages of a session's log, as they are read without a stream."""
+"""Pages of a session's log, which are read without a stream."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cmdc_client.models import EventPage
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """An event, and when it happened, in ms since 1970."""
+    """An event, and the time at which it happened, in ms since 1970."""
 
     at: int
     event: Event
@@ -18,9 +18,10 @@ class LogEntry:
 
 @dataclass(frozen=True, slots=True)
 class LogPage:
-    """Some entries of the log, in order.
+    """Some consecutive entries of the log.
 
-    `next` is the cursor to go on with; `earliest` and `latest` are those of the beginning and the end of what is kept.
+    `next` is the cursor with which the next page is requested; `earliest` and `latest` are the cursors of the beginning
+    and of the end of the log that the server keeps.
     """
 
     entries: tuple[LogEntry, ...]
@@ -29,8 +30,8 @@ class LogPage:
     latest: str
 
     @classmethod
-    def of(cls, page: EventPage, where: str) -> LogPage:
-        """The page, its events as classes. Raises ProtocolError."""
+    def from_model(cls, page: EventPage, where: str) -> LogPage:
+        """Convert the generated model, parsing its events. Raises ProtocolError."""
         entries = tuple(
             LogEntry(entry.at, read_event(entry.event, entry.data.to_dict(), entry.id, f"event {entry.id} of {where}"))
             for entry in page.events

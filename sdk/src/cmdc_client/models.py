@@ -1,6 +1,6 @@
-"""The bodies of requests and answers, as the generator made them from the published schema.
+"""The bodies of requests and responses, generated from the published schema.
 
-A field that may be absent is `Unset` then, which is false in a condition.
+The value of an absent optional member is `Unset`, which is false in a condition.
 """
 
 from cmdc_client._generated.models import (

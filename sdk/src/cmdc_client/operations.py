@@ -1,11 +1,11 @@
-"""The requests of the protocol, as values: what to send, and what is promised in return.
+"""The requests of the protocol as values: what to send, and which response to expect.
 
-The generated functions know the paths, the methods and the bodies. They are used for that alone: how a request is sent,
-tried again and answered is the same for all of them, and stands in one place (`_async/transport.py`).
+The generated functions build paths, methods and bodies, and are used only for that. Sending, retrying and parsing are
+the same for all requests and are implemented in `_async/transport.py`.
 """
 
-# The generator gives what a request is made of a private name, and has no other. What each operation does, the methods
-# of the sessions tell, which have them one for one.
+# The generator offers the parts of a request only through a private function. The methods of the sessions correspond to
+# these functions one to one and document what each operation does.
 # ruff: noqa: SLF001, D103
 # pyright: reportPrivateUsage=false
 
@@ -36,7 +36,6 @@ from cmdc_client._generated.api.tools import list_tools as _list_tools
 from cmdc_client._generated.api.tools import register_tool as _register_tool
 from cmdc_client._generated.api.tools import remove_tool as _remove_tool
 from cmdc_client._generated.types import UNSET, Unset
-from cmdc_client.answers import Promise
 from cmdc_client.models import (
     AbortBody,
     AbortTaken,
@@ -66,42 +65,45 @@ from cmdc_client.models import (
     ToolRegistered,
     ToolRemoved,
 )
+from cmdc_client.responses import ExpectedResponse
 
 T = TypeVar("T")
 
-Again = Literal["always", "with_key", "never"]
-"""Whether a request whose answer was lost may be sent again: only if the server heeds idempotency keys, say."""
+RetryMode = Literal["always", "with_key", "never"]
+"""Whether a request may be repeated if its response was lost; `with_key` if the server supports idempotency keys."""
 
 
 @dataclass(frozen=True, slots=True)
-class Call(Generic[T]):
-    """One request, and the promised answer."""
+class ApiRequest(Generic[T]):
+    """One request, and the response that is expected."""
 
     method: str
     path: str
-    promise: Promise[T]
+    expected: ExpectedResponse[T]
     params: Mapping[str, str] = field(default_factory=dict[str, str])
     headers: Mapping[str, str] = field(default_factory=dict[str, str])
     body: Mapping[str, Any] | None = None
-    again: Again = "always"
+    retry: RetryMode = "always"
 
     def __str__(self) -> str:
         return f"{self.method} {self.path}"
 
 
-def create_session(settings: Mapping[str, Any]) -> Call[SessionCreated]:
-    """`settings` are the members of the body by their names on the wire; those that are None are left out."""
-    body = CreateSessionBody.from_dict(_told(settings))
-    return _posted(_create_session._get_kwargs(body=body, idempotency_key=_key()), Promise(SessionCreated, (201,)))
+def create_session(settings: Mapping[str, Any]) -> ApiRequest[SessionCreated]:
+    """`settings` are the members of the body by their names on the wire; those that are None are omitted."""
+    body = CreateSessionBody.from_dict(_without_none(settings))
+    return _idempotent_request(
+        _create_session._get_kwargs(body=body, idempotency_key=_new_key()), ExpectedResponse(SessionCreated, (201,))
+    )
 
 
-def list_sessions(*, limit: int | None, cursor: str | None, state: SessionState | None) -> Call[SessionList]:
-    kwargs = _list_sessions._get_kwargs(limit=_given(limit), cursor=_given(cursor), state=_given(state))
-    return _call(kwargs, Promise(SessionList))
+def list_sessions(*, limit: int | None, cursor: str | None, state: SessionState | None) -> ApiRequest[SessionList]:
+    kwargs = _list_sessions._get_kwargs(limit=_or_unset(limit), cursor=_or_unset(cursor), state=_or_unset(state))
+    return _request(kwargs, ExpectedResponse(SessionList))
 
 
-# A server of the base protocol tells of a session only what is not here.
-_BASE_INFO: Mapping[str, Any] = {
+# The members that a server of the base protocol omits.
+_BASE_PROTOCOL_INFO: Mapping[str, Any] = {
     "model": "",
     "createdAt": 0,
     "metadata": {},
@@ -112,84 +114,88 @@ _BASE_INFO: Mapping[str, Any] = {
 }
 
 
-def get_session(session_id: str) -> Call[SessionInfo]:
-    return _call(_get_session._get_kwargs(session_id), Promise(SessionInfo, base=_BASE_INFO))
+def get_session(session_id: str) -> ApiRequest[SessionInfo]:
+    return _request(_get_session._get_kwargs(session_id), ExpectedResponse(SessionInfo, defaults=_BASE_PROTOCOL_INFO))
 
 
-def delete_session(session_id: str) -> Call[SessionDeleted]:
-    return _call(_delete_session._get_kwargs(session_id), Promise(SessionDeleted), again="never")
+def delete_session(session_id: str) -> ApiRequest[SessionDeleted]:
+    return _request(_delete_session._get_kwargs(session_id), ExpectedResponse(SessionDeleted), retry="never")
 
 
-def post_prompt(session_id: str, text: str) -> Call[PromptAccepted]:
-    kwargs = _post_prompt._get_kwargs(session_id, body=PromptBody(text=text), idempotency_key=_key())
-    return _posted(kwargs, Promise(PromptAccepted, (202,), base={"cursor": ""}))
+def post_prompt(session_id: str, text: str) -> ApiRequest[PromptAccepted]:
+    kwargs = _post_prompt._get_kwargs(session_id, body=PromptBody(text=text), idempotency_key=_new_key())
+    return _idempotent_request(kwargs, ExpectedResponse(PromptAccepted, (202,), defaults={"cursor": ""}))
 
 
-def abort_run(session_id: str, reason: str | None) -> Call[AbortTaken]:
-    kwargs = _abort_run._get_kwargs(session_id, body=AbortBody(reason=_given(reason)), idempotency_key=_key())
-    return _posted(kwargs, Promise(AbortTaken, (200, 202)))
+def abort_run(session_id: str, reason: str | None) -> ApiRequest[AbortTaken]:
+    kwargs = _abort_run._get_kwargs(session_id, body=AbortBody(reason=_or_unset(reason)), idempotency_key=_new_key())
+    return _idempotent_request(kwargs, ExpectedResponse(AbortTaken, (200, 202)))
 
 
-def issue_ticket(session_id: str, scope: Literal["read", "control"]) -> Call[TicketIssued]:
-    kwargs = _issue_ticket._get_kwargs(session_id, body=TicketBody(scope=scope), idempotency_key=_key())
-    return _posted(kwargs, Promise(TicketIssued, (201,)))
+def issue_ticket(session_id: str, scope: Literal["read", "control"]) -> ApiRequest[TicketIssued]:
+    kwargs = _issue_ticket._get_kwargs(session_id, body=TicketBody(scope=scope), idempotency_key=_new_key())
+    return _idempotent_request(kwargs, ExpectedResponse(TicketIssued, (201,)))
 
 
 def approve(
     session_id: str, approval_id: str, args: Mapping[str, Any] | None, digest: str | None
-) -> Call[DecisionTaken]:
-    body = ApproveBody.from_dict(_told({"approvalId": approval_id, "args": args, "digest": digest}))
-    kwargs = _approve._get_kwargs(session_id, body=body, idempotency_key=_key())
-    return _call(kwargs, Promise(DecisionTaken))
+) -> ApiRequest[DecisionTaken]:
+    body = ApproveBody.from_dict(_without_none({"approvalId": approval_id, "args": args, "digest": digest}))
+    kwargs = _approve._get_kwargs(session_id, body=body, idempotency_key=_new_key())
+    return _request(kwargs, ExpectedResponse(DecisionTaken))
 
 
-def reject(session_id: str, approval_id: str, reason: str | None) -> Call[DecisionTaken]:
-    body = RejectBody(approval_id=approval_id, reason=_given(reason))
-    return _call(_reject._get_kwargs(session_id, body=body, idempotency_key=_key()), Promise(DecisionTaken))
+def reject(session_id: str, approval_id: str, reason: str | None) -> ApiRequest[DecisionTaken]:
+    body = RejectBody(approval_id=approval_id, reason=_or_unset(reason))
+    return _request(
+        _reject._get_kwargs(session_id, body=body, idempotency_key=_new_key()), ExpectedResponse(DecisionTaken)
+    )
 
 
-def respond(session_id: str, ref: str, response: str) -> Call[ResponseTaken]:
+def respond(session_id: str, ref: str, response: str) -> ApiRequest[ResponseTaken]:
     body = RespondBody(ref=ref, response=response)
-    return _call(_respond._get_kwargs(session_id, body=body, idempotency_key=_key()), Promise(ResponseTaken))
+    return _request(
+        _respond._get_kwargs(session_id, body=body, idempotency_key=_new_key()), ExpectedResponse(ResponseTaken)
+    )
 
 
-def get_messages(session_id: str, *, limit: int | None, cursor: str | None) -> Call[MessageList]:
-    kwargs = _get_messages._get_kwargs(session_id, limit=_given(limit), cursor=_given(cursor))
-    return _call(kwargs, Promise(MessageList))
+def get_messages(session_id: str, *, limit: int | None, cursor: str | None) -> ApiRequest[MessageList]:
+    kwargs = _get_messages._get_kwargs(session_id, limit=_or_unset(limit), cursor=_or_unset(cursor))
+    return _request(kwargs, ExpectedResponse(MessageList))
 
 
-def get_stats(session_id: str) -> Call[SessionStats]:
-    return _call(_get_stats._get_kwargs(session_id), Promise(SessionStats))
+def get_stats(session_id: str) -> ApiRequest[SessionStats]:
+    return _request(_get_stats._get_kwargs(session_id), ExpectedResponse(SessionStats))
 
 
-def get_usage() -> Call[TenantUsage]:
-    return _call(_get_usage._get_kwargs(), Promise(TenantUsage))
+def get_usage() -> ApiRequest[TenantUsage]:
+    return _request(_get_usage._get_kwargs(), ExpectedResponse(TenantUsage))
 
 
-def get_capabilities() -> Call[Capabilities]:
-    return _call(_get_capabilities._get_kwargs(), Promise(Capabilities))
+def get_capabilities() -> ApiRequest[Capabilities]:
+    return _request(_get_capabilities._get_kwargs(), ExpectedResponse(Capabilities))
 
 
-def healthz() -> Call[Health]:
-    return _call(_healthz._get_kwargs(), Promise(Health))
+def healthz() -> ApiRequest[Health]:
+    return _request(_healthz._get_kwargs(), ExpectedResponse(Health))
 
 
-def register_tool(session_id: str, tool: Mapping[str, Any]) -> Call[ToolRegistered]:
-    """`tool` has the members of the body by their names on the wire; those that are None are left out."""
-    body = RegisterToolBody.from_dict(_told(tool))
-    kwargs = _register_tool._get_kwargs(session_id, body=body, idempotency_key=_key())
-    return _posted(kwargs, Promise(ToolRegistered, (201,)))
+def register_tool(session_id: str, tool: Mapping[str, Any]) -> ApiRequest[ToolRegistered]:
+    """`tool` has the members of the body by their names on the wire; those that are None are omitted."""
+    body = RegisterToolBody.from_dict(_without_none(tool))
+    kwargs = _register_tool._get_kwargs(session_id, body=body, idempotency_key=_new_key())
+    return _idempotent_request(kwargs, ExpectedResponse(ToolRegistered, (201,)))
 
 
-def list_tools(session_id: str) -> Call[ToolList]:
-    return _call(_list_tools._get_kwargs(session_id), Promise(ToolList))
+def list_tools(session_id: str) -> ApiRequest[ToolList]:
+    return _request(_list_tools._get_kwargs(session_id), ExpectedResponse(ToolList))
 
 
-def remove_tool(session_id: str, name: str) -> Call[ToolRemoved]:
-    return _call(_remove_tool._get_kwargs(session_id, name), Promise(ToolRemoved), again="never")
+def remove_tool(session_id: str, name: str) -> ApiRequest[ToolRemoved]:
+    return _request(_remove_tool._get_kwargs(session_id, name), ExpectedResponse(ToolRemoved), retry="never")
 
 
-# The generator cannot take the operation that answers with a stream, so the two ways to read events stand here.
+# The generator does not support an operation that responds with a stream, so reading events is written by hand.
 
 
 def events_path(session_id: str) -> str:
@@ -198,12 +204,12 @@ def events_path(session_id: str) -> str:
 
 def event_page(
     session_id: str, *, after: str | None, limit: int | None, types: Sequence[str] | None
-) -> Call[EventPage]:
-    params = _told({"after": after, "limit": limit, "types": ",".join(types) if types is not None else None})
-    return Call(
+) -> ApiRequest[EventPage]:
+    params = _without_none({"after": after, "limit": limit, "types": ",".join(types) if types is not None else None})
+    return ApiRequest(
         "GET",
         events_path(session_id),
-        Promise(EventPage),
+        ExpectedResponse(EventPage),
         params={name: str(value) for name, value in params.items()},
         headers={"Accept": "application/json"},
     )
@@ -212,32 +218,32 @@ def event_page(
 # ----------------------------------------------------------------------------------------------------------------------
 
 
-def _posted(kwargs: Mapping[str, Any], promise: Promise[T]) -> Call[T]:
-    return _call(kwargs, promise, again="with_key")
+def _idempotent_request(kwargs: Mapping[str, Any], expected: ExpectedResponse[T]) -> ApiRequest[T]:
+    return _request(kwargs, expected, retry="with_key")
 
 
-def _call(kwargs: Mapping[str, Any], promise: Promise[T], *, again: Again = "always") -> Call[T]:
+def _request(kwargs: Mapping[str, Any], expected: ExpectedResponse[T], *, retry: RetryMode = "always") -> ApiRequest[T]:
     params: Mapping[str, Any] = kwargs.get("params", {})
     headers: Mapping[str, str] = kwargs.get("headers", {})
-    return Call(
+    return ApiRequest(
         method=kwargs["method"].upper(),
         path=kwargs["url"],
-        promise=promise,
+        expected=expected,
         params={name: str(value) for name, value in params.items()},
         headers={name: value for name, value in headers.items() if name != "Content-Type"},
         body=kwargs.get("json"),
-        again=again,
+        retry=retry,
     )
 
 
-def _key() -> str:
+def _new_key() -> str:
     return token_hex(16)
 
 
-def _given(value: T | None) -> T | Unset:
+def _or_unset(value: T | None) -> T | Unset:
     return UNSET if value is None else value
 
 
-def _told(members: Mapping[str, Any]) -> dict[str, Any]:
-    """The members that are not None."""
+def _without_none(members: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the members that are not None."""
     return {name: value for name, value in members.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Who decides about tool calls, and who answers questions, while a run is read."""
+"""Policies, which decide about tool calls, and answerers, which answer questions, while a run is read."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from typing import Any, Literal, Protocol
 from cmdc_client.events import ApprovalRequired, AskUser
 
 Policy = Literal["approve", "reject", "ask"] | Callable[[ApprovalRequired], bool]
-"""What becomes of a tool call that needs a person: always the same, asked at the terminal, or what a function says."""
+"""Decides about each tool call that needs approval: a fixed decision, a prompt at the terminal, or a function."""
 
 AsyncPolicy = Policy | Callable[[ApprovalRequired], Awaitable[bool]]
-"""As `Policy`; the function may be async too."""
+"""Like `Policy`; the function may also be async."""
 
 Answerer = Literal["ask"] | Callable[[AskUser], str]
-"""Who answers the agent's questions: a function, or whoever sits at the terminal."""
+"""Answers the agent's questions: a prompt at the terminal, or a function."""
 
 AsyncAnswerer = Answerer | Callable[[AskUser], Awaitable[str]]
-"""As `Answerer`; the function may be async too."""
+"""Like `Answerer`; the function may also be async."""
 
 
-class Decider(Protocol):
-    """What carries decisions to the server: a session, or a WebSocket."""
+class DecisionSender(Protocol):
+    """Sends decisions to the server: a session or a WebSocket."""
 
     def approve(
         self, approval_id: str, *, args: Mapping[str, Any] | None = None, digest: str | None = None
@@ -34,8 +34,8 @@ class Decider(Protocol):
     def respond(self, ref: str, response: str) -> object: ...
 
 
-class AsyncDecider(Protocol):
-    """As `Decider`, async."""
+class AsyncDecisionSender(Protocol):
+    """The async form of `DecisionSender`."""
 
     async def approve(
         self, approval_id: str, *, args: Mapping[str, Any] | None = None, digest: str | None = None
@@ -45,38 +45,38 @@ class AsyncDecider(Protocol):
 
 
 def decide(policy: Policy, event: ApprovalRequired) -> bool:
-    """Whether the policy lets the call run."""
+    """Return whether the policy approves the call."""
     if callable(policy):
         return policy(event)
-    return _is_yes(input(_asking(event))) if policy == "ask" else policy == "approve"
+    return _is_yes(input(_approval_prompt(event))) if policy == "ask" else policy == "approve"
 
 
 async def async_decide(policy: AsyncPolicy, event: ApprovalRequired) -> bool:
-    """Whether the policy lets the call run."""
+    """Return whether the policy approves the call."""
     if callable(policy):
-        verdict = policy(event)
-        return await verdict if inspect.isawaitable(verdict) else verdict
-    return _is_yes(await _typed(_asking(event))) if policy == "ask" else policy == "approve"
+        decision = policy(event)
+        return await decision if inspect.isawaitable(decision) else decision
+    return _is_yes(await _async_input(_approval_prompt(event))) if policy == "ask" else policy == "approve"
 
 
-def reply_to(answerer: Answerer, event: AskUser) -> str:
-    """The answer to the question."""
-    return answerer(event) if callable(answerer) else input(_question(event))
+def answer_to(answerer: Answerer, event: AskUser) -> str:
+    """Return the answer to the question."""
+    return answerer(event) if callable(answerer) else input(_question_prompt(event))
 
 
-async def async_reply_to(answerer: AsyncAnswerer, event: AskUser) -> str:
-    """The answer to the question."""
+async def async_answer_to(answerer: AsyncAnswerer, event: AskUser) -> str:
+    """Return the answer to the question."""
     if callable(answerer):
         answer = answerer(event)
         return await answer if inspect.isawaitable(answer) else answer
-    return await _typed(_question(event))
+    return await _async_input(_question_prompt(event))
 
 
-def _asking(event: ApprovalRequired) -> str:
-    return f"\n{event.hint or event.tool_name}\nLet this run? [y/N] "
+def _approval_prompt(event: ApprovalRequired) -> str:
+    return f"\n{event.hint or event.tool_name}\nApprove? [y/N] "
 
 
-def _question(event: AskUser) -> str:
+def _question_prompt(event: AskUser) -> str:
     options = "".join(f"\n  - {option}" for option in event.options or ())
     return f"\n{event.question}{options}\n> "
 
@@ -85,30 +85,30 @@ def _is_yes(line: str) -> bool:
     return line.strip().lower() in ("y", "yes")
 
 
-async def _typed(prompt: str) -> str:
-    """A line from the terminal, without holding up the event loop.
+async def _async_input(prompt: str) -> str:
+    """Read a line from the terminal without blocking the event loop.
 
-    It is waited for in a daemon thread, for nothing can take back a read from a terminal: one from the loop's pool would
-    keep a cancelled program from ending until somebody presses Enter.
+    A read from the terminal cannot be cancelled. It runs in a daemon thread, because a thread of the loop's pool would
+    keep a cancelled program alive until the user presses Enter.
     """
     loop = asyncio.get_running_loop()
     line: asyncio.Future[str] = loop.create_future()
 
-    def settle(typed: str | Exception) -> None:
-        if line.done():  # cancelled meanwhile
+    def finish(result: str | Exception) -> None:
+        if line.done():  # cancelled
             return
-        if isinstance(typed, str):
-            line.set_result(typed)
+        if isinstance(result, str):
+            line.set_result(result)
         else:
-            line.set_exception(typed)
+            line.set_exception(result)
 
     def read() -> None:
         try:
-            typed: str | Exception = input(prompt)
-        except (EOFError, OSError, ValueError) as failure:
-            typed = failure
-        with suppress(RuntimeError):  # the loop may have ended meanwhile
-            loop.call_soon_threadsafe(settle, typed)
+            result: str | Exception = input(prompt)
+        except (EOFError, OSError, ValueError) as error:
+            result = error
+        with suppress(RuntimeError):  # the loop may be closed by now
+            loop.call_soon_threadsafe(finish, result)
 
     threading.Thread(target=read, name="cmdc-terminal", daemon=True).start()
     return await line

@@ -1,4 +1,4 @@
-"""A run's events folded into what they add up to."""
+"""The accumulated state of a run: its text, tool calls, open approvals and questions, usage and outcome."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Self, assert_never
 
+from cmdc_client.base_errors import CmdcError
 from cmdc_client.events import (
     AgentAbort,
     AgentEnd,
@@ -30,7 +31,7 @@ from cmdc_client.events import (
 
 @dataclass(slots=True)
 class ToolCall:
-    """A tool call that ran, with the arguments it ran with. `result` is None while it runs."""
+    """A tool call that has started, with the arguments it was run with. `result` is None while it runs."""
 
     call_id: str
     name: str
@@ -40,10 +41,10 @@ class ToolCall:
 
 
 class Transcript:
-    """What a run has come to so far. A `prompt_received` begins it anew, so it can follow a whole session too.
+    """The state of a run, accumulated from its events. A `prompt_received` resets it, so it can also follow a session.
 
-    `approvals` and `questions` are those that still wait for a person, by their ids. `usage` and `cost_usd` are there
-    at the end of the run, and `aborted` is its reason if that end was an `agent_abort`.
+    `approvals` and `questions` are the unresolved ones, by id. `usage` and `cost_usd` are None until the run has ended.
+    `aborted` is the reason if the run ended with `agent_abort`, and `errors` has the reasons of its `error` events.
     """
 
     def __init__(self, prompt: str = "", request_id: str = "") -> None:
@@ -59,15 +60,15 @@ class Transcript:
         self.done = False
         self._steps: list[list[str]] = [[]]
         self._thinking: list[str] = []
-        self._step_over = False
-        self._asked: dict[str, str] = {}
+        self._step_ended = False
+        self._question_of_call: dict[str, str] = {}
 
     def __repr__(self) -> str:
-        return f"<Transcript of {self.request_id or 'no run'}: {self.text[:60]!r}>"
+        return f"<Transcript {self.request_id or '(empty)'} {self.text[:60]!r}>"
 
     @classmethod
     def of(cls, events: Iterable[Event]) -> Self:
-        """The transcript of these events."""
+        """Return the transcript of these events."""
         transcript = cls()
         for event in events:
             transcript.add(event)
@@ -75,21 +76,21 @@ class Transcript:
 
     @property
     def text(self) -> str:
-        """What the agent has said in this step; at the end of the run, its answer."""
+        """The text of the current step; once the run has ended, the answer."""
         return "".join(self._steps[-1])
 
     @property
     def earlier(self) -> tuple[str, ...]:
-        """What it said in the steps before, each of which ended with tool calls."""
+        """The texts of the earlier steps, each of which ended with tool calls."""
         return tuple("".join(step) for step in self._steps[:-1] if step)
 
     @property
     def thinking(self) -> str:
-        """Its reasoning, as far as it was shown."""
+        """The reasoning of the model, if it exposes any."""
         return "".join(self._thinking)
 
     def add(self, event: Event) -> None:
-        """Take in the next event."""
+        """Apply the next event."""
         match event:
             case MessageDelta(delta=delta):
                 self._begin_step()
@@ -100,7 +101,7 @@ class Transcript:
             case PromptReceived(text=text):
                 vars(self).update(vars(type(self)(text, event.request_id)))
             case ToolCalls():
-                self._step_over = True
+                self._step_ended = True
             case ApprovalRequired(approval_id=approval_id):
                 self.approvals[approval_id] = event
             case ApprovalResolved(approval_id=approval_id):
@@ -123,31 +124,34 @@ class Transcript:
                 assert_never(event)
 
     def _begin_step(self) -> None:
-        if self._step_over:
-            self._step_over = False
+        if self._step_ended:
+            self._step_ended = False
             self._steps.append([])
 
     def _ask(self, event: AskUser) -> None:
-        """Keep the question until its call ends. It does not name the call, which is the first to ask just this."""
+        """Keep the question until its tool call ends.
+
+        The event does not name its call: it is the first running call with this question that has none yet.
+        """
         self.questions[event.ref] = event
         for call in self.tool_calls:
-            asks = call.status == "running" and call.args.get("question") == event.question
-            if asks and call.call_id not in self._asked:
-                self._asked[call.call_id] = event.ref
+            matches = call.status == "running" and call.args.get("question") == event.question
+            if matches and call.call_id not in self._question_of_call:
+                self._question_of_call[call.call_id] = event.ref
                 return
 
     def _end_call(self, end: ToolExecutionEnd) -> None:
         for call in self.tool_calls:
             if call.call_id == end.call_id:
                 call.status, call.result = end.status, end.result
-        self.questions.pop(self._asked.get(end.call_id, ""), None)
+        self.questions.pop(self._question_of_call.get(end.call_id, ""), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the agent answered to one prompt.
+    """The agent's answer to one prompt.
 
-    `text` is its answer: what it said last. What it said and did before is in the `transcript`.
+    `text` is its last message; the `transcript` has everything before. `cost_usd` is in US dollars.
     """
 
     text: str
@@ -157,19 +161,36 @@ class Reply:
 
     @classmethod
     def of(cls, transcript: Transcript, end: AgentEnd) -> Self:
+        """Return the reply of a run that has ended with `end`."""
         text = end.last_message.content if end.last_message is not None else transcript.text
         return cls(text, transcript, end.token_usage, end.cost_usd)
 
     @property
     def request_id(self) -> str:
+        """The id of the run."""
         return self.transcript.request_id
 
     @property
     def thinking(self) -> str:
-        """Its reasoning, as far as it was shown."""
+        """The reasoning of the model, if it exposes any."""
         return self.transcript.thinking
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
-        """The tool calls that ran, in order."""
+        """The tool calls that were run, in order."""
         return tuple(self.transcript.tool_calls)
+
+
+class RunAborted(CmdcError):
+    """A run was aborted before it had an answer. `reason` is that of its `agent_abort`; `transcript` is its state."""
+
+    def __init__(self, reason: str, transcript: Transcript) -> None:
+        errors = "".join(f"; {error}" for error in transcript.errors)
+        super().__init__(f"the run was aborted: {reason}{errors}")
+        self.reason = reason
+        self.transcript = transcript
+
+    @property
+    def request_id(self) -> str:
+        """The id of the run."""
+        return self.transcript.request_id

@@ -1,126 +1,29 @@
-"""The command `cmdc-gateway`."""
+"""The command `cmdc-gateway`. It checks the platform before it imports anything that needs POSIX."""
 
 from __future__ import annotations
 
-import argparse
-import asyncio
-import gc
-import os
 import sys
-from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from importlib.util import find_spec
 
-from cmdc_gateway import __version__
-from cmdc_gateway.command import AuditQuery, audit_json, audit_table, key_list, key_new, moment
-from cmdc_gateway.settings import InvalidSetting, Settings, load_settings, store_address
-from cmdc_gateway.store.store import StoreUnavailable
-from cmdc_gateway.store.url import audit_from_url
-from cmdc_gateway.tenancy.keys import DEFAULT_TENANT
+_UNSUPPORTED = (
+    "cmdc-gateway: this platform is not supported; the server runs on Linux and macOS. "
+    "On Windows, run it under WSL or in a container."
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit status."""
-    given = _parser().parse_args(argv)
-    try:
-        match given.command:
-            case "keys":
-                return _keys(given)
-            case "audit":
-                return _audit(given)
-            case _:
-                return _serve(
-                    load_settings(
-                        {"host": given.host, "port": given.port, "store": given.store, "config": given.config}
-                    )
-                )
-    except InvalidSetting as flaw:
-        print(f"cmdc-gateway: {flaw}", file=sys.stderr)
-        return 2
+    """Run the command and return its exit status; 1 on an unsupported platform."""
+    if not _has_posix_modules():
+        print(_UNSUPPORTED, file=sys.stderr)
+        return 1
+    from cmdc_gateway.cli import main as run  # noqa: PLC0415 - needs the POSIX modules
+
+    return run(argv)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="cmdc-gateway",
-        description="An AI agent behind HTTP, SSE and WebSocket.",
-        epilog="Every setting is also an environment variable, GATEWAY_…; API.md lists them.",
-    )
-    parser.add_argument("--version", action="version", version=f"cmdc-gateway {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    serve = commands.add_parser("serve", help="run the gateway until it is told to stop")
-    serve.add_argument("--host", help="address to listen on (GATEWAY_HOST, 127.0.0.1)")
-    serve.add_argument("--port", help="port to listen on, 0 for any free one (GATEWAY_PORT, 4000)")
-    serve.add_argument("--store", metavar="URL", help="sqlite:///FILE or memory: (GATEWAY_STORE)")
-    _add_config(serve)
-    keys = commands.add_parser("keys", help="make and list API keys")
-    what = keys.add_subparsers(dest="what", required=True, metavar="WHAT")
-    new = what.add_parser("new", help="print a new key, and the hash of it to put into the configuration")
-    new.add_argument("--tenant", default=DEFAULT_TENANT, help="whose key it is to be (default)")
-    _add_config(what.add_parser("list", help="print the keyId and the tenant of every key that is configured"))
-    _add_audit(commands.add_parser("audit", help="show who decided what, on which digest, and when"))
-    return parser
-
-
-def _add_config(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", metavar="FILE", help="TOML file of keys, models, tools, budgets (GATEWAY_CONFIG)")
-
-
-def _add_audit(audit: argparse.ArgumentParser) -> None:
-    audit.add_argument("--store", metavar="URL", help="sqlite:///FILE (GATEWAY_STORE); a gateway may be using it")
-    audit.add_argument("--json", action="store_true", help="one JSON object a line, with everything there is")
-    audit.add_argument("--tenant", help="only what was decided in this tenant")
-    audit.add_argument("--session", help="only what was decided in sessions of this id")
-    audit.add_argument("--key", metavar="KEYID", help="only what was decided with this key")
-    audit.add_argument("--since", type=moment, default=0, metavar="TIME", help="only from then on (ISO 8601, UTC)")
-    audit.add_argument("--last", type=int, metavar="N", help="only the last N of them")
-
-
-def _keys(given: argparse.Namespace) -> int:
-    if given.what == "new":
-        if not given.tenant.isprintable() or not given.tenant:
-            raise InvalidSetting("--tenant: a tenant's name must be printable, and not empty")
-        _print(key_new(given.tenant))
-    else:
-        _print(key_list(load_settings({"config": given.config}).tenants))
-    return 0
-
-
-def _audit(given: argparse.Namespace) -> int:
-    query = AuditQuery(given.tenant, given.session, given.key, given.since)
-    try:
-        rows = (entry for entry in audit_from_url(store_address(given.store)) if query.wants(entry[1]))
-        chosen = rows if given.last is None else deque(rows, maxlen=max(0, given.last))
-        _print(audit_json(chosen) if given.json else audit_table(chosen))
-    except (StoreUnavailable, ValueError) as flaw:
-        raise InvalidSetting(f"GATEWAY_STORE: {flaw}") from None
-    return 0
-
-
-def _print(lines: Iterable[str]) -> None:
-    try:
-        for line in lines:
-            print(line)
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever read it has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-_GARBAGE_AFTER = 10_000
-
-
-def _serve(settings: Settings) -> int:
-    # Imported here, so that a wrong setting is told at once.
-    import uvloop  # noqa: PLC0415
-
-    from cmdc_gateway import logs  # noqa: PLC0415
-    from cmdc_gateway.server import serve  # noqa: PLC0415
-
-    logs.configure(settings.log_level)
-    # Each piece of text leaves objects that stay for a while, and none of them in a cycle: looking for cycles after every
-    # 700 new objects, and among all that were ever loaded, took an eighth of a streaming gateway's time.
-    gc.freeze()
-    gc.set_threshold(_GARBAGE_AFTER, 10, 10)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(serve(settings))
+def _has_posix_modules() -> bool:
+    return all(find_spec(name) is not None for name in ("fcntl", "resource"))
 
 
 if __name__ == "__main__":

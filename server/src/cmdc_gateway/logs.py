@@ -1,4 +1,4 @@
-"""What the server says to its operator: one line an event, on stderr, without payloads and secrets."""
+"""The server's log: one line per entry on stderr, without payloads and secrets."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import structlog
 _LIBRARIES = ("uvicorn", "uvicorn.error", "asyncio", "httpx", "httpcore", "LiteLLM", "websockets")
 
 
-class _Forgiving:
-    """A stream that lets go of what cannot be written: the disk that the log is on may be full (DUR-5)."""
+class _LossyStream:
+    """A stream that drops text which cannot be written: the disk of the log may be full (DUR-5)."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -29,10 +29,10 @@ class _Forgiving:
 
 
 def configure(level: str) -> None:
-    """Set up logging for the process: readable on a terminal, JSON otherwise. `level` as in the standard library."""
+    """Configure logging for the process: readable on a terminal, JSON otherwise. `level` as in the standard library."""
     number = logging.getLevelNamesMapping()[level.upper()]
     readable = sys.stderr.isatty()
-    # Tracebacks are plain: the values of variables, which others would show, may hold keys and prompts.
+    # Plain tracebacks: the other formatters show the values of variables, which may contain keys and prompts.
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -45,10 +45,10 @@ def configure(level: str) -> None:
             else structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Forgiving(sys.stderr))),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _LossyStream(sys.stderr))),
     )
     logging.basicConfig(
         stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", force=True
     )
-    for name in _LIBRARIES:  # at lower levels they write URLs and payloads
+    for name in _LIBRARIES:  # at lower levels they log URLs and payloads
         logging.getLogger(name).setLevel(logging.WARNING)

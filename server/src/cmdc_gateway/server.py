@@ -1,4 +1,4 @@
-"""A gateway as a process: it listens, says where, and stops so that nobody loses anything (DUR-3)."""
+"""The gateway as a process: it listens, announces its URL, handles signals, and shuts down in order (DUR-3)."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ import uvicorn
 from cmdc_gateway.app import create_app, http_limits
 from cmdc_gateway.settings import InvalidSetting, Settings, load_settings
 from cmdc_gateway.store.store import StoreUnavailable
-from cmdc_gateway.tenancy.keys import KeyRing, new_key
+from cmdc_gateway.tenancy.keys import DEFAULT_TENANT, KeyRing, new_key
 from cmdc_gateway.web.state import Gateway
-from cmdc_gateway.web.transport.limits import http_protocol, ws_protocol
+from cmdc_gateway.web.transport.http import http_protocol
+from cmdc_gateway.web.transport.websocket import ws_protocol
 
 _PING_SECONDS = 20
-# Spent twice after the grace period, on readers that do not read; with all the rest it must stay below 1 s (DUR-3).
+# Spent twice after the grace period, on clients that do not read; the whole shutdown must stay below 1 s (DUR-3).
 _CLOSING_SECONDS = 0.25
-# Enough for as many streams; not all that some systems allow, because commands that the tools run inherit it, and there
-# are programs that close every file they might have.
+# Enough for as many streams. Not the highest limit that a system allows: shell commands inherit it, and some programs
+# close every file descriptor up to the limit.
 _OPEN_FILES = 65_536
 
 _log = structlog.get_logger(__name__)
@@ -33,27 +34,26 @@ _log = structlog.get_logger(__name__)
 async def serve(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT; return the exit status.
 
-    Raises:
-        WrongSetting: the store cannot be had, or the address cannot be listened on.
+    Raises InvalidSetting if the workspace, the store or the address cannot be used.
     """
     keys = KeyRing(settings.tenants)
-    made = None if keys else new_key()
-    if made is not None:
-        keys.replace({made.stored: "default"})
+    generated = None if keys else new_key()
+    if generated is not None:
+        keys.replace({generated.stored: DEFAULT_TENANT})
     try:
         app = create_app(settings, keys=keys)
     except OSError as failure:
         raise InvalidSetting(f"GATEWAY_WORKSPACE: {settings.workspace_root}: {failure.strerror}") from None
-    allow_open_files()
+    raise_open_file_limit()
     listening = _listen(settings)
     server = GatewayServer(app_config(app, settings), app.state.gateway, grace_seconds=settings.grace_ms / 1000)
-    if made is None:
+    if generated is None:
         server.on_hangup = lambda: _reload_keys(settings, keys, app.state.gateway)
 
     def announce() -> None:
         print(f"CMDC Gateway listening on {_url(listening)}", flush=True)
-        if made is not None:
-            print(f"API key for this run (set GATEWAY_API_KEYS to keep one): {made.key}", flush=True)
+        if generated is not None:
+            print(f"API key for this run (set GATEWAY_API_KEYS to keep one): {generated.key}", flush=True)
 
     server.on_started = announce
     try:
@@ -67,7 +67,7 @@ async def serve(settings: Settings) -> int:
 
 
 def app_config(app: object, settings: Settings) -> uvicorn.Config:
-    """How uvicorn is to run the app: with our bounds, and without logs of its own."""
+    """Return uvicorn's configuration: with the limits of this server, and without uvicorn's logs."""
     limits = http_limits(settings)
     return uvicorn.Config(
         app,  # pyright: ignore[reportArgumentType]
@@ -88,20 +88,20 @@ def app_config(app: object, settings: Settings) -> uvicorn.Config:
 
 
 class GatewayServer(uvicorn.Server):
-    """uvicorn's server, stopping in the order of DUR-3."""
+    """uvicorn's server with the shutdown order of DUR-3."""
 
     def __init__(self, config: uvicorn.Config, gateway: Gateway, *, grace_seconds: float) -> None:
         super().__init__(config)
         self._gateway = gateway
         self._grace_seconds = grace_seconds
         self.handles_signals = True
-        self.on_hangup: Callable[[], Coroutine[Any, Any, None]] = _keep_keys
+        self.on_hangup: Callable[[], Coroutine[Any, Any, None]] = _log_not_reloaded
         self.on_started: Callable[[], None] = lambda: None
         self._reloading: asyncio.Task[None] | None = None
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None]:
-        """Stop on the first SIGTERM or SIGINT, at once on the second; take the keys anew on SIGHUP."""
+        """Shut down on the first SIGTERM or SIGINT, exit on the second; reload the keys on SIGHUP."""
         if not self.handles_signals:
             yield
             return
@@ -109,14 +109,14 @@ class GatewayServer(uvicorn.Server):
         handled = (signal.SIGTERM, signal.SIGINT)
         for number in handled:
             loop.add_signal_handler(number, self._stop)
-        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
+        loop.add_signal_handler(signal.SIGHUP, self._on_sighup)
         try:
             yield
         finally:
             for number in (*handled, signal.SIGHUP):
                 loop.remove_signal_handler(number)
 
-    def _hang_up(self) -> None:
+    def _on_sighup(self) -> None:
         self._reloading = asyncio.get_running_loop().create_task(self.on_hangup())
 
     def _stop(self) -> None:
@@ -125,7 +125,7 @@ class GatewayServer(uvicorn.Server):
         self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept connections, and say so: by then signals are handled, and whoever hears of it may send one."""
+        """Accept connections, then announce it; signals are handled by then."""
         await super().startup(sockets)
         self.on_started()
 
@@ -144,12 +144,12 @@ class GatewayServer(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def allow_open_files() -> None:
-    """Use what the operator allows: each client is an open file, and many systems start a process with 1,024."""
+def raise_open_file_limit() -> None:
+    """Raise the soft limit of open files: each client is one, and many systems start a process with 1,024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
-        # A system may refuse what it says it allows; the limit then stays as it was.
+        # Some systems reject values below their hard limit; the soft limit then stays as it is.
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
@@ -169,25 +169,25 @@ def _url(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-async def _keep_keys() -> None:
-    _log.warning("keys_not_reloaded", reason="no keys are configured: the server made one at its start")
+async def _log_not_reloaded() -> None:
+    _log.warning("keys_not_reloaded", reason="no keys are configured; the server generated one at startup")
 
 
 async def _reload_keys(settings: Settings, keys: KeyRing, gateway: Gateway) -> None:
-    """Take the keys of the configuration file as it is now; streams of keys that are gone are closed."""
+    """Reload the keys from the configuration file; streams of removed keys are closed."""
     try:
         fresh = load_settings({"config": settings.config, "host": settings.host})
-    except InvalidSetting as flaw:
-        _log.error("keys_not_reloaded", reason=str(flaw))
+    except InvalidSetting as error:
+        _log.error("keys_not_reloaded", reason=str(error))
         return
     try:
         await gateway.load_usage(fresh.tenants.values())
     except StoreUnavailable as failure:
         _log.error("keys_not_reloaded", reason=str(failure))
         return
-    before = {caller.key_id: caller.tenant for caller in keys.principals()}
+    before = {principal.key_id: principal.tenant for principal in keys.principals()}
     keys.replace(fresh.tenants)
-    after = {caller.key_id: caller.tenant for caller in keys.principals()}
+    after = {principal.key_id: principal.tenant for principal in keys.principals()}
     added = sorted(key_id for key_id, tenant in after.items() if before.get(key_id) != tenant)
     revoked = sorted(key_id for key_id, tenant in before.items() if after.get(key_id) != tenant)
     gateway.audit.record("keys_reloaded", added=added, revoked=revoked)

@@ -1,11 +1,12 @@
-"""What an operator sets, in the environment and in one TOML file; the environment wins."""
+"""Settings, from environment variables and one TOML file; the environment takes precedence."""
 
 from __future__ import annotations
 
 import ipaddress
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -16,23 +17,25 @@ from cmdc_gateway.errors import BadRequest
 from cmdc_gateway.protocol.sessions import CreateSessionBody
 from cmdc_gateway.providers.hosted import target_from_config
 from cmdc_gateway.providers.target import ModelTarget
-from cmdc_gateway.store.url import store_from_url
+from cmdc_gateway.store.factory import create_store
 from cmdc_gateway.tenancy.keys import DEFAULT_TENANT, check_keys
 from cmdc_gateway.tenancy.meter import BudgetConfig
 from cmdc_gateway.tools.addresses import AddressPolicy
 from cmdc_gateway.tools.builtin import BUILTIN, READ_ONLY
 
+DEFAULT_RPM = 60
+
 
 class InvalidSetting(Exception):
-    """The gateway cannot start like this; the sentence says which setting, and what it may be."""
+    """A setting is invalid; the message names it and says which values it may have."""
 
 
-def _listed(value: Any) -> Any:
+def _split(value: Any) -> Any:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
-CommaNumbers = Annotated[list[Annotated[int, Field(ge=0, le=60_000)]], NoDecode, BeforeValidator(_listed)]
-CommaList = Annotated[list[str], NoDecode, BeforeValidator(_listed)]
+CommaNumbers = Annotated[list[Annotated[int, Field(ge=0, le=60_000)]], NoDecode, BeforeValidator(_split)]
+CommaList = Annotated[list[str], NoDecode, BeforeValidator(_split)]
 
 
 class _Section(BaseModel):
@@ -40,7 +43,7 @@ class _Section(BaseModel):
 
 
 class ModelSection(_Section):
-    """`[models."name:x"]`: a model the operator serves under a name of theirs."""
+    """`[models."name:x"]`: a model under a name that the operator chooses."""
 
     model: str
     api_base: str | None = None
@@ -48,14 +51,14 @@ class ModelSection(_Section):
 
 
 class RateSection(_Section):
-    """`[rate_limit]`: requests per minute and key, and how many may come at once."""
+    """`[rate_limit]`: requests per minute and key, and the burst size."""
 
     rpm: int | None = Field(None, ge=0)
     burst: int | None = Field(None, ge=1)
 
 
 class ToolsSection(_Section):
-    """`[tools]`: the built-in tools sessions may have, and those of them that always need an approval."""
+    """`[tools]`: the built-in tools that are enabled, and those that always require approval."""
 
     offered: list[str] = [*READ_ONLY, "ask_user"]
     approval: list[str] = ["shell"]
@@ -64,12 +67,12 @@ class ToolsSection(_Section):
     def _known(self) -> Self:
         for name in (*self.offered, *self.approval):
             if name not in BUILTIN:
-                raise ValueError(f"there is no built-in tool {name!r}; there are {', '.join(BUILTIN)}")
+                raise ValueError(f"unknown built-in tool {name!r}; known: {', '.join(BUILTIN)}")
         return self
 
 
 class BudgetSection(_Section):
-    """`[budgets."tenant:NAME"]` or `[budgets."key:ID"]`: what may be spent in each period."""
+    """`[budgets."tenant:NAME"]` or `[budgets."key:ID"]`: spending limits per period."""
 
     max_tokens: int | None = Field(None, ge=1)
     max_cost_usd: float | None = Field(None, gt=0)
@@ -77,7 +80,7 @@ class BudgetSection(_Section):
 
 
 class ConfigFile(_Section):
-    """The TOML file."""
+    """The TOML configuration file."""
 
     api_keys: dict[str, str] = {}
     models: dict[str, ModelSection] = {}
@@ -88,7 +91,7 @@ class ConfigFile(_Section):
 
 
 class Settings(BaseSettings):
-    """Every setting, `GATEWAY_<NAME>` in the environment. Times are milliseconds where the name says `ms`."""
+    """All settings, `GATEWAY_<NAME>` in the environment. Those named `…_ms` are times in milliseconds."""
 
     model_config = SettingsConfigDict(env_prefix="GATEWAY_", extra="ignore", frozen=True, use_attribute_docstrings=True)
 
@@ -152,18 +155,18 @@ class Settings(BaseSettings):
 
     @property
     def file(self) -> ConfigFile:
-        """The TOML file; empty if there is none."""
+        """The content of the TOML file, empty if none is configured."""
         return self._file
 
     def with_file(self, file: ConfigFile) -> Settings:
-        """These settings, with that file."""
+        """Return a copy of these settings with the content of a file."""
         settings = self.model_copy()
-        settings._file = file  # noqa: SLF001 - of its own class
+        settings._file = file  # noqa: SLF001 - same class
         return settings
 
     @property
     def loopback(self) -> bool:
-        """Whether the server listens to this machine alone."""
+        """Whether the server accepts connections from this machine only."""
         if self.host == "localhost":
             return True
         try:
@@ -173,20 +176,20 @@ class Settings(BaseSettings):
 
     @property
     def tenants(self) -> dict[str, str]:
-        """The tenant of each key."""
+        """The tenant of each API key, by key or key hash."""
         return {**self.file.api_keys, **dict.fromkeys(self.api_keys, DEFAULT_TENANT)}
 
     @property
     def rpm(self) -> int:
         """Requests per minute and key, 0 for no limit (HTTP-9)."""
-        for given in (self.rate_limit_rpm, self.file.rate_limit.rpm):
-            if given is not None:
-                return given
-        return 60
+        for rpm in (self.rate_limit_rpm, self.file.rate_limit.rpm):
+            if rpm is not None:
+                return rpm
+        return DEFAULT_RPM
 
     @property
     def workspace_root(self) -> Path:
-        """Where tools work: as set, or a folder beside the store."""
+        """Directory of the built-in tools: as configured, or next to the store."""
         if self.workspace is not None:
             return self.workspace
         if self.store.startswith("sqlite:///"):
@@ -196,13 +199,14 @@ class Settings(BaseSettings):
 
     @property
     def budget_configs(self) -> dict[str, BudgetConfig]:
+        """The configured budgets, by `tenant:NAME` or `key:ID`."""
         return {
             name: BudgetConfig(section.max_tokens, section.max_cost_usd, section.period)
             for name, section in self.file.budgets.items()
         }
 
     def targets(self, environ: Mapping[str, str]) -> dict[str, ModelTarget]:
-        """Where the models are that the operator named. Raises ValueError."""
+        """Return the provider and address of each configured model. Raises ValueError."""
         return {
             name: target_from_config(
                 name,
@@ -215,105 +219,107 @@ class Settings(BaseSettings):
         }
 
     def blueprints(self) -> dict[str, CreateSessionBody]:
-        """Named session settings. Raises ValueError."""
+        """Return the configured session defaults by name. Raises ValueError."""
         blueprints: dict[str, CreateSessionBody] = {}
         for name, fields in self.file.blueprints.items():
             try:
                 blueprints[name] = CreateSessionBody.model_validate(fields)
-            except ValidationError as flaws:
-                raise ValueError(f"blueprints.{name}: {_first(flaws)}") from None
+            except ValidationError as errors:
+                raise ValueError(f"blueprints.{name}: {_first(errors)}") from None
             if blueprints[name].blueprint is not None or blueprints[name].session_id is not None:
-                raise ValueError(f"blueprints.{name}: a blueprint gives neither sessionId nor another blueprint")
+                raise ValueError(f"blueprints.{name}: a blueprint cannot set sessionId or name another blueprint")
         return blueprints
 
 
 def load_settings(overrides: Mapping[str, Any] | None = None, environ: Mapping[str, str] | None = None) -> Settings:
-    """Settings from the environment and the file it names; `overrides` (of the command line) win.
+    """Load settings from the environment and the file it names; `overrides` from the command line take precedence.
 
-    Raises:
-        WrongSetting: one is wrong; the sentence says which.
+    Overrides that are None are ignored. Raises InvalidSetting.
     """
-    given = {name: value for name, value in (overrides or {}).items() if value is not None}
+    chosen = {name: value for name, value in (overrides or {}).items() if value is not None}
     try:
-        settings = Settings(**given)
+        settings = Settings(**chosen)
         if settings.config is not None:
             settings = settings.with_file(read_config(settings.config))
         check(settings, os.environ if environ is None else environ)
-    except ValidationError as flaws:
-        raise InvalidSetting(_named(flaws)) from None
-    except (ValueError, BadRequest) as flaw:
-        raise InvalidSetting(str(flaw)) from None
+    except ValidationError as errors:
+        raise InvalidSetting(_variable_error(errors)) from None
+    except (ValueError, BadRequest) as error:
+        raise InvalidSetting(str(error)) from None
     return settings
 
 
 def store_address(given: str | None) -> str:
-    """Where the store is, by the command line or the environment. Raises WrongSetting."""
+    """Return the store URL from the command line, else from the environment. Raises InvalidSetting."""
     try:
         overrides: dict[str, Any] = {} if given is None else {"store": given}
         return Settings(**overrides).store
-    except ValidationError as flaws:
-        raise InvalidSetting(_named(flaws)) from None
+    except ValidationError as errors:
+        raise InvalidSetting(_variable_error(errors)) from None
 
 
 def read_config(path: Path) -> ConfigFile:
-    """Read the TOML file. Raises WrongSetting."""
+    """Read and validate the TOML file. Raises InvalidSetting."""
     try:
         data = tomllib.loads(path.read_text())
         config = ConfigFile.model_validate(data)
         check_keys(config.api_keys)
     except OSError as failure:
         raise InvalidSetting(f"GATEWAY_CONFIG: {path} cannot be read: {failure.strerror}") from None
-    except ValidationError as flaws:
-        raise InvalidSetting(f"{path}: {_first(flaws)}") from None
-    except ValueError as flaw:
-        raise InvalidSetting(f"{path}: {flaw}") from None
+    except ValidationError as errors:
+        raise InvalidSetting(f"{path}: {_first(errors)}") from None
+    except ValueError as error:
+        raise InvalidSetting(f"{path}: {error}") from None
     return config
 
 
 def check(settings: Settings, environ: Mapping[str, str]) -> None:
-    """See that everything that is only used later can be used. Raises ValueError or WrongSetting."""
-    try:
+    """Validate everything that is used only later. Raises InvalidSetting or ValueError."""
+    with _naming("GATEWAY_API_KEYS"):
         check_keys(settings.api_keys)
-    except ValueError as flaw:
-        raise InvalidSetting(f"GATEWAY_API_KEYS: {flaw}") from None
     if not settings.loopback and not settings.tenants:
         raise InvalidSetting(
-            f"GATEWAY_HOST: the server does not listen on {settings.host}, beyond this machine, without API keys; "
-            "make one with `cmdc-gateway keys new` and set GATEWAY_API_KEYS"
+            f"GATEWAY_HOST: {settings.host} is not a loopback address, and the server does not listen on it without API "
+            "keys; create one with `cmdc-gateway keys new` and set GATEWAY_API_KEYS"
         )
-    try:
-        store_from_url(settings.store)
-    except ValueError as flaw:
-        raise InvalidSetting(f"GATEWAY_STORE: {flaw}") from None
-    try:
+    with _naming("GATEWAY_STORE"):
+        create_store(settings.store)
+    with _naming("GATEWAY_CALLBACK_ALLOW"):
         AddressPolicy(settings.callback_allow)
-    except ValueError as flaw:
-        raise InvalidSetting(f"GATEWAY_CALLBACK_ALLOW: {flaw}") from None
-    for tenant in settings.tenants.values():
-        if not tenant:
-            raise InvalidSetting("api_keys: a tenant's name must not be empty")
+    if "" in settings.tenants.values():
+        raise InvalidSetting("api_keys: a tenant's name must not be empty")
     for name in settings.file.budgets:
         if not name.startswith(("tenant:", "key:")):
-            raise InvalidSetting(f"budgets.{name}: a budget is named tenant:NAME or key:ID")
+            raise InvalidSetting(f"budgets.{name}: a budget must be named tenant:NAME or key:ID")
     settings.targets(environ)
     settings.blueprints()
 
 
-def _named(flaws: ValidationError) -> str:
-    flaw = flaws.errors(include_input=False)[0]
-    return f"GATEWAY_{str(flaw['loc'][0]).upper()}: {_sentence(flaw['msg'])}"
+@contextmanager
+def _naming(variable: str) -> Generator[None]:
+    """Turn a ValueError into an InvalidSetting that names the variable."""
+    try:
+        yield
+    except ValueError as error:
+        raise InvalidSetting(f"{variable}: {error}") from None
 
 
-def _first(flaws: ValidationError) -> str:
-    flaw = flaws.errors(include_input=False)[0]
-    place = flaw["loc"][:1] if flaw["loc"][:1] == ("api_keys",) else flaw["loc"]  # what follows is a key
-    return f"{'.'.join(str(part) for part in place)}: {_sentence(flaw['msg'])}"
+def _variable_error(errors: ValidationError) -> str:
+    error = errors.errors()[0]
+    name = str(error["loc"][0])
+    return f"GATEWAY_{name.upper()}: {_sentence(error['msg'])}, not {error['input']!r}"
+
+
+def _first(errors: ValidationError) -> str:
+    error = errors.errors(include_input=False)[0]
+    location = error["loc"][:1] if error["loc"][:1] == ("api_keys",) else error["loc"]  # the rest is a key
+    return f"{'.'.join(str(part) for part in location)}: {_sentence(error['msg'])}"
 
 
 def _sentence(message: str) -> str:
     match message:
         case "Extra inputs are not permitted":
-            return "there is no such setting"
+            return "unknown setting"
         case "Field required":
             return "is required"
         case _:

@@ -48,7 +48,7 @@ def test_a_seeded_change_of_any_derived_file_fails_the_check_and_writing_mends_i
         GENERATED / "events.py": (b"seq: int", b"seq: str"),
         GENERATED / "client.py": (b"\n", b"\n# a change\n"),
         Path("API.md"): (b"429", b"503"),
-        Path("docs/requirements.md"): (b"SSE-2", b"SSE-0"),
+        Path("docs/requirements.md"): (b"| MUST |", b"| MAY |"),
     }
     for path, (old, new) in changed.items():
         (checkout / path).write_bytes((checkout / path).read_bytes().replace(old, new))

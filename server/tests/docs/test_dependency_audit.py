@@ -12,7 +12,7 @@ import pytest
 
 SCRIPT = Path(__file__).parents[3] / ".ci" / "audit_dependencies.py"
 FINE: dict[str, Any] = {"name": "fine", "version": "1.0", "vulns": []}
-FLAWED: dict[str, Any] = {"name": "bad", "version": "2.0", "vulns": [{"id": "CVE-1", "fix_versions": ["2.1"]}]}
+VULNERABLE: dict[str, Any] = {"name": "bad", "version": "2.0", "vulns": [{"id": "CVE-1", "fix_versions": ["2.1"]}]}
 NOTHING: list[dict[str, Any]] = []
 SKIPPED: dict[str, Any] = {"name": "odd", "skip_reason": "not found"}
 
@@ -32,16 +32,16 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     ("reports", "status", "must", "told"),
     [
         ([[FINE]], 0, 0, ["1 dependencies looked up, 0 of them vulnerable."]),
-        ([[FINE, FLAWED]], 1, 1, ["VULNERABLE: bad 2.0: CVE-1, mended in 2.1"]),
+        ([[FINE, VULNERABLE]], 1, 1, ["VULNERABLE: bad 2.0: CVE-1, fixed in 2.1"]),
         (
-            [[FLAWED, SKIPPED]],
+            [[VULNERABLE, SKIPPED]],
             1,
             1,
-            ["VULNERABLE: bad 2.0: CVE-1, mended in 2.1", "NOT AUDITED: 1 dependencies are unknown"],
+            ["VULNERABLE: bad 2.0: CVE-1, fixed in 2.1", "NOT AUDITED: 1 dependencies could not be looked up"],
         ),
-        ([[SKIPPED]], 0, 2, ["NOT AUDITED: no vulnerability service answered for any of 1 dependencies."]),
-        ([[FINE, SKIPPED]], 0, 2, ["NOT AUDITED: 1 dependencies are unknown to it: odd"]),
-        ([[SKIPPED], [{**FLAWED, "name": "odd"}]], 1, 1, ["VULNERABLE: odd 2.0: CVE-1, mended in 2.1"]),
+        ([[SKIPPED]], 0, 2, ["NOT AUDITED: no vulnerability service could look up any of 1 dependencies."]),
+        ([[FINE, SKIPPED]], 0, 2, ["NOT AUDITED: 1 dependencies could not be looked up: odd"]),
+        ([[SKIPPED], [{**VULNERABLE, "name": "odd"}]], 1, 1, ["VULNERABLE: odd 2.0: CVE-1, fixed in 2.1"]),
         ([[FINE], [{"name": "fine", "skip_reason": "no answer"}]], 0, 0, ["1 dependencies looked up"]),
         ([NOTHING], 0, 2, ["0 dependencies looked up"]),
     ],
@@ -51,7 +51,7 @@ def test_a_vulnerability_fails_and_an_unchecked_dependency_is_reported(
 ) -> None:
     findings = script.Findings()
     for report in reports:
-        findings.take(report)
+        findings.add(report)
 
     assert (findings.status(must=False), findings.status(must=True)) == (status, must)
     for line, expected in zip(findings.report(), told, strict=False):

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from cmdc_gateway.app import EXTENDED, create_app
+from cmdc_gateway.app import create_app
 from cmdc_gateway.protocol.events import EVENT_TYPES
 from cmdc_gateway.providers.hosted import HOSTED
 from cmdc_gateway.providers.options import OPTIONS
@@ -30,6 +30,7 @@ from cmdc_gateway.tools.callback import new_secret
 from cmdc_gateway.web.errors import STATUS
 from cmdc_gateway.web.schema.asyncapi import asyncapi
 from cmdc_gateway.web.schema.openapi import openapi
+from cmdc_gateway.web.state import Gateway
 from cmdc_gateway.web.streaming import websocket
 from cmdc_testkit.gateways import GatewayProcess
 from pydantic.alias_generators import to_camel
@@ -431,10 +432,12 @@ def test_every_action_and_close_code_of_the_websocket_is_documented() -> None:
     assert ours < documented
 
 
-def test_features_tools_options_and_providers_are_documented() -> None:
+def test_features_tools_options_and_providers_are_documented(tmp_path: Path) -> None:
     pages = reference()
+    given: dict[str, Any] = {"store": "memory:", "workspace": tmp_path}
+    gateway: Gateway = create_app(Settings(**given), environ={}).state.gateway
 
-    assert [code(row[0])[0] for row in table(pages, "In `extended`").rows] == EXTENDED
+    assert [code(row[0])[0] for row in table(pages, "In `extended`").rows] == gateway.capabilities.extended
     rows = table(pages, "Tool", "Arguments").rows
     tools = {code(row[0])[0]: (set(re.findall(r"`(\w+)\??`", row[1])), row[3]) for row in rows}
     by_default = {*READ_ONLY, "ask_user"}
@@ -535,7 +538,7 @@ def test_a_guide_is_short_and_linked_with_the_reference_both_ways(name: str) -> 
 
 def test_every_threat_is_tested_in_files_that_exist() -> None:
     """Every threat in SECURITY.md names the tests of its defense."""
-    rows = table(read("SECURITY.md"), "Threat", "Defence").rows
+    rows = table(read("SECURITY.md"), "Threat", "Defense").rows
 
     assert rows
     for threat, _, tested in rows:

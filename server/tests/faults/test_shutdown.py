@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from cmdc_gateway.web.errors import ExceptionMiddleware
+from cmdc_gateway.web.middleware.exceptions import ExceptionMiddleware
 from cmdc_testkit.audit import audit
 from cmdc_testkit.conversations import Conversation, calling, script
 from cmdc_testkit.gateways import KEY, GatewayProcess

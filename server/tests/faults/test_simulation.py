@@ -127,11 +127,11 @@ def half_a_commit(patch: pytest.MonkeyPatch) -> None:
     commit = MemoryStore.commit
     chance = random.Random(1)
 
-    async def torn(self: MemoryStore, writes: Sequence[Write], fence: Lease | None = None) -> None:
+    async def torn(self: MemoryStore, writes: Sequence[Write], lease: Lease | None = None) -> None:
         if len(writes) > 1 and chance.random() < 0.02:
-            await commit(self, writes[:1], fence)
+            await commit(self, writes[:1], lease)
             return
-        await commit(self, writes, fence)
+        await commit(self, writes, lease)
 
     patch.setattr(MemoryStore, "commit", torn)
 

@@ -55,7 +55,7 @@ async def test_the_library_for_models_far_away_is_not_loaded_at_the_start(tmp_pa
     """It takes seconds, and a gateway may never need it; a conversation with another model is had without it."""
     program = """if True:
         import asyncio, pathlib, sys
-        from cmdc_gateway import __main__, server
+        from cmdc_gateway import cli, server
         from cmdc_testkit.conversations import Conversation
         from cmdc_testkit.gateways import serving
 

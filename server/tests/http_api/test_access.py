@@ -12,6 +12,8 @@ from cmdc_gateway.tenancy.keys import new_key
 from cmdc_testkit.conversations import Conversation, calling, script
 from cmdc_testkit.events import parse_events
 from cmdc_testkit.gateways import KEY, OTHER_KEY, Served, serving
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -56,10 +58,63 @@ def requests(served: Served, session_id: str) -> list[tuple[str, str, dict[str, 
 async def test_every_route_needs_a_key(served: Served) -> None:
     """HTTP-7."""
     async with served.client(None) as nobody:
-        for method, path, body in [*requests(served, "s"), ("GET", "/v1/nothing", None), ("PUT", "/v1/usage", None)]:
+        for method, path, body in requests(served, "s"):
             answer = await nobody.request(method, path, json=body)
             assert (answer.status_code, answer.json()) == (401, UNAUTHORIZED), (method, path)
             assert answer.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "with_key"),
+    [
+        ("GET", "/v1/nothing", 404),
+        ("PUT", "/v1/usage", 405),
+        ("OPTIONS", "/v1/usage", 405),
+        ("GET", "/", 404),
+        ("GET", "/v2/sessions", 404),
+        ("GET", "/V1/usage", 404),
+        ("GET", "/healthz/", 404),
+        ("GET", "//healthz", 404),
+        ("GET", "/docs/index.html", 404),
+        ("GET", "/nothing?api_key=" + KEY, 404),
+        ("POST", "/healthz", 405),
+        ("DELETE", "/openapi.json", 405),
+        ("OPTIONS", "/docs", 405),
+    ],
+)
+async def test_unknown_paths_and_wrong_methods_need_a_key_first(
+    served: Served, method: str, path: str, with_key: int
+) -> None:
+    """HTTP-6: authentication is the default, also outside /v1."""
+    async with served.client(None) as anonymous, served.client("wrong") as wrong, served.client() as client:
+        for unauthenticated in (anonymous, wrong):
+            answer = await unauthenticated.request(method, path)
+            assert (answer.status_code, answer.json()) == (401, UNAUTHORIZED)
+
+        answer = await client.request(method, path)
+
+    assert answer.status_code == with_key
+    assert ("allow" in answer.headers) == (with_key == 405)
+
+
+@pytest.mark.parametrize("path", ["/", "/ws", "/v2/sessions/s/ws", "/v1/sessions/s/events", "/docs"])
+async def test_a_websocket_at_an_unknown_path_needs_a_key_first(served: Served, path: str) -> None:
+    """HTTP-6, WS-1."""
+    url = f"ws://127.0.0.1:{served.port}{path}"
+    statuses: list[int] = []
+    for headers in ({}, {"X-API-Key": KEY}):
+        with pytest.raises(InvalidStatus) as rejected:
+            await connect(url, additional_headers=headers, proxy=None)
+        statuses.append(rejected.value.response.status_code)
+
+    assert statuses == [401, 404]
+
+
+async def test_a_preflight_needs_no_key_on_any_path(served: Served) -> None:
+    """HTTP-7."""
+    headers = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
+    async with served.client(None) as anonymous:
+        assert (await anonymous.options("/nothing", headers=headers)).status_code == 204
 
 
 @pytest.mark.parametrize(
@@ -238,7 +293,7 @@ async def test_a_cursor_of_the_session_list_shows_nothing_of_another_tenant(
 async def test_a_ticket_is_good_for_the_session_of_its_tenant_alone(
     served: Served, client: httpx.AsyncClient, stranger: httpx.AsyncClient
 ) -> None:
-    """HTTP-8, §3.11: the same id of two tenants is two sessions."""
+    """HTTP-8, EP-create: the same id of two tenants is two sessions."""
     mine = await Conversation.begin(client, sessionId="ticket")
     theirs = await Conversation.begin(stranger, sessionId="ticket")
     await mine.run("of mine")

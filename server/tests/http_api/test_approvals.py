@@ -1,4 +1,4 @@
-"""What people decide and answer: §3.7, APP-1 … APP-5, ASK-1."""
+"""What people decide and answer: APP-1, APP-1 … APP-5, ASK-1."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def answered(answer: httpx.Response) -> tuple[int, dict[str, Any]]:
 
 
 async def test_an_approved_call_runs_and_the_run_goes_on(client: httpx.AsyncClient, receiver: Receiver) -> None:
-    """APP-1, §4: `approval_required` says all that a person needs to decide."""
+    """APP-1, EVT-5: `approval_required` says all that a person needs to decide."""
     talk, approval = await guarded(client, receiver, sessionId="s")
     approval_id, call_id = approval["approvalId"], approval["callId"]
     digest = hashlib.sha256(rfc8785.dumps(["s", call_id, "send", {"to": "Åse"}])).hexdigest()
@@ -377,7 +377,7 @@ async def test_registering_the_tool_again_cancels_what_waits_for_it(
 
 
 async def test_removing_the_tool_cancels_what_waits_for_it(client: httpx.AsyncClient, receiver: Receiver) -> None:
-    """APP-3, §3.10."""
+    """APP-3, EP-tools."""
     talk, approval = await guarded(client, receiver)
 
     await client.delete(f"{talk.path}/tools/send")
@@ -504,7 +504,7 @@ async def test_a_star_means_every_tool_but_ask_user(client: httpx.AsyncClient, r
 
 
 async def test_tools_named_for_approval_wait_and_others_do_not(client: httpx.AsyncClient) -> None:
-    """§3.2, approval.tools: by alias too."""
+    """EP-create, approval.tools: by alias too."""
     talk = await Conversation.begin(client, tools=["glob", "list_dir"], approval={"tools": ["CMDC.Tool.ListDir"]})
     await talk.prompt(script(calling(("glob", {"pattern": "*"}), ("list_dir", {}))))
     await talk.first("tool_execution_end")

@@ -66,13 +66,13 @@ async def test_a_refused_body_is_told_field_by_field(client: httpx.AsyncClient) 
             "error": "bad_request",
             "message": "model: should be a valid string; tools[1]: should be a valid string; "
             "maxTurns: should be greater than or equal to 1; metadata.a: should be a valid string; "
-            "colour: there is no such field",
+            "colour: unknown field",
             "details": [
                 {"path": "model", "message": "should be a valid string"},
                 {"path": "tools[1]", "message": "should be a valid string"},
                 {"path": "maxTurns", "message": "should be greater than or equal to 1"},
                 {"path": "metadata.a", "message": "should be a valid string"},
-                {"path": "colour", "message": "there is no such field"},
+                {"path": "colour", "message": "unknown field"},
             ],
         },
     )

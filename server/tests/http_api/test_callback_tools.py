@@ -1,4 +1,4 @@
-"""Tools behind an HTTP address: §3.10, CB-1 … CB-5."""
+"""Tools behind an HTTP address: EP-tools, CB-1 … CB-5."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ def results(run: list[ReceivedEvent]) -> list[tuple[str, str]]:
     return [(seen.data["status"], seen.data["result"]) for seen in run if seen.name == "tool_execution_end"]
 
 
-# -- CB-1, §3.10
+# -- CB-1, EP-tools
 
 
 async def test_a_registered_tool_is_listed_without_its_secret(client: httpx.AsyncClient) -> None:
-    """§3.10, CB-1: with its defaults; the secret is told once, where the server made it."""
+    """EP-tools, CB-1: with its defaults; the secret is told once, where the server made it."""
     talk = await Conversation.begin(client, tools=["glob"])
 
     made = await talk.post("tools", TOOL)
@@ -151,7 +151,7 @@ async def test_the_same_name_again_replaces_the_tool(client: httpx.AsyncClient, 
 
 
 async def test_a_removed_tool_is_gone(client: httpx.AsyncClient, receiver: Receiver) -> None:
-    """§3.10: the model may still ask for it, and is told."""
+    """EP-tools: the model may still ask for it, and is told."""
     talk = await Conversation.begin(client, tools=["glob"])
     await register(talk, receiver)
 

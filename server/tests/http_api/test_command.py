@@ -1,4 +1,4 @@
-"""The command `cmdc-gateway`, as a process of its own: HTTP-7, DESIGN §4."""
+"""The command `cmdc-gateway`, as a process of its own: HTTP-7."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ async def test_a_configured_key_is_not_printed(tmp_path: Path) -> None:
 
 
 async def test_a_new_key_comes_with_what_to_configure(tmp_path: Path) -> None:
-    """DESIGN §4: the server is given the hash alone."""
+    """The server is given the hash alone."""
     status, printed, told = await finish(await start(tmp_path, "keys", "new"))
 
     lines = printed.splitlines()
@@ -110,7 +110,7 @@ async def test_a_new_key_comes_with_what_to_configure(tmp_path: Path) -> None:
 
 
 async def test_what_cannot_be_had_at_the_start_is_told_in_one_line(tmp_path: Path) -> None:
-    """DESIGN §4: exit status 2, without a traceback."""
+    """Exit status 2, without a traceback."""
     (tmp_path / "other.db").write_bytes(b"not a database" * 100)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
@@ -140,7 +140,6 @@ async def test_what_cannot_be_had_at_the_start_is_told_in_one_line(tmp_path: Pat
 
 @pytest.mark.parametrize("arguments", [(), ("serve", "--colour"), ("start",), ("keys",), ("serve", "now")])
 async def test_a_command_that_is_none_is_told_how_to_ask(tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    """DESIGN §4."""
     status, printed, told = await finish(await start(tmp_path, *arguments))
 
     assert (status, printed) == (2, "")
@@ -189,3 +188,34 @@ async def test_a_wrong_file_leaves_the_keys_as_they_are(tmp_path: Path) -> None:
 
         assert (await client.get("/v1/usage")).status_code == 200
         assert "hush" not in gateway.log()
+
+
+@pytest.mark.parametrize("arguments", [("serve",), ("--help",), ("keys", "new")])
+async def test_without_posix_modules_the_command_names_the_supported_platforms(
+    tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    program = """if True:
+        import sys
+
+        class Missing:
+            def find_spec(self, name, path=None, target=None):
+                if name in ("fcntl", "resource", "termios", "pwd", "grp", "uvloop"):
+                    raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+        sys.meta_path.insert(0, Missing())
+        from cmdc_gateway.__main__ import main
+
+        raise SystemExit(main(sys.argv[1:]))
+    """
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", program, *arguments),
+        cwd=tmp_path,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+    error = (
+        "cmdc-gateway: this platform is not supported; the server runs on Linux and macOS. "
+        "On Windows, run it under WSL or in a container.\n"
+    )
+    assert await finish(process) == (1, "", error)

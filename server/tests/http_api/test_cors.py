@@ -52,7 +52,7 @@ async def test_a_refused_preflight_has_the_usual_body(client: httpx.AsyncClient,
 
     assert (answer.status_code, answer.json()) == (
         403,
-        {"error": "forbidden", "message": "this origin, method or header is not allowed here"},
+        {"error": "forbidden", "message": "this origin, method or header is not allowed"},
     )
 
 

@@ -1,4 +1,4 @@
-"""What is counted, and what may be spent: §3.8, MTR-1, MTR-2."""
+"""What is counted, and what may be spent: EP-stats, MTR-1, MTR-2."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ def ending(run: list[ReceivedEvent]) -> list[tuple[str, dict[str, Any]]]:
 OVER = ("agent_abort", {"reason": "budget_exceeded"})
 
 
-# -- §3.8, MTR-1
+# -- EP-stats, MTR-1
 
 
 async def test_a_session_that_did_nothing_used_nothing(client: httpx.AsyncClient) -> None:
-    """§3.8."""
+    """EP-stats."""
     talk = await Conversation.begin(client, sessionId="s")
 
     assert await stats(talk) == {"sessionId": "s", "turns": 0, **figures(0, 0, 0)}
@@ -58,7 +58,7 @@ async def test_a_session_that_did_nothing_used_nothing(client: httpx.AsyncClient
 
 
 async def test_every_model_call_is_counted_once(client: httpx.AsyncClient) -> None:
-    """§3.8, MTR-1: for the session, and in `agent_end` for the run."""
+    """EP-stats, MTR-1: for the session, and in `agent_end` for the run."""
     talk = await Conversation.begin(client, tools=["glob"], sessionId="s")
     look = calling(("glob", {"pattern": "*"}), **using(10, 1))
     run = await talk.run(script(look, look, using(10, 3, text=["Done."])))
@@ -72,7 +72,7 @@ async def test_every_model_call_is_counted_once(client: httpx.AsyncClient) -> No
 async def test_figures_are_of_one_session_and_usage_is_of_the_tenant(
     client: httpx.AsyncClient, stranger: httpx.AsyncClient
 ) -> None:
-    """§3.8: and what another tenant uses is not in it."""
+    """EP-usage: and what another tenant uses is not in it."""
     one, two = await Conversation.begin(client), await Conversation.begin(client)
     theirs = await Conversation.begin(stranger)
     await one.run(script(using(1, 2)))
@@ -89,7 +89,7 @@ async def test_figures_are_of_one_session_and_usage_is_of_the_tenant(
 
 
 async def test_each_key_of_a_tenant_is_counted_and_no_answer_holds_a_key(tmp_path: Path) -> None:
-    """§3.8, MTR-1: a run is paid for by the key that sent its prompt."""
+    """EP-usage, MTR-1: a run is paid for by the key that sent its prompt."""
     async with serving(tmp_path) as served:
         served.keys.replace({**TENANTS, SECOND_KEY: "default"})
         async with served.client() as first, served.client(SECOND_KEY) as second:
@@ -171,7 +171,7 @@ async def test_counts_survive_a_restart(tmp_path: Path) -> None:
 
 
 async def test_a_session_that_spent_its_budget_goes_no_further(client: httpx.AsyncClient) -> None:
-    """MTR-2, §3.5: the call that goes over is the last one, and a new prompt is refused."""
+    """MTR-2, EP-prompt: the call that goes over is the last one, and a new prompt is refused."""
     talk = await Conversation.begin(client, tools=["glob"], budget={"maxTokens": 15})
     look = calling(("glob", {"pattern": "*"}), **using(8, 2))
 

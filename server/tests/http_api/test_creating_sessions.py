@@ -1,4 +1,4 @@
-"""What a session can be made with, and what each setting does: §3.2."""
+"""What a session can be made with, and what each setting does: EP-create."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ async def tools_of(talk: Conversation) -> dict[str, bool]:
 
 
 async def test_a_session_gets_a_random_id_of_32_hex_digits(client: httpx.AsyncClient) -> None:
-    """§3.2."""
+    """EP-create."""
     answers = [await client.post("/v1/sessions", json={"model": "scripted:x"}) for _ in range(2)]
 
     assert [(answer.status_code, answer.json()["status"]) for answer in answers] == [(201, "created")] * 2
@@ -71,7 +71,7 @@ async def test_a_session_gets_a_random_id_of_32_hex_digits(client: httpx.AsyncCl
 
 
 async def test_a_session_takes_the_id_it_is_given(client: httpx.AsyncClient) -> None:
-    """§3.2."""
+    """EP-create."""
     longest = "aZ09_-" + "x" * 122
 
     answer = await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": longest})
@@ -80,7 +80,7 @@ async def test_a_session_takes_the_id_it_is_given(client: httpx.AsyncClient) -> 
 
 
 async def test_an_id_that_is_taken_is_refused_and_the_first_session_stays(client: httpx.AsyncClient) -> None:
-    """§3.2."""
+    """EP-create."""
     talk = await Conversation.begin(client, sessionId="taken", metadata={"n": "1"})
 
     answer = await client.post(
@@ -95,7 +95,7 @@ async def test_an_id_that_is_taken_is_refused_and_the_first_session_stays(client
 
 
 async def test_a_session_needs_a_model(client: httpx.AsyncClient) -> None:
-    """§3.2."""
+    """EP-create."""
     answers = [await client.post("/v1/sessions", json=body) for body in ({}, {"blueprint": "no_model"})]
 
     assert [(answer.status_code, answer.json()) for answer in answers] == [
@@ -116,12 +116,12 @@ async def test_a_session_needs_a_model(client: httpx.AsyncClient) -> None:
 async def test_a_model_that_is_not_served_is_refused_with_those_that_are(
     client: httpx.AsyncClient, name: str, why: str
 ) -> None:
-    """§3.2."""
+    """EP-create."""
     assert await create_failed(client, model=name) == f"the model {name!r} is not served: {why}; offered: scripted:*"
 
 
 async def test_the_scripted_model_can_be_left_out(tmp_path: Path) -> None:
-    """§10."""
+    """MODEL-retry."""
     async with serving(tmp_path, scripted_model=False) as served, served.client() as client:
         message = await create_failed(client)
         models = (await client.get("/v1/capabilities")).json()["models"]
@@ -131,7 +131,7 @@ async def test_the_scripted_model_can_be_left_out(tmp_path: Path) -> None:
 
 
 async def test_the_system_prompt_is_the_first_message(client: httpx.AsyncClient) -> None:
-    """§3.2, §3.9."""
+    """EP-create, EP-messages."""
     talk = await Conversation.begin(client, systemPrompt="You are terse.")
 
     await talk.run("hi")
@@ -144,7 +144,7 @@ async def test_the_system_prompt_is_the_first_message(client: httpx.AsyncClient)
 
 
 async def test_without_settings_a_session_has_no_tools_and_no_system_prompt(client: httpx.AsyncClient) -> None:
-    """§3.2, defaults."""
+    """EP-create, defaults."""
     talk = await Conversation.begin(client)
 
     assert (await talk.get("/tools")).json() == {"tools": []}
@@ -171,7 +171,7 @@ async def test_without_settings_a_session_has_no_tools_and_no_system_prompt(clie
 async def test_tools_are_known_by_their_names_in_the_original_too(
     client: httpx.AsyncClient, alias: str, name: str
 ) -> None:
-    """§3.2: and a tool named twice is one tool."""
+    """EP-create: and a tool named twice is one tool."""
     talk = await Conversation.begin(client, tools=[alias, name])
 
     assert list(await tools_of(talk)) == [name]
@@ -179,14 +179,14 @@ async def test_tools_are_known_by_their_names_in_the_original_too(
 
 @pytest.mark.parametrize("name", ["browse", "", "Shell", "CMDC.Tool.Browse", "CMDC.Tool.read_file"])
 async def test_a_tool_that_is_not_offered_is_refused_with_those_that_are(client: httpx.AsyncClient, name: str) -> None:
-    """§3.2."""
+    """EP-create."""
     message = await create_failed(client, tools=["grep", name])
 
     assert message == f"unknown tool {name!r}; this server offers: {EVERY_TOOL}"
 
 
 async def test_an_operator_chooses_which_tools_are_offered(tmp_path: Path) -> None:
-    """§3.2: `shell` is a tool, but not of this server."""
+    """EP-create: `shell` is a tool, but not of this server."""
     file = {"tools": {"offered": ["grep", "ask_user"]}}
     async with serving(tmp_path, file=file) as served, served.client() as client:
         message = await create_failed(client, tools=["shell"])
@@ -197,7 +197,7 @@ async def test_an_operator_chooses_which_tools_are_offered(tmp_path: Path) -> No
 
 
 async def test_an_operator_may_have_a_tool_always_approved(tmp_path: Path) -> None:
-    """§3.2, `approval`: adds to what the server requires by policy."""
+    """EP-create, `approval`: adds to what the server requires by policy."""
     file = {"tools": {"offered": ["grep", "glob", "shell"], "approval": ["grep"]}}
     async with serving(tmp_path, file=file) as served, served.client() as client:
         talk = await Conversation.begin(client, tools=["grep", "glob", "shell"], approval={"tools": ["glob"]})
@@ -208,14 +208,14 @@ async def test_an_operator_may_have_a_tool_always_approved(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("plugin", ["human_approval", "CMDC.Plugin.HumanApproval", "Elixir.My.HumanApproval"])
 async def test_the_human_approval_plugin_guards_shell_and_write_file(client: httpx.AsyncClient, plugin: str) -> None:
-    """§3.2."""
+    """EP-create."""
     talk = await Conversation.begin(client, tools=["shell", "write_file", "grep"], plugins=[plugin])
 
     assert await tools_of(talk) == {"shell": True, "write_file": True, "grep": False}
 
 
 async def test_without_the_plugin_write_file_needs_no_approval(client: httpx.AsyncClient) -> None:
-    """§3.2: `shell` does all the same, by this server's policy."""
+    """EP-create: `shell` does all the same, by this server's policy."""
     talk = await Conversation.begin(client, tools=["shell", "write_file", "grep"])
 
     assert await tools_of(talk) == {"shell": True, "write_file": False, "grep": False}
@@ -223,7 +223,7 @@ async def test_without_the_plugin_write_file_needs_no_approval(client: httpx.Asy
 
 @pytest.mark.parametrize("plugin", ["human", "", "HumanApproval2", "CMDC.Plugin.Memory"])
 async def test_an_unknown_plugin_is_refused_with_those_there_are(client: httpx.AsyncClient, plugin: str) -> None:
-    """§3.2."""
+    """EP-create."""
     message = await create_failed(client, plugins=[plugin])
 
     assert message == f"unknown plugin {plugin!r}; this server offers: human_approval"
@@ -233,7 +233,7 @@ async def test_an_unknown_plugin_is_refused_with_those_there_are(client: httpx.A
 
 
 async def test_a_blueprint_gives_what_the_request_leaves_out(client: httpx.AsyncClient) -> None:
-    """§3.2."""
+    """EP-create."""
     answer = await client.post("/v1/sessions", json={"blueprint": "careful", "sessionId": "s"})
     talk = Conversation(client, answer.json()["sessionId"])
 
@@ -244,7 +244,7 @@ async def test_a_blueprint_gives_what_the_request_leaves_out(client: httpx.Async
 
 
 async def test_the_requests_own_fields_win_over_the_blueprint(client: httpx.AsyncClient) -> None:
-    """§3.2: field by field, an empty list too."""
+    """EP-create: field by field, an empty list too."""
     talk = await Conversation.begin(client, blueprint="careful", systemPrompt="Be bold.", plugins=[], metadata={})
 
     info = await talk.info()
@@ -254,7 +254,7 @@ async def test_the_requests_own_fields_win_over_the_blueprint(client: httpx.Asyn
 
 
 async def test_an_unknown_blueprint_is_refused_with_those_there_are(client: httpx.AsyncClient) -> None:
-    """§3.2."""
+    """EP-create."""
     message = await create_failed(client, blueprint="bold")
 
     assert message == "unknown blueprint 'bold'; this server offers: careful, no_model"
@@ -264,7 +264,7 @@ async def test_an_unknown_blueprint_is_refused_with_those_there_are(client: http
 
 
 async def test_a_run_that_takes_more_turns_than_it_may_is_aborted(client: httpx.AsyncClient) -> None:
-    """§3.2, maxTurns: steps in one run, so the next run has as many again."""
+    """EP-create, maxTurns: steps in one run, so the next run has as many again."""
     talk = await Conversation.begin(client, tools=["glob"], maxTurns=2)
     look = calling(("glob", {"pattern": "*"}))
 
@@ -278,7 +278,7 @@ async def test_a_run_that_takes_more_turns_than_it_may_is_aborted(client: httpx.
 
 
 async def test_a_blueprints_max_turns_is_enforced(client: httpx.AsyncClient) -> None:
-    """§3.2."""
+    """EP-create."""
     talk = await Conversation.begin(client, blueprint="careful")
     look = calling(("grep", {"pattern": "x"}))
 
@@ -289,7 +289,7 @@ async def test_a_blueprints_max_turns_is_enforced(client: httpx.AsyncClient) -> 
 
 
 async def test_metadata_is_returned_as_it_was_given(client: httpx.AsyncClient) -> None:
-    """§3.2."""
+    """EP-create."""
     metadata = {str(number): "" for number in range(14)} | {"": "empty", "sessionId": '{"a": null}'}
 
     talk = await Conversation.begin(client, metadata=metadata)
@@ -308,7 +308,7 @@ async def test_metadata_is_returned_as_it_was_given(client: httpx.AsyncClient) -
 async def test_an_option_that_is_not_offered_is_refused_with_those_that_are(
     client: httpx.AsyncClient, name: str
 ) -> None:
-    """§3.2: never an address or a credential."""
+    """EP-create: never an address or a credential."""
     message = await create_failed(client, providerOpts={"temperature": 1, name: "x"})
 
     assert message.startswith(f"the provider option {name!r} is not offered")
@@ -318,7 +318,7 @@ async def test_an_option_that_is_not_offered_is_refused_with_those_that_are(
 
 
 async def test_offered_options_are_taken(client: httpx.AsyncClient) -> None:
-    """§3.2."""
+    """EP-create."""
     options = {
         "temperature": 0.5,
         "top_p": 1,
@@ -337,7 +337,7 @@ async def test_offered_options_are_taken(client: httpx.AsyncClient) -> None:
 
 
 async def test_tools_work_in_the_folder_that_was_given(served: Served) -> None:
-    """§3.2, workingDir."""
+    """EP-create, workingDir."""
     root = served.gateway.registry.services.policy.workspace.root
     (root / "project").mkdir()
     async with served.client() as client:
@@ -352,7 +352,7 @@ async def test_tools_work_in_the_folder_that_was_given(served: Served) -> None:
 
 @pytest.mark.parametrize("folder", ["..", "/etc", "missing", "project/../..", "file.txt", "way-out", "\n"])
 async def test_a_working_folder_outside_the_workspace_is_refused(served: Served, folder: str) -> None:
-    """§3.2: wherever it leads, and by whatever way."""
+    """EP-create: wherever it leads, and by whatever way."""
     root = served.gateway.registry.services.policy.workspace.root
     (root / "project").mkdir()
     (root / "file.txt").touch()
@@ -363,7 +363,7 @@ async def test_a_working_folder_outside_the_workspace_is_refused(served: Served,
 
 
 async def test_skills_are_told_to_the_model_and_opened_with_read_file(served: Served) -> None:
-    """§3.2, skillsDirs: names and descriptions enter the system prompt."""
+    """EP-create, skillsDirs: names and descriptions enter the system prompt."""
     root = served.gateway.registry.services.policy.workspace.root
     skill = root / "skills" / "greet"
     skill.mkdir(parents=True)
@@ -386,7 +386,7 @@ async def test_skills_are_told_to_the_model_and_opened_with_read_file(served: Se
 
 
 async def test_what_was_settled_at_the_start_holds_after_a_restart(tmp_path: Path) -> None:
-    """§3.2: settings are part of the session, not of the server's configuration."""
+    """EP-create: settings are part of the session, not of the server's configuration."""
     address = f"sqlite:///{tmp_path / 'store.db'}"
     body = {"blueprint": "careful", "sessionId": "s", "maxTurns": 1}
     async with serving(tmp_path, store=address, file={"blueprints": BLUEPRINTS}) as served, served.client() as client:

@@ -32,13 +32,13 @@ class GatedStore(MemoryStore):
         self.asked = asyncio.Event()
         self.down = False
 
-    async def commit(self, writes: Sequence[Write], fence: Lease | None = None) -> None:
+    async def commit(self, writes: Sequence[Write], lease: Lease | None = None) -> None:
         if not self.gate.is_set() and any(isinstance(write, CreateSession) for write in writes):
             self.asked.set()  # the server has notes of its own to commit when it starts
         await self.gate.wait()
         if self.down:
             raise StoreUnavailable("the disk is full")
-        await super().commit(writes, fence)
+        await super().commit(writes, lease)
 
 
 async def waiting(client: httpx.AsyncClient, *calls: tuple[str, dict[str, Any]]) -> tuple[Conversation, dict[str, Any]]:
@@ -287,7 +287,7 @@ async def test_a_key_that_is_not_visible_ascii_is_refused(client: httpx.AsyncCli
         400,
         {
             "error": "bad_request",
-            "message": "Idempotency-Key must be given once, as 1 to 255 visible ASCII characters",
+            "message": "Idempotency-Key must be sent once, as 1 to 255 visible ASCII characters",
         },
     )
 

@@ -1,4 +1,4 @@
-"""Models that fail, and models of the operator's: §10, and the options of §3.2 on their way."""
+"""Models that fail, and models of the operator's: MODEL-retry, and the options of EP-create on their way."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ ENDED = [("error", {"reason": "…"}), ("agent_abort", {"reason": "error"})]
 async def test_a_failure_that_passes_is_tried_again_and_readers_see_nothing_of_it(
     client: httpx.AsyncClient, status: int
 ) -> None:
-    """§10, model failures: twice more."""
+    """MODEL-retry: twice more."""
     talk = await Conversation.begin(client)
 
     run = await talk.run(
@@ -57,7 +57,7 @@ async def test_a_failure_that_passes_is_tried_again_and_readers_see_nothing_of_i
 
 
 async def test_a_failure_that_stays_ends_the_run(client: httpx.AsyncClient) -> None:
-    """§10, EVT-2: after the third try; the session goes on."""
+    """MODEL-retry, EVT-2: after the third try; the session goes on."""
     talk = await Conversation.begin(client)
 
     run = await talk.run(script({"fail": {"status": 500, "attempts": 3}, "text": ["never"]}, nonce=talk.id))
@@ -70,7 +70,7 @@ async def test_a_failure_that_stays_ends_the_run(client: httpx.AsyncClient) -> N
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
 async def test_any_other_failure_ends_the_run_at_once(client: httpx.AsyncClient, status: int) -> None:
-    """§10: a second try, which would have worked, is not made."""
+    """MODEL-retry: a second try, which would have worked, is not made."""
     talk = await Conversation.begin(client)
 
     run = await talk.run(script({"fail": {"status": status, "attempts": 1}, "text": ["second try"]}, nonce=talk.id))
@@ -79,7 +79,7 @@ async def test_any_other_failure_ends_the_run_at_once(client: httpx.AsyncClient,
 
 
 async def test_a_stream_that_is_cut_after_text_was_shown_is_not_tried_again(client: httpx.AsyncClient) -> None:
-    """§10, §3.9: what readers saw stays."""
+    """EP-messages.aborted: what readers saw stays."""
     talk = await Conversation.begin(client)
     prompt = script({"thinking": ["Hm."], "text": ["Once ", "upon"], "cut": True})
 
@@ -100,7 +100,7 @@ async def test_a_stream_that_is_cut_after_text_was_shown_is_not_tried_again(clie
 
 
 async def test_a_failure_in_a_later_step_keeps_what_was_done(client: httpx.AsyncClient) -> None:
-    """§10, EVT-4."""
+    """MODEL-tools, EVT-4."""
     talk = await Conversation.begin(client, tools=["glob"])
 
     run = await talk.run(script(calling(("glob", {"pattern": "*"})), {"fail": {"status": 400}}))
@@ -110,7 +110,7 @@ async def test_a_failure_in_a_later_step_keeps_what_was_done(client: httpx.Async
 
 
 async def test_an_exhausted_script_answers_done(client: httpx.AsyncClient) -> None:
-    """§10."""
+    """MODEL-tools."""
     talk = await Conversation.begin(client, tools=["glob"])
 
     run = await talk.run(script(calling(("glob", {"pattern": "*"}))))
@@ -119,7 +119,7 @@ async def test_an_exhausted_script_answers_done(client: httpx.AsyncClient) -> No
 
 
 async def test_without_a_script_the_model_repeats_what_it_was_told_word_by_word(client: httpx.AsyncClient) -> None:
-    """§10: and reports words as tokens."""
+    """MODEL-tools: and reports words as tokens."""
     talk = await Conversation.begin(client)
 
     run = await talk.run("two  words")
@@ -130,7 +130,7 @@ async def test_without_a_script_the_model_repeats_what_it_was_told_word_by_word(
 
 @pytest.mark.parametrize("block", ["{", "[]", '{"replies": [{"speech": "x"}]}', '{"replies": 1}'])
 async def test_a_script_that_cannot_be_obeyed_fails_the_run(client: httpx.AsyncClient, block: str) -> None:
-    """§10: with a sentence that says so."""
+    """MODEL-tools: with a sentence that says so."""
     talk = await Conversation.begin(client)
 
     run = await talk.run(f"```script\n{block}\n```")
@@ -142,7 +142,7 @@ async def test_a_script_that_cannot_be_obeyed_fails_the_run(client: httpx.AsyncC
 async def test_a_model_of_the_operators_is_reached_by_its_name_in_the_configuration(
     tmp_path: Path, models: ScriptedModelServer
 ) -> None:
-    """§3.2, §10: with the operator's address and credential, the session's options, and a price where one is known."""
+    """EP-create, MODEL-retry: with the operator's address and credential, the session's options, and a price where one is known."""
     file = {
         "models": {
             "house:priced": {"model": "openai/gpt-4o-mini", "api_base": models.base_url, "api_key_env": "HOUSE_KEY"}

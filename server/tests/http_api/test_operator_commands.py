@@ -1,4 +1,4 @@
-"""What an operator asks of the command beside serving: `keys new`, `keys list`, `audit`."""
+"""The operator commands `keys new`, `keys list` and `audit`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 from cmdc_gateway.__main__ import main
+from cmdc_gateway.store.rows import AuditRow
 from cmdc_gateway.store.sqlite import SqliteStore
-from cmdc_gateway.store.store import AppendAudit, AuditRow
+from cmdc_gateway.store.writes import AppendAudit
 from cmdc_gateway.tenancy.keys import KeyRing
 
 NOON = 1_764_158_400_000  # 2025-11-26T12:00:00Z
@@ -28,8 +29,8 @@ ROWS = [
 
 
 @pytest.fixture(autouse=True)
-def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No setting of this machine's, and a folder of its own."""
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No settings from the environment, and an empty working directory."""
     for name in [name for name in os.environ if name.startswith("GATEWAY_")]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
@@ -37,7 +38,7 @@ def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def store() -> str:
-    """The address of a store with these rows in its trail."""
+    """The URL of a store whose audit log has these rows."""
 
     async def fill() -> None:
         store = SqliteStore(Path("gateway.db"))
@@ -49,46 +50,49 @@ def store() -> str:
     return "sqlite:///gateway.db"
 
 
-def test_a_new_key_is_for_the_tenant_that_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_new_key_belongs_to_the_given_tenant(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["keys", "new", "--tenant", 'Ünïted "Tenants"']) == 0
 
     printed = capsys.readouterr().out
     key = printed.splitlines()[0].removeprefix("key      ")
     configured = tomllib.loads(printed[printed.index("[api_keys]") :])["api_keys"]
-    caller = KeyRing(configured).principal(key)
-    assert caller is not None
-    assert caller.tenant == 'Ünïted "Tenants"'
+    principal = KeyRing(configured).principal(key)
+    assert principal is not None
+    assert principal.tenant == 'Ünïted "Tenants"'
     assert re.fullmatch(r"cmdc_[0-9a-f]{8}_[A-Za-z0-9_-]{43}", key)
 
 
 @pytest.mark.parametrize("tenant", ["", "a\nb", "\x1b[31m"])
-def test_a_tenant_that_could_not_be_written_down_gets_no_key(capsys: pytest.CaptureFixture[str], tenant: str) -> None:
+def test_a_key_for_a_tenant_with_an_unprintable_name_is_rejected(
+    capsys: pytest.CaptureFixture[str], tenant: str
+) -> None:
     assert main(["keys", "new", "--tenant", tenant]) == 2
 
-    assert capsys.readouterr() == ("", "cmdc-gateway: --tenant: a tenant's name must be printable, and not empty\n")
+    error = f"cmdc-gateway: --tenant: {tenant!r} is not a valid name; it must be printable and not empty\n"
+    assert capsys.readouterr() == ("", error)
 
 
-def test_the_keys_are_listed_by_their_ids_alone(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """The trail and the usage name keys so; nothing of a key is shown, nor its hash."""
+def test_keys_are_listed_by_key_id_only(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """Neither a key nor its hash is printed."""
     keys = {"hush-hush": "acme", f"sha256:{'a' * 64}": "acme", "third": "globex"}
     (tmp_path / "gateway.toml").write_text("[api_keys]\n" + "\n".join(f'"{k}" = "{t}"' for k, t in keys.items()))
 
     assert main(["keys", "list", "--config", "gateway.toml"]) == 0
 
-    printed, told = capsys.readouterr()
+    printed, errors = capsys.readouterr()
     assert [line.split() for line in printed.splitlines()] == [
         ["keyId", "tenant"],
-        *([caller.key_id, caller.tenant] for caller in KeyRing(keys).principals()),
+        *([principal.key_id, principal.tenant] for principal in KeyRing(keys).principals()),
     ]
-    assert told == ""
+    assert errors == ""
     assert "hush" not in printed
 
 
-def test_the_trail_is_shown_as_a_table(capsys: pytest.CaptureFixture[str], store: str) -> None:
+def test_the_audit_log_is_printed_as_a_table(capsys: pytest.CaptureFixture[str], store: str) -> None:
     assert main(["audit", "--store", store]) == 0
 
-    printed, told = capsys.readouterr()
-    assert told == ""
+    printed, errors = capsys.readouterr()
+    assert errors == ""
     assert printed.splitlines() == [
         "when                      tenant  session  who         what         on     digest        more",
         "2025-11-26T11:59:59.000Z  -       -        the server  keys_loaded  -      -             keys=key_1",
@@ -98,7 +102,7 @@ def test_the_trail_is_shown_as_a_table(capsys: pytest.CaptureFixture[str], store
     ]
 
 
-def test_the_trail_is_shown_as_json_with_everything_it_has(
+def test_json_output_has_every_member_of_a_row(
     capsys: pytest.CaptureFixture[str], store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GATEWAY_STORE", f"{store}?durability=disk")
@@ -120,6 +124,22 @@ def test_the_trail_is_shown_as_json_with_everything_it_has(
     }
 
 
+def test_the_audit_log_is_printed_while_a_gateway_has_the_store_open(
+    capsys: pytest.CaptureFixture[str], store: str
+) -> None:
+    async def print_while_open() -> int:
+        opened = SqliteStore(Path("gateway.db"))
+        await opened.open()
+        await opened.commit([AppendAudit(row) for row in ROWS * 1000])
+        status = await asyncio.to_thread(main, ["audit", "--json", "--store", store])
+        await opened.close()
+        return status
+
+    assert asyncio.run(print_while_open()) == 0
+
+    assert len(capsys.readouterr().out.splitlines()) == 1001 * len(ROWS)
+
+
 @pytest.mark.parametrize(
     ("conditions", "numbers"),
     [
@@ -134,7 +154,7 @@ def test_the_trail_is_shown_as_json_with_everything_it_has(
         (["--tenant", "nobody"], []),
     ],
 )
-def test_only_the_rows_that_were_asked_for_are_shown(
+def test_only_the_selected_rows_are_printed(
     capsys: pytest.CaptureFixture[str], store: str, conditions: list[str], numbers: list[int]
 ) -> None:
     assert main(["audit", "--json", "--store", store, *conditions]) == 0
@@ -142,7 +162,7 @@ def test_only_the_rows_that_were_asked_for_are_shown(
     assert [json.loads(line)["n"] for line in capsys.readouterr().out.splitlines()] == numbers
 
 
-def test_what_a_terminal_would_obey_is_not_printed(capsys: pytest.CaptureFixture[str], store: str) -> None:
+def test_control_characters_are_not_printed(capsys: pytest.CaptureFixture[str], store: str) -> None:
     async def add() -> None:
         opened = SqliteStore(Path("gateway.db"))
         await opened.open()
@@ -156,26 +176,26 @@ def test_what_a_terminal_would_obey_is_not_printed(capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize(
-    ("store", "sentence"),
+    ("store", "message"),
     [
-        ("memory:", "GATEWAY_STORE: memory: keeps its audit trail in the memory of its gateway"),
-        ("sqlite:///nowhere.db", "GATEWAY_STORE: there is no store at nowhere.db"),
-        ("postgres://db", "GATEWAY_STORE: 'postgres://db' is no address of a store: "),
+        ("memory:", "GATEWAY_STORE: a memory: store cannot be read from outside the process of its gateway"),
+        ("sqlite:///nowhere.db", "GATEWAY_STORE: the store {folder}/nowhere.db does not exist"),
+        ("postgres://db", "GATEWAY_STORE: invalid store URL 'postgres://db': "),
     ],
 )
-def test_a_store_without_a_trail_to_read_is_told(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, store: str, sentence: str
+def test_a_store_that_cannot_be_read_is_reported(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, store: str, message: str
 ) -> None:
     assert main(["audit", "--store", store]) == 2
 
-    printed, told = capsys.readouterr()
+    printed, errors = capsys.readouterr()
     assert printed == ""
-    assert told.startswith(f"cmdc-gateway: {sentence}")
+    assert errors.startswith(f"cmdc-gateway: {message.format(folder=tmp_path)}")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_whoever_has_read_enough_of_the_trail_may_go(store: str) -> None:
-    """`cmdc-gateway audit | head -1` ends without a complaint."""
+def test_a_reader_may_close_the_pipe_early(store: str) -> None:
+    """`cmdc-gateway audit | head -1` prints no error."""
     command = f"{sys.executable} -m cmdc_gateway audit --store {store} | true; exit ${{PIPESTATUS[0]}}"
     process = asyncio.run(_shell(command))
 
@@ -185,5 +205,5 @@ def test_whoever_has_read_enough_of_the_trail_may_go(store: str) -> None:
 async def _shell(command: str) -> tuple[int | None, bytes]:
     process = await asyncio.create_subprocess_exec("bash", "-c", command, stderr=asyncio.subprocess.PIPE)
     async with asyncio.timeout(30):
-        _, told = await process.communicate()
-    return process.returncode, told
+        _, errors = await process.communicate()
+    return process.returncode, errors

@@ -62,10 +62,10 @@ class BrokenStore(MemoryStore):
     down = False
     defect = False
 
-    async def commit(self, writes: Sequence[Write], fence: Lease | None = None) -> None:
+    async def commit(self, writes: Sequence[Write], lease: Lease | None = None) -> None:
         if self.down:
             raise StoreUnavailable("the disk is full")
-        await super().commit(writes, fence)
+        await super().commit(writes, lease)
 
     async def ping(self) -> None:
         if self.down:
@@ -87,7 +87,7 @@ def subclasses(kind: type[GatewayError]) -> list[type[GatewayError]]:
 
 
 async def test_every_error_has_a_code_of_the_protocol_and_its_status() -> None:
-    """§1, error codes."""
+    """HTTP-2."""
     assert STATUS == {
         "bad_request": 400,
         "invalid_cursor": 400,
@@ -190,7 +190,7 @@ async def test_what_the_parser_refuses_has_the_usual_body(served: Served) -> Non
 
 
 async def test_a_plain_get_of_the_websocket_is_told_to_upgrade(client: httpx.AsyncClient) -> None:
-    """§1, `upgrade_required`."""
+    """WS-1.plain."""
     answer = await client.get("/v1/sessions/s/ws")
 
     assert (answer.status_code, answer.headers["upgrade"], answer.json()["error"]) == (
@@ -217,7 +217,7 @@ async def test_a_defect_of_ours_is_told_by_an_id_that_the_log_has(tmp_path: Path
 
 
 async def test_without_its_store_the_server_refuses_and_goes_on_once_the_store_is_back(tmp_path: Path) -> None:
-    """§1, `unavailable`; DUR-5: never a 2xx without a commit."""
+    """DUR-5: never a 2xx without a commit."""
     store = BrokenStore()
     async with serving(tmp_path, store=store) as served, served.client() as client:
         talk = await Conversation.begin(client)

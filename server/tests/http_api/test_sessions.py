@@ -1,4 +1,4 @@
-"""The life of a session: §3.1, §3.3 – §3.5, §3.9, §3.11."""
+"""The life of a session: EP-healthz, EP-session – EP-prompt, EP-messages, EP-abort."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def not_found(session_id: str) -> tuple[int, dict[str, Any]]:
     return 404, {"error": "not_found", "message": f"no session {session_id!r}"}
 
 
-# -- §3.1
+# -- EP-healthz
 
 
 async def test_health_says_what_is_going_on(served: Served, client: httpx.AsyncClient) -> None:
-    """§3.1: to anybody."""
+    """EP-healthz: to anybody."""
     talk = await Conversation.begin(client)
     await talk.run("hi")
     before = datetime.now(UTC)
@@ -54,7 +54,7 @@ async def test_health_says_what_is_going_on(served: Served, client: httpx.AsyncC
 
 
 async def test_a_server_that_drains_is_alive_but_not_ready(served: Served, client: httpx.AsyncClient) -> None:
-    """§3.1."""
+    """EP-healthz."""
     served.gateway.ready = False
 
     ready, alive = await client.get("/readyz"), await client.get("/healthz")
@@ -65,7 +65,7 @@ async def test_a_server_that_drains_is_alive_but_not_ready(served: Served, clien
 
 
 async def test_a_stopping_server_takes_neither_sessions_nor_prompts(served: Served, client: httpx.AsyncClient) -> None:
-    """§1, `unavailable`; DUR-3."""
+    """EP-readyz; DUR-3."""
     talk = await Conversation.begin(client)
     served.gateway.registry.services.draining = True
 
@@ -79,11 +79,11 @@ async def test_a_stopping_server_takes_neither_sessions_nor_prompts(served: Serv
     assert (await talk.get()).status_code == 200
 
 
-# -- §3.3
+# -- EP-session
 
 
 async def test_a_new_session_is_idle_and_has_done_nothing(client: httpx.AsyncClient) -> None:
-    """§3.3."""
+    """EP-session."""
     before = time.time_ns() // 1_000_000
     talk = await Conversation.begin(client, sessionId="s", metadata={"a": "b"})
 
@@ -108,7 +108,7 @@ async def test_a_new_session_is_idle_and_has_done_nothing(client: httpx.AsyncCli
 
 
 async def test_a_session_counts_steps_calls_that_ran_and_tokens(client: httpx.AsyncClient) -> None:
-    """§3.3: a rejected call did not run."""
+    """EP-session: a rejected call did not run."""
     talk = await Conversation.begin(client, tools=["glob", "shell"])
     usage = {"usage": {"promptTokens": 10, "completionTokens": 5}}
     calls = (("glob", {"pattern": "*"}), ("glob", {"pattern": "?"}), ("shell", {"command": "true"}))
@@ -124,7 +124,7 @@ async def test_a_session_counts_steps_calls_that_ran_and_tokens(client: httpx.As
 
 
 async def test_a_session_says_what_it_waits_for(client: httpx.AsyncClient) -> None:
-    """§3.3: the same as its events said."""
+    """EP-session: the same as its events said."""
     talk = await Conversation.begin(client, tools=["shell", "ask_user"])
     calls = (("shell", {"command": "true"}), ("ask_user", {"question": "Which?", "options": ["a", "b"]}))
     await talk.prompt(script(calling(*calls)))
@@ -151,7 +151,7 @@ async def test_a_session_says_what_it_waits_for(client: httpx.AsyncClient) -> No
 async def test_an_unknown_session_is_not_found_and_the_message_names_it(
     client: httpx.AsyncClient, session_id: str
 ) -> None:
-    """§3.3."""
+    """EP-session."""
     answer = await client.get(f"/v1/sessions/{session_id}")
 
     assert (answer.status_code, answer.json()) == not_found(session_id.replace("%20", " "))
@@ -170,7 +170,7 @@ def damage(file: Path, session_id: str, settings: bytes) -> None:
 async def test_a_session_that_cannot_be_loaded_is_dead_and_its_log_stays_readable(
     tmp_path: Path, settings: bytes
 ) -> None:
-    """§3.3: damaged, or written by a newer version."""
+    """EP-session: damaged, or written by a newer version."""
     file = tmp_path / "store.db"
     async with serving(tmp_path, store=f"sqlite:///{file}") as served, served.client() as client:
         dead, alive = await Conversation.begin(client, sessionId="dead"), await Conversation.begin(client)
@@ -212,7 +212,7 @@ async def test_a_session_that_cannot_be_loaded_is_dead_and_its_log_stays_readabl
 
 
 async def test_sessions_are_listed_newest_first(client: httpx.AsyncClient) -> None:
-    """§3.3 [X]."""
+    """EP-list."""
     made = [await Conversation.begin(client, metadata={"n": str(number)}) for number in range(3)]
     await made[0].run("hi")
 
@@ -228,7 +228,7 @@ async def test_sessions_are_listed_newest_first(client: httpx.AsyncClient) -> No
 
 
 async def test_pages_of_sessions_make_the_whole_list(client: httpx.AsyncClient) -> None:
-    """§3.3 [X]: also while sessions are made and deleted in between."""
+    """EP-list: also while sessions are made and deleted in between."""
     made = [await Conversation.begin(client) for _ in range(7)]
     seen: list[str] = []
     params: dict[str, Any] = {"limit": 3}
@@ -248,7 +248,7 @@ async def test_pages_of_sessions_make_the_whole_list(client: httpx.AsyncClient) 
 
 
 async def test_sessions_can_be_listed_by_state(client: httpx.AsyncClient) -> None:
-    """§3.3 [X]."""
+    """EP-list."""
     idle = await Conversation.begin(client)
     working, _ = await busy(client)
     waiting = [await Conversation.begin(client, tools=["shell", "ask_user"]) for _ in range(2)]
@@ -271,17 +271,17 @@ async def test_sessions_can_be_listed_by_state(client: httpx.AsyncClient) -> Non
 
 @pytest.mark.parametrize("cursor", ["", "x", "9999", "bm9uZQ", "8J+YgA==", "MTox4pyT", "%00"])
 async def test_a_cursor_that_is_none_of_this_list_is_refused(client: httpx.AsyncClient, cursor: str) -> None:
-    """§1, `invalid_cursor`."""
+    """EP-list."""
     answer = await client.get(f"/v1/sessions?cursor={cursor}")
 
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_cursor")
 
 
-# -- §3.4
+# -- EP-delete
 
 
 async def test_a_deleted_session_is_gone(client: httpx.AsyncClient, receiver: Receiver) -> None:
-    """§3.4: on every route, and a second time too."""
+    """EP-delete: on every route, and a second time too."""
     talk = await Conversation.begin(client, sessionId="s")
     await talk.run("hi")
 
@@ -303,7 +303,7 @@ async def test_a_deleted_session_is_gone(client: httpx.AsyncClient, receiver: Re
 
 
 async def test_deleting_stops_the_run_and_tells_its_readers(served: Served, client: httpx.AsyncClient) -> None:
-    """§3.4: `agent_abort` with reason `session_deleted`, then the end of the stream."""
+    """EP-delete: `agent_abort` with reason `session_deleted`, then the end of the stream."""
     talk, _ = await busy(client)
     await talk.prompt("never")
 
@@ -326,7 +326,7 @@ async def test_deleting_stops_the_run_and_tells_its_readers(served: Served, clie
 
 
 async def test_deleting_forgets_what_the_session_was(client: httpx.AsyncClient, receiver: Receiver) -> None:
-    """§3.4: another session of the same id has none of its tools, log and history, and another epoch."""
+    """EP-delete: another session of the same id has none of its tools, log and history, and another epoch."""
     talk = await Conversation.begin(client, sessionId="s", systemPrompt="old")
     tool = {"name": "t", "description": "", "parameters": {"type": "object"}, "callbackUrl": receiver.url}
     await talk.post("tools", tool)
@@ -344,11 +344,11 @@ async def test_deleting_forgets_what_the_session_was(client: httpx.AsyncClient, 
     assert (gone.status_code, gone.json()["error"]) == (410, "cursor_expired")
 
 
-# -- §3.5
+# -- EP-prompt
 
 
 async def test_an_accepted_prompt_says_where_its_events_begin(client: httpx.AsyncClient) -> None:
-    """§3.5: reading from there misses nothing."""
+    """EP-prompt: reading from there misses nothing."""
     talk = await Conversation.begin(client, sessionId="s")
     await talk.run("first")
 
@@ -364,7 +364,7 @@ async def test_an_accepted_prompt_says_where_its_events_begin(client: httpx.Asyn
 
 
 async def test_prompts_wait_in_line_and_run_one_after_another(client: httpx.AsyncClient) -> None:
-    """§2, §3.5: first in, first out; `queued` says that another run is active."""
+    """EP-prompt.fifo: first in, first out; `queued` says that another run is active."""
     talk, first = await busy(client)
     answers = [await talk.post("prompt", {"text": f"prompt {number}"}) for number in range(3)]
     waiting = [{"requestId": answer.json()["requestId"], "text": f"prompt {n}"} for n, answer in enumerate(answers)]
@@ -385,7 +385,7 @@ async def test_prompts_wait_in_line_and_run_one_after_another(client: httpx.Asyn
 
 
 async def test_a_queue_that_is_full_takes_no_more(client: httpx.AsyncClient) -> None:
-    """§3.5: 100 waiting, and what is refused is not counted."""
+    """EP-prompt: 100 waiting, and what is refused is not counted."""
     talk, _ = await busy(client)
     taken = await asyncio.gather(*(talk.post("prompt", {"text": "x"}) for _ in range(100)))
 
@@ -401,7 +401,7 @@ async def test_a_queue_that_is_full_takes_no_more(client: httpx.AsyncClient) -> 
 
 
 async def test_the_length_of_the_queue_is_a_setting(tmp_path: Path) -> None:
-    """§3.5, §3.11."""
+    """EP-prompt, EP-abort."""
     async with serving(tmp_path, queued_prompts=1) as served, served.client() as client:
         talk, _ = await busy(client)
         statuses = [(await talk.post("prompt", {"text": "x"})).status_code for _ in range(2)]
@@ -410,11 +410,11 @@ async def test_the_length_of_the_queue_is_a_setting(tmp_path: Path) -> None:
     assert (statuses, limit) == ([202, 429], 1)
 
 
-# -- §3.9
+# -- EP-messages
 
 
 async def test_the_history_shows_everything_that_was_said_and_done(client: httpx.AsyncClient) -> None:
-    """§3.9."""
+    """EP-messages."""
     talk = await Conversation.begin(client, systemPrompt="Look around.", tools=["glob"])
     asked = script(calling(("glob", {"pattern": "*.none"}), text=["Let me look. "]), {"text": ["Nothing."]})
     run = await talk.run(asked)
@@ -439,7 +439,7 @@ async def test_the_history_shows_everything_that_was_said_and_done(client: httpx
 
 
 async def test_text_that_readers_saw_stays_when_the_run_is_aborted(client: httpx.AsyncClient) -> None:
-    """§3.9."""
+    """EP-messages."""
     talk = await Conversation.begin(client)
     request_id = await talk.prompt(script({"text": ["Once upon"], "cut": True}))
     await talk.events(request_id)
@@ -450,7 +450,7 @@ async def test_text_that_readers_saw_stays_when_the_run_is_aborted(client: httpx
 
 
 async def test_pages_of_messages_make_the_whole_history(client: httpx.AsyncClient) -> None:
-    """§3.9 [X]."""
+    """EP-messages."""
     talk = await Conversation.begin(client, systemPrompt="s")
     for number in range(3):
         await talk.run(str(number))
@@ -469,7 +469,7 @@ async def test_pages_of_messages_make_the_whole_history(client: httpx.AsyncClien
 
 @pytest.mark.parametrize("cursor", ["", "-1", "x", "1.0", "9" * 13])
 async def test_a_cursor_that_is_none_of_this_history_is_refused(client: httpx.AsyncClient, cursor: str) -> None:
-    """§1, `invalid_cursor`."""
+    """EP-messages."""
     talk = await Conversation.begin(client)
 
     answer = await talk.get("/messages", cursor=cursor)
@@ -477,11 +477,11 @@ async def test_a_cursor_that_is_none_of_this_history_is_refused(client: httpx.As
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_cursor")
 
 
-# -- §3.11
+# -- EP-abort
 
 
 async def test_an_abort_ends_the_run_and_keeps_the_queue(client: httpx.AsyncClient) -> None:
-    """§3.11."""
+    """EP-abort."""
     talk, active = await busy(client)
     queued = await talk.prompt("next")
 
@@ -493,7 +493,7 @@ async def test_an_abort_ends_the_run_and_keeps_the_queue(client: httpx.AsyncClie
 
 
 async def test_an_abort_may_say_why(client: httpx.AsyncClient) -> None:
-    """§3.11."""
+    """EP-abort."""
     talk, active = await busy(client)
 
     await talk.post("abort", {"reason": "Lunch ☀"})
@@ -502,7 +502,7 @@ async def test_an_abort_may_say_why(client: httpx.AsyncClient) -> None:
 
 
 async def test_with_nothing_active_an_abort_does_nothing(client: httpx.AsyncClient) -> None:
-    """§3.11: 200, and no event."""
+    """EP-abort: 200, and no event."""
     talk = await Conversation.begin(client)
 
     answer = await talk.post("abort")
@@ -512,7 +512,7 @@ async def test_with_nothing_active_an_abort_does_nothing(client: httpx.AsyncClie
 
 
 async def test_an_abort_closes_what_waits_for_a_person(client: httpx.AsyncClient) -> None:
-    """§3.11, EVT-9."""
+    """EP-abort, EVT-9."""
     talk = await Conversation.begin(client, tools=["shell", "ask_user"])
     calls = (("shell", {"command": "true"}), ("ask_user", {"question": "?"}))
     request_id = await talk.prompt(script(calling(*calls)))
@@ -536,7 +536,7 @@ async def test_an_abort_closes_what_waits_for_a_person(client: httpx.AsyncClient
 async def test_a_ticket_opens_one_stream_of_its_session_once(
     served: Served, client: httpx.AsyncClient, body: dict[str, str]
 ) -> None:
-    """§3.11, SSE-12."""
+    """EP-abort, SSE-12."""
     talk, other = await Conversation.begin(client), await Conversation.begin(client)
     await talk.run("hi")
     before = time.time_ns() // 1_000_000
@@ -561,7 +561,7 @@ async def test_a_ticket_opens_one_stream_of_its_session_once(
 
 
 async def test_capabilities_are_true(tmp_path: Path) -> None:
-    """§3.11: what the settings are, and what the server does."""
+    """EP-abort: what the settings are, and what the server does."""
     settings: dict[str, Any] = {
         "body_bytes": 2_000_000,
         "header_bytes": 40_000,

@@ -1,4 +1,4 @@
-"""What an operator sets: each wrong setting is one clear sentence, and the server does not start."""
+"""Settings: for an invalid one the server prints one sentence and does not start."""
 
 from __future__ import annotations
 
@@ -9,25 +9,27 @@ import pytest
 from cmdc_gateway.__main__ import main
 from cmdc_gateway.settings import InvalidSetting, Settings, load_settings
 
-NO_KEYS = "beyond this machine, without API keys; make one with `cmdc-gateway keys new` and set GATEWAY_API_KEYS"
-STORES = (
-    "write memory:, sqlite:///relative.db or sqlite:////absolute.db, the latter two with ?durability=process or =disk"
+NO_KEYS = (
+    "is not a loopback address, and the server does not listen on it without API keys; "
+    "create one with `cmdc-gateway keys new` and set GATEWAY_API_KEYS"
 )
-NO_DURABILITY = "is no address of a store: after ? only durability=process or =disk is understood"
+STORES = "no installed store has this scheme; available: memory, sqlite"
+SQLITE = "write sqlite:///relative.db or sqlite:////absolute.db"
+DURABILITY = "the only parameters are durability=process and durability=disk"
 EVERY_TOOL = "read_file, list_dir, glob, grep, write_file, shell, ask_user"
 A_KEY = "an API key must be 1 to 512 visible ASCII characters"
 
 
 @pytest.fixture(autouse=True)
-def nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No setting of this machine's, and a folder of its own."""
+def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Remove the settings of this machine, and change to an empty directory."""
     for name in [name for name in os.environ if name.startswith("GATEWAY_")]:
         monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
 
 
 def test_the_defaults_are_those_of_the_documentation() -> None:
-    """DESIGN §4; HTTP-5, HTTP-9, SSE-3, DUR-3."""
+    """HTTP-5, HTTP-9, SSE-3, DUR-3."""
     settings = load_settings()
 
     assert settings.model_dump() == {
@@ -67,41 +69,41 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "sentence"),
     [
-        ("PORT", "http", "should be a valid integer, unable to parse string as an integer"),
-        ("PORT", "65536", "should be less than or equal to 65535"),
-        ("HOST", "0.0.0.0", f"the server does not listen on 0.0.0.0, {NO_KEYS}"),
-        ("HOST", "::", f"the server does not listen on ::, {NO_KEYS}"),
-        ("HOST", "gateway.example", f"the server does not listen on gateway.example, {NO_KEYS}"),
+        ("PORT", "http", "should be a valid integer, unable to parse string as an integer, not 'http'"),
+        ("PORT", "65536", "should be less than or equal to 65535, not '65536'"),
+        ("HOST", "0.0.0.0", f"0.0.0.0 {NO_KEYS}"),
+        ("HOST", "::", f":: {NO_KEYS}"),
+        ("HOST", "gateway.example", f"gateway.example {NO_KEYS}"),
         ("API_KEYS", "good,not good", A_KEY),
         ("API_KEYS", "sha256:abc", "an API key written as sha256: needs 64 lower-case hex digits"),
-        ("STORE", "postgres://db", f"'postgres://db' is no address of a store: {STORES}"),
-        ("STORE", "sqlite://db", f"'sqlite://db' is no address of a store: {STORES}"),
+        ("STORE", "postgres://db", f"invalid store URL 'postgres://db': {STORES}"),
+        ("STORE", "sqlite://db", f"invalid store URL 'sqlite://db': {SQLITE}"),
         (
             "STORE",
             "sqlite:///a.db?durability=most",
-            f"'sqlite:///a.db?durability=most' {NO_DURABILITY}",
+            f"invalid store URL 'sqlite:///a.db?durability=most': {DURABILITY}",
         ),
         ("CONFIG", "missing.toml", "missing.toml cannot be read: No such file or directory"),
-        ("RATE_LIMIT_RPM", "-1", "should be greater than or equal to 0"),
+        ("RATE_LIMIT_RPM", "-1", "should be greater than or equal to 0, not '-1'"),
         ("CALLBACK_ALLOW", "127.0.0.1/8", "'127.0.0.1/8' is no network: 127.0.0.1/8 has host bits set"),
         (
             "CALLBACK_ALLOW",
             "127.0.0.0/8,a b",
             "'a b' is no network in CIDR notation, no address and no host name",
         ),
-        ("HEARTBEAT_MS", "30001", "should be less than or equal to 30000"),
-        ("GRACE_MS", "-1", "should be greater than or equal to 0"),
-        ("REPLAY_EVENTS", "0", "should be greater than or equal to 1"),
-        ("QUEUED_PROMPTS", "0", "should be greater than or equal to 1"),
-        ("SCRIPTED_MODEL", "perhaps", "should be a valid boolean, unable to interpret input"),
-        ("BODY_BYTES", "10", "should be greater than or equal to 1024"),
-        ("LOG_LEVEL", "loud", "should be 'debug', 'info', 'warning' or 'error'"),
+        ("HEARTBEAT_MS", "30001", "should be less than or equal to 30000, not '30001'"),
+        ("GRACE_MS", "-1", "should be greater than or equal to 0, not '-1'"),
+        ("REPLAY_EVENTS", "0", "should be greater than or equal to 1, not '0'"),
+        ("QUEUED_PROMPTS", "0", "should be greater than or equal to 1, not '0'"),
+        ("SCRIPTED_MODEL", "perhaps", "should be a valid boolean, unable to interpret input, not 'perhaps'"),
+        ("BODY_BYTES", "10", "should be greater than or equal to 1024, not '10'"),
+        ("LOG_LEVEL", "loud", "should be 'debug', 'info', 'warning' or 'error', not 'loud'"),
     ],
 )
-def test_a_wrong_variable_is_told_by_its_name(
+def test_an_error_in_a_variable_names_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str, sentence: str
 ) -> None:
-    """DESIGN §4: one line on stderr, and exit status 2."""
+    """It is one line on stderr, and the exit status is 2."""
     monkeypatch.setenv(f"GATEWAY_{name}", value)
 
     status = main(["serve"])
@@ -113,17 +115,17 @@ def test_a_wrong_variable_is_told_by_its_name(
     ("text", "sentence"),
     [
         ("= 1", "gateway.toml: Invalid statement (at line 1, column 1)"),
-        ("colour = 'red'", "gateway.toml: colour: there is no such setting"),
-        ("[rate_limit]\nrmp = 1", "gateway.toml: rate_limit.rmp: there is no such setting"),
+        ("colour = 'red'", "gateway.toml: colour: unknown setting"),
+        ("[rate_limit]\nrmp = 1", "gateway.toml: rate_limit.rmp: unknown setting"),
         ("[rate_limit]\nburst = 0", "gateway.toml: rate_limit.burst: should be greater than or equal to 1"),
         ("[api_keys]\n'not good' = 'a'", f"gateway.toml: {A_KEY}"),
         ("[api_keys]\nhush = 1", "gateway.toml: api_keys: should be a valid string"),
         ("[api_keys]\nhush = ''", "api_keys: a tenant's name must not be empty"),
         (
             "[tools]\noffered = ['browse']",
-            f"gateway.toml: tools: there is no built-in tool 'browse'; there are {EVERY_TOOL}",
+            f"gateway.toml: tools: unknown built-in tool 'browse'; known: {EVERY_TOOL}",
         ),
-        ("[budgets.'all']\nmax_tokens = 1", "budgets.all: a budget is named tenant:NAME or key:ID"),
+        ("[budgets.'all']\nmax_tokens = 1", "budgets.all: a budget must be named tenant:NAME or key:ID"),
         ("[budgets.'tenant:a']\nperiod = 'week'", "budgets.tenant:a.period: should be 'day', 'month' or 'total'"),
         ("[models.'a:b']\n", "gateway.toml: models.a:b.model: is required"),
         ("[models.'ab']\nmodel = 'openai/x'", "the model 'ab' must be named provider:model"),
@@ -140,35 +142,34 @@ def test_a_wrong_variable_is_told_by_its_name(
             "the model 'a:b': api_base must begin with http:// or https://",
         ),
         ("[blueprints.a]\nmaxTurns = 0", "blueprints.a: maxTurns: should be greater than or equal to 1"),
-        ("[blueprints.a]\nmax_turns = 1", "blueprints.a: max_turns: there is no such setting"),
-        ("[blueprints.a]\nsessionId = 's'", "blueprints.a: a blueprint gives neither sessionId nor another blueprint"),
-        ("[blueprints.a]\nblueprint = 'b'", "blueprints.a: a blueprint gives neither sessionId nor another blueprint"),
+        ("[blueprints.a]\nmax_turns = 1", "blueprints.a: max_turns: unknown setting"),
+        ("[blueprints.a]\nsessionId = 's'", "blueprints.a: a blueprint cannot set sessionId or name another blueprint"),
+        ("[blueprints.a]\nblueprint = 'b'", "blueprints.a: a blueprint cannot set sessionId or name another blueprint"),
     ],
 )
-def test_a_wrong_line_of_the_file_is_told_by_its_place(
-    capsys: pytest.CaptureFixture[str], text: str, sentence: str
-) -> None:
-    """DESIGN §4: without repeating a key."""
+def test_an_error_in_the_file_names_its_place(capsys: pytest.CaptureFixture[str], text: str, sentence: str) -> None:
+    """It does not contain a key."""
     Path("gateway.toml").write_text(text)
 
     status = main(["serve", "--config", "gateway.toml"])
 
-    told, printed = capsys.readouterr()[::-1]
-    assert (status, printed, told.count("\n")) == (2, "", 1)
-    assert sentence in told
-    assert "hush" not in told
+    printed, error = capsys.readouterr()
+    assert (status, printed, error.count("\n")) == (2, "", 1)
+    assert sentence in error
+    assert "hush" not in error
 
 
-def test_a_file_that_is_not_text_is_told() -> None:
-    """DESIGN §4."""
+def test_a_file_that_is_not_text_is_an_invalid_setting() -> None:
     Path("gateway.toml").write_bytes(b"\xff\xfe")
 
     with pytest.raises(InvalidSetting, match=r"^gateway\.toml: "):
         load_settings({"config": "gateway.toml"})
 
 
-def test_the_environment_wins_over_the_file_and_the_command_line_over_both(monkeypatch: pytest.MonkeyPatch) -> None:
-    """DESIGN §4: and keys of the environment are added to those of the file."""
+def test_the_environment_takes_precedence_over_the_file_and_the_command_line_over_both(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Keys of the environment are added to those of the file."""
     Path("gateway.toml").write_text("[rate_limit]\nrpm = 10\n[api_keys]\nof-the-file = 'acme'\n")
     monkeypatch.setenv("GATEWAY_CONFIG", "gateway.toml")
     monkeypatch.setenv("GATEWAY_PORT", "1")
@@ -205,13 +206,12 @@ def test_with_a_key_the_server_may_listen_anywhere(monkeypatch: pytest.MonkeyPat
         ({"store": "memory:", "workspace": "/srv/files"}, "/srv/files"),
     ],
 )
-def test_the_workspace_lies_beside_the_store_unless_one_is_set(settings: dict[str, str], root: str) -> None:
-    """DESIGN §4."""
+def test_the_workspace_is_next_to_the_store_unless_it_is_configured(settings: dict[str, str], root: str) -> None:
     assert load_settings(settings).workspace_root == Path(root)
 
 
 def test_every_setting_is_used() -> None:
-    """HTTP-3, for operators: what is accepted is enforced."""
+    """HTTP-3, for operators: a setting that is accepted is enforced."""
     source = Path(str(load_settings.__code__.co_filename)).parent
     code = "".join(path.read_text() for path in source.rglob("*.py"))
 

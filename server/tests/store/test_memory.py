@@ -12,5 +12,5 @@ class TestMemoryStore(StoreContract):
         return MemoryStore
 
 
-def test_it_says_that_it_is_lost_with_the_process() -> None:
+def test_its_durability_is_memory() -> None:
     assert MemoryStore().durability == "memory"

@@ -16,19 +16,17 @@ class TestSqliteStore(StoreContract):
         numbers = count()
         return lambda: SqliteStore(tmp_path / f"{next(numbers)}.db", durability=durability)
 
-    async def reopen(self, store: Store) -> Store:
-        # Another object, so that nothing is remembered but what is in the file.
+    def attach(self, store: Store) -> Store:
         assert isinstance(store, SqliteStore)
-        await store.close()
-        again = SqliteStore(store.path)
-        await again.open()
-        return again
+        return SqliteStore(store.path)
 
 
-class TestSqliteStoreThatMovesItsJournalAllTheTime(TestSqliteStore):
+class TestSqliteStoreWithTinyLimits(TestSqliteStore):
+    """The journal is flushed, and rows of events are split, all the time."""
+
     @pytest.fixture(autouse=True)
-    def small(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def tiny_limits(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(journal, "MAX_ROWS", 2)
-        monkeypatch.setattr(journal, "_LOGS_AT_ONCE", 1)
+        monkeypatch.setattr(journal, "_MIN_LOGS_PER_STEP", 1)
         monkeypatch.setattr(packing, "MAX_EVENTS", 2)
         monkeypatch.setattr(packing, "MAX_BYTES", 40)

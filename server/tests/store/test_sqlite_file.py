@@ -1,4 +1,4 @@
-"""The file itself: who may read it, what it may be, what is left in it."""
+"""The file: permissions, lock, format, deleted data."""
 
 import asyncio
 import sqlite3
@@ -10,24 +10,18 @@ from typing import Literal
 import pytest
 from cmdc_gateway.protocol.frames import LoggedEvent
 from cmdc_gateway.protocol.history import TokenUsage, user
+from cmdc_gateway.store.errors import LeaseLost, StoredStateDamaged, StoreUnavailable
+from cmdc_gateway.store.rows import QuestionRow, SessionKey, SessionRow, ToolRow, UsageRow
 from cmdc_gateway.store.sqlite import SqliteStore, schema
 from cmdc_gateway.store.sqlite.database import Database
-from cmdc_gateway.store.store import (
+from cmdc_gateway.store.writes import (
     AddUsage,
     AppendEvents,
     AppendMessages,
     CreateSession,
     DeleteSession,
-    LeaseLost,
     PutQuestion,
     PutTool,
-    QuestionRow,
-    SessionKey,
-    SessionRow,
-    StoredStateDamaged,
-    StoreUnavailable,
-    ToolRow,
-    UsageRow,
 )
 
 KEY = SessionKey("acme", "s1")
@@ -41,20 +35,20 @@ def path(tmp_path: Path) -> Path:
 
 
 def execute(path: Path, statement: str) -> int:
-    """Carry out a statement behind the store's back; return the number it gives, if it gives one."""
+    """Execute a statement on a separate connection; return the first value of its result, 0 without one."""
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         found = connection.execute(statement).fetchone()
         return found[0] if found else 0
 
 
-async def refusal(path: Path) -> str:
-    """The sentence with which the store refuses to open this file."""
-    with pytest.raises(StoreUnavailable) as refused:
-        await SqliteStore(path).open()
-    return str(refused.value)
+async def open_error(path: Path, *, read_only: bool = False) -> str:
+    """The message with which the store refuses to open this file."""
+    with pytest.raises(StoreUnavailable) as raised:
+        await SqliteStore(path).open(read_only=read_only)
+    return str(raised.value)
 
 
-async def test_its_files_are_for_their_owner_only(path: Path) -> None:
+async def test_only_the_owner_can_read_the_files(path: Path) -> None:
     store = SqliteStore(path)
     await store.open()
     await store.commit([CreateSession(ROW)])
@@ -66,7 +60,7 @@ async def test_its_files_are_for_their_owner_only(path: Path) -> None:
 
 
 @pytest.mark.parametrize("durability", ["process", "disk"])
-async def test_it_says_what_it_survives(path: Path, durability: str) -> None:
+async def test_durability_is_as_configured(path: Path, durability: str) -> None:
     """DUR-4."""
     store = SqliteStore(path, durability="disk" if durability == "disk" else "process")
 
@@ -74,12 +68,12 @@ async def test_it_says_what_it_survives(path: Path, durability: str) -> None:
 
 
 @pytest.mark.parametrize(("durability", "synchronous"), [("process", 1), ("disk", 2)])
-async def test_only_disk_syncs_at_every_commit(
+async def test_only_durability_disk_syncs_every_commit(
     path: Path, durability: Literal["process", "disk"], synchronous: int
 ) -> None:
     """DUR-4."""
     database = Database(path, durability)
-    database.acquire()
+    database.open()
 
     with closing(database.writer()) as connection:
         assert connection.execute("PRAGMA synchronous").fetchone() == (synchronous,)
@@ -88,40 +82,40 @@ async def test_only_disk_syncs_at_every_commit(
     database.release()
 
 
-async def test_a_fence_ends_with_its_process(path: Path) -> None:
+async def test_a_lease_ends_with_its_process(path: Path) -> None:
     store = SqliteStore(path)
     await store.open()
     await store.commit([CreateSession(ROW)])
     await store.renew("one", until=100)
-    fence = await store.acquire(KEY, "one", now=0)
+    lease = await store.acquire(KEY, "one", now=0)
     await store.close()
 
     await store.open()
 
     with pytest.raises(LeaseLost):
-        await store.commit([], fence)
+        await store.commit([], lease)
     await store.acquire(KEY, "two", now=0)
     await store.close()
 
 
-async def test_what_was_deleted_is_not_in_the_file_any_more(path: Path) -> None:
+async def test_deleted_data_is_overwritten_in_the_file(path: Path) -> None:
     store = SqliteStore(path)
     await store.open()
     await store.commit([CreateSession(ROW), PutTool(KEY, ToolRow("get_weather", b"whsec_AAAABBBBCCCC"))])
     await store.commit([DeleteSession(KEY)])
-    await swept(path)
+    await until_no_orphans(path)
     await store.close()
 
     assert b"whsec_AAAABBBBCCCC" not in await asyncio.to_thread(path.read_bytes)
 
 
-async def test_a_store_that_is_not_open_is_down(path: Path) -> None:
+async def test_a_store_that_is_not_open_is_unavailable(path: Path) -> None:
     store = SqliteStore(path)
     for _ in range(2):
         with pytest.raises(StoreUnavailable, match="is not open"):
             await store.ping()
         with pytest.raises(StoreUnavailable, match="is not open"):
-            await store.session(KEY)
+            await store.load(KEY)
         with pytest.raises(StoreUnavailable, match="is not open"):
             await store.renew("one", 1)
         await store.open()
@@ -130,75 +124,114 @@ async def test_a_store_that_is_not_open_is_down(path: Path) -> None:
         await store.close()
 
 
-async def test_a_missing_folder_is_named(path: Path) -> None:
-    assert "the folder" in await refusal(path.parent / "nowhere" / "store.db")
+async def test_the_error_names_a_missing_folder(path: Path) -> None:
+    assert "the folder" in await open_error(path.parent / "nowhere" / "store.db")
     assert not (path.parent / "nowhere").exists()
 
 
-async def test_a_second_store_in_the_same_process_is_refused(path: Path) -> None:
+async def test_a_file_is_locked_within_its_process_too(path: Path) -> None:
     store = SqliteStore(path)
     await store.open()
 
-    assert "is in use by another gateway" in await refusal(path)
+    assert "is in use by another gateway" in await open_error(path)
 
     await store.commit([CreateSession(ROW)])
     await store.close()
 
 
-def test_a_file_that_is_no_database_is_left_as_it_is(path: Path) -> None:
+def test_a_file_that_is_not_a_database_is_not_changed(path: Path) -> None:
     path.write_bytes(b"Dear diary, " * 1000)
 
-    assert "file is not a database" in asyncio.run(refusal(path))
+    assert "file is not a database" in asyncio.run(open_error(path))
     assert path.read_bytes() == b"Dear diary, " * 1000
 
 
-def test_a_folder_is_no_database(path: Path) -> None:
+def test_a_folder_cannot_be_opened(path: Path) -> None:
     path.mkdir()
 
-    assert str(path) in asyncio.run(refusal(path))
+    assert str(path) in asyncio.run(open_error(path))
 
 
-async def test_another_programs_database_is_left_alone(path: Path) -> None:
+async def test_a_database_of_another_program_is_not_changed(path: Path) -> None:
     execute(path, "CREATE TABLE bookmarks (url TEXT)")
 
-    assert "is a database of another program" in await refusal(path)
+    assert "is a database of another program" in await open_error(path)
     assert execute(path, "SELECT count(*) FROM sqlite_schema") == 1
 
 
-async def test_a_newer_file_is_left_alone(path: Path) -> None:
+async def test_a_file_of_a_newer_version_is_rejected(path: Path) -> None:
     store = SqliteStore(path)
     await store.open()
     await store.close()
     execute(path, "PRAGMA user_version = 99")
 
-    assert "was written by a newer version of the gateway (schema 99;" in await refusal(path)
+    assert "was written by a newer version of the gateway (schema 99;" in await open_error(path)
 
 
-async def test_an_older_file_is_brought_up_to_date(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("version", [1, 3])
+@pytest.mark.parametrize("read_only", [False, True])
+async def test_a_file_of_a_development_version_is_rejected(path: Path, version: int, *, read_only: bool) -> None:
+    execute(path, "CREATE TABLE sessions (pk INTEGER PRIMARY KEY, served INTEGER)")
+    execute(path, f"PRAGMA application_id = {int.from_bytes(b'CMDC')}")
+    execute(path, f"PRAGMA user_version = {version}")
+
+    assert await open_error(path, read_only=read_only) == (
+        f"{path} was written by a development version of the gateway and cannot be migrated; "
+        "move it away, or name another file, and start again"
+    )
+    assert execute(path, "SELECT count(*) FROM sqlite_schema") == 1
+
+
+def test_a_read_only_store_does_not_create_a_file(path: Path) -> None:
+    assert asyncio.run(open_error(path, read_only=True)) == f"the store {path} does not exist"
+    assert list(path.parent.iterdir()) == []
+
+
+async def test_a_read_only_store_rejects_a_database_of_another_program(path: Path) -> None:
+    execute(path, "CREATE TABLE bookmarks (url TEXT)")
+
+    assert "is a database of another program" in await open_error(path, read_only=True)
+
+
+async def test_a_read_only_store_rejects_a_file_that_was_not_migrated(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = SqliteStore(path)
+    await store.open()
+    await store.close()
+    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, "CREATE TABLE next (n INTEGER)"))
+
+    assert "was written by an older version of the gateway" in await open_error(path, read_only=True)
+
+    await store.open()
+    await store.close()
+    await store.open(read_only=True)
+    await store.close()
+
+
+async def test_a_file_of_an_older_version_is_migrated(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = SqliteStore(path)
     await store.open()
     await store.commit([CreateSession(ROW)])
     await store.close()
-    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, "ALTER TABLE sessions ADD COLUMN colour TEXT"))
+    monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, "ALTER TABLE sessions ADD COLUMN color TEXT"))
 
     await store.open()
 
-    assert await store.session(KEY) == ROW
+    assert await store.sessions("acme", limit=1) == [ROW]
     await store.close()
     assert execute(path, "PRAGMA user_version") == len(schema.MIGRATIONS)
-    assert execute(path, "SELECT count(colour) FROM sessions") == 0
+    assert execute(path, "SELECT count(color) FROM sessions") == 0
 
 
-async def test_a_step_to_a_newer_version_that_fails_changes_nothing(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_migration_that_fails_changes_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = SqliteStore(path)
     await store.open()
     await store.close()
     with monkeypatch.context() as patched:
         broken = "CREATE TABLE half (way INTEGER); INSERT INTO nowhere VALUES (1)"
         patched.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, broken))
-        assert "no such table: nowhere" in await refusal(path)
+        assert "no such table: nowhere" in await open_error(path)
 
     assert execute(path, "SELECT count(*) FROM sqlite_schema WHERE name = 'half'") == 0
     await store.open()
@@ -224,18 +257,18 @@ async def test_damaged_rows_are_reported_and_the_log_stays_readable(path: Path, 
     await store.commit([PutQuestion(KEY, question)])
     execute(path, damage)
 
-    with pytest.raises(StoredStateDamaged, match="cannot be read back"):
+    with pytest.raises(StoredStateDamaged, match="cannot be decoded"):
         await store.load(KEY)
 
     assert await store.events(KEY, 0, 10) == [event]
-    assert await store.session(KEY) == ROW
+    assert await store.sessions("acme", limit=1) == [ROW]
     await store.close()
 
 
-async def swept(path: Path) -> None:
-    """Wait until nothing is left of deleted sessions."""
+async def until_no_orphans(path: Path) -> None:
+    """Wait until all rows of deleted sessions are deleted."""
     async with asyncio.timeout(30):
-        while execute(path, "SELECT count(*) FROM leavings"):  # noqa: ASYNC110 - the file cannot tell us
+        while execute(path, "SELECT count(*) FROM orphans"):  # noqa: ASYNC110 - a file has no event to wait for
             await asyncio.sleep(0.01)
     for table in (
         "sessions",
@@ -259,32 +292,32 @@ async def fill(store: SqliteStore, events: int) -> None:
         await store.commit([AppendEvents(KEY, tuple(log))])
 
 
-async def test_deleting_a_big_session_delays_nobody(path: Path) -> None:
+async def test_deleting_a_large_session_does_not_delay_commits(path: Path) -> None:
     store = SqliteStore(path)
     await store.open()
     await fill(store, events=200_000)
 
     longest = 0.0
-    sweeping: asyncio.Task[None] | None = None
+    deleting: asyncio.Task[None] | None = None
     begun = time.perf_counter()
-    while sweeping is None or not sweeping.done():
+    while deleting is None or not deleting.done():
         start = time.perf_counter()
-        await store.commit([USAGE if sweeping else DeleteSession(KEY)])
+        await store.commit([USAGE if deleting else DeleteSession(KEY)])
         longest = max(longest, time.perf_counter() - start)
-        sweeping = sweeping or asyncio.create_task(swept(path))
-    await sweeping
+        deleting = deleting or asyncio.create_task(until_no_orphans(path))
+    await deleting
 
-    assert longest < (time.perf_counter() - begun) / 2  # in one go it would be nearly all of it
+    assert longest < (time.perf_counter() - begun) / 2  # deleted in one transaction, it would be nearly all of it
     await store.close()
 
 
-async def test_what_a_deleted_session_left_is_swept_after_a_restart(path: Path) -> None:
+async def test_orphans_are_deleted_after_a_restart(path: Path) -> None:
     store = SqliteStore(path)
     await store.open()
     await fill(store, events=20_000)
     await asyncio.gather(store.commit([DeleteSession(KEY)]), store.close())
-    assert execute(path, "SELECT count(*) FROM leavings") == 1
+    assert execute(path, "SELECT count(*) FROM orphans") == 1
 
     await store.open()
-    await swept(path)
+    await until_no_orphans(path)
     await store.close()

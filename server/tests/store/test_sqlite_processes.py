@@ -1,4 +1,4 @@
-"""What only another process can show: being killed, being locked out, a full disk."""
+"""What takes another process to test: kill -9, the lock, a full disk."""
 
 import asyncio
 import signal
@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from cmdc_gateway.store.errors import StoreUnavailable
+from cmdc_gateway.store.rows import SessionKey
 from cmdc_gateway.store.sqlite import SqliteStore
-from cmdc_gateway.store.store import SessionKey, StoreUnavailable
 
 HERE = Path(__file__).parent
 
@@ -30,7 +31,7 @@ def read_reports(process: "subprocess.Popen[bytes]", at_least: int) -> list[byte
     return [process.stdout.readline() for _ in range(at_least)]
 
 
-async def test_nothing_that_was_reported_as_committed_is_lost_by_kill_9(tmp_path: Path) -> None:
+async def test_kill_9_loses_nothing_that_was_reported_as_committed(tmp_path: Path) -> None:
     """DUR-1."""
     path = tmp_path / "store.db"
     reported: dict[SessionKey, int] = {}
@@ -48,25 +49,25 @@ async def test_nothing_that_was_reported_as_committed_is_lost_by_kill_9(tmp_path
         await store.open()
         commits = 0
         for key, last_seq in reported.items():
-            edges = await store.log_bounds(key)
-            assert edges
-            assert edges[2] >= last_seq
-            events = await store.events(key, 0, edges[2] + 1, 1 << 30)
+            bounds = await store.log_bounds(key)
+            assert bounds
+            assert bounds[2] >= last_seq
+            events = await store.events(key, 0, bounds[2] + 1, 1 << 30)
             assert [(event.seq, event.data) for event in events] == [
-                (seq, b'{"delta":"%d"}' % seq) for seq in range(1, edges[2] + 1)
+                (seq, b'{"delta":"%d"}' % seq) for seq in range(1, bounds[2] + 1)
             ]
             messages = await store.messages(key)
             assert [message.content for message in messages] == [
                 f"up to {n}" for n in range(3, len(messages) * 3 + 1, 3)
             ]
-            assert edges[2] // 3 == len(messages)
+            assert bounds[2] // 3 == len(messages)
             commits += len(messages)
-        # All of a commit or nothing: the usage was counted as often as there are messages.
+        # Commits are atomic: each added one prompt and one message.
         assert [row.prompts for row in await store.usage("acme")] == [commits]
         await store.close()
 
 
-async def test_a_file_is_of_one_process_until_that_is_killed(tmp_path: Path) -> None:
+async def test_a_file_is_locked_until_its_process_is_killed(tmp_path: Path) -> None:
     path = tmp_path / "store.db"
     (tmp_path / "other name.db").symlink_to(path)
     with committing(path) as process:
@@ -81,7 +82,7 @@ async def test_a_file_is_of_one_process_until_that_is_killed(tmp_path: Path) -> 
     await store.close()
 
 
-async def test_a_full_disk_is_reported_and_outlived(tmp_path: Path) -> None:
+async def test_a_full_disk_is_reported_and_the_store_recovers(tmp_path: Path) -> None:
     """DUR-5."""
     program = [sys.executable, str(HERE / "disk_full.py"), str(tmp_path / "store.db")]
     run = await asyncio.to_thread(subprocess.run, program, capture_output=True, text=True, check=False)

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from cmdc_conformance.wire.event import names
-from cmdc_gateway.store.url import store_from_url
+from cmdc_gateway.store.factory import create_store
 from cmdc_testkit.conversations import script
 from cmdc_testkit.events import ReceivedEvent, json_object, text_of
 from cmdc_testkit.gateways import Served, serving
@@ -69,7 +69,7 @@ async def test_an_event_delivered_twice_is_byte_identical_also_after_a_restart(t
     """EVT-7: and the epoch stays, for the log was carried over."""
     raw: list[bytes] = []
     for number in range(2):
-        store = store_from_url(f"sqlite:///{tmp_path / 'gateway.db'}")
+        store = create_store(f"sqlite:///{tmp_path / 'gateway.db'}")
         async with serving(tmp_path, store=store) as served, served.client() as client, asyncio.timeout(10):
             if number == 0:
                 await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": "s"})
@@ -143,7 +143,7 @@ async def test_a_cursor_at_the_end_waits_for_the_next_run(
 async def test_the_cursor_of_an_accepted_prompt_misses_nothing(
     served: Served, client: httpx.AsyncClient, session: str
 ) -> None:
-    """§3.5: whatever has been read meanwhile."""
+    """EP-prompt: whatever has been read meanwhile."""
     await two_runs(served, client, session)
     accepted = await post(client, session, "three")
     await read(served, session)
@@ -154,7 +154,7 @@ async def test_the_cursor_of_an_accepted_prompt_misses_nothing(
 async def test_the_cursor_of_a_session_is_the_end_of_its_log(
     served: Served, client: httpx.AsyncClient, session: str
 ) -> None:
-    """§3.3."""
+    """EP-session."""
     _, two = await two_runs(served, client, session)
 
     assert (await client.get(f"/v1/sessions/{session}")).json()["cursor"] == two[-1].id
@@ -239,7 +239,7 @@ async def test_a_cursor_of_a_deleted_session_is_expired_in_its_successor(
 async def test_a_new_session_of_a_deleted_ones_id_has_a_log_of_its_own(
     served: Served, client: httpx.AsyncClient
 ) -> None:
-    """§3.4: nothing of the first is left, and nothing of it counts for SSE-5."""
+    """EP-delete: nothing of the first is left, and nothing of it counts for SSE-5."""
     for text in ("first", "second"):
         await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": "again"})
         await post(client, "again", text)
@@ -346,7 +346,7 @@ async def test_a_request_that_is_queued_is_waited_for(served: Served, client: ht
 async def test_a_queued_request_of_a_deleted_session_gives_nothing(
     served: Served, client: httpx.AsyncClient, session: str
 ) -> None:
-    """SSE-8, §3.4: in particular nothing of another run."""
+    """SSE-8, EP-delete: in particular nothing of another run."""
     await post(client, session, ASKS)
     queued = await post(client, session, "second")
 

@@ -1,4 +1,4 @@
-"""WS-1, SSE-12 and §3.11: who may open a stream or a WebSocket, and with what."""
+"""WS-1, SSE-12 and EP-tickets: who may open a stream or a WebSocket, and with what."""
 
 import asyncio
 import logging
@@ -109,7 +109,7 @@ async def test_an_unknown_parameter_is_refused_before_the_upgrade(served: Served
 
 
 async def test_a_plain_get_of_a_websocket_needs_an_upgrade(client: httpx.AsyncClient, session: str) -> None:
-    """§1: 426."""
+    """WS-1.plain: 426."""
     answer = await client.get(f"/v1/sessions/{session}/ws")
 
     assert (answer.status_code, answer.json()["error"]) == (426, "upgrade_required")
@@ -210,7 +210,7 @@ async def test_no_origin_is_foreign_to_a_star(served: Served, session: str) -> N
 
 
 async def test_a_ticket_opens_one_stream(served: Served, client: httpx.AsyncClient, session: str) -> None:
-    """SSE-12, §3.11: and not a second one."""
+    """SSE-12, EP-tickets: and not a second one."""
     name = await ticket(client, session)
     await client.post(f"/v1/sessions/{session}/prompt", json={"text": "hello"})
 
@@ -242,7 +242,7 @@ async def test_a_websocket_without_the_subprotocol_gets_none(served: Served, ses
 
 
 async def test_a_ticket_is_good_for_its_session_alone(served: Served, client: httpx.AsyncClient, session: str) -> None:
-    """§3.11: and is used up by the try."""
+    """EP-tickets: and is used up by the try."""
     other = (await client.post("/v1/sessions", json={"model": "scripted:x"})).json()["sessionId"]
     name = await ticket(client, session)
 
@@ -255,7 +255,7 @@ async def test_a_ticket_is_good_for_its_session_alone(served: Served, client: ht
 async def test_a_ticket_is_good_for_30_seconds(
     served: Served, client: httpx.AsyncClient, session: str, monkeypatch: pytest.MonkeyPatch, age_ms: int
 ) -> None:
-    """§3.11."""
+    """EP-tickets."""
     tickets = served.gateway.actions._tickets  # pyright: ignore[reportPrivateUsage]
     monkeypatch.setattr(tickets, "_clock", lambda: 1_000_000)
     answer = await client.post(f"/v1/sessions/{session}/tickets", json={"scope": "read"})
@@ -308,7 +308,7 @@ async def test_a_page_can_be_had_with_a_ticket(served: Served, client: httpx.Asy
 
 
 async def test_a_ticket_of_an_unknown_session_cannot_be_had(client: httpx.AsyncClient) -> None:
-    """§3.11."""
+    """EP-tickets."""
     assert (await client.post("/v1/sessions/nobody/tickets", json={"scope": "read"})).status_code == 404
 
 

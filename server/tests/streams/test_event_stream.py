@@ -206,7 +206,7 @@ async def test_a_stream_ends_by_itself_after_an_abort(
 async def test_a_stream_ends_when_its_session_is_deleted(
     served: Served, client: httpx.AsyncClient, session: str
 ) -> None:
-    """§3.4: with `agent_abort`, reason `session_deleted`, if a run is active."""
+    """EP-delete: with `agent_abort`, reason `session_deleted`, if a run is active."""
     await client.post(f"/v1/sessions/{session}/prompt", json={"text": WAITS})
 
     async with asyncio.timeout(5), event_stream(served.port, session, "?follow=true") as stream:
@@ -220,7 +220,7 @@ async def test_a_stream_ends_when_its_session_is_deleted(
 async def test_an_idle_stream_ends_silently_when_its_session_is_deleted(
     served: Served, client: httpx.AsyncClient, session: str
 ) -> None:
-    """§3.4."""
+    """EP-delete."""
     async with asyncio.timeout(5), event_stream(served.port, session, "?follow=true") as stream:
         await client.delete(f"/v1/sessions/{session}")
         assert await stream.rest() == []

@@ -1,4 +1,4 @@
-"""§4 and EVT-5: all fifteen events, alike in a stream, on a WebSocket and in a page."""
+"""EVT-5: all fifteen events, alike in a stream, on a WebSocket and in a page."""
 
 import asyncio
 from typing import Any
@@ -101,7 +101,7 @@ async def test_all_fifteen_events_are_the_same_in_a_stream_on_a_websocket_and_in
 
 
 async def test_every_event_says_what_it_has_to_say(served: Served, client: httpx.AsyncClient, session: str) -> None:
-    """§4: the values."""
+    """EVT-5: the values."""
     async with asyncio.timeout(10), event_stream(served.port, session, "?follow=true") as stream:
         seen = await converse(client, session, stream)
 

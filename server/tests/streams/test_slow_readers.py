@@ -118,7 +118,7 @@ def close_frame(code: int) -> bytes:
 
 
 def beats(served: Served) -> list[WatchedStream]:
-    return list(served.gateway.heartbeats._beats)  # pyright: ignore[reportPrivateUsage]
+    return list(served.gateway.heartbeats._watched)  # pyright: ignore[reportPrivateUsage]
 
 
 def stalled(served: Served) -> int:
@@ -244,7 +244,7 @@ async def test_a_stalled_reader_costs_at_most_1_mib(served: Served, session: str
         tracemalloc.stop()
 
     assert cost <= MIB
-    assert max(beat.buffered() for beat in beats(served)) <= MIB
+    assert max(beat.buffered_bytes() for beat in beats(served)) <= MIB
 
 
 async def test_a_stalled_reader_delays_nobody(
@@ -276,7 +276,7 @@ async def test_a_stalled_reader_delays_nobody(
 async def test_readers_far_behind_a_deleted_session_come_to_an_end(
     served: Served, client: httpx.AsyncClient, session: str, stall: Stall
 ) -> None:
-    """§3.4: what they had not read is forgotten with the log."""
+    """EP-delete: what they had not read is forgotten with the log."""
     served.gateway.heartbeats.stalled_after = 60
     stream = await stall(events_request(session))
     talk = await stall(socket_request(session, "?after=start"))

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from cmdc_conformance.wire.event import names
-from cmdc_gateway.store.url import store_from_url
+from cmdc_gateway.store.factory import create_store
 from cmdc_testkit.conversations import script
 from cmdc_testkit.events import ReceivedEvent, text_of
 from cmdc_testkit.gateways import Served, serving
@@ -190,13 +190,13 @@ async def test_a_reader_that_left_before_the_terminal_event_does_not_count(
 async def test_that_a_run_was_read_survives_a_restart(tmp_path: Path) -> None:
     """SSE-5."""
     url = f"sqlite:///{tmp_path / 'gateway.db'}"
-    async with serving(tmp_path, store=store_from_url(url)) as served, served.client() as client:
+    async with serving(tmp_path, store=create_store(url)) as served, served.client() as client:
         await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": "s"})
         await post(client, "s", "one")
         await read(served, "s")
 
     async with (
-        serving(tmp_path, store=store_from_url(url)) as served,
+        serving(tmp_path, store=create_store(url)) as served,
         served.client() as client,
         asyncio.timeout(5),
         event_stream(served.port, "s") as stream,
@@ -208,12 +208,12 @@ async def test_that_a_run_was_read_survives_a_restart(tmp_path: Path) -> None:
 async def test_that_a_run_was_not_read_survives_a_restart(tmp_path: Path) -> None:
     """SSE-5."""
     url = f"sqlite:///{tmp_path / 'gateway.db'}"
-    async with serving(tmp_path, store=store_from_url(url)) as served, served.client() as client:
+    async with serving(tmp_path, store=create_store(url)) as served, served.client() as client:
         await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": "s"})
         await post(client, "s", "one")
         await read(served, "s")
         await post(client, "s", "two")
         await done(client, "s")
 
-    async with serving(tmp_path, store=store_from_url(url)) as served:
+    async with serving(tmp_path, store=create_store(url)) as served:
         assert text_of(await read(served, "s")) == "You said: two"

@@ -456,7 +456,7 @@ async def test_a_revoked_key_does_nothing_any_more(served: Served, session: str,
 async def test_a_deleted_session_closes_its_websockets_with_4004(
     served: Served, client: httpx.AsyncClient, session: str, talk: WebSocketClient
 ) -> None:
-    """WS-6, §3.4: after the last event."""
+    """WS-6, EP-delete: after the last event."""
     await talk.act("prompt", text=ASKS)
     await talk.until("ask_user")
 

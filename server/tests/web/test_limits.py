@@ -7,7 +7,7 @@ import os
 import select
 import socket
 import struct
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +15,11 @@ from typing import Any
 import pytest
 import uvicorn
 from cmdc_gateway.errors import PayloadTooLarge, RequestTimeout
-from cmdc_gateway.web.transport.limits import HttpLimits, http_protocol, read_body, ws_protocol
+from cmdc_gateway.web.transport.body import read_body
+from cmdc_gateway.web.transport.handle import NO_TRANSPORT, TransportHandle, transport_of
+from cmdc_gateway.web.transport.http import http_protocol
+from cmdc_gateway.web.transport.limits import HttpLimits
+from cmdc_gateway.web.transport.websocket import ws_protocol
 from cmdc_testkit.raw_requests import MALFORMED
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
@@ -44,7 +48,7 @@ class App:
         self.asked = list[str]()
         self.headers: list[tuple[bytes, bytes]] = []
         self.received = list[Message]()
-        self.transport: dict[str, Callable[[], Any]] = {}
+        self.transport: TransportHandle = NO_TRANSPORT
         self.begun = asyncio.Event()
         self.stalled = asyncio.Event()
         self.gone = asyncio.Event()
@@ -54,7 +58,7 @@ class App:
         self.asked.append(scope["path"])
         self.begun.set()
         self.headers = scope["headers"]
-        self.transport = scope["extensions"]["cmdc.transport"]
+        self.transport = transport_of(scope)
         kind = "ws" if scope["type"] == "websocket" else "http"
         await getattr(self, f"{kind}_{scope['path'].strip('/') or 'ok'}")(scope, receive, send)
 
@@ -626,9 +630,9 @@ async def test_a_client_that_does_not_read_holds_the_sender_up_and_can_be_cut_of
     async with patient.peer(request) as peer:
         peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
         await patient.app.stalled.wait()
-        assert 0 < patient.app.transport["buffered"]() <= 262_144
+        assert 0 < patient.app.transport.buffered_bytes() <= 262_144
 
-        patient.app.transport["abort"]()
+        patient.app.transport.abort()
 
         await patient.app.gone.wait()
 
@@ -644,7 +648,7 @@ async def test_a_client_that_does_not_read_hears_of_a_reset(patient: Server, kin
         poll.register(peer.writer.get_extra_info("socket").fileno(), select.POLLERR)
         assert not poll.poll(0)
 
-        patient.app.transport["reset"]()
+        patient.app.transport.reset()
 
         await patient.app.gone.wait()
         assert poll.poll(1_000)
@@ -779,7 +783,7 @@ async def test_a_client_that_pings_and_never_reads_is_not_read_either(patient: S
                 break
         else:
             pytest.fail("the server went on reading")
-        assert patient.app.transport["buffered"]() <= 1_048_576
+        assert patient.app.transport.buffered_bytes() <= 1_048_576
 
         peer.writer.transport.resume_reading()  # type: ignore[attr-defined]
 

@@ -1,4 +1,4 @@
-"""An event that is committed is on its way (§5): nothing below us may hold it back."""
+"""An event that is committed is on its way (SSE-3): nothing below us may hold it back."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class _FaultyStore:
         self._store = store
         self._faults = faults
 
-    async def commit(self, writes: Sequence[Write], fence: Lease | None = None) -> None:
+    async def commit(self, writes: Sequence[Write], lease: Lease | None = None) -> None:
         faults = self._faults
         if not faults.open.is_set():
             faults.waiting.set()
@@ -58,7 +58,7 @@ class _FaultyStore:
             faults.refused += 1
             raise failure
         lost = faults.lose_answer(writes)
-        await self._store.commit(writes, fence)
+        await self._store.commit(writes, lease)
         if lost:
             faults.refused += 1
             raise StoreUnavailable("the connection to the store was lost")

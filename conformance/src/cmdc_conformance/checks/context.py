@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +23,10 @@ from cmdc_conformance.wire.reader import Observer
 
 @dataclass(slots=True)
 class RunState:
-    """What all checks of a suite run share. `mark` makes the names of this run unique on the server."""
+    """What all checks of a suite run share.
+
+    `mark` makes the names of this run unique on the server. `resources` is closed at the end of the run.
+    """
 
     server: ServerInfo
     monitors: Monitors
@@ -32,7 +35,9 @@ class RunState:
     seed: int
     examples: int
     mark: str
+    resources: AsyncExitStack
     counter: int = field(default=0)
+    sdk_clients: dict[tuple[str, str | None], Any] = field(default_factory=dict[tuple[str, str | None], Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,16 +161,19 @@ class CheckContext:
     async def _sdk_session(self, http: ApiClient, fields: Mapping[str, Any]) -> AsyncGenerator[Session]:
         from cmdc_conformance.drivers import sdk  # noqa: PLC0415 - the client is optional
 
-        async with sdk.client(http) as client:
-            created = await sdk.create(client, http.backoff, self.create_body(**fields))
-            id_ = str(created.require(201)["sessionId"])
-            kind = sdk.SdkWsSession if self.variant.transport == "ws" else sdk.SdkSseSession
-            key = self.session_key(http, id_)
-            session = kind(id_, http, key, await sdk.get_session(client, id_))
-            try:
-                yield session
-            finally:
-                await session.close()
+        state = self.run_state
+        client = state.sdk_clients.get((http.url, http.key))
+        if client is None:
+            client = state.sdk_clients[http.url, http.key] = sdk.client(http)
+            await state.resources.enter_async_context(client)
+        created = await sdk.create(client, http.backoff, self.create_body(**fields))
+        id_ = str(created.require(201)["sessionId"])
+        kind = sdk.SdkWsSession if self.variant.transport == "ws" else sdk.SdkSseSession
+        session = kind(id_, http, self.session_key(http, id_), await sdk.get_session(client, id_))
+        try:
+            yield session
+        finally:
+            await session.close()
 
     def session_key(self, http: ApiClient, session: str) -> str:
         """The key of a session in the monitors: unique per server, tenant and session."""

@@ -28,7 +28,7 @@ _METADATA: Final = frozenset({"id", "seq", "request_id", "event"})
 
 def client(http: ApiClient) -> cmdc_client.AsyncClient:
     """A client for the server."""
-    return cmdc_client.AsyncClient(http.url, api_key=http.key, timeout=http.deadline, patience=http.deadline)
+    return cmdc_client.AsyncClient(http.url, api_key=http.key, timeout=http.deadline, reconnect_timeout=http.deadline)
 
 
 async def create(
@@ -74,7 +74,7 @@ async def as_response(
     try:
         result = await with_backoff(backoff, call)
     except cmdc_client.ApiError as error:
-        body = {"error": error.code, "message": error.message, **error.refusal.members}
+        body = {"error": error.code, "message": error.message, **error.response.members}
         return ApiResponse(f"the client's {what}", error.http_status, body)
     except cmdc_client.CmdcError as failure:
         raise blocked(what, failure) from None

@@ -185,6 +185,7 @@ class _Runner:
                 seed=self._options.seed,
                 examples=self._options.examples,
                 mark=token_hex(4),
+                resources=stack,
             )
 
     def _http(self, evidence: Evidence, name: str, monitors: Monitors, *, monitored: bool = True) -> ApiClient:

@@ -104,7 +104,7 @@ def _call_errors(events: Sequence[Event]) -> Violations:
 
 
 def _close(step: _Step, report: Callable[[str, str], None], before: str) -> None:
-    """Report the calls and approvals of a step that are still open when the next step or the end of the run comes."""
+    """Report the calls and approvals of a step that are still open before the next step or the end of the run."""
     aborted = before == "agent_abort"
     for call in step.open:
         report("EVT-9.calls" if aborted else "EVT-4.pairs", f"call {call} started but did not end before {before}")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from time import monotonic
 from typing import Any, Final, cast
 from urllib.parse import urlencode, urlsplit
@@ -21,7 +23,7 @@ from cmdc_conformance.wire.sse_reader import SseReader
 JsonObject = dict[str, Any]
 
 _LONGEST_BACKOFF: Final = 120.0
-# The user is told about a wait of this many seconds or more, at most once a minute.
+# The user is notified of a wait of this many seconds or more, at most once a minute.
 _LONG_WAIT: Final = 3.0
 _BETWEEN_NOTICES: Final = 60.0
 
@@ -298,6 +300,18 @@ def _shown(headers: Mapping[str, str]) -> str:
     return "".join(f" [{name}: {value}]" for name, value in shown.items())
 
 
+@cache
+def _ssl_context() -> ssl.SSLContext:
+    """The default context. Loading its certificates takes longer than a check, so it is shared."""
+    return httpx.create_ssl_context(trust_env=False)
+
+
 def http_client() -> httpx.AsyncClient:
     """The connection pool of a suite run. It uses no proxy and follows no redirect."""
-    return httpx.AsyncClient(trust_env=False, follow_redirects=False, limits=_NO_LIMITS, timeout=None)  # noqa: S113 - each request has its own
+    return httpx.AsyncClient(
+        verify=_ssl_context(),
+        trust_env=False,
+        follow_redirects=False,
+        limits=_NO_LIMITS,
+        timeout=None,  # noqa: S113 - each request has its own
+    )

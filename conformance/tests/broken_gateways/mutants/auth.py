@@ -54,9 +54,25 @@ def paths_revealed_without_key() -> None:
     wrap(authentication.AuthenticationMiddleware, "__call__", around)
 
 
+@breaks("HTTP-6.key-first")
+def open_outside_v1() -> None:
+    """Outside /v1, requests need no key."""
+
+    def around(original: Any) -> Any:
+        async def call(self: Any, scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] == "http" and not scope["path"].startswith("/v1"):
+                await self.app(scope, receive, send)
+            else:
+                await original(self, scope, receive, send)
+
+        return call
+
+    wrap(authentication.AuthenticationMiddleware, "__call__", around)
+
+
 def _caller(admit: Any) -> None:
     """Change which principal a key belongs to."""
-    wrap(authentication.AuthenticationMiddleware, "_admit_key", admit)
+    wrap(authentication.AuthenticationMiddleware, "_header_principal", admit)
 
 
 @breaks("HTTP-7.missing-key")
@@ -81,7 +97,7 @@ def history_with_any_key() -> None:
 
     def around(original: Any) -> Any:
         def admit(self: Any, scope: Any) -> Principal:
-            key = authentication._sent_key(Headers(scope=scope))
+            key = authentication._header_key(Headers(scope=scope))
             if key and scope["path"].endswith("/messages") and self._keys.principal(key) is None and key != REVOKED_KEY:
                 return Principal("default", "somebody")
             return original(self, scope)
@@ -94,7 +110,7 @@ def history_with_any_key() -> None:
 @breaks("HTTP-7.bearer", "WS-1.header")
 def no_bearer() -> None:
     """A key in Authorization is ignored."""
-    wrap(authentication, "_sent_key", lambda _: lambda headers: headers.get("x-api-key"))
+    wrap(authentication, "_header_key", lambda _: lambda headers: headers.get("x-api-key"))
 
 
 @breaks("HTTP-7.precedence")
@@ -108,7 +124,7 @@ def bearer_takes_precedence() -> None:
 
         return sent_key
 
-    wrap(authentication, "_sent_key", around)
+    wrap(authentication, "_header_key", around)
 
 
 @breaks("HTTP-7.open-routes")
@@ -175,7 +191,7 @@ def streams_not_counted() -> None:
     def around(original: Any) -> Any:
         async def http(self: Any, scope: Any, receive: Any, send: Any) -> None:
             if scope["path"].endswith("/events"):
-                admitted = self._admit(scope)
+                admitted = self._authenticate(scope)
                 scope.setdefault("state", {})["auth"] = admitted
                 await self.app(scope, receive, send)
             else:

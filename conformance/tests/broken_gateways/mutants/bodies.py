@@ -20,7 +20,7 @@ from cmdc_gateway.web import dependencies, errors
 from cmdc_gateway.web.streaming import websocket
 
 from broken_gateways.mutant import breaks
-from broken_gateways.patching import Response, Message, Receive, Scope, Send, after, change_responses, put_before, wrap
+from broken_gateways.patching import Message, Receive, Response, Scope, Send, after, change_responses, put_before, wrap
 
 # -- HTTP-1, HTTP-2 ----------------------------------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ from cmdc_gateway.tenancy.tickets import Tickets
 from cmdc_gateway.web.routes import history, sessions, tools
 
 from broken_gateways.mutant import breaks
-from broken_gateways.patching import Response, after, change_responses, change_arguments, wrap
+from broken_gateways.patching import Response, after, change_arguments, change_responses, wrap
 
 _SESSION = r"/v1/sessions/[^/]+"
 

@@ -59,12 +59,12 @@ def one_block_per_delta() -> None:
     """Every delta starts a new block."""
 
     def around(original: Any) -> Any:
-        def hear(self: Any, piece: Chunk) -> tuple[Event, ...]:
+        def receive_chunk(self: Any, piece: Chunk) -> tuple[Event, ...]:
             if isinstance(piece, TextArrived):
                 self._block = ""
             return original(self, piece)
 
-        return hear
+        return receive_chunk
 
     wrap(Turn, "receive_chunk", around)
 
@@ -150,11 +150,11 @@ def trimmed_last_message() -> None:
 def ended_twice() -> None:
     """The third call of a run has two ends."""
 
-    def told(event: Any) -> list[Any]:
+    def with_gap(event: Any) -> list[Any]:
         return [event, event] if isinstance(event, ToolExecutionEnd) and event.call_id.endswith("_3") else [event]
 
     def change(_: Any, __: Any, events: list[Any]) -> list[Any]:
-        return [each for event in events for each in told(event)]
+        return [each for event in events for each in with_gap(event)]
 
     _change_outcomes(change)
 
@@ -233,11 +233,11 @@ def carriage_returns_removed() -> None:
     """Carriage returns are removed from text."""
 
     def around(original: Any) -> Any:
-        def hear(self: Any, piece: Chunk) -> tuple[Event, ...]:
+        def receive_chunk(self: Any, piece: Chunk) -> tuple[Event, ...]:
             text = piece.text.replace("\r", "") if isinstance(piece, TextArrived) else piece.text
             return original(self, replace(piece, text=text))
 
-        return hear
+        return receive_chunk
 
     wrap(Turn, "receive_chunk", around)
 

@@ -107,8 +107,8 @@ def different_decision_accepted() -> None:
     async def change(action: str, _: Any, approval_id: str, decision: Any) -> Any:
         try:
             return await decision
-        except AlreadyResolved as refusal:
-            if refusal.members()["status"] in ("approved", "rejected"):
+        except AlreadyResolved as error:
+            if error.members()["status"] in ("approved", "rejected"):
                 return Reply(DecisionTaken.model_validate({"ok": True, "action": action, "approvalId": approval_id}))
             raise
 
@@ -165,8 +165,8 @@ def cancelled_approval_unknown() -> None:
     async def change(_: str, __: Any, approval_id: str, decision: Any) -> Any:
         try:
             return await decision
-        except AlreadyResolved as refusal:
-            if refusal.members()["status"] == "cancelled":
+        except AlreadyResolved as error:
+            if error.members()["status"] == "cancelled":
                 raise ApprovalNotFound(approval_id) from None
             raise
 

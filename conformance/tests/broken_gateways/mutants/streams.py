@@ -21,8 +21,8 @@ from cmdc_gateway.web.streaming import heartbeats, sse
 
 from broken_gateways.mutant import breaks
 from broken_gateways.patching import (
-    Response,
     Message,
+    Response,
     change_responses,
     change_stream_headers,
     change_streams,
@@ -124,7 +124,10 @@ def heartbeat_is_an_empty_event() -> None:
     wrap(sse, "HEARTBEAT", lambda _: b"event: heartbeat\n\n")
 
 
-@breaks("SSE-2.stock", "SSE-2")
+@breaks(
+    *("SSE-2.stock", "SSE-2", "EVT-5.same", "EVT-7.gapless"),
+    *("SSE-6.header", "SSE-6.after", "SSE-11.page", "SSE-11.paging"),
+)
 def ids_lost() -> None:
     """The first event of a message has no id, so a client keeps that of the event before."""
     change_streams(lambda chunk: re.sub(rb"id: [^\n]+\nevent: message_start\n", b"event: message_start\n", chunk))
@@ -133,7 +136,7 @@ def ids_lost() -> None:
 @breaks("SSE-3.heartbeat", "SSE-10.closed")
 def no_heartbeats() -> None:
     """An idle stream receives no heartbeats."""
-    wrap(heartbeats.Heartbeats, "_look_after_all", lambda _: lambda *_: None)
+    wrap(heartbeats.Heartbeats, "_check_all", lambda _: lambda *_: None)
 
 
 @breaks("SSE-3.first")
@@ -142,7 +145,7 @@ def no_first_heartbeat() -> None:
 
     def around(original: Any) -> Any:
         async def write(send: Any, chunk: bytes, beat: Any) -> None:
-            if chunk == frames.HEARTBEAT and not beat.due:
+            if chunk == frames.HEARTBEAT and not beat.heartbeat_due:
                 return
             await original(send, chunk, beat)
 
@@ -456,8 +459,8 @@ def unknown_run() -> None:
         async def selection(*args: Any, **options: Any) -> Any:
             try:
                 return await original(*args, **options)
-            except RequestNotFound as refusal:
-                raise BadRequest(refusal.message) from None
+            except RequestNotFound as error:
+                raise BadRequest(error.message) from None
 
         return selection
 
@@ -481,7 +484,7 @@ def filtered_end() -> None:
 
         return chosen
 
-    wrap(sse.EventStream, "_chosen", around)
+    wrap(sse.EventStream, "_select", around)
 
 
 @breaks("SSE-8.types-unknown")
@@ -522,7 +525,7 @@ def only_the_first_reader() -> None:
 
         return send_events
 
-    wrap(sse.EventStream, "_chosen", around)
+    wrap(sse.EventStream, "_select", around)
     wrap(sse.EventStream, "_send_events", remember)
 
 
@@ -590,7 +593,7 @@ def events_of_other_sessions() -> None:
         return changed
 
     wrap(EventLog, "publish", publish)
-    wrap(sse.EventStream, "_chosen", chosen)
+    wrap(sse.EventStream, "_select", chosen)
 
 
 @breaks("SSE-10.nobody-waits", "MODEL-retry.transient", "SSE-3.heartbeat", "SSE-5.read-before", "SSE-9.readers")
@@ -660,7 +663,7 @@ def no_ticket_for_streams() -> None:
 
         return admit
 
-    wrap(authentication.AuthenticationMiddleware, "_admit", around)
+    wrap(authentication.AuthenticationMiddleware, "_authenticate", around)
 
 
 @breaks("SSE-12.key-in-url")

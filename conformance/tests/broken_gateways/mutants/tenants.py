@@ -19,7 +19,7 @@ from broken_gateways.patching import wrap
 async def _owners(registry: Any, session_id: str) -> list[str]:
     """The tenants that have a session of this id."""
     store = registry.services.store
-    return [tenant for tenant in ("default", "other") if await store.session(SessionKey(tenant, session_id))]
+    return [tenant for tenant in ("default", "other") if await store.log_bounds(SessionKey(tenant, session_id))]
 
 
 @breaks("HTTP-8.routes", "HTTP-8.ws")

@@ -10,6 +10,7 @@ from typing import Any
 
 from cmdc_gateway import app, server
 from cmdc_gateway.errors import Unauthorized
+from cmdc_gateway.web import dispatcher
 from cmdc_gateway.web.middleware import authentication
 from cmdc_gateway.web.streaming import connections, websocket
 
@@ -24,7 +25,7 @@ def _headers_of(scope: Any) -> dict[bytes, bytes]:
 
 
 def _admit(change: Any) -> None:
-    wrap(authentication.AuthenticationMiddleware, "_admit_socket", change)
+    wrap(authentication.AuthenticationMiddleware, "_authenticate_websocket", change)
 
 
 # -- WS-1, WS-2 --------------------------------------------------------------------------------------------------------
@@ -78,9 +79,9 @@ def _reject_after_the_upgrade(status: int) -> None:
     """Reject a WebSocket after it was opened."""
 
     def around(original: Any) -> Any:
-        async def deny(refusal: Any, scope: Any, receive: Any, send: Any) -> None:
-            if gate_status(refusal) != status:
-                await original(refusal, scope, receive, send)
+        async def deny(error: Any, scope: Any, receive: Any, send: Any) -> None:
+            if status_of(error) != status:
+                await original(error, scope, receive, send)
                 return
             await receive()
             await send({"type": "websocket.accept"})
@@ -90,11 +91,11 @@ def _reject_after_the_upgrade(status: int) -> None:
 
     from cmdc_gateway.web.errors import STATUS
 
-    def gate_status(refusal: Any) -> int:
-        return STATUS[refusal.code]
+    def status_of(error: Any) -> int:
+        return STATUS[error.code]
 
-    for owner in (authentication, websocket):
-        wrap(owner, "deny", around)
+    for owner in (authentication, dispatcher, websocket):
+        wrap(owner, "deny_websocket", around)
 
 
 @breaks("WS-1.unauthorized", "WS-1.api-key", "WS-1.ticket")
@@ -167,7 +168,7 @@ def after_ignored() -> None:
 
 
 def _carry_out(around: Any) -> None:
-    wrap(websocket._Conversation, "_carry_out", around)
+    wrap(websocket._OpenSocket, "_execute", around)
 
 
 @breaks(
@@ -340,7 +341,7 @@ def bad_message_closes() -> None:
 
         return acknowledgement
 
-    wrap(websocket._Conversation, "_acknowledgement", around)
+    wrap(websocket._OpenSocket, "_acknowledge", around)
 
 
 @breaks("WS-5.too-big")
@@ -422,4 +423,4 @@ def no_message_rate_limit() -> None:
 
         return over_limit
 
-    wrap(websocket._Conversation, "_over_limit", around)
+    wrap(websocket._OpenSocket, "_count_frame", around)

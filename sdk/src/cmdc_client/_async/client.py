@@ -1,4 +1,4 @@
-"""The client: where everything begins."""
+"""The client, which is the entry point of the package."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from cmdc_client.models import Capabilities, Health, TenantUsage
 
 
 class AsyncClient:
-    """A connection to a gateway, with the key of one tenant.
+    """A client of one gateway, with one API key.
 
-    It is a context manager, at whose end the connections are closed; so they are by `await client.aclose()`.
+    Use it as a context manager, or call `await client.aclose()`, to close its connections. `sessions` creates, finds
+    and lists sessions. Every method that sends a request raises ApiError, ProtocolError or ConnectionFailed.
     """
 
     def __init__(
@@ -27,42 +28,56 @@ class AsyncClient:
         api_key: str | None = None,
         timeout: float = 30.0,
         max_retries: int = 4,
-        patience: float = 60.0,
-        silence: float = 60.0,
+        reconnect_timeout: float = 60.0,
+        idle_timeout: float = 60.0,
         http_client: httpx.AsyncClient | None = None,
     ) -> None:
-        """Without `base_url` and `api_key`, the environment's `CMDC_BASE_URL` and `CMDC_API_KEY` are used.
+        """Create a client. Times are in seconds.
 
-        Times are seconds. `timeout` bounds each step of a request, `max_retries` is how often one is tried again after
-        a fault; at 0, nothing is. `patience` is how long a lost stream tries to come back without getting one event
-        further, and how long a request waits its turn under a rate limit; `silence` is after how long a stream without
-        even a heartbeat counts as lost.
-        An `http_client` that is handed in is used as it is, and not closed. Raises ValueError.
+        Args:
+            base_url: The URL of the gateway. By default the environment variable `CMDC_BASE_URL`, or
+                `http://127.0.0.1:4000`.
+            api_key: The API key. By default the environment variable `CMDC_API_KEY`.
+            timeout: The limit for each step of a request: connecting, sending, and each read of the response.
+            max_retries: How often a request is retried after a failure; 0 disables retries.
+            reconnect_timeout: How long a lost stream is reconnected without receiving an event, and how long a request
+                waits for a rate limit.
+            idle_timeout: The time without any data, heartbeats included, after which a stream counts as lost.
+            http_client: Your own httpx client, for proxies or certificates. It is used as it is, and not closed.
+
+        Raises:
+            ValueError: The URL or the key is invalid.
         """
-        config = Config.given(
-            base_url, api_key, timeout=timeout, max_retries=max_retries, patience=patience, silence=silence
+        config = Config.resolve(
+            base_url,
+            api_key,
+            timeout=timeout,
+            max_retries=max_retries,
+            reconnect_timeout=reconnect_timeout,
+            idle_timeout=idle_timeout,
         )
         self._transport = AsyncTransport(config, http_client)
         self.sessions = AsyncSessions(self._transport)
 
     @property
     def base_url(self) -> str:
+        """The URL of the gateway, without a trailing slash."""
         return self._transport.config.base_url
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} of {self.base_url}>"
+        return f"<{type(self).__name__} {self.base_url}>"
 
     async def capabilities(self) -> Capabilities:
-        """What this server can do, and its limits."""
-        return await self._transport.call(operations.get_capabilities())
+        """Get the features and the limits of the server."""
+        return await self._transport.send(operations.get_capabilities())
 
     async def health(self) -> Health:
-        """Whether the server is alive; needs no key."""
-        return await self._transport.call(operations.healthz())
+        """Get the health of the server. Needs no API key."""
+        return await self._transport.send(operations.healthz())
 
     async def usage(self) -> TenantUsage:
-        """What this tenant used, and each of its keys."""
-        return await self._transport.call(operations.get_usage())
+        """Get the usage of the tenant, in total and per API key."""
+        return await self._transport.send(operations.get_usage())
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -72,6 +87,6 @@ class AsyncClient:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.aclose()

@@ -1,4 +1,16 @@
-"""The WebSocket of a session: its events and actions over one line."""
+"""The WebSocket of a session: events and actions over one connection.
+
+Theory of operation. No background task reads the connection. Every caller that waits, for an event or for the response to
+its action, calls `_read_until`. One of them becomes the reader: it reads one message and hands it, through `_events` or
+`_responses`, to the caller it belongs to. The others wait for `_changed`. When they are notified, each checks whether its
+own result has arrived; one of those that still wait becomes the next reader. The invariants:
+
+- At most one caller reads at a time (`_reading`). It holds no lock while it reads, so that others can begin to wait.
+- A caller checks for its own result while it holds `_changed`, before it becomes the reader. Otherwise it could wait for a
+  message that another caller has already received for it.
+- A connection error is kept in `_error` and raised to all callers, now and later.
+- A caller that is canceled or times out removes its entry from `_responses`; a late response is then dropped.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +23,14 @@ from time import monotonic
 from typing import Any, TypeVar, cast
 from urllib.parse import quote, urlencode
 
-from cmdc_client._async.live import AsyncLiveEvent, live
+from cmdc_client._async.live_events import AsyncLiveEvent, to_live_event
 from cmdc_client._async.transport import AsyncTransport
-from cmdc_client.answers import Promise, parse_object, refusal
-from cmdc_client.cursor import Cursor, Order
+from cmdc_client.backends import AsyncCondition, AsyncWebSocketConnection, async_wait
+from cmdc_client.cursor import Cursor, SequenceCheck
 from cmdc_client.errors import ConnectionFailed, ProtocolError, SocketClosed
 from cmdc_client.events import read_event
 from cmdc_client.models import AbortTaken, DecisionTaken, PromptAccepted, ResponseTaken
-from cmdc_client.platform import AsyncCondition, AsyncWire, async_wait
+from cmdc_client.responses import ExpectedResponse, error_from_members, parse_object
 
 T = TypeVar("T")
 
@@ -26,35 +38,43 @@ _NORMAL = (1000, 1001)
 
 
 class AsyncSocket(AsyncIterator[AsyncLiveEvent]):
-    """An open WebSocket. Iterating gives the session's events, across runs; each action waits for its acknowledgement.
+    """An open WebSocket. Iterate over it for the session's events; each action waits for its acknowledgement.
 
-    Whoever waits for something reads the line for all others who wait: there is no task behind it. Events may be
-    iterated over and actions be sent at the same time. Iterating ends when the line is closed as it should be, and
-    raises SocketClosed when it is not; it is not taken up again, but `session.connect(after=socket.cursor)` does so.
+    Events and actions may be used at the same time, from several tasks. Iterating ends when the server closes the
+    connection normally, and raises SocketClosed otherwise. A lost connection is not resumed automatically;
+    `session.connect(after=socket.cursor)` does that.
     """
 
-    def __init__(self, wire: AsyncWire, where: str, *, after: Cursor | None, timeout: float, named: bool) -> None:
-        """`named` tells whether the server gives the `actionId` of an action back."""
-        self._wire = wire
+    def __init__(
+        self,
+        connection: AsyncWebSocketConnection,
+        where: str,
+        *,
+        after: Cursor | None,
+        timeout: float,
+        supports_action_ids: bool,
+    ) -> None:
+        """`timeout` limits the wait for an acknowledgement, in seconds."""
+        self._connection = connection
         self._where = where
         self._timeout = timeout
-        self._named = named
-        self._order = Order(after)
+        self._supports_action_ids = supports_action_ids
+        self._sequence = SequenceCheck(after)
         self._events: deque[AsyncLiveEvent] = deque()
-        self._waiting: dict[str, dict[str, Any] | None] = {}
+        self._responses: dict[str, dict[str, Any] | None] = {}
         self._changed = AsyncCondition()
         self._reading = False
-        self._failure: Exception | None = None
+        self._error: Exception | None = None
 
     @property
     def cursor(self) -> Cursor | None:
-        """The place after the last event that was read from the line."""
-        return self._order.at
+        """The cursor of the last event that was received."""
+        return self._sequence.at
 
     async def __anext__(self) -> AsyncLiveEvent:
         while not self._events:
             try:
-                await self._read_one(None, lambda: bool(self._events))
+                await self._read_until(lambda: bool(self._events), None)
             except SocketClosed as closed:
                 if closed.close_code in _NORMAL:
                     raise StopAsyncIteration from None
@@ -62,112 +82,117 @@ class AsyncSocket(AsyncIterator[AsyncLiveEvent]):
         return self._events.popleft()
 
     async def prompt(self, text: str) -> PromptAccepted:
-        """Prompt the agent."""
-        return await self._act("prompt", {"text": text}, Promise(PromptAccepted, base={"cursor": ""}))
+        """Send a prompt. Its run is delivered as events."""
+        return await self._act("prompt", {"text": text}, ExpectedResponse(PromptAccepted, defaults={"cursor": ""}))
 
     async def approve(
         self, approval_id: str, *, args: Mapping[str, Any] | None = None, digest: str | None = None
     ) -> DecisionTaken:
-        """Let a tool call run; with `args`, these run instead. Raises AlreadyResolved, NotFound, DigestMismatch."""
+        """Approve a tool call, optionally with other arguments.
+
+        `digest` is that of the `ApprovalRequired`; if the call has another one, nothing is decided. Raises
+        AlreadyResolved, NotFound or DigestMismatch.
+        """
         members = {"approvalId": approval_id, "args": args, "digest": digest}
-        return await self._act("approve", members, Promise(DecisionTaken))
+        return await self._act("approve", members, ExpectedResponse(DecisionTaken))
 
     async def reject(self, approval_id: str, *, reason: str | None = None) -> DecisionTaken:
-        """Keep a tool call from running; the agent is told the reason. Raises AlreadyResolved, NotFound."""
-        return await self._act("reject", {"approvalId": approval_id, "reason": reason}, Promise(DecisionTaken))
+        """Reject a tool call; the agent receives the reason. Raises AlreadyResolved or NotFound."""
+        return await self._act("reject", {"approvalId": approval_id, "reason": reason}, ExpectedResponse(DecisionTaken))
 
     async def respond(self, ref: str, response: str) -> ResponseTaken:
-        """Answer a question of the agent. Raises AlreadyResolved, NotFound."""
-        return await self._act("respond", {"ref": ref, "response": response}, Promise(ResponseTaken))
+        """Answer a question of the agent. Raises AlreadyResolved or NotFound."""
+        return await self._act("respond", {"ref": ref, "response": response}, ExpectedResponse(ResponseTaken))
 
     async def abort(self, *, reason: str | None = None) -> AbortTaken:
-        """End the active run; prompts that wait go on."""
-        return await self._act("abort", {"reason": reason}, Promise(AbortTaken))
+        """Abort the active run. Queued prompts are not affected."""
+        return await self._act("abort", {"reason": reason}, ExpectedResponse(AbortTaken))
 
-    async def _act(self, action: str, members: Mapping[str, Any], promise: Promise[T]) -> T:
-        """Send an action, and wait for what acknowledges it. Raises ApiError, ProtocolError or ConnectionFailed."""
-        name, where = token_hex(8), f"{self._where}: {action}"
-        frame = {"action": action, **{key: value for key, value in members.items() if value is not None}}
+    async def _act(self, action: str, members: Mapping[str, Any], expected: ExpectedResponse[T]) -> T:
+        """Send an action and wait for its response. Raises ApiError, ProtocolError or ConnectionFailed."""
+        action_id, where = token_hex(8), f"{self._where}: {action}"
+        message = {"action": action, **{name: value for name, value in members.items() if value is not None}}
         deadline = monotonic() + self._timeout
-        self._waiting[name] = None
+        self._responses[action_id] = None
         try:
-            await self._wire.send(json.dumps({**frame, "actionId": name} if self._named else frame))
-            while (answer := self._waiting[name]) is None:
-                left = deadline - monotonic()
-                if left <= 0:
+            await self._connection.send(
+                json.dumps({**message, "actionId": action_id} if self._supports_action_ids else message)
+            )
+            while (response := self._responses[action_id]) is None:
+                seconds = deadline - monotonic()
+                if seconds <= 0:
                     raise ConnectionFailed(f"{where}: not acknowledged within {self._timeout:g} s")
-                await self._read_one(left, lambda: self._waiting[name] is not None)
+                await self._read_until(lambda: self._responses[action_id] is not None, seconds)
         finally:
-            del self._waiting[name]
-        if "error" in answer:
-            raise refusal(answer, request=where)
-        return promise.of(answer, where)
+            del self._responses[action_id]
+        if "error" in response:
+            raise error_from_members(response, request=where)
+        return expected.parse_members(response, where)
 
-    async def _read_one(self, seconds: float | None, come: Callable[[], bool]) -> None:
-        """Let the line bring one message, to whomever it belongs; or let another who reads it do so.
-
-        Not if what is waited for has come: that is asked once nobody else can take it from the line any more.
-        """
+    async def _read_until(self, done: Callable[[], bool], seconds: float | None) -> None:
+        """Read one message, or wait while another caller reads one, unless `done()`. May return before it is done."""
         async with self._changed:
-            if come():
+            if done():
                 return
-            if self._failure is not None:
-                raise self._failure
+            if self._error is not None:
+                raise self._error
             if self._reading:
                 await async_wait(self._changed, seconds)
                 return
             self._reading = True
         try:
-            text = await self._wire.receive(seconds)
+            text = await self._connection.receive(seconds)
             if text is not None:
-                self._take(parse_object(text, f"a message of {self._where}"))
-        except (ConnectionFailed, ProtocolError) as failure:
-            self._failure = failure
+                self._dispatch(parse_object(text, f"a message of {self._where}"))
+        except (ConnectionFailed, ProtocolError) as error:
+            self._error = error
             raise
         finally:
             self._reading = False
             async with self._changed:
                 self._changed.notify_all()
 
-    def _take(self, message: dict[str, Any]) -> None:
+    def _dispatch(self, message: dict[str, Any]) -> None:
         if "event" in message:
-            self._take_event(message)
+            self._add_event(message)
             return
-        name = message.pop("actionId", None)
-        if name is None:  # without names, acknowledgements come in the order of the actions
-            name = next((waiting for waiting, answer in self._waiting.items() if answer is None), None)
-        if name is None and "error" in message:
-            raise refusal(message, request=self._where)
-        if isinstance(name, str) and name in self._waiting:  # nobody waits any more for one that was given up
-            self._waiting[name] = message
+        action_id = message.pop("actionId", None)
+        if action_id is None:  # without action ids, responses come in the order of the actions
+            action_id = next((each for each, response in self._responses.items() if response is None), None)
+        if action_id is None and "error" in message:
+            raise error_from_members(message, request=self._where)
+        if isinstance(action_id, str) and action_id in self._responses:
+            self._responses[action_id] = message
 
-    def _take_event(self, message: dict[str, Any]) -> None:
+    def _add_event(self, message: dict[str, Any]) -> None:
         name, data, cursor = message["event"], message.get("data"), message.get("id")
         where = f"event {cursor or name} of {self._where}"
         if not isinstance(name, str) or not isinstance(data, dict) or not isinstance(cursor, str | None):
-            raise ProtocolError(where, "an event is an object of `event`, `data` and `id`")
+            raise ProtocolError(where, "an event must be an object with `event`, `data` and `id`")
         if cursor is not None:
             try:
                 at = Cursor.parse(cursor)
-            except ValueError as flaw:
-                raise ProtocolError(where, str(flaw)) from None
-            if self._order.judge(at, where) == "repeated":
+            except ValueError as error:
+                raise ProtocolError(where, str(error)) from None
+            if not self._sequence.accept(at, where):
                 return
-        self._events.append(live(read_event(name, cast("dict[str, Any]", data), cursor, where), self))
+        self._events.append(to_live_event(read_event(name, cast("dict[str, Any]", data), cursor, where), self))
 
 
 @asynccontextmanager
 async def open_socket(transport: AsyncTransport, session_id: str, after: str | None) -> AsyncGenerator[AsyncSocket]:
-    """Open the WebSocket of a session, and close it at the end."""
+    """Open the WebSocket of a session and close it at the end. Raises ApiError, ProtocolError or ConnectionFailed."""
     config = transport.config
     path = f"/v1/sessions/{quote(session_id, safe='')}/ws"
-    named = "ws_action_id" in await transport.extended()
+    supports_action_ids = "ws_action_id" in await transport.features()
     query = f"?{urlencode({'after': after})}" if after is not None else ""
     at = Cursor.parse(after) if after not in (None, "start", "latest") else None
-    wire = await AsyncWire.open(
-        config.socket_url + path + query, config.credentials, within=config.timeout, where=f"GET {path}"
+    connection = await AsyncWebSocketConnection.open(
+        config.websocket_url + path + query, config.credentials, open_timeout=config.timeout, where=f"GET {path}"
     )
     try:
-        yield AsyncSocket(wire, f"GET {path}", after=at, timeout=config.timeout, named=named)
+        yield AsyncSocket(
+            connection, f"GET {path}", after=at, timeout=config.timeout, supports_action_ids=supports_action_ids
+        )
     finally:
-        await wire.aclose()
+        await connection.aclose()

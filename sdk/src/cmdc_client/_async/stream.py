@@ -1,4 +1,4 @@
-"""Iterating over a session's events, and over one run, across connections that are lost."""
+"""Iterators over a session's events and over one run, which survive lost connections."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ from time import monotonic
 from types import TracebackType
 from typing import Self
 
-from cmdc_client._async.live import AsyncLiveEvent, live
+from cmdc_client._async.live_events import AsyncLiveEvent, to_live_event
 from cmdc_client._async.transport import AsyncTransport
+from cmdc_client.backends import async_sleep
 from cmdc_client.errors import CmdcError
 from cmdc_client.events import Event
-from cmdc_client.following import Following, Selection
-from cmdc_client.platform import async_sleep
-from cmdc_client.policies import AsyncDecider
+from cmdc_client.policies import AsyncDecisionSender
+from cmdc_client.resumable_stream import EventQuery, ResumableStream
 from cmdc_client.transcript import Transcript
 
 
 class AsyncEvents(AsyncIterator[AsyncLiveEvent]):
-    """A session's events, one after the other.
+    """An iterator over a session's events.
 
-    It is a context manager, at whose end the connection is closed. It is closed as well when the events have ended, and
-    after a loop that was left early, as soon as nothing refers to this any more.
+    It is a context manager that closes the connection at the end. The connection is also closed when the events have
+    ended, and when the iterator is garbage collected after a loop that was left early. Iterating raises ApiError,
+    ProtocolError, ConnectionFailed or CannotResume.
     """
 
     def __init__(self, events: AsyncGenerator[AsyncLiveEvent]) -> None:
@@ -33,22 +34,22 @@ class AsyncEvents(AsyncIterator[AsyncLiveEvent]):
         return await self._events.__anext__()
 
     async def aclose(self) -> None:
-        """Stop reading. The run goes on: nobody needs to read it."""
+        """Close the connection. The run continues on the server."""
         await self._events.aclose()
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.aclose()
 
 
 class AsyncRun(AsyncEvents):
-    """One prompt's run, from its `prompt_received` to its terminal event.
+    """An iterator over the events of one run, from its `prompt_received` to its terminal event.
 
-    `transcript` is what its events have come to so far.
+    `transcript` is the state of the run, accumulated from the events so far.
     """
 
     def __init__(self, events: AsyncGenerator[AsyncLiveEvent], transcript: Transcript) -> None:
@@ -56,30 +57,30 @@ class AsyncRun(AsyncEvents):
         self.transcript = transcript
 
 
-async def follow(
-    transport: AsyncTransport, decider: AsyncDecider, selection: Selection, *, base_run: str | None = None
+async def stream_events(
+    transport: AsyncTransport, sender: AsyncDecisionSender, query: EventQuery, *, base_run: str | None = None
 ) -> AsyncGenerator[AsyncLiveEvent]:
-    """The events of this part of the log, each once and in order, however often the connection is lost."""
-    following = Following(selection, transport.config, random, base_run=base_run)
+    """Yield the events that match the query, each once and in order, reconnecting as often as necessary."""
+    stream = ResumableStream(query, transport.config, random, base_run=base_run)
     while True:
-        failure: CmdcError | None = None
+        error: CmdcError | None = None
         try:
-            async with aclosing(_connection(transport, following)) as events:
+            async with aclosing(_read_connection(transport, stream)) as events:
                 async for event in events:
-                    yield live(event, decider)
+                    yield to_live_event(event, sender)
         except CmdcError as lost:
-            failure = lost
-        if following.ended:
+            error = lost
+        if stream.ended:
             return
-        await async_sleep(following.lost(failure, monotonic()))
+        await async_sleep(stream.on_disconnected(error, monotonic()))
 
 
-async def _connection(transport: AsyncTransport, following: Following) -> AsyncGenerator[Event]:
-    """The events that one connection brings."""
-    async with transport.stream(following.path, following.params, following.headers) as pieces:
-        following.opened(monotonic())
-        async for piece in pieces:
-            for event in following.feed(piece):
+async def _read_connection(transport: AsyncTransport, stream: ResumableStream) -> AsyncGenerator[Event]:
+    """Yield the events of one connection."""
+    async with transport.stream(stream.path, stream.params, stream.headers) as chunks:
+        stream.on_connected(monotonic())
+        async for chunk in chunks:
+            for event in stream.feed(chunk):
                 yield event
-            if following.ended:
+            if stream.ended:
                 return

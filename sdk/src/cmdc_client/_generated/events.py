@@ -1,4 +1,4 @@
-"""The events of a session as classes, and a function that reads one. Written by `nox -s contract`; never edited."""
+"""The events of a session as classes, and a function that parses one. Written by `nox -s contract`; do not edit."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import Any, ClassVar, Final, Literal, TypeAlias, cast
 JsonValue: TypeAlias = "dict[str, JsonValue] | list[JsonValue] | str | int | float | bool | None"
 
 
-class EventFlaw(ValueError):
-    """An event that is not as the schema says. `path` is where: `data.lastMessage.role`."""
+class InvalidEvent(ValueError):
+    """An event that does not match the schema. `path` is the place of the error, such as `data.lastMessage.role`."""
 
-    def __init__(self, path: str, flaw: str) -> None:
-        super().__init__(f"{path}: {flaw}")
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(f"{path}: {problem}")
         self.path = path
-        self.flaw = flaw
+        self.problem = problem
 
 
-class MissingField(EventFlaw):
-    """A field that every event of this type has is not there."""
+class MissingField(InvalidEvent):
+    """A required field is missing."""
 
 
-class WrongType(EventFlaw):
-    """A value of another JSON type than the schema gives, or text that is not of its form."""
+class WrongType(InvalidEvent):
+    """A value has the wrong JSON type, or a string has the wrong format."""
 
 
-class UnknownValue(EventFlaw):
-    """A value that is none of those the schema lists."""
+class UnknownValue(InvalidEvent):
+    """A value is not in the enumeration of the schema."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +241,7 @@ class AgentAbort:
 
 @dataclass(frozen=True, slots=True)
 class UnknownEvent:
-    """An event of a type that this client does not know: a newer server may send one."""
+    """An event of a type that this version of the client does not know; a newer server may send one."""
 
     event: str
     id: str
@@ -271,19 +271,19 @@ Event: TypeAlias = (
 
 
 def parse_event(event: str, data: Mapping[str, Any], id: str | None = None) -> Event:
-    """The event of this name, from its `data` as parsed JSON and its id. Members that are not known are passed over.
+    """Parse an event from its name, its `data` as parsed JSON, and its id. Unknown members are ignored.
 
-    Where the server sent no id, it is empty, and `seq` is 0.
+    Without an id, the `id` of the event is empty and its `seq` is 0.
 
     Raises:
-        EventFlaw: `MissingField`, `WrongType` or `UnknownValue`.
+        InvalidEvent: `MissingField`, `WrongType` or `UnknownValue`.
     """
     seq = 0 if id is None else _seq(id)
-    reader = _READERS.get(event)
-    if reader is None:
+    parser = _PARSERS.get(event)
+    if parser is None:
         request_id = data.get("requestId")
         return UnknownEvent(event, id or "", seq, request_id if isinstance(request_id, str) else "", dict(data))
-    return reader(data, id or "", seq, _text(_member(data, "requestId", "data"), "data.requestId"))
+    return parser(data, id or "", seq, _text(_member(data, "requestId", "data"), "data.requestId"))
 
 
 def _seq(id: str) -> int:
@@ -334,15 +334,15 @@ def _one_of(values: tuple[str, ...], value: Any, path: str) -> Any:
     if type(value) is not str:
         raise _wrong_type(value, path, "a string")
     if value not in values:
-        raise UnknownValue(path, f"{value[:80]!r} is none of {', '.join(values)}")
+        raise UnknownValue(path, f"{value[:80]!r} is not one of {', '.join(values)}")
     return value
 
 
 def _wrong_type(value: object, path: str, wanted: str) -> WrongType:
-    return WrongType(path, f"must be {wanted}, not {_KINDS.get(type(value), type(value).__name__)}")
+    return WrongType(path, f"must be {wanted}, not {_JSON_TYPES.get(type(value), type(value).__name__)}")
 
 
-_KINDS: Final[dict[type, str]] = {
+_JSON_TYPES: Final[dict[type, str]] = {
     str: "a string",
     int: "an integer",
     float: "a number",
@@ -353,35 +353,35 @@ _KINDS: Final[dict[type, str]] = {
 }
 
 
-def _read_prompt_received(data: Mapping[str, Any], id: str, seq: int, request_id: str) -> PromptReceived:
+def _parse_prompt_received(data: Mapping[str, Any], id: str, seq: int, request_id: str) -> PromptReceived:
     return PromptReceived(id, seq, request_id, _text(_member(data, "text", "data"), "data.text"))
 
 
-def _read_agent_start(data: Mapping[str, Any], id: str, seq: int, request_id: str) -> AgentStart:
+def _parse_agent_start(data: Mapping[str, Any], id: str, seq: int, request_id: str) -> AgentStart:
     return AgentStart(id, seq, request_id)
 
 
-def _read_thinking_start(data: Mapping[str, Any], id: str, seq: int, request_id: str) -> ThinkingStart:
+def _parse_thinking_start(data: Mapping[str, Any], id: str, seq: int, request_id: str) -> ThinkingStart:
     return ThinkingStart(id, seq, request_id)
 
 
-def _read_thinking_delta(data: Mapping[str, Any], id: str, seq: int, request_id: str) -> ThinkingDelta:
+def _parse_thinking_delta(data: Mapping[str, Any], id: str, seq: int, request_id: str) -> ThinkingDelta:
     return ThinkingDelta(id, seq, request_id, _text(_member(data, "delta", "data"), "data.delta"))
 
 
-def _read_message_start(data: Mapping[str, Any], id: str, seq: int, request_id: str) -> MessageStart:
+def _parse_message_start(data: Mapping[str, Any], id: str, seq: int, request_id: str) -> MessageStart:
     return MessageStart(id, seq, request_id)
 
 
-def _read_message_delta(data: Mapping[str, Any], id: str, seq: int, request_id: str) -> MessageDelta:
+def _parse_message_delta(data: Mapping[str, Any], id: str, seq: int, request_id: str) -> MessageDelta:
     return MessageDelta(id, seq, request_id, _text(_member(data, "delta", "data"), "data.delta"))
 
 
-def _read_tool_calls(data: Mapping[str, Any], id: str, seq: int, request_id: str) -> ToolCalls:
+def _parse_tool_calls(data: Mapping[str, Any], id: str, seq: int, request_id: str) -> ToolCalls:
     return ToolCalls(id, seq, request_id, _integer(_member(data, "count", "data"), "data.count"))
 
 
-def _read_approval_required(data: Mapping[str, Any], id: str, seq: int, request_id: str) -> ApprovalRequired:
+def _parse_approval_required(data: Mapping[str, Any], id: str, seq: int, request_id: str) -> ApprovalRequired:
     return ApprovalRequired(
         id,
         seq,
@@ -397,7 +397,7 @@ def _read_approval_required(data: Mapping[str, Any], id: str, seq: int, request_
     )
 
 
-def _read_approval_resolved(data: Mapping[str, Any], id: str, seq: int, request_id: str) -> ApprovalResolved:
+def _parse_approval_resolved(data: Mapping[str, Any], id: str, seq: int, request_id: str) -> ApprovalResolved:
     return ApprovalResolved(
         id,
         seq,
@@ -416,7 +416,7 @@ def _read_approval_resolved(data: Mapping[str, Any], id: str, seq: int, request_
     )
 
 
-def _read_tool_execution_start(data: Mapping[str, Any], id: str, seq: int, request_id: str) -> ToolExecutionStart:
+def _parse_tool_execution_start(data: Mapping[str, Any], id: str, seq: int, request_id: str) -> ToolExecutionStart:
     return ToolExecutionStart(
         id,
         seq,
@@ -427,7 +427,7 @@ def _read_tool_execution_start(data: Mapping[str, Any], id: str, seq: int, reque
     )
 
 
-def _read_ask_user(data: Mapping[str, Any], id: str, seq: int, request_id: str) -> AskUser:
+def _parse_ask_user(data: Mapping[str, Any], id: str, seq: int, request_id: str) -> AskUser:
     return AskUser(
         id,
         seq,
@@ -440,7 +440,7 @@ def _read_ask_user(data: Mapping[str, Any], id: str, seq: int, request_id: str) 
     )
 
 
-def _read_tool_execution_end(data: Mapping[str, Any], id: str, seq: int, request_id: str) -> ToolExecutionEnd:
+def _parse_tool_execution_end(data: Mapping[str, Any], id: str, seq: int, request_id: str) -> ToolExecutionEnd:
     return ToolExecutionEnd(
         id,
         seq,
@@ -459,7 +459,7 @@ def _read_tool_execution_end(data: Mapping[str, Any], id: str, seq: int, request
     )
 
 
-def _read_run_error(data: Mapping[str, Any], id: str, seq: int, request_id: str) -> RunError:
+def _parse_run_error(data: Mapping[str, Any], id: str, seq: int, request_id: str) -> RunError:
     return RunError(id, seq, request_id, _text(_member(data, "reason", "data"), "data.reason"))
 
 
@@ -480,7 +480,7 @@ def _token_usage(value: Any, path: str) -> TokenUsage:
     )
 
 
-def _read_agent_end(data: Mapping[str, Any], id: str, seq: int, request_id: str) -> AgentEnd:
+def _parse_agent_end(data: Mapping[str, Any], id: str, seq: int, request_id: str) -> AgentEnd:
     return AgentEnd(
         id,
         seq,
@@ -492,24 +492,24 @@ def _read_agent_end(data: Mapping[str, Any], id: str, seq: int, request_id: str)
     )
 
 
-def _read_agent_abort(data: Mapping[str, Any], id: str, seq: int, request_id: str) -> AgentAbort:
+def _parse_agent_abort(data: Mapping[str, Any], id: str, seq: int, request_id: str) -> AgentAbort:
     return AgentAbort(id, seq, request_id, _text(_member(data, "reason", "data"), "data.reason"))
 
 
-_READERS: Final[dict[str, Callable[[Mapping[str, Any], str, int, str], Event]]] = {
-    "prompt_received": _read_prompt_received,
-    "agent_start": _read_agent_start,
-    "thinking_start": _read_thinking_start,
-    "thinking_delta": _read_thinking_delta,
-    "message_start": _read_message_start,
-    "message_delta": _read_message_delta,
-    "tool_calls": _read_tool_calls,
-    "approval_required": _read_approval_required,
-    "approval_resolved": _read_approval_resolved,
-    "tool_execution_start": _read_tool_execution_start,
-    "ask_user": _read_ask_user,
-    "tool_execution_end": _read_tool_execution_end,
-    "error": _read_run_error,
-    "agent_end": _read_agent_end,
-    "agent_abort": _read_agent_abort,
+_PARSERS: Final[dict[str, Callable[[Mapping[str, Any], str, int, str], Event]]] = {
+    "prompt_received": _parse_prompt_received,
+    "agent_start": _parse_agent_start,
+    "thinking_start": _parse_thinking_start,
+    "thinking_delta": _parse_thinking_delta,
+    "message_start": _parse_message_start,
+    "message_delta": _parse_message_delta,
+    "tool_calls": _parse_tool_calls,
+    "approval_required": _parse_approval_required,
+    "approval_resolved": _parse_approval_resolved,
+    "tool_execution_start": _parse_tool_execution_start,
+    "ask_user": _parse_ask_user,
+    "tool_execution_end": _parse_tool_execution_end,
+    "error": _parse_run_error,
+    "agent_end": _parse_agent_end,
+    "agent_abort": _parse_agent_abort,
 }

@@ -1,5 +1,5 @@
-# Derived from _async/stream.py by derive_sync.py: change that, and run this again.
-"""Iterating over a session's events, and over one run, across connections that are lost."""
+# Generated from _async/stream.py by derive_sync.py; edit that file instead.
+"""Iterators over a session's events and over one run, which survive lost connections."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from time import monotonic
 from types import TracebackType
 from typing import Self
 
-from cmdc_client._sync.live import LiveEvent, live
+from cmdc_client._sync.live_events import LiveEvent, to_live_event
 from cmdc_client._sync.transport import Transport
+from cmdc_client.backends import sleep
 from cmdc_client.errors import CmdcError
 from cmdc_client.events import Event
-from cmdc_client.following import Following, Selection
-from cmdc_client.platform import sleep
-from cmdc_client.policies import Decider
+from cmdc_client.policies import DecisionSender
+from cmdc_client.resumable_stream import EventQuery, ResumableStream
 from cmdc_client.transcript import Transcript
 
 
 class Events(Iterator[LiveEvent]):
-    """A session's events, one after the other.
+    """An iterator over a session's events.
 
-    It is a context manager, at whose end the connection is closed. It is closed as well when the events have ended, and
-    after a loop that was left early, as soon as nothing refers to this any more.
+    It is a context manager that closes the connection at the end. The connection is also closed when the events have
+    ended, and when the iterator is garbage collected after a loop that was left early. Iterating raises ApiError,
+    ProtocolError, ConnectionFailed or CannotResume.
     """
 
     def __init__(self, events: Generator[LiveEvent]) -> None:
@@ -34,22 +35,22 @@ class Events(Iterator[LiveEvent]):
         return self._events.__next__()
 
     def close(self) -> None:
-        """Stop reading. The run goes on: nobody needs to read it."""
+        """Close the connection. The run continues on the server."""
         self._events.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
 
 
 class Run(Events):
-    """One prompt's run, from its `prompt_received` to its terminal event.
+    """An iterator over the events of one run, from its `prompt_received` to its terminal event.
 
-    `transcript` is what its events have come to so far.
+    `transcript` is the state of the run, accumulated from the events so far.
     """
 
     def __init__(self, events: Generator[LiveEvent], transcript: Transcript) -> None:
@@ -57,30 +58,30 @@ class Run(Events):
         self.transcript = transcript
 
 
-def follow(
-    transport: Transport, decider: Decider, selection: Selection, *, base_run: str | None = None
+def stream_events(
+    transport: Transport, sender: DecisionSender, query: EventQuery, *, base_run: str | None = None
 ) -> Generator[LiveEvent]:
-    """The events of this part of the log, each once and in order, however often the connection is lost."""
-    following = Following(selection, transport.config, random, base_run=base_run)
+    """Yield the events that match the query, each once and in order, reconnecting as often as necessary."""
+    stream = ResumableStream(query, transport.config, random, base_run=base_run)
     while True:
-        failure: CmdcError | None = None
+        error: CmdcError | None = None
         try:
-            with closing(_connection(transport, following)) as events:
+            with closing(_read_connection(transport, stream)) as events:
                 for event in events:
-                    yield live(event, decider)
+                    yield to_live_event(event, sender)
         except CmdcError as lost:
-            failure = lost
-        if following.ended:
+            error = lost
+        if stream.ended:
             return
-        sleep(following.lost(failure, monotonic()))
+        sleep(stream.on_disconnected(error, monotonic()))
 
 
-def _connection(transport: Transport, following: Following) -> Generator[Event]:
-    """The events that one connection brings."""
-    with transport.stream(following.path, following.params, following.headers) as pieces:
-        following.opened(monotonic())
-        for piece in pieces:
-            for event in following.feed(piece):
+def _read_connection(transport: Transport, stream: ResumableStream) -> Generator[Event]:
+    """Yield the events of one connection."""
+    with transport.stream(stream.path, stream.params, stream.headers) as chunks:
+        stream.on_connected(monotonic())
+        for chunk in chunks:
+            for event in stream.feed(chunk):
                 yield event
-            if following.ended:
+            if stream.ended:
                 return

@@ -1,5 +1,5 @@
-# Derived from _async/tools.py by derive_sync.py: change that, and run this again.
-"""The tools of a session: registering, listing and removing them."""
+# Generated from _async/tools.py by derive_sync.py; edit that file instead.
+"""Registers, lists and removes the tools of a session."""
 
 from __future__ import annotations
 
@@ -30,10 +30,21 @@ class SessionTools:
         idempotent: bool | None = None,
         secret: str | None = None,
     ) -> ToolRegistered:
-        """Give the agent a tool that is called over HTTP. The same name again replaces it.
+        """Register a tool that the gateway calls over HTTP. A tool with the same name is replaced.
 
-        Without a `secret` the server makes one, and tells it in what this returns, and never again. Raises
-        RegistrationFailed, BadRequest.
+        Args:
+            name: The name by which the model calls the tool: 1 to 64 of `A-Z a-z 0-9 _ -`.
+            description: What the tool does, for the model.
+            parameters: The JSON Schema of the arguments, with `"type": "object"`.
+            callback_url: The URL to which the gateway sends the calls.
+            timeout_ms: The limit for one call, in ms.
+            requires_approval: Whether every call needs approval.
+            idempotent: Whether the gateway may repeat a call whose outcome is unknown.
+            secret: The secret that signs the calls. By default the server generates one and returns it here only.
+
+        Raises:
+            RegistrationFailed: The tool cannot be registered, for instance because its URL is not allowed.
+            BadRequest: A value is invalid.
         """
         tool = {
             "name": name,
@@ -45,12 +56,12 @@ class SessionTools:
             "idempotent": idempotent,
             "secret": secret,
         }
-        return self._transport.call(operations.register_tool(self._session_id, tool))
+        return self._transport.send(operations.register_tool(self._session_id, tool))
 
     def list(self) -> list[ToolEntry]:
-        """The tools the agent has, built-in ones and registered ones. Never a secret."""
-        return (self._transport.call(operations.list_tools(self._session_id))).tools
+        """List the tools of the agent, built-in and registered. Secrets are not included."""
+        return (self._transport.send(operations.list_tools(self._session_id))).tools
 
     def remove(self, name: str) -> ToolRemoved:
-        """Take a registered tool away from the agent. Raises NotFound."""
-        return self._transport.call(operations.remove_tool(self._session_id, name))
+        """Remove a registered tool. Raises NotFound."""
+        return self._transport.send(operations.remove_tool(self._session_id, name))

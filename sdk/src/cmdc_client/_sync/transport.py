@@ -1,56 +1,57 @@
-# Derived from _async/transport.py by derive_sync.py: change that, and run this again.
-"""Requests on their way: the only module that knows httpx.
+# Generated from _async/transport.py by derive_sync.py; edit that file instead.
+"""Sends requests with httpx; no other module uses it.
 
-Every request carries the key, and goes to the base URL and nowhere else: no redirect is followed.
+Every request carries the API key, and goes to the base URL only: redirects are not followed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from random import random
 from typing import Any, TypeVar
 
 import httpx
 
 from cmdc_client import operations
-from cmdc_client.answers import Answer, refused
+from cmdc_client.backends import sleep
 from cmdc_client.config import Config
 from cmdc_client.errors import ApiError, CmdcError, ConnectionFailed, IdempotencyInProgress, ProtocolError
-from cmdc_client.operations import Call
-from cmdc_client.platform import sleep
-from cmdc_client.retrying import Retries, undone
+from cmdc_client.operations import ApiRequest
+from cmdc_client.responses import RawResponse, error_from_response
+from cmdc_client.retry import RequestRetries, was_not_processed
 
 T = TypeVar("T")
 
-# Each stream holds a connection for as long as it is read, and there may be many. httpx counts those too when it has a
-# bound for idle ones, and with more of them would close every other connection, if need be one that is about to be used.
+# Every stream occupies a connection. With a limit on idle connections, httpx would also count the streams, and beyond the
+# limit close every other connection, even one that is about to be used.
 _LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=None)
 
 
 class Transport:
-    """Sends requests to one server, and again where that is safe."""
+    """Sends requests to one server, and repeats them if that is safe."""
 
     def __init__(self, config: Config, http_client: httpx.Client | None) -> None:
         self.config = config
         self._http = http_client or httpx.Client(limits=_LIMITS)
         self._owns_http = http_client is None
-        self._extended: frozenset[str] | None = None
+        self._features: frozenset[str] | None = None
 
     def close(self) -> None:
-        """Close the connections, unless they are those of a client that was handed in."""
+        """Close the connections, unless they belong to an httpx client of the caller."""
         if self._owns_http:
             self._http.close()
 
-    def call(self, call: Call[T]) -> T:
-        """Carry out a request. Raises ApiError, ProtocolError or ConnectionFailed."""
-        retries = Retries(self.config, random)
+    def send(self, request: ApiRequest[T]) -> T:
+        """Send a request, with retries, and parse its response. Raises ApiError, ProtocolError or ConnectionFailed."""
+        retries = RequestRetries(self.config, random)
         while True:
             try:
-                return call.promise.read(self._send(call))
-            except CmdcError as failure:
-                delay = retries.after(failure)
-                if not self._may_repeat(call, failure):
+                return request.expected.parse(self._send_once(request))
+            except CmdcError as error:
+                delay = retries.delay_after(error)
+                if not self._may_repeat(request, error):
                     raise
             sleep(delay)
 
@@ -58,10 +59,10 @@ class Transport:
     def stream(
         self, path: str, params: Mapping[str, str], headers: Mapping[str, str]
     ) -> Generator[Iterator[bytes]]:
-        """Open an event stream: the pieces of its body. Raises ApiError, ProtocolError or ConnectionFailed."""
+        """Open an event stream; yields the chunks of its body. Raises ApiError, ProtocolError or ConnectionFailed."""
         where = f"GET {path}"
-        timeout = httpx.Timeout(self.config.timeout, read=self.config.silence)
-        with _as_ours(where):
+        timeout = httpx.Timeout(self.config.timeout, read=self.config.idle_timeout)
+        with _TranslateErrors(where):
             with self._http.stream(
                 "GET",
                 self.config.base_url + path,
@@ -70,50 +71,50 @@ class Transport:
                 follow_redirects=False,
                 timeout=timeout,
             ) as response:
-                kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-                if response.status_code != 200 or kind != "text/event-stream":
-                    answer = _answer(where, response, response.read())
-                    raise refused(answer) if answer.status != 200 else _no_stream(answer)
+                head = _raw_response(where, response, b"")
+                if head.status != 200 or head.media_type != "text/event-stream":
+                    body = response.read()
+                    raise error_from_response(replace(head, body=body)) if head.status != 200 else _not_a_stream(head)
                 yield response.iter_bytes()
 
-    def extended(self) -> frozenset[str]:
-        """What the server can do beyond the base protocol; asked once."""
-        if self._extended is None:
+    def features(self) -> frozenset[str]:
+        """Return the server's features beyond the base protocol. They are requested once."""
+        if self._features is None:
             try:
-                self._extended = frozenset((self.call(operations.get_capabilities())).extended)
-            except ApiError as refusal:
-                if refusal.http_status != 404:
+                self._features = frozenset((self.send(operations.get_capabilities())).extended)
+            except ApiError as error:
+                if error.http_status != 404:  # a server of the base protocol does not describe itself
                     raise
-                self._extended = frozenset()
-        return self._extended
+                self._features = frozenset()
+        return self._features
 
-    def _may_repeat(self, call: Call[Any], failure: CmdcError) -> bool:
-        """Whether sending the request again cannot make it happen twice."""
-        if call.again == "always" or undone(failure) or isinstance(failure, IdempotencyInProgress):
+    def _may_repeat(self, request: ApiRequest[Any], error: CmdcError) -> bool:
+        """Return whether repeating the request cannot perform it twice."""
+        if request.retry == "always" or was_not_processed(error) or isinstance(error, IdempotencyInProgress):
             return True
-        if call.again == "never":
+        if request.retry == "never":
             return False
         try:
-            return "idempotency" in self.extended()
+            return "idempotency" in self.features()
         except CmdcError:
             return False
 
-    def _send(self, call: Call[Any]) -> Answer:
-        with _as_ours(str(call)):
+    def _send_once(self, request: ApiRequest[Any]) -> RawResponse:
+        with _TranslateErrors(str(request)):
             response = self._http.request(
-                call.method,
-                self.config.base_url + call.path,
-                params=call.params,
-                headers={**call.headers, **self.config.credentials},
-                json=call.body,
+                request.method,
+                self.config.base_url + request.path,
+                params=request.params,
+                headers={**request.headers, **self.config.credentials},
+                json=request.body,
                 follow_redirects=False,
                 timeout=self.config.timeout,
             )
-        return _answer(str(call), response, response.content)
+        return _raw_response(str(request), response, response.content)
 
 
-class _as_ours:  # noqa: N801 - reads as a statement does
-    """Turns what httpx raises into errors of ours. Nothing was sent if there was never a connection."""
+class _TranslateErrors:
+    """Raises exceptions of httpx as exceptions of this package. Without a connection, nothing was sent."""
 
     def __init__(self, where: str) -> None:
         self._where = where
@@ -121,26 +122,28 @@ class _as_ours:  # noqa: N801 - reads as a statement does
     def __enter__(self) -> None:
         return None
 
-    def __exit__(self, kind: object, failure: BaseException | None, trace: object) -> None:
-        match failure:
+    def __exit__(self, exc_type: object, exc: BaseException | None, traceback: object) -> None:
+        match exc:
             case httpx.ConnectError() | httpx.ConnectTimeout() | httpx.PoolTimeout():
-                raise ConnectionFailed(f"{self._where}: no connection: {_said(failure)}", sent=False) from failure
+                raise ConnectionFailed(f"{self._where}: cannot connect: {_message(exc)}", sent=False) from exc
             case httpx.DecodingError():
-                raise ProtocolError(self._where, f"the answer cannot be decoded: {_said(failure)}") from failure
+                raise ProtocolError(self._where, f"the response cannot be decoded: {_message(exc)}") from exc
             case httpx.HTTPError():
-                raise ConnectionFailed(f"{self._where}: the connection was lost: {_said(failure)}") from failure
+                raise ConnectionFailed(f"{self._where}: the connection was lost: {_message(exc)}") from exc
             case _:
                 return
 
 
-def _said(failure: Exception) -> str:
-    return str(failure) or type(failure).__name__
+def _message(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
-def _answer(request: str, response: httpx.Response, body: bytes) -> Answer:
-    return Answer(request, response.status_code, dict(response.headers), body)
+def _raw_response(request: str, response: httpx.Response, body: bytes) -> RawResponse:
+    return RawResponse(request, response.status_code, dict(response.headers), body)
 
 
-def _no_stream(answer: Answer) -> ProtocolError:
-    kind = answer.headers.get("content-type", "nothing")
-    return ProtocolError(answer.request, f"the answer is {kind} where text/event-stream was expected", http_status=200)
+def _not_a_stream(response: RawResponse) -> ProtocolError:
+    media_type = response.media_type or "(none)"
+    return ProtocolError(
+        response.request, f"the response has the content type {media_type}, not text/event-stream", http_status=200
+    )

@@ -1,24 +1,38 @@
-"""Tools of an agent that are Python functions of one's own program.
+"""Serves Python functions to agents as tools. Needs the extra `cmdc-client[callbacks]`.
 
     tools = Tools()
 
     @tools.tool
     def get_weather(city: str) -> str:
-        '''The weather in a city.'''
+        '''Get the weather in a city.'''
         return f"It is sunny in {city}."
 
     with CallbackServer(tools) as server, client.sessions.create(model="scripted:demo") as session:
         server.register(session)
         reply = session.ask("What is the weather in Oslo?")
 
-`callback_app` serves them from a web application one has already, and `verify_callback` is for those who answer calls
-by themselves.
+`callback_app` serves the tools from an existing web application instead. `verify_callback` verifies a call for programs
+that handle calls in another way; it is also in `cmdc_client`, and does not need the extra.
 """
 
-from cmdc_client.callbacks.annotations import InvalidTool
-from cmdc_client.callbacks.asgi import callback_app
-from cmdc_client.callbacks.server import CallbackServer
-from cmdc_client.callbacks.signatures import (
+try:
+    from cmdc_client.callbacks.arguments import InvalidTool
+    from cmdc_client.callbacks.asgi import callback_app
+    from cmdc_client.callbacks.server import CallbackServer
+    from cmdc_client.callbacks.tools import Tool, ToolError, Tools
+except ModuleNotFoundError as error:
+    if error.name is None or error.name.partition(".")[0] not in {
+        "h11",
+        "pydantic",
+        "pydantic_core",
+        "typing_extensions",
+    }:
+        raise
+    raise ImportError(
+        f"cmdc_client.callbacks needs {error.name}, which is not installed; install the extra with:"
+        " python3 -m pip install 'cmdc-client[callbacks]'"
+    ) from error
+from cmdc_client.signatures import (
     CallbackCall,
     CallbackRejected,
     MalformedCall,
@@ -29,7 +43,6 @@ from cmdc_client.callbacks.signatures import (
     sign,
     verify_callback,
 )
-from cmdc_client.callbacks.tools import Tool, ToolError, Tools
 
 __all__ = [
     "CallbackCall",

@@ -1,4 +1,4 @@
-"""What a docstring tells: its first paragraph, and what it says of each argument under `Args:`."""
+"""Parses docstrings in Google style: the first paragraph, and the descriptions of the arguments under `Args:`."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import inspect
 import re
 from dataclasses import dataclass, field
 
-_SECTION = re.compile(r"(?:Args|Arguments|Parameters|Attributes):\s*")
+_SECTION = re.compile(r"(?:Args|Arguments|Parameters):\s*")
 # `city: …`, `city (str): …`, `*cities: …`
 _ENTRY = re.compile(r"\*{0,2}(?P<name>\w+)\s*(?:\([^)]*\))?\s*:\s*(?P<text>.*)")
 
 
 @dataclass(frozen=True, slots=True)
 class Docstring:
-    """A docstring in Google's style, taken apart."""
+    """The parts of a docstring that describe a tool."""
 
     summary: str = ""
     arguments: dict[str, str] = field(default_factory=dict[str, str])
 
     @classmethod
     def parse(cls, text: str | None) -> Docstring:
-        """Take it apart. Whatever is written otherwise is passed over."""
+        """Parse a docstring. Everything that is written in another style is ignored."""
         lines = inspect.cleandoc(text or "").splitlines()
         return cls(_summary(lines), _arguments(lines))
 
@@ -36,13 +36,13 @@ def _summary(lines: list[str]) -> str:
 
 def _arguments(lines: list[str]) -> dict[str, str]:
     found: dict[str, list[str]] = {}
-    inside, indent, name = False, 0, ""
+    in_section, indent, name = False, 0, ""
     for line in lines:
         depth = len(line) - len(line.lstrip())
-        if line and not depth:  # a section begins, or prose goes on
-            inside, indent = _SECTION.fullmatch(line) is not None, 0
+        if line and not depth:  # the heading of a section, or a paragraph of text
+            in_section, indent = _SECTION.fullmatch(line) is not None, 0
             continue
-        if not inside or not line.strip():
+        if not in_section or not line.strip():
             continue
         indent = indent or depth
         if depth <= indent and (entry := _ENTRY.fullmatch(line.strip())):

@@ -1,4 +1,4 @@
-"""Running what would hold up the event loop."""
+"""Runs blocking functions without blocking the event loop."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ class _Raised:
     error: Exception
 
 
-async def in_thread(function: Callable[[], T]) -> T:
-    """Call it in a daemon thread of its own.
+async def run_in_thread(function: Callable[[], T]) -> T:
+    """Call a function in a daemon thread of its own, and return its result or raise its exception.
 
-    Not in the loop's pool: that has a handful of threads, which others need to look up names, and a program could not end
-    before the last of them has. Here a tool that hangs holds up nobody.
+    The loop's thread pool is not used: it has few threads, which name resolution needs too, and Python waits for them
+    when it exits. With a daemon thread, a tool that hangs blocks nothing else.
     """
     future: Future[T | _Raised] = Future()
-    future.set_running_or_notify_cancel()  # nothing can take it back, so nobody may cancel it
+    future.set_running_or_notify_cancel()  # the thread cannot be cancelled, so neither must the future be
 
     def work() -> None:
-        # An error is handed over as a value: an asyncio future would not take a StopIteration.
+        # An exception is passed as a value, because an asyncio future does not accept StopIteration.
         try:
             future.set_result(function())
-        except Exception as error:  # noqa: BLE001 - it is raised again, on the other side
+        except Exception as error:  # noqa: BLE001 - raised again in the event loop
             future.set_result(_Raised(error))
         except BaseException as error:  # noqa: BLE001 - a tool must not end the program that serves it
             future.set_result(_Raised(RuntimeError(f"{type(error).__name__}: {error}")))

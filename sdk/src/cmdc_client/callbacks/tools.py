@@ -1,4 +1,4 @@
-"""Python functions as tools: what a model is told of them, and how its arguments become theirs."""
+"""Tools made of Python functions: their names, descriptions, schemas and registration."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypedDict, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypedDict, TypeVar, get_type_hints, overload
 
-from cmdc_client.callbacks.annotations import InvalidTool, hints_of, member_of
+from cmdc_client.callbacks.arguments import Arguments, InvalidTool, Schema
 from cmdc_client.callbacks.docstrings import Docstring
-from cmdc_client.callbacks.kinds import Member, Record, Schema
-from cmdc_client.callbacks.signatures import CallbackCall, check_secret
-from cmdc_client.callbacks.threads import in_thread
+from cmdc_client.callbacks.threads import run_in_thread
+from cmdc_client.signatures import CallbackCall, check_secret
 
 if TYPE_CHECKING:
     from cmdc_client.models import ToolRegistered
@@ -26,49 +25,47 @@ _RESERVED: Final = "ask_user"
 
 
 class ToolError(Exception):
-    """Raised by a tool to tell the model, in just this sentence, why it has no result."""
+    """Raise this in a tool to return an error to the model. The model receives exactly this message."""
 
 
 @dataclass(frozen=True)
 class Tool:
-    """A function that the agent may call.
+    """A function that agents may call.
 
-    `timeout_ms`, `requires_approval` and `idempotent` are as in registering a tool.
+    `timeout_ms`, `requires_approval` and `idempotent` are those of `session.tools.register`.
     """
 
     name: str
     description: str
-    takes: Record = field(repr=False)
+    arguments: Arguments = field(repr=False)
     function: Callable[..., object] = field(repr=False)
     signature: inspect.Signature = field(repr=False)
-    wants_call: tuple[str, ...] = ()
+    call_parameters: tuple[str, ...] = ()
+    """The parameters that receive the `CallbackCall` itself."""
     timeout_ms: int | None = None
     requires_approval: bool = False
     idempotent: bool = False
 
     @property
     def parameters(self) -> Schema:
-        """The JSON Schema of its arguments."""
-        return self.takes.schema
+        """The JSON Schema of the arguments."""
+        return self.arguments.schema
 
     def bind(self, call: CallbackCall) -> inspect.BoundArguments:
-        """The arguments of the function, of the types it declares. Raises Unfit."""
-        values: dict[str, Any] = self.takes.read(call.args, "args")
-        values.update(dict.fromkeys(self.wants_call, call))
-        bound = inspect.BoundArguments(self.signature, OrderedDict(values))
-        bound.apply_defaults()  # a positional-only one that is left out has to be filled, or those after it are lost
-        return bound
+        """Convert the arguments of a call to those of the function. Raises ArgumentError."""
+        values = {**self.arguments.parse(call.args), **dict.fromkeys(self.call_parameters, call)}
+        return inspect.BoundArguments(self.signature, OrderedDict(values))
 
     async def run(self, bound: inspect.BoundArguments) -> object:
-        """Call the function: here if it is async, else in a thread. What it raises is raised."""
+        """Call the function, in a thread unless it is async, and return its result or raise its exception."""
         if inspect.iscoroutinefunction(self.function):
             return await self.function(*bound.args, **bound.kwargs)
-        result = await in_thread(lambda: self.function(*bound.args, **bound.kwargs))
+        result = await run_in_thread(lambda: self.function(*bound.args, **bound.kwargs))
         return await result if inspect.isawaitable(result) else result
 
 
 class SessionTools(Protocol):
-    """What `Session.tools` can do, as far as it is needed here."""
+    """The part of `Session.tools` that is needed here."""
 
     def register(
         self,
@@ -85,7 +82,7 @@ class SessionTools(Protocol):
 
 
 class AsyncSessionTools(Protocol):
-    """As `SessionTools`, to be awaited."""
+    """The async form of `SessionTools`."""
 
     def register(
         self,
@@ -116,7 +113,7 @@ class HasAsyncTools(Protocol):
 
 
 class Registration(TypedDict):
-    """What a tool is registered with, by the names of `session.tools.register`."""
+    """The arguments of `session.tools.register`."""
 
     name: str
     description: str
@@ -134,11 +131,11 @@ class Tools:
         tools = Tools()
 
         @tools.tool
-        def get_weather(city: Annotated[str, "Its name, in English."], unit: Literal["C", "F"] = "C") -> str:
-            '''The weather in a city.'''
+        def get_weather(city: Annotated[str, "The English name."], unit: Literal["C", "F"] = "C") -> str:
+            '''Get the weather in a city.'''
             return f"18 °{unit} in {city}"
 
-    To be called they have to be served, by a `CallbackServer` or a `callback_app`, and registered with a session.
+    Serve them with a `CallbackServer` or a `callback_app`, and register them with a session.
     """
 
     def __init__(self) -> None:
@@ -154,7 +151,7 @@ class Tools:
         return len(self._tools)
 
     def get(self, name: str) -> Tool | None:
-        """The tool of this name."""
+        """Return the tool with this name, or None."""
         return self._tools.get(name)
 
     @overload
@@ -181,16 +178,24 @@ class Tools:
         requires_approval: bool = False,
         idempotent: bool = False,
     ) -> F | Callable[[F], F]:
-        """Make a function, async or not, a tool. The function itself stays as it is.
+        """Add a function, async or not, as a tool. As a decorator, it returns the function unchanged.
 
-        Without `name` and `description`, the tool has the name of the function and the first paragraph of its docstring.
-        The schema of its arguments is made of the annotations; what is said of an argument, in `Annotated` or under
-        `Args:` in the docstring, goes into it. A parameter annotated with `CallbackCall` is no argument: it is given
-        the call, with the id of its session.
+        The schema of the arguments is generated from the annotations, which may be any type that pydantic supports. An
+        argument is described by a string or a pydantic `Field` in `Annotated`, or under `Args:` in the docstring. A
+        parameter annotated with `CallbackCall` is not an argument; it receives the call, with the id of its session.
 
-        Functions that are not async are run in threads, several at once if the agent, or several agents, call them so.
+        Functions that are not async run in threads, possibly several at a time.
 
-        Raises InvalidTool if the function cannot be a tool, or another one has its name.
+        Args:
+            function: The function.
+            name: The name of the tool. By default that of the function.
+            description: What the tool does. By default the first paragraph of the docstring.
+            timeout_ms: The limit for one call, in ms.
+            requires_approval: Whether every call needs approval.
+            idempotent: Whether the gateway may repeat a call whose outcome is unknown.
+
+        Raises:
+            InvalidTool: The function cannot be used as a tool, or there already is a tool with its name.
         """
 
         def add(function: F) -> F:
@@ -203,7 +208,7 @@ class Tools:
                 idempotent=idempotent,
             )
             if tool.name in self._tools:
-                raise InvalidTool(f"there is a tool {tool.name!r} already")
+                raise InvalidTool(f"there already is a tool named {tool.name!r}")
             self._tools[tool.name] = tool
             return function
 
@@ -214,14 +219,15 @@ class Tools:
     @overload
     def register(self, session: HasAsyncTools, *, url: str, secret: str) -> Awaitable[None]: ...
     def register(self, session: HasTools | HasAsyncTools, *, url: str, secret: str) -> Awaitable[None] | None:
-        """Give the agent of this session all these tools, called under `url`, where they are served with this secret.
+        """Register all tools with a session. With an AsyncSession, await the result.
 
-        With an AsyncSession, to be awaited. Raises RegistrationFailed, ValueError.
+        `url` is where the tools are served, and `secret` the secret with which they are served. Raises
+        RegistrationFailed, and ValueError if the secret is invalid or there are no tools.
         """
         check_secret(secret)
         registrations = [_registration(tool, url, secret) for tool in self]
         if not registrations:
-            raise ValueError("there is no tool to register")
+            raise ValueError("there are no tools to register")
         return _register(session, registrations)
 
 
@@ -234,70 +240,73 @@ def _tool(
     requires_approval: bool,
     idempotent: bool,
 ) -> Tool:
-    called = name if name is not None else getattr(function, "__name__", "")
-    if not _NAME.fullmatch(called) or called == _RESERVED:
+    tool_name = name if name is not None else getattr(function, "__name__", "")
+    if not _NAME.fullmatch(tool_name) or tool_name == _RESERVED:
         raise InvalidTool(
-            f"{called!r} is no name of a tool: it must be 1 to 64 of A-Z a-z 0-9 _ -, and not {_RESERVED}"
+            f"{tool_name!r} is not a valid name of a tool: it must be 1 to 64 of A-Z a-z 0-9 _ -, and not {_RESERVED}"
         )
     if timeout_ms is not None and timeout_ms not in _TIMEOUTS:
-        raise InvalidTool(f"{called}: timeout_ms must be from 1 to {_TIMEOUTS[-1]}")
+        raise InvalidTool(f"{tool_name}: timeout_ms must be from 1 to {_TIMEOUTS[-1]}")
     docstring = Docstring.parse(function.__doc__)
-    told = description if description is not None else docstring.summary
-    if not told:
-        raise InvalidTool(f"{called}: the model has to be told what it does; write a docstring, or give a description")
-    signature = _signature(function, called)
-    wants_call = tuple(n for n, parameter in signature.parameters.items() if parameter.annotation is CallbackCall)
-    members = {
-        parameter.name: _member(parameter, called, docstring)
-        for parameter in signature.parameters.values()
-        if parameter.name not in wants_call
-    }
+    tool_description = description if description is not None else docstring.summary
+    if not tool_description:
+        raise InvalidTool(f"{tool_name}: the description is missing; write a docstring, or pass a description")
+    signature = _signature(function, tool_name)
+    call_parameters = tuple(
+        parameter.name for parameter in signature.parameters.values() if parameter.annotation is CallbackCall
+    )
+    parameters = [parameter for parameter in signature.parameters.values() if parameter.name not in call_parameters]
+    for parameter in parameters:
+        _check_parameter(parameter, tool_name)
     return Tool(
-        name=called,
-        description=told,
-        takes=Record(members),
+        name=tool_name,
+        description=tool_description,
+        arguments=Arguments(tool_name, parameters, docstring.arguments),
         function=function,
         signature=signature,
-        wants_call=wants_call,
+        call_parameters=call_parameters,
         timeout_ms=timeout_ms,
         requires_approval=requires_approval,
         idempotent=idempotent,
     )
 
 
-def _signature(function: Callable[..., object], name: str) -> inspect.Signature:
-    """The signature, with its annotations as what they mean."""
+def _signature(function: Callable[..., object], tool: str) -> inspect.Signature:
+    """Return the signature with resolved annotations. Raises InvalidTool."""
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
-        raise InvalidTool(f"{name}: it has no signature that could be read") from None
+        raise InvalidTool(f"{tool}: its signature cannot be determined") from None
+    # Without the return annotation, whose type may exist for type checkers only.
     annotations = {
         parameter.name: parameter.annotation
         for parameter in signature.parameters.values()
         if parameter.annotation is not parameter.empty
     }
-    # What it returns is not asked for: that may be known to type checkers alone.
-    hints = hints_of(annotations, getattr(inspect.unwrap(function), "__globals__", {}), name)
-    known = [
+    hints = _resolved(annotations, getattr(inspect.unwrap(function), "__globals__", {}), tool)
+    parameters = [
         parameter.replace(annotation=hints.get(parameter.name, parameter.empty))
         for parameter in signature.parameters.values()
     ]
-    return signature.replace(parameters=known)
+    return signature.replace(parameters=parameters)
 
 
-def _member(parameter: inspect.Parameter, tool: str, docstring: Docstring) -> Member:
-    where = f"{tool}({parameter.name})"
+def _resolved(annotations: Mapping[str, Any], namespace: Mapping[str, Any], tool: str) -> dict[str, Any]:
+    """Evaluate annotations that are strings. Raises InvalidTool."""
+    holder = type("holder", (), {"__annotations__": dict(annotations)})
+    try:
+        return get_type_hints(holder, dict(namespace), include_extras=True)
+    except NameError as error:
+        raise InvalidTool(f"{tool}: {error}; the types of a tool must be defined at module level") from None
+    except (TypeError, SyntaxError) as error:
+        raise InvalidTool(f"{tool}: its annotations cannot be evaluated: {error}") from None
+
+
+def _check_parameter(parameter: inspect.Parameter, tool: str) -> None:
     if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-        raise InvalidTool(f"{where}: the arguments of a tool have names; * and ** cannot be told to a model")
+        raise InvalidTool(f"{tool}({parameter.name}): * and ** parameters are not supported")
     if parameter.annotation is parameter.empty:
-        raise InvalidTool(f"{where}: it has no type")
-    return member_of(
-        parameter.annotation,
-        where,
-        default=parameter.default,
-        required=parameter.default is parameter.empty,
-        text=docstring.arguments.get(parameter.name),
-    )
+        raise InvalidTool(f"{tool}({parameter.name}): the type annotation is missing")
 
 
 def _registration(tool: Tool, url: str, secret: str) -> Registration:
@@ -315,17 +324,19 @@ def _registration(tool: Tool, url: str, secret: str) -> Registration:
 
 def _register(session: HasTools | HasAsyncTools, registrations: list[Registration]) -> Awaitable[None] | None:
     first, *rest = registrations
-    answer = session.tools.register(**first)
-    if inspect.isawaitable(answer):
-        return _go_on(answer, session, rest)
+    result = session.tools.register(**first)
+    if inspect.isawaitable(result):
+        return _register_async(result, session, rest)
     for registration in rest:
         session.tools.register(**registration)
     return None
 
 
-async def _go_on(first: Awaitable[object], session: HasTools | HasAsyncTools, rest: list[Registration]) -> None:
+async def _register_async(
+    first: Awaitable[object], session: HasTools | HasAsyncTools, rest: list[Registration]
+) -> None:
     await first
     for registration in rest:
-        answer = session.tools.register(**registration)
-        assert inspect.isawaitable(answer), "the first one was"
-        await answer
+        result = session.tools.register(**registration)
+        assert inspect.isawaitable(result), "the first result was awaitable"
+        await result

@@ -1,4 +1,4 @@
-"""The store that is lost with the process: for tests, trials and gateways that need not remember."""
+"""A store in memory, for tests, trials and gateways whose sessions need not survive a restart."""
 
 from __future__ import annotations
 
@@ -8,38 +8,44 @@ from typing import TypeVar, assert_never
 
 from cmdc_gateway.protocol.frames import LoggedEvent
 from cmdc_gateway.protocol.history import Message
-from cmdc_gateway.store.store import (
-    AddUsage,
-    AppendAudit,
-    AppendEvents,
-    AppendMessages,
+from cmdc_gateway.store.errors import (
+    InvalidStoreURL,
+    LeaseLost,
+    OwnedElsewhere,
+    SessionAlreadyExists,
+    StoreUnavailable,
+)
+from cmdc_gateway.store.rows import (
     ApprovalRow,
     AuditRow,
-    CreateSession,
-    DeleteSession,
-    Durability,
-    Lease,
-    LeaseLost,
-    MarkDelivered,
-    OwnedElsewhere,
-    PutApproval,
-    PutQuestion,
-    PutRequest,
-    PutResponse,
-    PutSession,
-    PutTool,
     QuestionRow,
-    RemoveTool,
     RequestRow,
-    SessionAlreadyExists,
     SessionKey,
     SessionRow,
     SessionState,
     StoredResponseRow,
     StoredSession,
     ToolRow,
-    TrimEvents,
     UsageRow,
+)
+from cmdc_gateway.store.store import Durability, Lease
+from cmdc_gateway.store.writes import (
+    AddUsage,
+    AppendAudit,
+    AppendEvents,
+    AppendMessages,
+    CreateSession,
+    DeleteSession,
+    MarkDelivered,
+    PutApproval,
+    PutQuestion,
+    PutRequest,
+    PutResponse,
+    PutSession,
+    PutTool,
+    RemoveTool,
+    SessionWrite,
+    TrimEvents,
     Write,
 )
 
@@ -47,11 +53,19 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
+def create(url: str) -> MemoryStore:
+    """Create the store at `memory:`. Raises InvalidStoreURL for any other URL."""
+    if url != "memory:":
+        raise InvalidStoreURL(url, "nothing may follow memory:")
+    return MemoryStore()
+
+
 @dataclass(slots=True)
 class _Session:
-    """A session and all that belongs to it. The dictionaries that only grow are shared with its next version.
+    """A session and everything that belongs to it.
 
-    Only its log is changed in place: there are more pieces of text than of all else together.
+    An update replaces this object; the dictionaries that only grow are shared by the old and the new one. The log is
+    changed in place, because events are by far the most frequent write.
     """
 
     row: SessionRow
@@ -65,50 +79,50 @@ class _Session:
     approvals: dict[str, ApprovalRow] = field(default_factory=dict[str, ApprovalRow])
     questions: dict[str, QuestionRow] = field(default_factory=dict[str, QuestionRow])
 
-    def shorten(self, events: int) -> None:
-        """Take the newest events back."""
-        for _ in range(events):
+    def remove_newest(self, count: int) -> None:
+        """Remove the newest events of the log."""
+        for _ in range(count):
             del self.events[self.last_seq]
             self.last_seq -= 1
 
 
 class UndoLog:
-    """Changes to dictionaries, and how to take them back if a later write of the same commit is refused."""
+    """Applies the changes of one commit, and rolls them back if a later write of it fails."""
 
     def __init__(self) -> None:
-        self._undo: list[Callable[[], object]] = []
+        self._undo_steps: list[Callable[[], object]] = []
 
     def put(self, table: dict[K, V], key: K, value: V) -> None:
         if key in table:
             old = table[key]
-            self._undo.append(lambda: table.update({key: old}))
+            self._undo_steps.append(lambda: table.update({key: old}))
         else:
-            self._undo.append(lambda: table.pop(key))
+            self._undo_steps.append(lambda: table.pop(key))
         table[key] = value
 
     def remove(self, table: dict[K, V], key: K) -> None:
         if key in table:
             old = table.pop(key)
-            self._undo.append(lambda: table.update({key: old}))
+            self._undo_steps.append(lambda: table.update({key: old}))
 
     def append(self, session: _Session, events: Sequence[LoggedEvent]) -> None:
         for event in events:
             session.events[event.seq] = event
         session.last_seq += len(events)
-        self._undo.append(lambda: session.shorten(len(events)))
+        self._undo_steps.append(lambda: session.remove_newest(len(events)))
 
     def roll_back(self) -> None:
-        for undo in reversed(self._undo):
-            undo()
+        for undo_step in reversed(self._undo_steps):
+            undo_step()
 
 
 class MemoryStore:
-    """Keeps sessions in dictionaries. Of one event loop; needs no opening, and never raises StoreDown."""
+    """Keeps sessions in dictionaries. Belongs to one event loop, and works without being opened."""
 
     def __init__(self) -> None:
         self._sessions: dict[SessionKey, _Session] = {}
         self._leases: dict[SessionKey, tuple[str, int]] = {}  # owner and token
-        self._alive: dict[str, int] = {}
+        self._expiry: dict[str, int] = {}  # of the leases of each owner
         self._last_token = 0
         self._usage: dict[tuple[str, str, str], UsageRow] = {}
         self._responses: dict[tuple[str, str, str], StoredResponseRow] = {}
@@ -118,54 +132,56 @@ class MemoryStore:
     def durability(self) -> Durability:
         return "memory"
 
-    async def open(self) -> None: ...
+    async def open(self, *, read_only: bool = False) -> None:
+        if read_only:
+            raise StoreUnavailable("a memory: store cannot be read from outside the process of its gateway")
 
     async def close(self) -> None: ...
 
     async def ping(self) -> None: ...
 
-    # -- ownership -----------------------------------------------------------------------------------------------------
+    # -- leases --------------------------------------------------------------------------------------------------------
 
     async def renew(self, owner: str, until: int) -> None:
-        self._alive[owner] = until
+        self._expiry[owner] = until
 
     async def acquire(self, key: SessionKey, owner: str, now: int) -> Lease:
         if key not in self._sessions:
             raise KeyError(key)
         holder, _ = self._leases.get(key, (owner, 0))
-        if holder != owner and self._alive.get(holder, 0) > now:
-            raise OwnedElsewhere(f"{holder} has session {key.session_id!r}")
+        if holder != owner and self._expiry.get(holder, 0) > now:
+            raise OwnedElsewhere(f"session {key.session_id!r} is leased to {holder}")
         self._last_token += 1
         self._leases[key] = (owner, self._last_token)
         return Lease(key, self._last_token)
 
-    async def release(self, fence: Lease) -> None:
-        if self._owns(fence):
-            del self._leases[fence.key]
+    async def release(self, lease: Lease) -> None:
+        if self._is_valid(lease):
+            del self._leases[lease.key]
 
-    def _owns(self, fence: Lease) -> bool:
-        _, token = self._leases.get(fence.key, ("", 0))
-        return token == fence.token
+    def _is_valid(self, lease: Lease) -> bool:
+        _, token = self._leases.get(lease.key, ("", 0))
+        return token == lease.token
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
-    async def commit(self, writes: Sequence[Write], fence: Lease | None = None) -> None:
-        if fence and not self._owns(fence):
-            raise LeaseLost(f"session {fence.key.session_id!r} has another owner, or none")
-        journal = UndoLog()
+    async def commit(self, writes: Sequence[Write], lease: Lease | None = None) -> None:
+        if lease and not self._is_valid(lease):
+            raise LeaseLost(f"the lease of session {lease.key.session_id!r} is stale")
+        undo = UndoLog()
         try:
             for write in writes:
-                self._write(write, journal)
+                self._write(write, undo)
         except BaseException:
-            journal.roll_back()
+            undo.roll_back()
             raise
 
-    def _write(self, write: Write, journal: UndoLog) -> None:
+    def _write(self, write: Write, undo: UndoLog) -> None:
         match write:
             case CreateSession(row):
                 if row.key in self._sessions:
                     raise SessionAlreadyExists(f"session {row.key.session_id!r} exists")
-                journal.put(self._sessions, row.key, _Session(row))
+                undo.put(self._sessions, row.key, _Session(row))
             case PutSession(row):
                 session = self._existing(row.key)
                 old = session.row
@@ -176,60 +192,58 @@ class MemoryStore:
                     settings=old.settings,
                     delivered_seq=max(row.delivered_seq, old.delivered_seq),
                 )
-                journal.put(self._sessions, row.key, replace(session, row=kept))
+                undo.put(self._sessions, row.key, replace(session, row=kept))
             case MarkDelivered(key, seq):
                 if (session := self._sessions.get(key)) and session.row.delivered_seq < seq:
-                    journal.put(self._sessions, key, replace(session, row=replace(session.row, delivered_seq=seq)))
+                    undo.put(self._sessions, key, replace(session, row=replace(session.row, delivered_seq=seq)))
             case DeleteSession(key):
                 self._existing(key)
-                journal.remove(self._sessions, key)
-                journal.remove(self._leases, key)
+                undo.remove(self._sessions, key)
+                undo.remove(self._leases, key)
             case AddUsage(row):
-                place = (row.tenant, row.key_id, row.day)
-                journal.put(self._usage, place, _sum(self._usage.get(place), row))
+                usage_key = (row.tenant, row.key_id, row.day)
+                undo.put(self._usage, usage_key, _added(self._usage.get(usage_key), row))
             case PutResponse(row):
-                journal.put(self._responses, (row.tenant, row.route, row.idempotency_key), row)
+                undo.put(self._responses, (row.tenant, row.route, row.idempotency_key), row)
             case AppendAudit(row):
-                journal.put(self._audit, len(self._audit) + 1, row)
+                undo.put(self._audit, len(self._audit) + 1, row)
             case _:
-                self._write_within(self._existing(write.key), write, journal)
+                self._write_within(self._existing(write.key), write, undo)
 
     def _write_within(
         self,
         session: _Session,
-        write: (
-            AppendEvents | TrimEvents | AppendMessages | PutRequest | PutApproval | PutQuestion | PutTool | RemoveTool
-        ),
-        journal: UndoLog,
+        write: SessionWrite,
+        undo: UndoLog,
     ) -> None:
         match write:
             case AppendEvents(_, events):
-                write.must_follow(session.row.epoch, session.last_seq)
-                journal.append(session, events)
+                write.check_continues(session.row.epoch, session.last_seq)
+                undo.append(session, events)
             case TrimEvents(key, before):
                 first_seq = max(session.first_seq, min(before, session.last_seq + 1))
                 for seq in range(session.first_seq, first_seq):
-                    journal.remove(session.events, seq)
-                journal.put(self._sessions, key, replace(session, first_seq=first_seq))
+                    undo.remove(session.events, seq)
+                undo.put(self._sessions, key, replace(session, first_seq=first_seq))
             case AppendMessages(_, messages):
                 for n, message in enumerate(messages, start=len(session.messages)):
-                    journal.put(session.messages, n, message)
+                    undo.put(session.messages, n, message)
             case PutRequest(_, row):
                 if session.positions.get(row.position, row.request_id) != row.request_id:
-                    raise ValueError(f"position {row.position} of session {write.key.session_id!r} is taken")
+                    raise ValueError(f"position {row.position} of session {write.key.session_id!r} is in use")
                 if old := session.requests.get(row.request_id):
-                    journal.remove(session.positions, old.position)
-                journal.put(session.positions, row.position, row.request_id)
-                journal.put(session.requests, row.request_id, row)
+                    undo.remove(session.positions, old.position)
+                undo.put(session.positions, row.position, row.request_id)
+                undo.put(session.requests, row.request_id, row)
             case PutApproval(_, row):
-                journal.put(session.approvals, row.approval_id, row)
+                undo.put(session.approvals, row.approval_id, row)
             case PutQuestion(_, row):
-                journal.put(session.questions, row.ref, row)
+                undo.put(session.questions, row.ref, row)
             case PutTool(key, row):
-                journal.put(self._sessions, key, replace(session, tools=session.tools | {row.name: row}))
+                undo.put(self._sessions, key, replace(session, tools=session.tools | {row.name: row}))
             case RemoveTool(key, name):
                 tools = {tool.name: tool for tool in session.tools.values() if tool.name != name}
-                journal.put(self._sessions, key, replace(session, tools=tools))
+                undo.put(self._sessions, key, replace(session, tools=tools))
             case _:
                 assert_never(write)
 
@@ -237,7 +251,10 @@ class MemoryStore:
         try:
             return self._sessions[key]
         except KeyError:
-            raise LeaseLost(f"there is no session {key.session_id!r}") from None
+            raise LeaseLost(f"session {key.session_id!r} does not exist") from None
+
+    async def forget_responses(self, before: int) -> None:
+        self._responses = {response_key: row for response_key, row in self._responses.items() if row.at >= before}
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
@@ -259,10 +276,6 @@ class MemoryStore:
             last_position=max(session.positions, default=0),
         )
 
-    async def session(self, key: SessionKey) -> SessionRow | None:
-        session = self._sessions.get(key)
-        return session and session.row
-
     async def sessions(
         self, tenant: str, *, limit: int, before: tuple[int, str] | None = None, state: SessionState | None = None
     ) -> list[SessionRow]:
@@ -271,9 +284,9 @@ class MemoryStore:
             for session in self._sessions.values()
             if session.row.key.tenant == tenant
             and (state is None or session.row.state == state)
-            and (before is None or _age(session.row) < before)
+            and (before is None or _sort_key(session.row) < before)
         ]
-        return sorted(rows, key=_age, reverse=True)[:limit]
+        return sorted(rows, key=_sort_key, reverse=True)[:limit]
 
     async def unfinished(self) -> list[SessionKey]:
         return [
@@ -317,10 +330,6 @@ class MemoryStore:
         session = self._sessions.get(key)
         return session and session.questions.get(ref)
 
-    async def tool(self, key: SessionKey, name: str) -> ToolRow | None:
-        session = self._sessions.get(key)
-        return session and session.tools.get(name)
-
     async def usage(self, tenant: str) -> list[UsageRow]:
         return [row for _, row in sorted(self._usage.items()) if row.tenant == tenant]
 
@@ -330,14 +339,11 @@ class MemoryStore:
     async def response(self, tenant: str, route: str, idempotency_key: str) -> StoredResponseRow | None:
         return self._responses.get((tenant, route, idempotency_key))
 
-    async def forget_responses(self, before: int) -> None:
-        self._responses = {place: row for place, row in self._responses.items() if row.at >= before}
-
     async def audit(self, after: int, limit: int) -> list[tuple[int, AuditRow]]:
         return [(n, self._audit[n]) for n in range(after + 1, min(after + limit, len(self._audit)) + 1)]
 
 
-def _sum(old: UsageRow | None, more: UsageRow) -> UsageRow:
+def _added(old: UsageRow | None, more: UsageRow) -> UsageRow:
     if old is None:
         return more
     return replace(
@@ -345,5 +351,5 @@ def _sum(old: UsageRow | None, more: UsageRow) -> UsageRow:
     )
 
 
-def _age(row: SessionRow) -> tuple[int, str]:
+def _sort_key(row: SessionRow) -> tuple[int, str]:
     return row.created_at, row.key.session_id

@@ -1,1 +1,1 @@
-"""What a part of the gateway must do to be one: tests to inherit by whoever writes another, and what these need."""
+"""Contract tests for authors of stores and providers: subclass one, and run it with pytest."""

@@ -1,16 +1,20 @@
-"""The contract of `cmdc_gateway.store.store.Store`, sentence by sentence.
+"""The contract of `cmdc_gateway.store.store.Store` as tests, sentence by sentence.
 
-A store is held to it by a test class of its own:
+The tests of a store subclass it:
 
 ```python
 class TestMyStore(StoreContract):
     @pytest.fixture
     def make_store(self, tmp_path: Path) -> Callable[[], Store]:
         return lambda: MyStore(tmp_path / uuid4().hex)
+
+    def attach(self, store: Store) -> Store:
+        assert isinstance(store, MyStore)
+        return MyStore(store.path)
 ```
 
-Needs pytest, pytest-asyncio and hypothesis. `pytest.register_assert_rewrite("cmdc_gateway.testing")` in a conftest.py
-makes failures tell more.
+Needs pytest, pytest-asyncio and hypothesis (`cmdc-gateway[testing]`). For detailed assertion messages, call
+`pytest.register_assert_rewrite("cmdc_gateway.testing")` in conftest.py.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from typing import TypeVar
 
 import pytest
 import pytest_asyncio
@@ -28,39 +33,41 @@ from hypothesis.stateful import run_state_machine_as_test
 from cmdc_gateway.protocol import history
 from cmdc_gateway.protocol.frames import LoggedEvent
 from cmdc_gateway.protocol.history import TokenUsage, ToolCall
-from cmdc_gateway.store.store import (
+from cmdc_gateway.store.errors import LeaseLost, OwnedElsewhere, SessionAlreadyExists, StoreUnavailable
+from cmdc_gateway.store.rows import (
+    ApprovalRow,
+    AuditRow,
+    QuestionRow,
+    RequestRow,
+    SessionKey,
+    SessionRow,
+    StoredResponseRow,
+    StoredSession,
+    ToolRow,
+    UsageRow,
+)
+from cmdc_gateway.store.store import Lease, Store
+from cmdc_gateway.store.writes import (
     AddUsage,
     AppendAudit,
     AppendEvents,
     AppendMessages,
-    ApprovalRow,
-    AuditRow,
     CreateSession,
     DeleteSession,
-    LeaseLost,
     MarkDelivered,
-    OwnedElsewhere,
     PutApproval,
     PutQuestion,
     PutRequest,
     PutResponse,
     PutSession,
     PutTool,
-    QuestionRow,
     RemoveTool,
-    RequestRow,
-    SessionAlreadyExists,
-    SessionKey,
-    SessionRow,
-    Store,
-    StoredResponseRow,
-    StoredSession,
-    ToolRow,
     TrimEvents,
-    UsageRow,
     Write,
 )
-from cmdc_gateway.testing.store_machine import StoreMachine
+from cmdc_gateway.testing.store_machine import Counts, StoreMachine
+
+T = TypeVar("T")
 
 KEY = SessionKey("acme", "s1")
 EPOCH = "k3x9"
@@ -88,8 +95,8 @@ MESSAGES = (
     history.tool_result(ToolCall("c1", "get_weather", {}), "no such city", is_error=True),
 )
 USAGE = UsageRow("acme", "key-1", "2026-11-22", 1, TokenUsage(7, 3), 0.5)
-ANSWER = StoredResponseRow("acme", "POST /v1/sessions", "idem-1", "f" * 64, 201, b'{"sessionId":"s1"}', at=1000)
-DECIDED = AuditRow(1_700_000_000_000, "acme", "s1", "key-1", "approved", "a1", "d" * 64, '{"toolName":"où"}'.encode())
+RESPONSE = StoredResponseRow("acme", "POST /v1/sessions", "idem-1", "f" * 64, 201, b'{"sessionId":"s1"}', at=1000)
+AUDITED = AuditRow(1_700_000_000_000, "acme", "s1", "key-1", "approved", "a1", "d" * 64, '{"toolName":"où"}'.encode())
 
 
 def _event(seq: int, data: bytes = b'{"delta":"\xc3\xa5"}', epoch: str = EPOCH) -> LoggedEvent:
@@ -100,8 +107,8 @@ def _events(first: int, last: int) -> tuple[LoggedEvent, ...]:
     return tuple(_event(seq) for seq in range(first, last + 1))
 
 
-# One of every write that belongs to a session and needs it to be there.
-WITHIN: tuple[Write, ...] = (
+# One of each write to what belongs to an existing session.
+SESSION_WRITES: tuple[Write, ...] = (
     PutSession(ROW),
     AppendEvents(KEY, _events(1, 2)),
     TrimEvents(KEY, 2),
@@ -116,18 +123,26 @@ WITHIN: tuple[Write, ...] = (
 
 @pytest.mark.asyncio
 class StoreContract(ABC):
-    """What every store must pass. A subclass says how one is made."""
+    """Every store must pass these tests. A subclass provides `make_store` and, unless the store is in memory, `attach`."""
 
     @pytest.fixture
     @abstractmethod
     def make_store(self) -> Callable[[], Store]:
-        """What makes a store that is empty and not open, at every call another."""
+        """A function that creates a new, empty store, not open, at every call."""
+
+    def attach(self, store: Store) -> Store:
+        """A second store object, not open, for the data of this one, as another process would create it.
+
+        Not called if the store's durability is `memory`.
+        """
+        raise NotImplementedError
 
     async def reopen(self, store: Store) -> Store:
-        """The store as the next process would find it. Only asked for where `durability` is not `memory`."""
+        """Close the store; open its data as another process would after a restart."""
         await store.close()
-        await store.open()
-        return store
+        again = self.attach(store)
+        await again.open()
+        return again
 
     @pytest_asyncio.fixture
     async def store(self, make_store: Callable[[], Store]) -> AsyncIterator[Store]:
@@ -138,15 +153,13 @@ class StoreContract(ABC):
 
     # -- sessions ------------------------------------------------------------------------------------------------------
 
-    async def test_a_session_is_read_back_as_it_was_created(self, store: Store) -> None:
+    async def test_a_created_session_can_be_loaded(self, store: Store) -> None:
         await store.commit([CreateSession(ROW)])
 
-        assert await store.session(KEY) == ROW
         assert await store.log_bounds(KEY) == (EPOCH, 1, 0)
         assert await store.load(KEY) == StoredSession(ROW, (), (), (), (), (), 1, 0, 0)
 
-    async def test_a_session_that_was_never_created_is_not_there(self, store: Store) -> None:
-        assert await store.session(KEY) is None
+    async def test_a_session_that_was_never_created_does_not_exist(self, store: Store) -> None:
         assert await store.load(KEY) is None
         assert await store.log_bounds(KEY) is None
         assert await store.events(KEY, 0, 10) == []
@@ -154,38 +167,37 @@ class StoreContract(ABC):
         assert await store.request(KEY, "r1") is None
         assert await store.approval(KEY, "a1") is None
         assert await store.question(KEY, "q1") is None
-        assert await store.tool(KEY, "get_weather") is None
 
-    async def test_a_session_is_created_once(self, store: Store) -> None:
+    async def test_a_session_cannot_be_created_twice(self, store: Store) -> None:
         await store.commit([CreateSession(ROW)])
 
         with pytest.raises(SessionAlreadyExists):
             await store.commit([CreateSession(replace(ROW, epoch="other"))])
 
-        assert await store.session(KEY) == ROW
+        assert await self._loaded(store, lambda loaded: loaded.row) == ROW
 
-    async def test_two_tenants_may_have_a_session_of_one_id(self, store: Store) -> None:
-        """HTTP-8: what is another tenant's does not exist."""
+    async def test_two_tenants_can_use_the_same_session_id(self, store: Store) -> None:
+        """HTTP-8."""
         other = SessionKey("globex", KEY.session_id)
-        await store.commit([CreateSession(ROW), *WITHIN])
+        await store.commit([CreateSession(ROW), *SESSION_WRITES])
         await store.commit([CreateSession(SessionRow(other, "m", 1, b"{}"))])
 
         assert await store.load(other) == StoredSession(SessionRow(other, "m", 1, b"{}"), (), (), (), (), (), 1, 0, 0)
         assert [row.key for row in await store.sessions("globex", limit=10)] == [other]
 
-    async def test_putting_a_session_keeps_what_it_was_created_with(self, store: Store) -> None:
+    async def test_put_session_changes_neither_key_epoch_creation_time_nor_settings(self, store: Store) -> None:
         await store.commit([CreateSession(ROW)])
         later = replace(ROW, state="idle", turns=4, tool_calls=3, prompts=2, usage=TokenUsage(80, 40), cost_usd=0.5)
 
         await store.commit([PutSession(replace(later, epoch="z", created_at=5, settings=b"[]"))])
 
-        assert await store.session(KEY) == later
+        assert await self._loaded(store, lambda loaded: loaded.row) == later
 
-    async def test_served_is_never_lowered(self, store: Store) -> None:
-        """SSE-5: what was written to a reader once stays written."""
+    async def test_delivered_seq_is_never_lowered(self, store: Store) -> None:
+        """SSE-5."""
         await store.commit([CreateSession(replace(ROW, delivered_seq=0))])
 
-        served: list[int] = []
+        delivered: list[int] = []
         for write in (
             MarkDelivered(KEY, 9),
             MarkDelivered(KEY, 4),
@@ -193,30 +205,29 @@ class StoreContract(ABC):
             MarkDelivered(KEY, 12),
         ):
             await store.commit([write])
-            row = await store.session(KEY)
-            served.append(row.delivered_seq if row else -1)
+            delivered.append(await self._loaded(store, lambda loaded: loaded.row.delivered_seq))
 
-        assert served == [9, 9, 9, 12]
+        assert delivered == [9, 9, 9, 12]
 
-    async def test_marking_a_session_that_is_gone_has_no_effect(self, store: Store) -> None:
+    async def test_mark_delivered_has_no_effect_on_a_session_that_does_not_exist(self, store: Store) -> None:
         await store.commit([MarkDelivered(KEY, 3)])
 
-        assert await store.session(KEY) is None
+        assert await store.load(KEY) is None
 
-    async def test_deleting_a_session_forgets_all_that_belongs_to_it(self, store: Store) -> None:
-        await store.commit([CreateSession(ROW), *WITHIN, AddUsage(USAGE), PutResponse(ANSWER)])
+    async def test_deleting_a_session_deletes_everything_that_belongs_to_it(self, store: Store) -> None:
+        await store.commit([CreateSession(ROW), *SESSION_WRITES, AddUsage(USAGE), PutResponse(RESPONSE)])
 
         await store.commit([DeleteSession(KEY)])
 
-        await self.test_a_session_that_was_never_created_is_not_there(store)
+        await self.test_a_session_that_was_never_created_does_not_exist(store)
         assert await store.unfinished() == []
         assert await store.sessions("acme", limit=10) == []
         assert await store.usage("acme") == [USAGE]
-        assert await store.response("acme", ANSWER.route, ANSWER.idempotency_key) == ANSWER
+        assert await store.response("acme", RESPONSE.route, RESPONSE.idempotency_key) == RESPONSE
 
-    async def test_a_session_created_after_another_of_its_key_has_nothing_of_it(self, store: Store) -> None:
+    async def test_a_session_that_is_recreated_starts_empty(self, store: Store) -> None:
         again = replace(ROW, epoch="second")
-        await store.commit([CreateSession(ROW), *WITHIN])
+        await store.commit([CreateSession(ROW), *SESSION_WRITES])
 
         await store.commit([DeleteSession(KEY), CreateSession(again)])
 
@@ -247,7 +258,7 @@ class StoreContract(ABC):
 
     # -- the log -------------------------------------------------------------------------------------------------------
 
-    async def test_events_are_read_back_in_order_from_where_one_asks(self, store: Store) -> None:
+    async def test_events_are_returned_in_order_from_the_requested_seq(self, store: Store) -> None:
         await store.commit([CreateSession(ROW), AppendEvents(KEY, _events(1, 3))])
         await store.commit([AppendEvents(KEY, _events(4, 5)), AppendEvents(KEY, ()), AppendEvents(KEY, _events(6, 6))])
 
@@ -257,7 +268,7 @@ class StoreContract(ABC):
         assert await store.events(KEY, 10**19, 10) == []
         assert await store.log_bounds(KEY) == (EPOCH, 1, 6)
 
-    async def test_a_page_of_events_has_no_more_bytes_than_asked_for_but_one_event_at_least(self, store: Store) -> None:
+    async def test_a_page_of_events_is_limited_in_bytes_but_has_at_least_one_event(self, store: Store) -> None:
         log = [_event(seq, b"x" * 40) for seq in range(1, 6)]
         await store.commit([CreateSession(ROW), AppendEvents(KEY, tuple(log))])
 
@@ -268,17 +279,17 @@ class StoreContract(ABC):
     @pytest.mark.parametrize(
         "wrong", [(_event(3),), (_event(1),), (_event(2), _event(4)), (_event(2, epoch="other"),)], ids=str
     )
-    async def test_events_that_do_not_follow_the_log_are_refused(
+    async def test_events_that_do_not_continue_the_log_are_rejected(
         self, store: Store, wrong: tuple[LoggedEvent, ...]
     ) -> None:
         await store.commit([CreateSession(ROW), AppendEvents(KEY, _events(1, 1))])
 
-        with pytest.raises(ValueError, match="the log goes on with event"):
+        with pytest.raises(ValueError, match="the log continues with event"):
             await store.commit([AppendEvents(KEY, wrong)])
 
         assert await store.events(KEY, 0, 10) == [_event(1)]
 
-    async def test_a_trimmed_log_goes_on_where_it_ended(self, store: Store) -> None:
+    async def test_a_trimmed_log_continues_its_seqs(self, store: Store) -> None:
         await store.commit([CreateSession(ROW), AppendEvents(KEY, _events(1, 5))])
 
         async def trimmed(before: int) -> tuple[str, int, int] | None:
@@ -295,7 +306,7 @@ class StoreContract(ABC):
         assert await store.log_bounds(KEY) == (EPOCH, 6, 7)
         assert await store.events(KEY, 0, 10) == list(_events(6, 7))
 
-    async def test_a_long_log_is_trimmed_at_once(self, store: Store) -> None:
+    async def test_trimming_a_long_log_takes_effect_immediately(self, store: Store) -> None:
         await store.commit([CreateSession(ROW), AppendEvents(KEY, _events(1, 5000))])
 
         await store.commit([TrimEvents(KEY, 4000)])
@@ -303,9 +314,9 @@ class StoreContract(ABC):
         assert await store.events(KEY, 0, 1) == [_event(4000)]
         assert await store.log_bounds(KEY) == (EPOCH, 4000, 5000)
 
-    # -- what belongs to a session -------------------------------------------------------------------------------------
+    # -- messages, requests, approvals, questions, tools ---------------------------------------------------------------
 
-    async def test_messages_are_read_back_in_order_from_where_one_asks(self, store: Store) -> None:
+    async def test_messages_are_returned_in_order_from_the_requested_position(self, store: Store) -> None:
         await store.commit([CreateSession(ROW), AppendMessages(KEY, MESSAGES[:2])])
         await store.commit([AppendMessages(KEY, MESSAGES[2:])])
 
@@ -315,7 +326,7 @@ class StoreContract(ABC):
         assert await store.messages(KEY, 4) == []
         assert await self._loaded(store, lambda loaded: loaded.messages) == MESSAGES
 
-    async def test_a_request_is_added_and_replaced(self, store: Store) -> None:
+    async def test_a_request_can_be_inserted_and_replaced(self, store: Store) -> None:
         done = replace(REQUEST, status="done", last_seq=9, steps=3, usage=TokenUsage(9, 9), cost_usd=1.5)
         await store.commit([CreateSession(ROW), PutRequest(KEY, REQUEST)])
         assert await store.request(KEY, "r1") == REQUEST
@@ -325,7 +336,7 @@ class StoreContract(ABC):
         assert await store.request(KEY, "r1") == done
         assert await self._loaded(store, lambda loaded: loaded.requests) == (done,)
 
-    async def test_two_requests_cannot_have_one_position(self, store: Store) -> None:
+    async def test_two_requests_cannot_share_a_position(self, store: Store) -> None:
         await store.commit([CreateSession(ROW), PutRequest(KEY, REQUEST)])
 
         with pytest.raises(ValueError, match="position 1"):
@@ -333,7 +344,7 @@ class StoreContract(ABC):
 
         assert await store.request(KEY, "r2") is None
 
-    async def test_loading_brings_the_open_requests_and_the_newest_done(self, store: Store) -> None:
+    async def test_load_returns_the_unfinished_requests_and_the_newest_done_one(self, store: Store) -> None:
         rows = [
             replace(REQUEST, request_id=f"r{position}", position=position, status=status)
             for position, status in ((4, "queued"), (1, "done"), (3, "active"), (2, "done"))
@@ -346,7 +357,7 @@ class StoreContract(ABC):
         assert [row.position for row in loaded.requests] == [2, 3, 4]
         assert loaded.last_position == 4
 
-    async def test_unfinished_sessions_are_those_with_a_request_not_done(self, store: Store) -> None:
+    async def test_unfinished_sessions_have_a_request_that_is_not_done(self, store: Store) -> None:
         for name, status in (("a", "done"), ("b", "queued"), ("c", "active"), ("d", None)):
             key = SessionKey("acme", name)
             await store.commit([CreateSession(replace(ROW, key=key))])
@@ -355,7 +366,9 @@ class StoreContract(ABC):
 
         assert {key.session_id for key in await store.unfinished()} == {"b", "c"}
 
-    async def test_approvals_and_questions_are_loaded_while_pending_and_found_ever_after(self, store: Store) -> None:
+    async def test_load_returns_only_pending_approvals_and_questions_but_all_can_be_found_by_id(
+        self, store: Store
+    ) -> None:
         """APP-2, APP-4, ASK-1."""
         other, question = replace(APPROVAL, approval_id="a0", expires_at=5), replace(QUESTION, ref="q0", options=None)
         decided = replace(APPROVAL, status="approved", decision=b'{"args":{}}')
@@ -373,7 +386,7 @@ class StoreContract(ABC):
         assert await store.question(KEY, "q1") == answered
 
     async def test_tools_keep_their_order_when_replaced_and_can_be_removed(self, store: Store) -> None:
-        """CB-1: the same name again replaces it."""
+        """CB-1."""
         first, second, third = (ToolRow(name, b"{}") for name in ("zeta", "alpha", "mid"))
         again = ToolRow("zeta", b'{"timeoutMs":1}')
         await store.commit([CreateSession(ROW), *(PutTool(KEY, tool) for tool in (first, second, third))])
@@ -381,10 +394,8 @@ class StoreContract(ABC):
         await store.commit([PutTool(KEY, again), RemoveTool(KEY, "alpha"), RemoveTool(KEY, "never_there")])
 
         assert await self._loaded(store, lambda loaded: loaded.tools) == (again, third)
-        assert await store.tool(KEY, "zeta") == again
-        assert await store.tool(KEY, "alpha") is None
 
-    # -- what belongs to a tenant --------------------------------------------------------------------------------------
+    # -- usage and responses -------------------------------------------------------------------------------------------
 
     async def test_usage_adds_up_by_tenant_key_and_day(self, store: Store) -> None:
         """MTR-1."""
@@ -399,32 +410,32 @@ class StoreContract(ABC):
         assert await store.usage("initech") == []
         assert await store.tracked_keys() == 3
 
-    async def test_an_answer_is_kept_until_it_is_old(self, store: Store) -> None:
+    async def test_a_response_is_kept_until_it_is_forgotten_by_age(self, store: Store) -> None:
         """HTTP-11."""
-        newer = replace(ANSWER, idempotency_key="idem-2", at=2000)
-        elsewhere = replace(ANSWER, tenant="globex", route="POST /v1/sessions/s1/prompt", at=3000)
-        await store.commit([PutResponse(replace(ANSWER, status=500)), PutResponse(ANSWER)])
+        newer = replace(RESPONSE, idempotency_key="idem-2", at=2000)
+        elsewhere = replace(RESPONSE, tenant="globex", route="POST /v1/sessions/s1/prompt", at=3000)
+        await store.commit([PutResponse(replace(RESPONSE, status=500)), PutResponse(RESPONSE)])
         await store.commit([PutResponse(newer), PutResponse(elsewhere)])
-        assert await store.response("acme", ANSWER.route, "idem-1") == ANSWER
-        assert await store.response("globex", ANSWER.route, "idem-1") is None
+        assert await store.response("acme", RESPONSE.route, "idem-1") == RESPONSE
+        assert await store.response("globex", RESPONSE.route, "idem-1") is None
 
         await store.forget_responses(before=2000)
 
-        assert await store.response("acme", ANSWER.route, "idem-1") is None
-        assert await store.response("acme", ANSWER.route, "idem-2") == newer
+        assert await store.response("acme", RESPONSE.route, "idem-1") is None
+        assert await store.response("acme", RESPONSE.route, "idem-2") == newer
         assert await store.response("globex", elsewhere.route, "idem-1") == elsewhere
 
-    async def test_many_answers_are_forgotten_in_one_call(self, store: Store) -> None:
-        await store.commit([PutResponse(replace(ANSWER, idempotency_key=f"idem-{n}")) for n in range(1200)])
+    async def test_many_responses_are_forgotten_in_one_call(self, store: Store) -> None:
+        await store.commit([PutResponse(replace(RESPONSE, idempotency_key=f"idem-{n}")) for n in range(1200)])
 
-        await store.forget_responses(before=ANSWER.at + 1)
+        await store.forget_responses(before=RESPONSE.at + 1)
 
-        assert [await store.response("acme", ANSWER.route, f"idem-{n}") for n in (0, 600, 1199)] == [None, None, None]
+        assert [await store.response("acme", RESPONSE.route, f"idem-{n}") for n in (0, 600, 1199)] == [None, None, None]
 
-    # -- the audit trail -----------------------------------------------------------------------------------------------
+    # -- the audit log -------------------------------------------------------------------------------------------------
 
-    async def test_the_trail_is_read_back_in_the_order_of_the_commits_from_where_one_asks(self, store: Store) -> None:
-        rows = [replace(DECIDED, subject=f"a{n}", at=DECIDED.at - n) for n in range(1, 6)]
+    async def test_audit_rows_are_returned_in_commit_order_from_the_requested_number(self, store: Store) -> None:
+        rows = [replace(AUDITED, subject=f"a{n}", at=AUDITED.at - n) for n in range(1, 6)]
         await store.commit([AppendAudit(row) for row in rows[:2]])
         await asyncio.gather(*(store.commit([AppendAudit(row)]) for row in rows[2:]))
         everything = list(enumerate(rows, start=1))
@@ -433,33 +444,32 @@ class StoreContract(ABC):
         assert await store.audit(2, 2) == everything[2:4]
         assert await store.audit(5, 100) == await store.audit(1 << 70, 100) == await store.audit(0, 0) == []
 
-    async def test_the_trail_outlasts_what_it_tells_of(self, store: Store) -> None:
-        """A session that is deleted leaves who did it, and who decided what in it."""
-        await store.commit([CreateSession(ROW), AppendAudit(DECIDED)])
-        deleted = replace(DECIDED, action="session_deleted", subject="", digest="", detail=b"{}")
+    async def test_the_audit_log_of_a_session_outlives_the_session(self, store: Store) -> None:
+        await store.commit([CreateSession(ROW), AppendAudit(AUDITED)])
+        deleted = replace(AUDITED, action="session_deleted", subject="", digest="", detail=b"{}")
 
         await store.commit([AppendAudit(deleted), DeleteSession(KEY)])
         await store.commit([CreateSession(ROW)])
 
-        assert await store.audit(0, 100) == [(1, DECIDED), (2, deleted)]
+        assert await store.audit(0, 100) == [(1, AUDITED), (2, deleted)]
 
-    async def test_a_commit_that_is_refused_leaves_nothing_in_the_trail(self, store: Store) -> None:
-        """What was not done was not decided, and its number is given to the next."""
+    async def test_a_rejected_commit_appends_nothing_to_the_audit_log(self, store: Store) -> None:
+        """The number of its row is used for the next one."""
         await store.commit([CreateSession(ROW)])
 
         with pytest.raises(SessionAlreadyExists):
-            await store.commit([AppendAudit(DECIDED), CreateSession(ROW)])
-        await store.commit([AppendAudit(replace(DECIDED, subject="next"))])
+            await store.commit([AppendAudit(AUDITED), CreateSession(ROW)])
+        await store.commit([AppendAudit(replace(AUDITED, subject="next"))])
 
-        assert await store.audit(0, 100) == [(1, replace(DECIDED, subject="next"))]
+        assert await store.audit(0, 100) == [(1, replace(AUDITED, subject="next"))]
 
-    # -- ownership -----------------------------------------------------------------------------------------------------
+    # -- leases --------------------------------------------------------------------------------------------------------
 
-    async def test_only_a_session_that_exists_can_be_claimed(self, store: Store) -> None:
+    async def test_only_an_existing_session_can_be_acquired(self, store: Store) -> None:
         with pytest.raises(KeyError):
             await store.acquire(KEY, "one", now=0)
 
-    async def test_a_session_is_held_while_its_owner_is_alive(self, store: Store) -> None:
+    async def test_a_session_cannot_be_acquired_before_the_leases_of_its_owner_expire(self, store: Store) -> None:
         await store.commit([CreateSession(ROW)])
         await store.renew("one", until=50)
         await store.renew("one", until=100)
@@ -469,7 +479,7 @@ class StoreContract(ABC):
             await store.acquire(KEY, "two", now=99)
         await store.acquire(KEY, "two", now=100)
 
-    async def test_an_owner_that_never_said_so_is_not_alive(self, store: Store) -> None:
+    async def test_the_leases_of_an_owner_that_never_renewed_have_expired(self, store: Store) -> None:
         await store.commit([CreateSession(ROW)])
         first = await store.acquire(KEY, "one", now=0)
 
@@ -477,7 +487,7 @@ class StoreContract(ABC):
 
         assert second.token > first.token
 
-    async def test_each_claim_makes_the_fences_before_it_worthless(self, store: Store) -> None:
+    async def test_acquire_invalidates_earlier_leases(self, store: Store) -> None:
         await store.commit([CreateSession(ROW)])
         await store.renew("one", until=100)
         first = await store.acquire(KEY, "one", now=0)
@@ -491,8 +501,8 @@ class StoreContract(ABC):
         await store.commit([AppendEvents(KEY, _events(1, 1))], second)
         assert await store.events(KEY, 0, 10) == [_event(1)]
 
-    async def test_a_fence_that_has_written_is_worthless_after_the_next_claim(self, store: Store) -> None:
-        """DUR-1: also where a store remembers what it has just been asked about a session."""
+    async def test_a_lease_that_was_used_is_invalidated_too(self, store: Store) -> None:
+        """DUR-1: a store that caches a lease must drop it from the cache."""
         await store.commit([CreateSession(ROW)])
         first = await store.acquire(KEY, "one", now=0)
         await store.commit([AppendEvents(KEY, _events(1, 1))], first)
@@ -507,7 +517,7 @@ class StoreContract(ABC):
             await store.commit([AppendEvents(KEY, _events(3, 3))], second)
         assert await store.events(KEY, 0, 10) == list(_events(1, 2))
 
-    async def test_a_released_session_can_be_claimed_by_another(self, store: Store) -> None:
+    async def test_a_released_session_can_be_acquired_by_another_owner(self, store: Store) -> None:
         await store.commit([CreateSession(ROW)])
         await store.renew("one", until=100)
         first = await store.acquire(KEY, "one", now=0)
@@ -520,7 +530,7 @@ class StoreContract(ABC):
         await store.release(first)
         await store.commit([PutSession(ROW)], second)
 
-    async def test_a_deleted_session_has_no_owner(self, store: Store) -> None:
+    async def test_deleting_a_session_invalidates_its_lease(self, store: Store) -> None:
         await store.commit([CreateSession(ROW)])
         await store.renew("one", until=100)
         first = await store.acquire(KEY, "one", now=0)
@@ -534,24 +544,25 @@ class StoreContract(ABC):
             await store.commit([PutSession(ROW)], first)
         assert (await store.acquire(KEY, "two", now=0)).token > first.token
 
-    async def test_a_fence_guards_its_commit_but_not_the_commits_without_one(self, store: Store) -> None:
+    async def test_a_lease_is_checked_only_by_commits_that_pass_one(self, store: Store) -> None:
         other = SessionKey("acme", "s2")
         await store.commit([CreateSession(ROW)])
-        fence = await store.acquire(KEY, "one", now=0)
+        lease = await store.acquire(KEY, "one", now=0)
 
-        await store.commit([CreateSession(replace(ROW, key=other)), PutTool(other, TOOL)], fence)
+        await store.commit([CreateSession(replace(ROW, key=other)), PutTool(other, TOOL)], lease)
         await store.commit([PutTool(KEY, TOOL)])
 
-        assert await store.tool(KEY, TOOL.name) == await store.tool(other, TOOL.name) == TOOL
+        assert await self._loaded(store, lambda loaded: loaded.tools) == (TOOL,)
+        assert await self._loaded(store, lambda loaded: loaded.tools, other) == (TOOL,)
 
     # -- commits -------------------------------------------------------------------------------------------------------
 
-    async def test_all_writes_of_a_commit_are_carried_out_or_none(self, store: Store) -> None:
+    async def test_a_commit_applies_all_of_its_writes_or_none(self, store: Store) -> None:
         taken = SessionKey("acme", "taken")
         await store.commit([CreateSession(ROW), CreateSession(replace(ROW, key=taken))])
         await store.commit([PutTool(KEY, TOOL), PutRequest(KEY, REQUEST), AppendEvents(KEY, _events(1, 3))])
-        await store.commit([AppendMessages(KEY, MESSAGES[:1]), PutApproval(KEY, APPROVAL), PutResponse(ANSWER)])
-        fence = await store.acquire(KEY, "one", now=0)
+        await store.commit([AppendMessages(KEY, MESSAGES[:1]), PutApproval(KEY, APPROVAL), PutResponse(RESPONSE)])
+        lease = await store.acquire(KEY, "one", now=0)
         before = await store.load(KEY)
         everything: list[Write] = [
             MarkDelivered(KEY, 50),
@@ -564,40 +575,40 @@ class StoreContract(ABC):
             PutQuestion(KEY, QUESTION),
             RemoveTool(KEY, TOOL.name),
             AddUsage(USAGE),
-            PutResponse(replace(ANSWER, status=500)),
-            AppendAudit(DECIDED),
+            PutResponse(replace(RESPONSE, status=500)),
+            AppendAudit(AUDITED),
             PutSession(replace(ROW, turns=99)),
             DeleteSession(KEY),
             CreateSession(replace(ROW, epoch="second")),
         ]
 
         with pytest.raises(SessionAlreadyExists):
-            await store.commit([*everything, CreateSession(replace(ROW, key=taken))], fence)
+            await store.commit([*everything, CreateSession(replace(ROW, key=taken))], lease)
 
         assert await store.load(KEY) == before
         assert await store.events(KEY, 0, 10) == list(_events(1, 3))
         assert (await store.usage("acme"), await store.request(KEY, "r2")) == ([], None)
-        assert await store.response("acme", ANSWER.route, ANSWER.idempotency_key) == ANSWER
+        assert await store.response("acme", RESPONSE.route, RESPONSE.idempotency_key) == RESPONSE
         assert await store.audit(0, 10) == []
-        await store.commit(everything, fence)
-        assert await store.audit(0, 10) == [(1, DECIDED)]
+        await store.commit(everything, lease)
+        assert await store.audit(0, 10) == [(1, AUDITED)]
         assert await store.load(KEY) == StoredSession(replace(ROW, epoch="second"), (), (), (), (), (), 1, 0, 0)
 
-    @pytest.mark.parametrize("write", [*WITHIN, DeleteSession(KEY)], ids=lambda write: type(write).__name__)
-    async def test_nothing_can_be_written_to_a_session_that_does_not_exist(self, store: Store, write: Write) -> None:
+    @pytest.mark.parametrize("write", [*SESSION_WRITES, DeleteSession(KEY)], ids=lambda write: type(write).__name__)
+    async def test_writes_to_a_session_that_does_not_exist_are_rejected(self, store: Store, write: Write) -> None:
         with pytest.raises(LeaseLost):
             await store.commit([AddUsage(USAGE), write])
 
         assert await store.usage("acme") == []
 
-    async def test_commits_are_carried_out_in_the_order_they_were_called(self, store: Store) -> None:
+    async def test_commits_are_applied_in_the_order_of_the_calls(self, store: Store) -> None:
         await store.commit([CreateSession(ROW)])
 
         await asyncio.gather(*(store.commit([AppendEvents(KEY, (_event(seq),))]) for seq in range(1, 301)))
 
         assert await store.events(KEY, 0, 1000) == list(_events(1, 300))
 
-    async def test_a_commit_that_is_refused_leaves_those_beside_it_alone(self, store: Store) -> None:
+    async def test_a_rejected_commit_does_not_affect_concurrent_ones(self, store: Store) -> None:
         await store.commit([CreateSession(ROW)])
         rows = [replace(ROW, key=SessionKey("acme", f"n{n}")) if n % 2 else ROW for n in range(40)]
 
@@ -618,14 +629,14 @@ class StoreContract(ABC):
         await asyncio.gather(waiting, return_exceptions=True)
 
         await store.commit([AddUsage(USAGE)])
-        assert await store.tool(KEY, TOOL.name) == TOOL
+        assert await self._loaded(store, lambda loaded: loaded.tools) == (TOOL,)
 
-    # -- from one process to the next ----------------------------------------------------------------------------------
+    # -- opening, closing, restarting ----------------------------------------------------------------------------------
 
-    async def test_a_store_that_is_up_accepts_a_ping(self, store: Store) -> None:
+    async def test_an_open_store_answers_a_ping(self, store: Store) -> None:
         await store.ping()
 
-    async def test_closing_finishes_what_was_called_and_can_be_repeated(self, make_store: Callable[[], Store]) -> None:
+    async def test_close_finishes_pending_commits_and_can_be_repeated(self, make_store: Callable[[], Store]) -> None:
         store = make_store()
         await store.open()
         commits = [asyncio.create_task(store.commit([AddUsage(USAGE)])) for _ in range(50)]
@@ -636,13 +647,15 @@ class StoreContract(ABC):
 
         assert await asyncio.gather(*commits) == [None] * 50
 
-    async def test_what_was_committed_is_there_after_a_restart(self, store: Store) -> None:
+    async def test_commits_survive_a_restart(self, store: Store) -> None:
         """DUR-1, DUR-4."""
         if store.durability == "memory":
             return
-        await store.commit([CreateSession(ROW), *WITHIN, AddUsage(USAGE), PutResponse(ANSWER), AppendAudit(DECIDED)])
+        await store.commit(
+            [CreateSession(ROW), *SESSION_WRITES, AddUsage(USAGE), PutResponse(RESPONSE), AppendAudit(AUDITED)]
+        )
         await store.renew("one", until=100)
-        fence = await store.acquire(KEY, "one", now=0)
+        lease = await store.acquire(KEY, "one", now=0)
         before = await store.load(KEY)
 
         again = await self.reopen(store)
@@ -652,38 +665,104 @@ class StoreContract(ABC):
         assert await again.events(KEY, 0, 10) == [_event(2)]
         assert await again.unfinished() == [KEY]
         assert await again.usage("acme") == [USAGE]
-        assert await again.audit(0, 10) == [(1, DECIDED)]
-        assert await again.response("acme", ANSWER.route, ANSWER.idempotency_key) == ANSWER
-        assert (await again.acquire(KEY, "two", now=100)).token > fence.token
+        assert await again.audit(0, 10) == [(1, AUDITED)]
+        assert await again.response("acme", RESPONSE.route, RESPONSE.idempotency_key) == RESPONSE
+        assert (await again.acquire(KEY, "two", now=100)).token > lease.token
         await again.close()
 
-    async def test_what_was_deleted_stays_away_after_a_restart(self, store: Store) -> None:
+    async def test_deletions_survive_a_restart(self, store: Store) -> None:
         if store.durability == "memory":
             return
-        await store.commit([CreateSession(ROW), *WITHIN])
-        fence = await store.acquire(KEY, "one", now=0)
+        await store.commit([CreateSession(ROW), *SESSION_WRITES])
+        lease = await store.acquire(KEY, "one", now=0)
         await store.commit([DeleteSession(KEY)])
 
         again = await self.reopen(store)
 
-        await self.test_a_session_that_was_never_created_is_not_there(again)
+        await self.test_a_session_that_was_never_created_does_not_exist(again)
         await again.commit([CreateSession(ROW)])
         assert await again.load(KEY) == StoredSession(ROW, (), (), (), (), (), 1, 0, 0)
-        assert (await again.acquire(KEY, "one", now=0)).token > fence.token
+        assert (await again.acquire(KEY, "one", now=0)).token > lease.token
         await again.close()
 
-    async def test_it_agrees_with_a_simple_model(self, make_store: Callable[[], Store]) -> None:
+    async def test_a_read_only_store_reads_what_another_process_commits(self, store: Store) -> None:
+        if store.durability == "memory":
+            return
+        await store.commit([CreateSession(ROW), PutRequest(KEY, REQUEST), AddUsage(USAGE), PutResponse(RESPONSE)])
+        await store.commit([AppendMessages(KEY, MESSAGES), AppendEvents(KEY, _events(1, 2)), AppendAudit(AUDITED)])
+        lease = await store.acquire(KEY, "one", now=0)
+        reader = self.attach(store)
+        await reader.open(read_only=True)
+
+        await store.commit([AppendEvents(KEY, _events(3, 3))], lease)
+
+        assert await reader.load(KEY) == await store.load(KEY)
+        assert await reader.events(KEY, 0, 10) == list(_events(1, 3))
+        assert await reader.log_bounds(KEY) == (EPOCH, 1, 3)
+        assert await reader.request(KEY, "r1") == REQUEST
+        assert await reader.usage("acme") == [USAGE]
+        assert await reader.response("acme", RESPONSE.route, RESPONSE.idempotency_key) == RESPONSE
+        assert await reader.audit(0, 10) == [(1, AUDITED)]
+        assert await reader.load(SessionKey("acme", "s2")) is None
+        await reader.close()
+        await store.commit([AppendEvents(KEY, _events(4, 4))], lease)
+
+    async def test_a_read_only_store_can_be_opened_while_no_process_has_it_open(self, store: Store) -> None:
+        if store.durability == "memory":
+            return
+        await store.commit([AppendAudit(AUDITED)])
+        await store.close()
+        reader = self.attach(store)
+
+        await reader.open(read_only=True)
+
+        assert await reader.audit(0, 10) == [(1, AUDITED)]
+        await reader.close()
+
+    async def test_a_read_only_store_rejects_every_other_call(self, store: Store) -> None:
+        if store.durability == "memory":
+            return
+        reader = self.attach(store)
+        await reader.open(read_only=True)
+
+        for call in (
+            reader.ping(),
+            reader.renew("one", 1),
+            reader.acquire(KEY, "one", 0),
+            reader.release(Lease(KEY, 1)),
+            reader.commit([CreateSession(ROW)]),
+            reader.forget_responses(1),
+        ):
+            with pytest.raises(StoreUnavailable):
+                await call
+
+        await reader.close()
+        assert await store.load(KEY) is None
+
+    async def test_opening_read_only_does_not_create_a_store(self, make_store: Callable[[], Store]) -> None:
+        store = make_store()
+
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable):
+                await store.open(read_only=True)
+
+    # -- any sequence of calls -----------------------------------------------------------------------------------------
+
+    async def test_any_sequence_of_calls_agrees_with_a_simple_model(self, make_store: Callable[[], Store]) -> None:
+        counts = Counts()
         reopen = self.reopen
 
         class Machine(StoreMachine):
             def __init__(self) -> None:
-                super().__init__(make_store(), reopen)
+                super().__init__(make_store(), reopen, counts)
 
-        enough = settings(max_examples=25, stateful_step_count=30, deadline=None)
+        effort = settings(max_examples=25, stateful_step_count=30, deadline=None)
         # In a thread, because the machine runs an event loop of its own.
-        await asyncio.to_thread(run_state_machine_as_test, Machine, settings=enough)
+        await asyncio.to_thread(run_state_machine_as_test, Machine, settings=effort)
 
-    async def _loaded(self, store: Store, part: Callable[[StoredSession], tuple[object, ...]]) -> tuple[object, ...]:
-        loaded = await store.load(KEY)
+        counts.check()
+
+    async def _loaded(self, store: Store, part: Callable[[StoredSession], T], key: SessionKey = KEY) -> T:
+        loaded = await store.load(key)
         assert loaded
         return part(loaded)

@@ -1,4 +1,4 @@
-"""What a client can do to a session, the same over HTTP and over a WebSocket (WS-3, WS-4)."""
+"""Actions on sessions, shared by HTTP and WebSocket (WS-3, WS-4)."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from cmdc_gateway.tenancy.tickets import Tickets
 from cmdc_gateway.tools.addresses import AddressPolicy
 from cmdc_gateway.tools.registration import define
 
-Act = Callable[[Session, IdempotencyRecord | None], Awaitable[Reply]]
+SessionCall = Callable[[Session, IdempotencyRecord | None], Awaitable[Reply]]
 
 
 class Actions:
-    """Each takes who calls, on which session, with what body and under which Idempotency-Key."""
+    """One method per action. Each takes the principal, the session, the body, and the Idempotency-Key if there is one."""
 
     def __init__(
         self, registry: Registry, idempotency: Idempotency, tickets: Tickets, addresses: AddressPolicy
@@ -36,84 +36,91 @@ class Actions:
         self._tickets = tickets
         self._addresses = addresses
 
-    async def create(self, caller: Principal, body: CreateSessionBody, once: str | None) -> StoredResponse:
+    async def create(
+        self, principal: Principal, body: CreateSessionBody, idempotency_key: str | None
+    ) -> StoredResponse:
         return await self._idempotency.execute(
-            caller.tenant,
+            principal.tenant,
             "POST /v1/sessions",
-            once,
+            idempotency_key,
             _as_sent(body),
-            lambda remember: self.registry.create(caller, body, remember),
+            lambda record: self.registry.create(principal, body, record),
         )
 
-    async def prompt(self, caller: Principal, key: SessionKey, body: PromptBody, once: str | None) -> StoredResponse:
-        return await self._act(
-            key, "prompt", body, once, lambda session, remember: session.submit(body.text, caller.key_id, remember)
-        )
+    async def prompt(
+        self, principal: Principal, key: SessionKey, body: PromptBody, idempotency_key: str | None
+    ) -> StoredResponse:
+        async def submit(session: Session, record: IdempotencyRecord | None) -> Reply:
+            return await session.submit(body.text, principal.key_id, record)
 
-    async def approve(self, caller: Principal, key: SessionKey, body: ApproveBody, once: str | None) -> StoredResponse:
-        return await self._act(
-            key,
-            "approve",
-            body,
-            once,
-            lambda session, remember: session.approve(
-                body.approval_id, caller.key_id, body.args, body.digest, remember
-            ),
-        )
+        return await self._execute(key, "prompt", body, idempotency_key, submit)
 
-    async def reject(self, caller: Principal, key: SessionKey, body: RejectBody, once: str | None) -> StoredResponse:
-        return await self._act(
-            key,
-            "reject",
-            body,
-            once,
-            lambda session, remember: session.reject(body.approval_id, caller.key_id, body.reason, remember),
-        )
+    async def approve(
+        self, principal: Principal, key: SessionKey, body: ApproveBody, idempotency_key: str | None
+    ) -> StoredResponse:
+        async def approve(session: Session, record: IdempotencyRecord | None) -> Reply:
+            return await session.approve(body.approval_id, principal.key_id, body.args, body.digest, record)
 
-    async def respond(self, caller: Principal, key: SessionKey, body: RespondBody, once: str | None) -> StoredResponse:
-        return await self._act(
-            key,
-            "respond",
-            body,
-            once,
-            lambda session, remember: session.respond(body.ref, body.response, caller.key_id, remember),
-        )
+        return await self._execute(key, "approve", body, idempotency_key, approve)
 
-    async def abort(self, caller: Principal, key: SessionKey, body: AbortBody, once: str | None) -> StoredResponse:
-        return await self._act(
-            key, "abort", body, once, lambda session, remember: session.abort(caller.key_id, body.reason, remember)
-        )
+    async def reject(
+        self, principal: Principal, key: SessionKey, body: RejectBody, idempotency_key: str | None
+    ) -> StoredResponse:
+        async def reject(session: Session, record: IdempotencyRecord | None) -> Reply:
+            return await session.reject(body.approval_id, principal.key_id, body.reason, record)
+
+        return await self._execute(key, "reject", body, idempotency_key, reject)
+
+    async def respond(
+        self, principal: Principal, key: SessionKey, body: RespondBody, idempotency_key: str | None
+    ) -> StoredResponse:
+        async def respond(session: Session, record: IdempotencyRecord | None) -> Reply:
+            return await session.respond(body.ref, body.response, principal.key_id, record)
+
+        return await self._execute(key, "respond", body, idempotency_key, respond)
+
+    async def abort(
+        self, principal: Principal, key: SessionKey, body: AbortBody, idempotency_key: str | None
+    ) -> StoredResponse:
+        async def abort(session: Session, record: IdempotencyRecord | None) -> Reply:
+            return await session.abort(principal.key_id, body.reason, record)
+
+        return await self._execute(key, "abort", body, idempotency_key, abort)
 
     async def register(
-        self, caller: Principal, key: SessionKey, body: RegisterToolBody, once: str | None
+        self, principal: Principal, key: SessionKey, body: RegisterToolBody, idempotency_key: str | None
     ) -> StoredResponse:
-        async def register(session: Session, remember: IdempotencyRecord | None) -> Reply:
+        async def register(session: Session, record: IdempotencyRecord | None) -> Reply:
             definition = await asyncio.to_thread(define, body, self._addresses)
-            made = definition.secret if body.secret is None else None
-            answer = ToolRegistered(name=body.name, status="registered", secret=made)
-            return await session.register(definition, answer, caller.key_id, remember)
+            generated = definition.secret if body.secret is None else None
+            answer = ToolRegistered(name=body.name, status="registered", secret=generated)
+            return await session.register(definition, answer, principal.key_id, record)
 
-        return await self._act(key, "tools", body, once, register)
+        return await self._execute(key, "tools", body, idempotency_key, register)
 
-    async def ticket(self, caller: Principal, key: SessionKey, body: TicketBody, once: str | None) -> StoredResponse:
-        async def issue(session: Session, remember: IdempotencyRecord | None) -> Reply:
-            name, ticket = self._tickets.issue(caller, key.session_id, body.scope)
+    async def ticket(
+        self, principal: Principal, key: SessionKey, body: TicketBody, idempotency_key: str | None
+    ) -> StoredResponse:
+        async def issue(session: Session, record: IdempotencyRecord | None) -> Reply:
+            name, ticket = self._tickets.issue(principal, key.session_id, body.scope)
             issued = TicketIssued(ticket=name, expires_at=ticket.expires_at)
-            return await session.issue_ticket(issued, body.scope, caller.key_id, remember)
+            return await session.issue_ticket(issued, body.scope, principal.key_id, record)
 
-        return await self._act(key, "tickets", body, once, issue)
+        return await self._execute(key, "tickets", body, idempotency_key, issue)
 
-    async def _act(self, key: SessionKey, action: str, body: RequestBody, once: str | None, act: Act) -> StoredResponse:
-        async def found(remember: IdempotencyRecord | None) -> Reply:
-            return await act(await self.registry.find(key), remember)
+    async def _execute(
+        self, key: SessionKey, action: str, body: RequestBody, idempotency_key: str | None, call: SessionCall
+    ) -> StoredResponse:
+        async def call_session(record: IdempotencyRecord | None) -> Reply:
+            return await call(await self.registry.find(key), record)
 
-        if once is not None:
-            # First of all become its owner: what its last one has answered under this key is in the store by then.
-            with suppress(SessionNotFound, SessionDead):  # an answer that was given before is given again all the same
+        if idempotency_key is not None:
+            # Take over the session before looking for a stored response: its previous owner has then committed its own.
+            with suppress(SessionNotFound, SessionDead):  # a stored response is replayed even if the session is gone
                 await self.registry.find(key)
         route = f"POST /v1/sessions/{key.session_id}/{action}"
         return await self._idempotency.execute(
-            key.tenant, route, once, _as_sent(body) if once is not None else {}, found
+            key.tenant, route, idempotency_key, _as_sent(body) if idempotency_key is not None else {}, call_session
         )
 
 

@@ -1,10 +1,8 @@
-"""What routes are given: who calls, what they sent, and where things are."""
+"""Dependencies of the handlers, and the parsing behind them: principal, session, body, query and Idempotency-Key."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from email.message import Message as Header
 from typing import Annotated, Any, TypeVar, cast
 
@@ -18,7 +16,9 @@ from cmdc_gateway.protocol.strict import NotStrictJson, parse_object
 from cmdc_gateway.protocol.wire import RequestBody
 from cmdc_gateway.store.store import SessionKey
 from cmdc_gateway.tenancy.keys import Principal
-from cmdc_gateway.web.transport.limits import HttpLimits, read_body
+from cmdc_gateway.web.auth import auth_of
+from cmdc_gateway.web.transport.body import read_body
+from cmdc_gateway.web.transport.limits import HttpLimits
 
 Body = TypeVar("Body", bound=RequestBody)
 Query = TypeVar("Query", bound="QueryModel")
@@ -27,7 +27,7 @@ _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}", re.ASCII)
 
 
 class QueryModel(BaseModel):
-    """Parameters of a URL. Those a class does not name are refused (HTTP-3)."""
+    """Query parameters. Unknown ones are rejected (HTTP-3)."""
 
     model_config = ConfigDict(alias_generator=to_camel, extra="forbid", frozen=True)
 
@@ -42,42 +42,31 @@ WholeNumber = Annotated[int, BeforeValidator(_whole_number)]
 
 
 class NoQuery(QueryModel):
-    """No parameters at all."""
+    """No query parameters."""
 
 
 class PageQuery(QueryModel):
-    """Which page of a list."""
+    """A page of a list."""
 
     limit: WholeNumber | None = Field(None, ge=1, le=1000, description="Maximum number of items to return.")
     cursor: str | None = Field(None, description="`nextCursor` of the previous page.")
 
 
-@dataclass(frozen=True, slots=True)
-class AuthContext:
-    """A request that was let in. `ticket_scope` is set where a ticket let it in; `lasts` says whether it still would be."""
-
-    principal: Principal
-    is_valid: Callable[[], bool]
-    ticket_scope: str | None = None
+# Dependencies are coroutines because FastAPI runs plain functions in a thread.
 
 
-def auth_context(request: Request) -> AuthContext:
-    """What the gate let in."""
-    return cast("AuthContext", request.state.auth)
-
-
-async def principal(request: Request) -> Principal:  # FastAPI runs what is not async in a thread
-    """Who calls."""
-    return auth_context(request).principal
+async def principal(request: Request) -> Principal:
+    """Return the principal of the request's key."""
+    return auth_of(request.scope).principal
 
 
 async def session_key(request: Request, session_id: str) -> SessionKey:
-    """The session a path names, within the caller's tenant (HTTP-8)."""
-    return SessionKey(auth_context(request).principal.tenant, session_id)
+    """Return the key of the session that the path names, within the principal's tenant (HTTP-8)."""
+    return SessionKey(auth_of(request.scope).principal.tenant, session_id)
 
 
 async def idempotency_key(request: Request) -> str | None:
-    """The Idempotency-Key header (HTTP-11)."""
+    """Return the Idempotency-Key header, None if there is none (HTTP-11). Raises BadRequest."""
     values = request.headers.getlist("idempotency-key")
     if not values:
         return None
@@ -85,9 +74,9 @@ async def idempotency_key(request: Request) -> str | None:
 
 
 def checked_idempotency_key(key: str) -> str:
-    """The key, if it is one. Raises BadRequest."""
+    """Return the key if it is valid. Raises BadRequest."""
     if not _IDEMPOTENCY_KEY.fullmatch(key):
-        raise BadRequest("Idempotency-Key must be given once, as 1 to 255 visible ASCII characters")
+        raise BadRequest("Idempotency-Key must be sent once, as 1 to 255 visible ASCII characters")
     return key
 
 
@@ -96,8 +85,8 @@ KeyDep = Annotated[SessionKey, Depends(session_key)]
 IdempotencyKeyDep = Annotated[str | None, Depends(idempotency_key)]
 
 
-def body(model: type[Body]) -> Any:
-    """A dependency that gives the request's body as `model`, strictly (HTTP-1, HTTP-3, HTTP-4, HTTP-5)."""
+def body_of(model: type[Body]) -> Any:
+    """Return a dependency that parses the request's body, strictly (HTTP-1, HTTP-3, HTTP-4, HTTP-5)."""
 
     async def parse(request: Request) -> Body:
         return await read_as(model, request)
@@ -106,9 +95,9 @@ def body(model: type[Body]) -> Any:
 
 
 async def read_as(model: type[Body], request: Request) -> Body:
-    """The request's body as `model`."""
+    """Read and parse the request's body. Raises BadRequest, UnsupportedMediaType, and the errors of `read_body`."""
     raw = await _raw_body(request)
-    if not auth_context(request).is_valid():  # the body took its time, and the key was taken away meanwhile
+    if not auth_of(request.scope).is_valid():  # the key may have been revoked while the body was on its way
         raise Unauthorized
     if not raw and not _required(model):
         return model.model_validate({})
@@ -117,57 +106,54 @@ async def read_as(model: type[Body], request: Request) -> Body:
 
 
 def parsed(model: type[Body], raw: bytes) -> Body:
-    """Bytes of JSON as `model`. Raises BadRequest."""
+    """Parse JSON into a model. Raises BadRequest."""
     try:
         return validated(model, parse_object(raw))
-    except NotStrictJson as flaw:
-        raise BadRequest(f"the body is not acceptable JSON: {flaw}") from None
+    except NotStrictJson as error:
+        raise BadRequest(f"the body is not acceptable JSON: {error}") from None
 
 
 def validated(model: type[Body], data: dict[str, Any]) -> Body:
-    """Parsed JSON as `model`. Raises BadRequest, naming each field that is wrong."""
+    """Validate parsed JSON. Raises BadRequest, which names each invalid field."""
     try:
         return model.model_validate(data)
-    except ValidationError as flaws:
-        raise _refusal(flaws) from None
+    except ValidationError as errors:
+        raise _bad_request(errors) from None
 
 
-def query(model: type[Query]) -> Callable[[Request], Awaitable[Query]]:
-    """A dependency that gives the URL's parameters as `model`. One given twice is refused."""
+def query_of(model: type[Query]) -> Any:
+    """Return a dependency that parses the query parameters (HTTP-3)."""
 
     async def parse(request: Request) -> Query:
         return parsed_query(model, request.query_params)
 
-    return parse
+    return Depends(parse)
 
 
 def parsed_query(model: type[Query], params: QueryParams) -> Query:
-    """Parameters as `model`. Raises BadRequest."""
+    """Validate query parameters. Raises BadRequest, also for a parameter that is repeated."""
     if not params:
         return model()
     names = [name for name, _ in params.multi_items()]
     for name in names:
         if names.count(name) > 1:
-            raise BadRequest(f"the parameter {name!r} is given more than once", [(name, "given more than once")])
+            raise BadRequest(f"the parameter {name!r} is repeated", [(name, "is repeated")])
     try:
         return model.model_validate(dict(params))
-    except ValidationError as flaws:
-        raise _refusal(flaws) from None
+    except ValidationError as errors:
+        raise _bad_request(errors) from None
 
 
 async def no_body(request: Request) -> None:
-    """Read and drop a body that means nothing here, within the usual bounds."""
+    """Read and drop a body that has no meaning here, within the usual limits."""
     headers = request.headers
     if "content-length" in headers or "transfer-encoding" in headers:  # else there is none (RFC 9112, 6.3)
         await _raw_body(request)
 
 
-def _limits(request: Request) -> HttpLimits:
-    return cast("HttpLimits", request.app.state.http_limits)
-
-
 async def _raw_body(request: Request) -> bytes:
-    return await read_body(request.receive, request.scope["headers"], _limits(request))
+    limits = cast("HttpLimits", request.app.state.http_limits)
+    return await read_body(request.receive, request.scope["headers"], limits)
 
 
 def _required(model: type[BaseModel]) -> bool:
@@ -176,7 +162,7 @@ def _required(model: type[BaseModel]) -> bool:
 
 def _check_content_type(request: Request) -> None:
     values = request.headers.getlist("content-type")
-    if values == ["application/json"]:  # as nearly everybody writes it
+    if values == ["application/json"]:  # the common case
         return
     header = Header()
     header["Content-Type"] = values[0] if len(values) == 1 else "none/none"
@@ -185,8 +171,10 @@ def _check_content_type(request: Request) -> None:
         raise UnsupportedMediaType(", ".join(values)[:100])
 
 
-def _refusal(flaws: ValidationError) -> BadRequest:
-    details = [(_path(flaw["loc"]), _sentence(flaw["type"], flaw["msg"])) for flaw in flaws.errors(include_input=False)]
+def _bad_request(errors: ValidationError) -> BadRequest:
+    details = [
+        (_path(error["loc"]), _sentence(error["type"], error["msg"])) for error in errors.errors(include_input=False)
+    ]
     listed = "; ".join(f"{path}: {sentence}" if path else sentence for path, sentence in details[:5])
     return BadRequest(listed, details[:50])
 
@@ -200,7 +188,7 @@ def _path(location: tuple[int | str, ...]) -> str:
 
 def _sentence(kind: str, message: str) -> str:
     if kind == "extra_forbidden":
-        return "there is no such field"
+        return "unknown field"
     if kind == "missing":
         return "is required"
     return message.removeprefix("Value error, ").removeprefix("Input ").lower()[:200]

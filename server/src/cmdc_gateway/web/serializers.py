@@ -1,4 +1,4 @@
-"""What is stored, as it is shown."""
+"""JSON of responses, from sessions and stored rows."""
 
 from __future__ import annotations
 
@@ -38,16 +38,19 @@ _NO_UPTIME = b'"uptimeMs":0,'
 
 
 def session_info(session: Session, now: int) -> bytes:
-    """A session as it stands (§3.3); `now` is ms since 1970."""
-    view, end, shown = session.snapshot, session.log.last_seq, session.rendered
-    if shown is None or shown[0] is not view or shown[1] != end:
-        shown = session.rendered = view, end, _session_info(session, view)
-    # The first of its kind: what a client has named, other than the id, comes after it.
-    return shown[2].replace(_NO_UPTIME, b'"uptimeMs":%d,' % max(0, now - view.row.created_at), 1)
+    """Return the body of `GET /v1/sessions/{id}`. It is rendered once per change; only the uptime differs each time.
+
+    `now` is in ms since 1970.
+    """
+    snapshot, end, rendered = session.snapshot, session.log.last_seq, session.rendered
+    if rendered is None or rendered[0] is not snapshot or rendered[1] != end:
+        rendered = session.rendered = snapshot, end, _session_info(session, snapshot)
+    # Only the first match: values that the client chose come later, except the id, which cannot contain quotes.
+    return rendered[2].replace(_NO_UPTIME, b'"uptimeMs":%d,' % max(0, now - snapshot.row.created_at), 1)
 
 
-def _session_info(session: Session, view: SessionSnapshot) -> bytes:
-    settings, row = session.settings, view.row
+def _session_info(session: Session, snapshot: SessionSnapshot) -> bytes:
+    settings, row = session.settings, snapshot.row
     return SessionInfo(
         session_id=row.key.session_id,
         state=row.state,
@@ -58,15 +61,15 @@ def _session_info(session: Session, view: SessionSnapshot) -> bytes:
         model=settings.model,
         created_at=row.created_at,
         metadata=settings.metadata,
-        queue=[QueuedPrompt(request_id=queued.request_id, text=queued.text) for queued in view.queue],
-        pending_approvals=[_approval(waiting) for waiting in view.approvals],
-        pending_questions=[_question(waiting) for waiting in view.questions],
+        queue=[QueuedPrompt(request_id=queued.request_id, text=queued.text) for queued in snapshot.queue],
+        pending_approvals=[_approval(row) for row in snapshot.approvals],
+        pending_questions=[_question(row) for row in snapshot.questions],
         cursor=str(session.log.end),
     ).encode()
 
 
 def session_stats(session: Session) -> bytes:
-    """What a session used (§3.8)."""
+    """Return the body of `GET /v1/sessions/{id}/stats`."""
     row = session.snapshot.row
     return SessionStats(
         session_id=row.key.session_id,
@@ -81,34 +84,34 @@ def session_stats(session: Session) -> bytes:
 async def session_list(
     store: Store, tenant: str, limit: int | None, cursor: str | None, state: SessionState | None
 ) -> bytes:
-    """A page of a tenant's sessions, newest first (§3.3). Raises InvalidCursor."""
-    before = _session_place(cursor) if cursor is not None else None
+    """Return a page of a tenant's sessions, newest first. Raises InvalidCursor."""
+    before = _list_position(cursor) if cursor is not None else None
     size = limit or _DEFAULT_PAGE
     rows = await store.sessions(tenant, limit=size + 1, before=before, state=state)
-    shown = rows[:size]
-    last = f"{shown[-1].created_at}:{shown[-1].key.session_id}" if len(rows) > size else None
+    page = rows[:size]
+    last = f"{page[-1].created_at}:{page[-1].key.session_id}" if len(rows) > size else None
     return SessionList(
-        sessions=[_summary(row) for row in shown],
+        sessions=[_summary(row) for row in page],
         next_cursor=urlsafe_b64encode(last.encode()).decode().rstrip("=") if last else None,
     ).encode()
 
 
 async def message_list(store: Store, key: SessionKey, limit: int | None, cursor: str | None) -> bytes:
-    """All messages; or a page, with `nextCursor`, where a limit or a cursor is given."""
+    """Return all messages, or a page with `nextCursor` if a limit or cursor is given. Raises InvalidCursor."""
     if limit is None and cursor is None:
         messages = await store.messages(key)
         return dumps({"sessionId": key.session_id, "messages": [message.wire() for message in messages]})
     if cursor is not None and not re.fullmatch(r"[0-9]{1,12}", cursor, re.ASCII):
-        raise InvalidCursor(f"{cursor[:80]!r} is no cursor of this list")
+        raise InvalidCursor(f"{cursor[:80]!r} is not a cursor of this list")
     after, size = int(cursor or 0), limit or _DEFAULT_PAGE
     messages = await store.messages(key, after, size + 1)
-    following = str(after + size) if len(messages) > size else None
-    shown = [message.wire() for message in messages[:size]]
-    return dumps({"sessionId": key.session_id, "messages": shown, "nextCursor": following})
+    next_cursor = str(after + size) if len(messages) > size else None
+    page = [message.wire() for message in messages[:size]]
+    return dumps({"sessionId": key.session_id, "messages": page, "nextCursor": next_cursor})
 
 
 async def tenant_usage(store: Store, tenant: str) -> bytes:
-    """What a tenant used, and each of its keys (§3.8)."""
+    """Return the body of `GET /v1/usage`: the figures of a tenant and of each of its keys."""
     rows = await store.usage(tenant)
     keys = sorted({row.key_id for row in rows})
     return TenantUsage(
@@ -119,17 +122,16 @@ async def tenant_usage(store: Store, tenant: str) -> bytes:
 
 
 def tool_list(session: Session) -> bytes:
-    """The tools a session has (§3.10)."""
-    toolbox = session.toolset
+    """Return the body of `GET /v1/sessions/{id}/tools`."""
+    toolset = session.toolset
     entries = [
-        _tool(fitting, requires_approval=toolbox.requires_approval(fitting.spec.name))
-        for fitting in toolbox.bound_tools()
+        _tool(tool, requires_approval=toolset.requires_approval(tool.spec.name)) for tool in toolset.bound_tools()
     ]
     return ToolList(tools=entries).encode()
 
 
 async def event_page(log: EventLog, after: int, limit: int, types: frozenset[str] | None) -> bytes:
-    """A page of the log (SSE-11); `next` is the cursor after the last event looked at."""
+    """Return a page of the log (SSE-11). `next` is the cursor of the last event examined, selected or not."""
     entries: list[bytes] = []
     at = after
     while at < log.last_seq and len(entries) < limit:
@@ -142,12 +144,12 @@ async def event_page(log: EventLog, after: int, limit: int, types: frozenset[str
                 entries.append(event.entry)
             if len(entries) == limit:
                 break
-    edges = f'"next":"{log.epoch}.{at}","earliest":"{log.earliest}","latest":"{log.end}"'.encode()
-    return b'{"events":[%b],%b}' % (b",".join(entries), edges)
+    bounds = f'"next":"{log.epoch}.{at}","earliest":"{log.earliest}","latest":"{log.end}"'.encode()
+    return b'{"events":[%b],%b}' % (b",".join(entries), bounds)
 
 
 def prefers_json(accept: str) -> bool:
-    """Whether a page is wanted instead of the stream: JSON is named, and the stream is not named as highly."""
+    """Return whether an Accept header prefers JSON, the page, over the event stream."""
     weights = {"application/json": 0.0, "text/event-stream": 0.0}
     for part in accept.split(","):
         kind, _, parameters = part.strip().lower().partition(";")
@@ -181,7 +183,7 @@ def _question(row: QuestionRow) -> PendingQuestion:
 
 
 def _summary(row: SessionRow) -> SessionSummary:
-    model, metadata = _named(row)
+    model, metadata = _model_and_metadata(row)
     return SessionSummary(
         session_id=row.key.session_id,
         state=row.state,
@@ -194,27 +196,27 @@ def _summary(row: SessionRow) -> SessionSummary:
     )
 
 
-def _named(row: SessionRow) -> tuple[str, dict[str, str]]:
+def _model_and_metadata(row: SessionRow) -> tuple[str, dict[str, str]]:
     try:
         settings = SessionSettings.decode(row.settings)
-    except (NewerSettings, ValueError, KeyError, TypeError):  # one dead session does not take the list away
+    except (NewerSettings, ValueError, KeyError, TypeError):  # an unreadable session must not break the list
         return "", {}
     return settings.model, settings.metadata
 
 
-def _session_place(cursor: str) -> tuple[int, str]:
+def _list_position(cursor: str) -> tuple[int, str]:
     try:
         text = urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
     except ValueError:
         text = ""
     found = re.fullmatch(r"([0-9]{1,16}):([A-Za-z0-9_-]{1,128})", text, re.ASCII)
     if not found:
-        raise InvalidCursor(f"{cursor[:80]!r} is no cursor of this list")
+        raise InvalidCursor(f"{cursor[:80]!r} is not a cursor of this list")
     return int(found[1]), found[2]
 
 
-def _tool(fitting: BoundTool, *, requires_approval: bool) -> ToolEntry:
-    spec, definition = fitting.spec, fitting.definition
+def _tool(tool: BoundTool, *, requires_approval: bool) -> ToolEntry:
+    spec, definition = tool.spec, tool.definition
     return ToolEntry(
         name=spec.name,
         kind=spec.kind,
@@ -228,12 +230,12 @@ def _tool(fitting: BoundTool, *, requires_approval: bool) -> ToolEntry:
 
 
 def _figures(rows: Iterable[UsageRow]) -> dict[str, Any]:
-    listed = list(rows)
-    usage = sum((row.usage for row in listed), TokenUsage())
+    counted = list(rows)
+    usage = sum((row.usage for row in counted), TokenUsage())
     return {
-        "prompt_count": sum(row.prompts for row in listed),
+        "prompt_count": sum(row.prompts for row in counted),
         "total_tokens": usage.total_tokens,
-        "cost_usd": sum(row.cost_usd for row in listed),
+        "cost_usd": sum(row.cost_usd for row in counted),
         "token_usage": _counts(usage),
     }
 

@@ -140,8 +140,10 @@ class Auditor:
 
     async def finished_all(self, tenant: str, keys: Sequence[SessionKey]) -> None:
         """The usage of a tenant is that of its sessions, including deleted ones (MTR-1)."""
-        rows = [await self._disk.session(key) for key in keys if key not in self.deleted]
-        used = sum((row.usage for row in rows if row is not None), sum(self.deleted.values(), TokenUsage()))
+        kept = [await self._disk.load(key) for key in keys if key not in self.deleted]
+        used = sum(
+            (stored.row.usage for stored in kept if stored is not None), sum(self.deleted.values(), TokenUsage())
+        )
         charged = sum((row.usage for row in await self._disk.usage(tenant)), TokenUsage())
         if charged != used:
             self.report(f"MTR-1: {tenant} is charged {charged}, and its sessions used {used}")

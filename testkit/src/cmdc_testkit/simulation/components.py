@@ -50,11 +50,11 @@ class SimulatedStore:
     def durability(self) -> Durability:
         return "process"
 
-    async def commit(self, writes: Sequence[Write], fence: Lease | None = None) -> None:
+    async def commit(self, writes: Sequence[Write], lease: Lease | None = None) -> None:
         async with self._turn:
             await self._delay()
             self._may_fail()
-            await self._disk.commit(writes, fence)
+            await self._disk.commit(writes, lease)
             await self._auditor.committed(writes)
             lost = self._random.random() < self._faults.losing
         await self._delay()

@@ -75,9 +75,7 @@ class World(Environment):
                 await asyncio.gather(*(reader.caught_up() for reader in readers))
         except TimeoutError:
             self._require()
-            raise Violation(
-                f"DUR-2: a run did not end: {[await self.disk.session(key) for key in self.keys]}"
-            ) from None
+            raise Violation(f"DUR-2: a run did not end: {[await self.disk.load(key) for key in self.keys]}") from None
         for reader in reading:
             reader.cancel()
         for key in self.kept:

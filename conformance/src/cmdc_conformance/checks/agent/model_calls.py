@@ -30,7 +30,7 @@ async def a_lasting_failure_ends_the_run(ctx: CheckContext) -> None:
     """A failure that persists through the retries ends the run."""
     async with ctx.session() as session:
         with fails_if_blocked():
-            events = await session.run_to_end(ctx.script(reply("Never said.", fail=(503, 0))))
+            events = await session.run_to_end(ctx.script(reply("Not reached.", fail=(503, 0))))
         expect(names(events)[-2:] == ["error", "agent_abort"], f"the run was {', '.join(names(events))}")
         expect(events[-1].data.get("reason") == "error", f"the reason is {events[-1].data.get('reason')!r}")
 

@@ -68,7 +68,7 @@ async def a_run_stops_at_its_budget(ctx: CheckContext) -> None:
     """After the budget is exhausted, the run ends before the next model call."""
     async with ctx.session(budget={"maxTokens": 50}, maxTokens=10) as session:
         await ctx.register(session)
-        text = ctx.script(reply(calls=[_CALL], usage=(40, 20)), reply("Never said.", usage=(1, 1)))
+        text = ctx.script(reply(calls=[_CALL], usage=(40, 20)), reply("Not reached.", usage=(1, 1)))
         events = await session.run_to_end(text)
         end = events[-1]
         expect(end.name == "agent_abort" and end.data.get("reason") == "budget_exceeded", f"the run ended with {end}")

@@ -224,7 +224,13 @@ async def wrong_methods_are_rejected(ctx: CheckContext) -> None:
 
 @check("HTTP-6.key-first")
 async def the_key_is_checked_first(ctx: CheckContext) -> None:
-    """Without a key, unknown paths and methods return 401."""
-    for method, path in (("GET", "/v1/no-such-route"), ("PUT", "/v1/sessions")):
-        (await ctx.anonymous.request(method, path, {} if method == "PUT" else None)).expect(401, code="unauthorized")
-    (await ctx.http.get("/v1/no-such-route")).expect(404, why="with the key")
+    """Without a key, unknown paths and methods return 401, also outside /v1."""
+    for method, path, with_key in (
+        ("GET", "/v1/no-such-route", 404),
+        ("PUT", "/v1/sessions", 405),
+        ("GET", "/no-such-route", 404),
+        ("PUT", "/healthz", 405),
+    ):
+        body: dict[str, Any] | None = {} if method == "PUT" else None
+        (await ctx.anonymous.request(method, path, body)).expect(401, code="unauthorized")
+        (await ctx.http.request(method, path, body)).expect(with_key, why="with the key")

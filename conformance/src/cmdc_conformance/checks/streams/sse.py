@@ -77,7 +77,7 @@ async def frames_are_well_formed(ctx: CheckContext) -> None:
     async with ctx.session() as session:
         with fails_if_blocked():
             events = await session.run_to_end(ctx.script(reply("a\n\nb\r", thinking=["x"])))
-        require(events, "no events came")
+        require(events, "no events were received")
 
 
 @check("SSE-3.first", variants=RAW_SSE)

@@ -1,8 +1,9 @@
-"""The store in one SQLite file, for one gateway process: what survives `kill -9`, and on request power loss (DUR-4).
+"""The store in one SQLite file, used by one gateway process at a time.
 
-`database` has the file to itself and opens connections to it; `schema` is its tables. One thread writes (`writer`), and
-what waits for it is committed together; a few threads read (`readers`). `writing` and `reading` are the SQL, `sweep` removes
-what deleted sessions left. `store` puts them together.
+`store` implements the interface and `url` creates it. `database` locks the file and opens connections to it, `schema`
+creates its tables. One thread writes (`writer`) and commits together what is waiting; a few threads read (`readers`).
+`jobs` is what the writer runs, `journal` its fast path for events, `orphans` deletes the rows of deleted sessions, and
+`tables` holds the SQL, one module per table.
 """
 
 from cmdc_gateway.store.sqlite.store import SqliteStore

@@ -1,11 +1,36 @@
-"""The commonest commit of all: what comes next in a session's log, and nothing else.
+"""The fast path for appended events: a journal in front of the `events` table.
 
-Each log has a place of its own in the file. Put there at once, a piece of text of each of five hundred sessions would
-change five hundred pages, all of which go into the write-ahead log. So what is committed together is written together
-first, in order of arrival, as one row of `journal`; later, or when anything else happens to a session, it is moved to its
-place in `events`, many pieces to a row. Until then it is in memory too, where readers look for it.
+Most commits append a few events to the log of one leased session and do nothing else. Written straight to `events`, the
+text deltas of five hundred sessions would dirty five hundred pages per transaction, and all of them would go through the
+write-ahead log. Instead, a transaction inserts the events of all its appends as one row of the table `journal`, in order
+of arrival. They are *flushed* later: moved to `events`, many events to a row.
 
-Nobody else writes to the file, so where a log ends need not be asked of it each time either.
+States of an event: *appended* (in the journal row of the open transaction), *committed* (that transaction succeeded),
+*moved* (an open transaction inserted it into `events`), *flushed* (that transaction succeeded too; the event leaves
+memory). From append to flush the event is also in memory, in the `_Log` of its session. The file keeps journal rows
+until all of their events are flushed.
+
+When events are flushed:
+- All events of one session, before any other job touches the session (`flush`). So the rest of the store's SQL needs to
+  know nothing of the journal.
+- All events, a few sessions per transaction (`flush_step`), once the journal is full or a second old. Its rows are
+  deleted with the last step, so appends and other jobs may come between the steps.
+
+Who may touch what: the writer thread alone calls the methods, but for `unflushed`, which any thread may call. The lock
+protects what `unflushed` reads: `_logs`, and `events` and `committed` of each log. Lists only grow at the end within a
+transaction, past `committed`, so growing them needs no lock; removing from them does.
+
+Invariants:
+- `_Log.last_seq` and `token` are exact, or `last_seq` is _UNKNOWN, because another job may have changed the log or the
+  lease. Then the next append reads them from the file. No other process writes to the file.
+- `moved` and `committed` never exceed `len(events)`. Events are removed from memory only when their flush has committed,
+  hence a reader that asks `unflushed` before it begins its snapshot of the file misses no event.
+- Seqs in `events` and in the journal may overlap after a crash, and while a flush is in progress; readers and `reload`
+  drop duplicates by seq.
+
+On failure: `roll_back` restores the in-memory state to the last `begin_job`; the journal rows are undone by SQLite. If the
+transaction fails, the connection is closed, `discard` drops what was not committed, so that it is never shown, and
+`reload` rebuilds everything from the file on the next connection. `reload` does not write: the disk may be full.
 """
 
 from __future__ import annotations
@@ -17,35 +42,40 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from cmdc_gateway.protocol.frames import LoggedEvent
-from cmdc_gateway.store.sqlite.packing import insert_events, pack, unpack
-from cmdc_gateway.store.store import AppendEvents, Lease, LeaseLost, SessionKey
+from cmdc_gateway.store.errors import LeaseLost
+from cmdc_gateway.store.rows import SessionKey
+from cmdc_gateway.store.sqlite.packing import pack, unpack
+from cmdc_gateway.store.sqlite.tables import events as events_table
+from cmdc_gateway.store.sqlite.tables.events import LAST_SEQ
+from cmdc_gateway.store.store import Lease
+from cmdc_gateway.store.writes import AppendEvents
 
 MAX_ROWS = 1_000
 MAX_BYTES = 2 << 20
 MAX_SECONDS = 1.0
-"""Once the journal has so many rows or bytes, or is so old, what is in it is moved to its place, a few logs at a time."""
+"""The journal is flushed once it has this many rows or bytes, or is this old."""
 
-_LOGS_AT_ONCE = 32
-_STEPS = 16
-"""It takes no more steps than that: more comes in between."""
+_MIN_LOGS_PER_STEP = 32
+_MAX_STEPS = 16
+"""A flush takes no more steps than this: new events arrive between them."""
 
 _UNKNOWN = -1
-_NOBODY = -1
+_NO_TOKEN = -1
 
 
 class WritingConnection(sqlite3.Connection):
-    """The connection that writes, the journal it writes to, and whether deleted sessions may have left something."""
+    """The connection of the writer, with the state that belongs to it."""
 
     journal: AppendJournal
-    may_have_leavings = True
+    may_have_orphans = True
 
 
 @dataclass(slots=True)
 class Append:
-    """A job: what comes next in the log of the session that this fence holds. Never changed."""
+    """A job that appends events to the log of the leased session, and nothing else. Immutable; not frozen, for speed."""
 
     write: AppendEvents
-    fence: Lease
+    lease: Lease
 
     def __call__(self, connection: WritingConnection) -> None:
         connection.journal.append(connection, (self,))
@@ -53,9 +83,10 @@ class Append:
 
 @dataclass(slots=True)
 class _Log:
-    """The end of one session's log: its last seq, and what of it the file has in the journal only.
+    """The end of one session's log: its last seq, and the events that are not flushed.
 
-    The first `committed` of `events` may be shown; the first `settled` are in their place, as soon as this is committed.
+    The first `committed` of `events` may be shown to readers; the first `moved` are in the table `events`, if the current
+    transaction commits.
     """
 
     token: int
@@ -64,49 +95,46 @@ class _Log:
     last_seq: int
     events: list[LoggedEvent] = field(default_factory=list[LoggedEvent])
     committed: int = 0
-    settled: int = 0
+    moved: int = 0
 
 
 @dataclass(slots=True)
-class _Round:
-    """The journal is being moved: which logs are still to be, and what can be removed then."""
+class _Flush:
+    """A flush in progress: the sessions that remain, and the journal rows that are deleted with the last of them."""
 
     keys: list[SessionKey]
-    at_once: int
-    last_row: int
+    keys_per_step: int
+    last_id: int
     rows: int
     size: int
 
 
 class AppendJournal:
-    """What is in the journal, as the thread that writes knows it. Only `newest` is for other threads.
-
-    What is done within a transaction counts once `committed` says that it was carried out.
-    """
+    """The journal of one file. What a transaction does to it counts once `commit` is called."""
 
     def __init__(self) -> None:
         self.rows: int = 0
         self._size: int = 0
-        self._last_row = 0
+        self._last_id = 0
         self._logs: dict[SessionKey, _Log] = {}
         self._changed: dict[SessionKey, _Log] = {}
-        self._settled: list[tuple[_Log, int, int]] = []
-        self._round: _Round | None = None
-        self._began = 0.0
-        self._put_off_until = 0.0
+        self._undo: list[tuple[_Log, int, int]] = []  # logs with their `moved` and `last_seq` before
+        self._flush: _Flush | None = None
+        self._started_at = 0.0
+        self._retry_at = 0.0
         self._lock = threading.Lock()
 
     @property
     def is_due(self) -> bool:
-        """Whether it is time to move some of what is in it."""
+        """Whether the next step of a flush is due."""
         now = time.monotonic()
-        if not self.rows or now < self._put_off_until:
+        if not self.rows or now < self._retry_at:
             return False
-        full = self.rows >= MAX_ROWS or self._size >= MAX_BYTES
-        return self._round is not None or full or now - self._began >= MAX_SECONDS
+        is_full = self.rows >= MAX_ROWS or self._size >= MAX_BYTES
+        return self._flush is not None or is_full or now - self._started_at >= MAX_SECONDS
 
-    def newest(self, key: SessionKey) -> list[LoggedEvent]:
-        """The end of a log, as far as it is committed and was not in its place a moment ago."""
+    def unflushed(self, key: SessionKey) -> list[LoggedEvent]:
+        """The committed events at the end of a session's log that may not be in the table `events`."""
         with self._lock:
             log = self._logs.get(key)
             return log.events[: log.committed] if log else []
@@ -114,144 +142,144 @@ class AppendJournal:
     # -- within a transaction ------------------------------------------------------------------------------------------
 
     def append(self, connection: sqlite3.Connection, appends: Iterable[Append]) -> None:
-        """Add to many logs, or to none of them. Raises FenceLost or ValueError, as `Store.commit` does."""
+        """Apply all appends, or none of them. Raises LeaseLost or ValueError, as `Store.commit` does."""
         grown: dict[SessionKey, tuple[_Log, int, list[LoggedEvent]]] = {}
         parts: list[bytes] = []
         for append in appends:
-            key, events = append.fence.key, append.write.events
+            key, events = append.lease.key, append.write.events
             known = grown.get(key)
-            if known is None or known[0].token != append.fence.token:
-                known = (*self._log(connection, append.fence), list[LoggedEvent]())
-            log, last_seq, more = known
-            append.write.must_follow(log.epoch, last_seq)
-            more += events
-            grown[key] = log, last_seq + len(events), more
+            if known is None or known[0].token != append.lease.token:
+                known = (*self._log(connection, append.lease), list[LoggedEvent]())
+            log, last_seq, added = known
+            append.write.check_continues(log.epoch, last_seq)
+            added += events
+            grown[key] = log, last_seq + len(events), added
             parts.append(pack(log.pk, events))
-        row = b"".join(parts)
-        last_row = connection.execute("INSERT INTO journal (data) VALUES (?)", (row,)).lastrowid
-        assert last_row is not None
+        packed = b"".join(parts)
+        last_id = connection.execute("INSERT INTO journal (packed) VALUES (?)", (packed,)).lastrowid
+        assert last_id is not None
         if not self.rows:
-            self._began = time.monotonic()
-        self._last_row = last_row
+            self._started_at = time.monotonic()
+        self._last_id = last_id
         self.rows += 1
-        self._size += len(row)
-        for key, (log, last_seq, more) in grown.items():
+        self._size += len(packed)
+        for key, (log, last_seq, added) in grown.items():
             log.last_seq = last_seq
-            log.events += more
+            log.events += added
             self._logs[key] = self._changed[key] = log
 
     def flush(self, connection: sqlite3.Connection, key: SessionKey) -> None:
-        """Move what there is of a session to its place, as something else is about to happen to it."""
+        """Move the session's events to the table `events`. The caller is about to change the session."""
         log = self._logs.get(key)
         if log is not None:
             self._move(connection, [key])
             log.last_seq = _UNKNOWN
 
-    def flush_some(self, connection: sqlite3.Connection) -> None:
-        """Move some logs to their place; after the last, remove what has been moved."""
-        if self._round is None:
+    def flush_step(self, connection: sqlite3.Connection) -> None:
+        """Move the events of a few sessions; with the last of them, delete the journal rows that were moved."""
+        if self._flush is None:
             keys = [key for key, log in self._logs.items() if log.events]
-            at_once = max(_LOGS_AT_ONCE, len(keys) // _STEPS + 1)
-            self._round = _Round(keys, at_once, self._last_row, self.rows, self._size)
-            self._began = time.monotonic()
-        keys, at_once = self._round.keys, self._round.at_once
-        self._move(connection, [key for key in keys[-at_once:] if key in self._logs])
-        del keys[-at_once:]
+            keys_per_step = max(_MIN_LOGS_PER_STEP, len(keys) // _MAX_STEPS + 1)
+            self._flush = _Flush(keys, keys_per_step, self._last_id, self.rows, self._size)
+            self._started_at = time.monotonic()
+        keys, keys_per_step = self._flush.keys, self._flush.keys_per_step
+        self._move(connection, [key for key in keys[-keys_per_step:] if key in self._logs])
+        del keys[-keys_per_step:]
         if not keys:
-            connection.execute("DELETE FROM journal WHERE n <= ?", (self._round.last_row,))
-            self.rows -= self._round.rows
-            self._size -= self._round.size
-            self._round = None
+            connection.execute("DELETE FROM journal WHERE id <= ?", (self._flush.last_id,))
+            self.rows -= self._flush.rows
+            self._size -= self._flush.size
+            self._flush = None
 
     def postpone(self) -> None:
-        """It could not be moved: try it again a while later."""
-        self._put_off_until = time.monotonic() + MAX_SECONDS
+        """Retry a flush that failed after a pause."""
+        self._retry_at = time.monotonic() + MAX_SECONDS
 
     def _move(self, connection: sqlite3.Connection, keys: Iterable[SessionKey]) -> None:
         logs = [(key, self._logs[key]) for key in keys]
-        insert_events(connection, [(log.pk, log.events[log.settled :]) for _, log in logs])
+        events_table.insert(connection, [(log.pk, log.events[log.moved :]) for _, log in logs])
         for key, log in logs:
-            self._settled.append((log, log.settled, log.last_seq))
-            log.settled = len(log.events)
+            self._undo.append((log, log.moved, log.last_seq))
+            log.moved = len(log.events)
             self._changed[key] = log
 
-    def _log(self, connection: sqlite3.Connection, fence: Lease) -> tuple[_Log, int]:
-        """The log and its last seq. Raises FenceLost."""
-        log = self._logs.get(fence.key)
-        if log is not None and log.token == fence.token and log.last_seq != _UNKNOWN:
+    def _log(self, connection: sqlite3.Connection, lease: Lease) -> tuple[_Log, int]:
+        """The log of the leased session, and its last seq. Raises LeaseLost."""
+        log = self._logs.get(lease.key)
+        if log is not None and log.token == lease.token and log.last_seq != _UNKNOWN:
             return log, log.last_seq
         found = connection.execute(
-            "SELECT token, pk, epoch, max(trimmed, ifnull((SELECT max(seq) FROM events WHERE session = pk), 0))"
+            f"SELECT token, pk, epoch, {LAST_SEQ}"
             " FROM sessions JOIN leases ON session = pk WHERE tenant = ? AND session_id = ? AND token = ?",
-            (fence.key.tenant, fence.key.session_id, fence.token),
+            (lease.key.tenant, lease.key.session_id, lease.token),
         ).fetchone()
         if found is None:
-            raise LeaseLost(f"session {fence.key.session_id!r} has another owner, or none")
+            raise LeaseLost(f"the lease of session {lease.key.session_id!r} is stale")
         if log is None:
             log = _Log(*found)
-        else:  # it may still hold what is only now being settled, or was read back from the journal
+        else:  # it may hold events that are not in `events` yet, after a reload for example
             log.token, log.pk, log.epoch, log.last_seq = found
-            if len(log.events) > log.settled:
+            if len(log.events) > log.moved:
                 log.last_seq = max(log.last_seq, log.events[-1].seq)
         return log, log.last_seq
 
     def begin_job(self) -> None:
-        """What follows may be undone alone."""
-        self._settled.clear()
+        """Set the point to which `roll_back` returns."""
+        self._undo.clear()
 
-    def rolled_back(self) -> None:
-        """What was done since `begin_job` was undone."""
-        for log, settled, last_seq in reversed(self._settled):
-            log.settled, log.last_seq = settled, last_seq
-        self._settled.clear()
+    def roll_back(self) -> None:
+        """Undo what was done since `begin_job`. SQLite has already rolled the file back."""
+        for log, moved, last_seq in reversed(self._undo):
+            log.moved, log.last_seq = moved, last_seq
+        self._undo.clear()
 
     # -- after it ------------------------------------------------------------------------------------------------------
 
-    def committed(self) -> None:
-        """All of the transaction was carried out."""
+    def commit(self) -> None:
+        """Make the changes of the transaction final. SQLite has already committed it."""
         with self._lock:
             for key, log in self._changed.items():
-                if log.settled:
-                    del log.events[: log.settled]
-                    log.settled = 0
+                if log.moved:
+                    del log.events[: log.moved]
+                    log.moved = 0
                 log.committed = len(log.events)
                 if not log.events and log.last_seq == _UNKNOWN:
                     self._logs.pop(key, None)
         self._changed.clear()
-        self._settled.clear()
+        self._undo.clear()
 
     def discard(self) -> None:
-        """The connection is lost, and with it what was not committed. What was can still be read."""
+        """Drop what was not committed, because the connection is lost. What was committed can still be read."""
         with self._lock:
             for log in self._changed.values():
                 del log.events[log.committed :]
         self._changed.clear()
-        self._settled.clear()
+        self._undo.clear()
 
-    def read_back(self, connection: sqlite3.Connection) -> None:
-        """Begin with a new connection: know what the file says, and no more. Nothing is written: the disk may be full."""
-        logs: dict[int, list[LoggedEvent]] = {}
-        self._size = self._last_row = self.rows = 0
-        for number, data in connection.execute("SELECT n, data FROM journal ORDER BY n"):
+    def reload(self, connection: sqlite3.Connection) -> None:
+        """Replace the in-memory state by that of the file, for a new connection. Writes nothing."""
+        events_by_pk: dict[int, list[LoggedEvent]] = {}
+        self._size = self._last_id = self.rows = 0
+        for row_id, packed in connection.execute("SELECT id, packed FROM journal ORDER BY id"):
             self.rows += 1
-            self._size += len(data)
-            self._last_row = number
-            for pk, event in unpack("", data):
-                logs.setdefault(pk, []).append(event)
-        known: dict[SessionKey, _Log] = {}
-        for pk, events in logs.items():
+            self._size += len(packed)
+            self._last_id = row_id
+            for pk, event in unpack("", packed):
+                events_by_pk.setdefault(pk, []).append(event)
+        logs: dict[SessionKey, _Log] = {}
+        for pk, events in events_by_pk.items():
             found = connection.execute(
-                "SELECT tenant, session_id, epoch,"
-                " max(trimmed, ifnull((SELECT max(seq) FROM events WHERE session = pk), 0)) FROM sessions WHERE pk = ?",
-                (pk,),
+                f"SELECT tenant, session_id, epoch, {LAST_SEQ} FROM sessions WHERE pk = ?", (pk,)
             ).fetchone()
-            if found is not None:  # else it was deleted since
+            if found is not None:  # else the session was deleted
                 tenant, session_id, epoch, last_seq = found
-                left = [replace(event, epoch=epoch) for event in events if event.seq > last_seq]
-                known[SessionKey(tenant, session_id)] = _Log(_NOBODY, pk, epoch, _UNKNOWN, left, committed=len(left))
+                unflushed = [replace(event, epoch=epoch) for event in events if event.seq > last_seq]
+                logs[SessionKey(tenant, session_id)] = _Log(
+                    _NO_TOKEN, pk, epoch, _UNKNOWN, unflushed, committed=len(unflushed)
+                )
         with self._lock:
-            self._logs = known
+            self._logs = logs
         self._changed.clear()
-        self._settled.clear()
-        self._round = None
-        self._began = time.monotonic()
+        self._undo.clear()
+        self._flush = None
+        self._started_at = time.monotonic()

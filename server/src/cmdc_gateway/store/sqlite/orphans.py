@@ -1,17 +1,17 @@
-"""Removing what deleted sessions left, a little at a time, so that nobody waits behind a million events."""
+"""Deletes the rows that deleted sessions left, a few at a time, so that no commit waits behind a million events."""
 
 from __future__ import annotations
 
 from cmdc_gateway.store.sqlite.journal import WritingConnection
 
-_ROWS = 100
+_ROWS_PER_CALL = 100
 
-_REMOVE = "DELETE FROM {0} WHERE session = ?1 AND {1} IN (SELECT {1} FROM {0} WHERE session = ?1 LIMIT ?2)"
+_DELETE = "DELETE FROM {0} WHERE session = ?1 AND {1} IN (SELECT {1} FROM {0} WHERE session = ?1 LIMIT ?2)"
 
-# For each table that has rows of a session, and what tells these rows from one another.
-_REMOVALS = [
-    _REMOVE.format(table, key)
-    for table, key in (
+# Each table with rows of a session, and the column that identifies one of them within the session.
+_DELETES = [
+    _DELETE.format(table, column)
+    for table, column in (
         ("settings", "session"),
         ("leases", "token"),
         ("tools", "rowid"),
@@ -19,27 +19,27 @@ _REMOVALS = [
         ("questions", "rowid"),
         ("requests", "rowid"),
         ("messages", "rowid"),
-        ("events", "seq"),
+        ("events", "last_seq"),
     )
 ]
 
 
-def remove_orphans(connection: WritingConnection) -> bool:
-    """Remove up to 100 rows in a transaction of their own; return whether there may be more."""
-    if not connection.may_have_leavings:  # the writer asks whenever it has nothing else to do
+def delete_orphans(connection: WritingConnection) -> bool:
+    """Delete up to 100 rows in a transaction of their own; return whether there may be more."""
+    if not connection.may_have_orphans:  # spares an idle writer the query
         return False
-    found = connection.execute("SELECT session FROM leavings LIMIT 1").fetchone()
+    found = connection.execute("SELECT session FROM orphans LIMIT 1").fetchone()
     if found is None:
-        connection.may_have_leavings = False
+        connection.may_have_orphans = False
         return False
     (session,) = found
     connection.execute("BEGIN IMMEDIATE")
-    left = _ROWS
-    for removal in _REMOVALS:
-        left -= connection.execute(removal, (session, left)).rowcount
-        if left == 0:
+    remaining = _ROWS_PER_CALL
+    for delete in _DELETES:
+        remaining -= connection.execute(delete, (session, remaining)).rowcount
+        if remaining == 0:
             break
     else:
-        connection.execute("DELETE FROM leavings WHERE session = ?", (session,))
+        connection.execute("DELETE FROM orphans WHERE session = ?", (session,))
     connection.execute("COMMIT")
     return True

@@ -1,7 +1,7 @@
-"""The tables, and how a file of an older version becomes one of this version.
+"""The tables, and the migrations that create them.
 
-Times are milliseconds since 1970. What belongs to a session carries its `pk`, which is never given out twice: so a
-session is gone when its row in `sessions` is, and its other rows can be removed at leisure (`leavings`).
+Times are milliseconds since 1970. Rows that belong to a session refer to its `pk`, which is never reused: deleting its row
+in `sessions` deletes the session, and its other rows can be removed later (`orphans`).
 """
 
 from __future__ import annotations
@@ -9,10 +9,13 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
-from cmdc_gateway.store.store import StoreUnavailable
+from cmdc_gateway.store.errors import StoreUnavailable
 
-APPLICATION_ID = int.from_bytes(b"CMDC")
-"""Tells our files from those of other programs that use SQLite too."""
+APPLICATION_ID = int.from_bytes(b"CMGW")
+"""Marks our files among all those that SQLite may open."""
+
+_DEVELOPMENT_ID = int.from_bytes(b"CMDC")
+"""Marks the files of development versions before 0.1.0."""
 
 _VERSION_1 = """
 CREATE TABLE sessions (
@@ -28,32 +31,37 @@ CREATE TABLE sessions (
     prompt_tokens     INTEGER NOT NULL,
     completion_tokens INTEGER NOT NULL,
     cost_usd          REAL    NOT NULL,
-    served            INTEGER NOT NULL,
-    trimmed           INTEGER NOT NULL DEFAULT 0,  -- events up to this seq are not of the log any more
+    delivered_seq     INTEGER NOT NULL,
+    trimmed_seq       INTEGER NOT NULL DEFAULT 0,  -- the log begins after this seq
     UNIQUE (tenant, session_id)
 ) STRICT;
 CREATE INDEX sessions_by_age ON sessions (tenant, created_at, session_id);
 
--- Apart from the session's row, which is written again at every step: these may be long.
+-- Apart from `sessions`, whose rows are rewritten with every step of a run: settings may be long.
 CREATE TABLE settings (
     session INTEGER PRIMARY KEY,
     data    BLOB NOT NULL
 ) STRICT;
 
+-- A row holds consecutive events of one session; `last_seq` is the seq of the last one.
 CREATE TABLE events (
-    session INTEGER NOT NULL,
-    seq     INTEGER NOT NULL,
-    name    TEXT    NOT NULL,
-    at      INTEGER NOT NULL,
-    data    BLOB    NOT NULL,
-    PRIMARY KEY (session, seq)
+    session  INTEGER NOT NULL,
+    last_seq INTEGER NOT NULL,
+    packed   BLOB    NOT NULL,
+    PRIMARY KEY (session, last_seq)
 ) STRICT, WITHOUT ROWID;
 
+-- Committed events, of any sessions, that may not be in `events` yet.
+CREATE TABLE journal (
+    id     INTEGER PRIMARY KEY,
+    packed BLOB NOT NULL
+) STRICT;
+
 CREATE TABLE messages (
-    session INTEGER NOT NULL,
-    n       INTEGER NOT NULL,  -- from 0
-    data    BLOB    NOT NULL,  -- JSON, as GET …/messages shows it
-    UNIQUE (session, n)
+    session  INTEGER NOT NULL,
+    position INTEGER NOT NULL,  -- 0, 1, 2 …
+    data     BLOB    NOT NULL,  -- JSON, as in the response to GET …/messages
+    UNIQUE (session, position)
 ) STRICT;
 
 CREATE TABLE requests (
@@ -112,15 +120,15 @@ CREATE TABLE tools (
     UNIQUE (session, name)
 ) STRICT;
 
--- Who may write a session. AUTOINCREMENT makes the token one that was never used before, whatever was deleted since.
+-- AUTOINCREMENT keeps SQLite from reusing a fencing token after its row was deleted.
 CREATE TABLE leases (
     token   INTEGER PRIMARY KEY AUTOINCREMENT,
     session INTEGER NOT NULL UNIQUE,
     owner   TEXT    NOT NULL
 ) STRICT;
 
--- Sessions that were deleted and still have rows in other tables.
-CREATE TABLE leavings (
+-- Deleted sessions that still have rows in other tables.
+CREATE TABLE orphans (
     session INTEGER PRIMARY KEY
 ) STRICT;
 
@@ -135,7 +143,7 @@ CREATE TABLE usage (
     PRIMARY KEY (tenant, key_id, day)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE answers (
+CREATE TABLE responses (
     tenant          TEXT    NOT NULL,
     route           TEXT    NOT NULL,
     idempotency_key TEXT    NOT NULL,
@@ -145,20 +153,11 @@ CREATE TABLE answers (
     at              INTEGER NOT NULL,
     UNIQUE (tenant, route, idempotency_key)
 ) STRICT;
-CREATE INDEX answers_by_age ON answers (at);
+CREATE INDEX responses_by_age ON responses (at);
 
--- Written to find out whether writing works.
-CREATE TABLE pulse (
-    one  INTEGER PRIMARY KEY CHECK (one = 1),
-    beat INTEGER NOT NULL
-) STRICT;
-INSERT INTO pulse VALUES (1, 0);
-"""
-
-_VERSION_2 = """
--- The audit trail. Nobody shortens or changes it, not even by a mistake of ours.
-CREATE TABLE trail (
-    n          INTEGER PRIMARY KEY AUTOINCREMENT,
+-- The triggers keep even faulty SQL of ours from changing the audit log.
+CREATE TABLE audit (
+    id         INTEGER PRIMARY KEY AUTOINCREMENT,
     at         INTEGER NOT NULL,
     tenant     TEXT    NOT NULL,
     session_id TEXT    NOT NULL,
@@ -168,32 +167,28 @@ CREATE TABLE trail (
     digest     TEXT    NOT NULL,
     detail     BLOB    NOT NULL   -- a JSON object
 ) STRICT;
-CREATE TRIGGER trail_is_not_changed BEFORE UPDATE ON trail
-BEGIN SELECT raise(ABORT, 'the audit trail is only ever added to'); END;
-CREATE TRIGGER trail_is_not_shortened BEFORE DELETE ON trail
-BEGIN SELECT raise(ABORT, 'the audit trail is only ever added to'); END;
-"""
+CREATE TRIGGER audit_is_never_updated BEFORE UPDATE ON audit
+BEGIN SELECT raise(ABORT, 'the audit log is append-only'); END;
+CREATE TRIGGER audit_is_never_deleted BEFORE DELETE ON audit
+BEGIN SELECT raise(ABORT, 'the audit log is append-only'); END;
 
-_VERSION_3 = """
--- What was added to logs and may not be in `events` yet: many events of many sessions in a row, packed.
-CREATE TABLE journal (
-    n    INTEGER PRIMARY KEY,
-    data BLOB NOT NULL
+-- One row, which the health check updates to find out whether writes succeed.
+CREATE TABLE health (
+    id     INTEGER PRIMARY KEY CHECK (id = 1),
+    writes INTEGER NOT NULL
 ) STRICT;
-
--- A row may have several events: then `seq` and `at` are of the last, `name` is empty, and `data` has all of them packed.
-ALTER TABLE events ADD COLUMN count INTEGER NOT NULL DEFAULT 1;
+INSERT INTO health VALUES (1, 0);
 """
 
-MIGRATIONS: tuple[str, ...] = (_VERSION_1, _VERSION_2, _VERSION_3)
-"""Number n makes a file of version n out of one of version n - 1; an empty file is version 0."""
+MIGRATIONS: tuple[str, ...] = (_VERSION_1,)
+"""Migration n turns a file of version n - 1 into one of version n; an empty file has version 0."""
 
 
 def migrate(connection: sqlite3.Connection, path: Path) -> None:
-    """Bring the file to this version, one transaction a step.
+    """Bring the file to the current version, one transaction per migration.
 
     Raises:
-        StoreDown: the file is another program's, or was written by a newer version of this one.
+        StoreUnavailable: the file belongs to another program, or to a development or newer version of this one.
     """
     version = _version(connection, path)
     for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
@@ -201,23 +196,29 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
         connection.executescript(f"BEGIN IMMEDIATE; {script}; {marks}; COMMIT")
 
 
-def must_be_ours(connection: sqlite3.Connection, path: Path) -> None:
-    """Raise StoreDown if the file is another program's, or of another version than this one, and so not to be read."""
+def check_version(connection: sqlite3.Connection, path: Path) -> None:
+    """Raise StoreUnavailable unless the file is a store of the current version."""
     version = _version(connection, path)
     if version < len(MIGRATIONS):
         raise StoreUnavailable(
-            f"{path} was written by an older version of the gateway (schema {version}; this one knows {len(MIGRATIONS)}): "
-            "start the gateway once, and it will be brought up to date"
+            f"{path} was written by an older version of the gateway (schema {version}; this version needs "
+            f"{len(MIGRATIONS)}); start the gateway once to migrate it"
         )
 
 
 def _version(connection: sqlite3.Connection, path: Path) -> int:
     version, application_id = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in _MARKS)
+    if application_id == _DEVELOPMENT_ID:
+        raise StoreUnavailable(
+            f"{path} was written by a development version of the gateway and cannot be migrated; "
+            "move it away, or name another file, and start again"
+        )
     if application_id != APPLICATION_ID and connection.execute("SELECT 1 FROM sqlite_schema").fetchone():
-        raise StoreUnavailable(f"{path} is a database of another program")
+        raise StoreUnavailable(f"{path} is a database of another program; name another file")
     if version > len(MIGRATIONS):
         raise StoreUnavailable(
-            f"{path} was written by a newer version of the gateway (schema {version}; this one knows {len(MIGRATIONS)})"
+            f"{path} was written by a newer version of the gateway (schema {version}; this version knows "
+            f"{len(MIGRATIONS)}); use that version, or name another file"
         )
     return version
 

@@ -1,28 +1,21 @@
-"""Sessions in one SQLite file."""
+"""The store interface on one SQLite file."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from cmdc_gateway.protocol.frames import LoggedEvent
 from cmdc_gateway.protocol.history import Message
-from cmdc_gateway.store.sqlite import writing
-from cmdc_gateway.store.sqlite.database import Database
-from cmdc_gateway.store.sqlite.journal import Append
-from cmdc_gateway.store.sqlite.readers import Readers
-from cmdc_gateway.store.sqlite.reading import Snapshot
-from cmdc_gateway.store.sqlite.writer import Writer
-from cmdc_gateway.store.store import (
-    AppendEvents,
+from cmdc_gateway.store.errors import StoreUnavailable
+from cmdc_gateway.store.rows import (
     ApprovalRow,
     AuditRow,
-    Durability,
-    Lease,
     QuestionRow,
     RequestRow,
     SessionKey,
@@ -30,25 +23,44 @@ from cmdc_gateway.store.store import (
     SessionState,
     StoredResponseRow,
     StoredSession,
-    StoreUnavailable,
-    ToolRow,
     UsageRow,
-    Write,
 )
+from cmdc_gateway.store.sqlite import jobs, loading
+from cmdc_gateway.store.sqlite.database import Database
+from cmdc_gateway.store.sqlite.journal import Append
+from cmdc_gateway.store.sqlite.readers import Readers
+from cmdc_gateway.store.sqlite.tables import (
+    approvals,
+    audit,
+    events,
+    health,
+    messages,
+    questions,
+    requests,
+    responses,
+    sessions,
+    usage,
+)
+from cmdc_gateway.store.sqlite.writer import Writer
+from cmdc_gateway.store.store import Durability, Lease
+from cmdc_gateway.store.writes import AppendEvents, Write
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class _Open:
     database: Database
-    writer: Writer
     readers: Readers
+    writer: Writer | None
+    """None if the store was opened read-only."""
 
 
 class SqliteStore:
-    """Keeps sessions in one file, which one process has at a time. Of one event loop, which it never blocks.
+    """Keeps sessions in one file, which one process at a time may write. Belongs to one event loop, and never blocks it.
 
-    `process` survives the end of the process, however it ends; `disk` survives power loss too, and is slower.
-    The file is made if it is not there; its folder is not.
+    Durability `process` survives `kill -9`; `disk` survives power loss too, and is slower. `open` creates the file, but
+    not its folder.
     """
 
     def __init__(self, path: Path, *, durability: Literal["process", "disk"] = "process") -> None:
@@ -56,128 +68,131 @@ class SqliteStore:
         self._durability: Literal["process", "disk"] = durability
         self._opening = asyncio.Lock()
         self._open: _Open | None = None
-        self._alive: dict[str, int] = {}
+        self._expiry: dict[str, int] = {}  # of the leases of each owner
 
     @property
     def durability(self) -> Durability:
         return self._durability
 
-    async def open(self) -> None:
+    async def open(self, *, read_only: bool = False) -> None:
         async with self._opening:
             if self._open is None:
                 database = Database(self.path, self._durability)
-                await asyncio.to_thread(database.acquire)
-                self._open = _Open(database, Writer(database), Readers(database))
+                await asyncio.to_thread(database.check_readable if read_only else database.open)
+                self._open = _Open(database, Readers(database), None if read_only else Writer(database))
 
     async def close(self) -> None:
         async with self._opening:
-            if is_open := self._open:
+            if opened := self._open:
                 self._open = None
-                self._alive.clear()
-                await is_open.readers.close()
-                # Last, because the last connection that is closed moves the write-ahead log into the file.
-                await is_open.writer.close()
-                is_open.database.release()
+                self._expiry.clear()
+                await opened.readers.close()
+                # Last, because closing the last connection moves the write-ahead log into the file.
+                if opened.writer:
+                    await opened.writer.close()
+                opened.database.release()
 
     async def ping(self) -> None:
-        await self._writer.run(writing.check_health)
+        await self._writer.run(health.check)
 
     @property
     def _writer(self) -> Writer:
-        return self._opened().writer
-
-    @property
-    def _readers(self) -> Readers:
-        return self._opened().readers
-
-    def _newest(self, key: SessionKey) -> list[LoggedEvent]:
-        # Asked before the file is: what is moved in between is found twice, and not missed.
-        return self._opened().database.journal.newest(key)
+        writer = self._opened().writer
+        if writer is None:
+            raise StoreUnavailable(f"the store {self.path} is open read-only")
+        return writer
 
     def _opened(self) -> _Open:
         if self._open is None:
             raise StoreUnavailable(f"the store {self.path} is not open")
         return self._open
 
-    # -- ownership -----------------------------------------------------------------------------------------------------
+    async def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        return await self._opened().readers.run(read)
+
+    async def _read_log(self, key: SessionKey, read: Callable[[sqlite3.Connection, Sequence[LoggedEvent]], T]) -> T:
+        """Read a log, with its events that are only in the journal."""
+        opened = self._opened()
+        if opened.writer is None:
+            return await opened.readers.run(lambda connection: read(connection, events.find_journaled(connection, key)))
+        unflushed = opened.database.journal.unflushed(key)
+        return await opened.readers.run(lambda connection: read(connection, unflushed))
+
+    # -- leases --------------------------------------------------------------------------------------------------------
 
     async def renew(self, owner: str, until: int) -> None:
-        # Only this process has the file: who is alive need not outlive it.
-        self._opened()
-        self._alive[owner] = until
+        # In memory, because only this process can hold leases, and the next one ends them when it opens the file.
+        _ = self._writer
+        self._expiry[owner] = until
 
     async def acquire(self, key: SessionKey, owner: str, now: int) -> Lease:
-        alive = {other for other, until in self._alive.items() if until > now}
-        return await self._writer.run(lambda connection: writing.acquire(connection, key, owner, alive))
+        live_owners = {name for name, until in self._expiry.items() if until > now}
+        return await self._writer.run(lambda connection: jobs.acquire(connection, key, owner, live_owners))
 
-    async def release(self, fence: Lease) -> None:
-        await self._writer.run(lambda connection: writing.release(connection, fence))
+    async def release(self, lease: Lease) -> None:
+        await self._writer.run(lambda connection: jobs.release(connection, lease))
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
-    async def commit(self, writes: Sequence[Write], fence: Lease | None = None) -> None:
-        # A caller that was cancelled may change its list while the commit still waits.
+    async def commit(self, writes: Sequence[Write], lease: Lease | None = None) -> None:
+        # Copied, because a caller that was cancelled may change its list while the commit still waits.
         as_called = tuple(writes)
-        work: Append | partial[None] = partial(writing.commit, writes=as_called, fence=fence)
-        if len(as_called) == 1 and fence is not None:  # the commonest
+        job: Append | partial[None] = partial(jobs.commit, writes=as_called, lease=lease)
+        if len(as_called) == 1 and lease is not None:  # the most frequent commit by far
             (write,) = as_called
-            if isinstance(write, AppendEvents) and write.key == fence.key:
-                work = Append(write, fence)
-        await self._writer.run(work, writing.size(as_called))
+            if isinstance(write, AppendEvents) and write.key == lease.key:
+                job = Append(write, lease)
+        await self._writer.run(job, jobs.size(as_called))
+
+    async def forget_responses(self, before: int) -> None:
+        # In slices, so that no commit waits behind the responses of a whole day.
+        while await self._writer.run(lambda connection: responses.forget(connection, before)):
+            pass
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
     async def load(self, key: SessionKey) -> StoredSession | None:
-        newest = self._newest(key)
-        return await self._readers.run(lambda snapshot: snapshot.load(key, newest))
-
-    async def session(self, key: SessionKey) -> SessionRow | None:
-        return await self._readers.run(lambda snapshot: snapshot.session(key))
+        return await self._read_log(key, lambda connection, unflushed: loading.load(connection, key, unflushed))
 
     async def sessions(
         self, tenant: str, *, limit: int, before: tuple[int, str] | None = None, state: SessionState | None = None
     ) -> list[SessionRow]:
-        return await self._readers.run(lambda snapshot: snapshot.sessions(tenant, limit, before, state))
+        return await self._read(lambda connection: sessions.find_page(connection, tenant, limit, before, state))
 
     async def unfinished(self) -> list[SessionKey]:
-        return await self._readers.run(Snapshot.unfinished)
+        return await self._read(requests.find_unfinished_sessions)
 
     async def events(self, key: SessionKey, after: int, limit: int, max_bytes: int = 1 << 20) -> list[LoggedEvent]:
-        newest = self._newest(key)
-        return await self._readers.run(lambda snapshot: snapshot.events(key, after, limit, max_bytes, newest))
+        return await self._read_log(
+            key,
+            lambda connection, unflushed: events.find_page(
+                connection, key, unflushed, after=after, limit=limit, max_bytes=max_bytes
+            ),
+        )
 
     async def log_bounds(self, key: SessionKey) -> tuple[str, int, int] | None:
-        newest = self._newest(key)
-        return await self._readers.run(lambda snapshot: snapshot.log_bounds(key, newest))
+        return await self._read_log(key, lambda connection, unflushed: events.find_bounds(connection, key, unflushed))
 
     async def messages(self, key: SessionKey, after: int = 0, limit: int | None = None) -> list[Message]:
-        return await self._readers.run(lambda snapshot: snapshot.messages(key, after, limit))
+        return await self._read(lambda connection: messages.find_page(connection, key, after, limit))
 
     async def request(self, key: SessionKey, request_id: str) -> RequestRow | None:
-        return await self._readers.run(lambda snapshot: snapshot.request(key, request_id))
+        return await self._read(lambda connection: requests.find(connection, key, request_id))
 
     async def approval(self, key: SessionKey, approval_id: str) -> ApprovalRow | None:
-        return await self._readers.run(lambda snapshot: snapshot.approval(key, approval_id))
+        return await self._read(lambda connection: approvals.find(connection, key, approval_id))
 
     async def question(self, key: SessionKey, ref: str) -> QuestionRow | None:
-        return await self._readers.run(lambda snapshot: snapshot.question(key, ref))
-
-    async def tool(self, key: SessionKey, name: str) -> ToolRow | None:
-        return await self._readers.run(lambda snapshot: snapshot.tool(key, name))
+        return await self._read(lambda connection: questions.find(connection, key, ref))
 
     async def usage(self, tenant: str) -> list[UsageRow]:
-        return await self._readers.run(lambda snapshot: snapshot.usage(tenant))
+        return await self._read(lambda connection: usage.find(connection, tenant))
 
     async def tracked_keys(self) -> int:
-        return await self._readers.run(Snapshot.tracked_keys)
+        return await self._read(usage.count_keys)
 
     async def response(self, tenant: str, route: str, idempotency_key: str) -> StoredResponseRow | None:
-        return await self._readers.run(lambda snapshot: snapshot.response(tenant, route, idempotency_key))
-
-    async def forget_responses(self, before: int) -> None:
-        # In slices, so that no commit waits behind a day's worth of answers.
-        while await self._writer.run(lambda connection: writing.forget_responses(connection, before)):
-            pass
+        return await self._read(lambda connection: responses.find(connection, tenant, route, idempotency_key))
 
     async def audit(self, after: int, limit: int) -> list[tuple[int, AuditRow]]:
-        return await self._readers.run(lambda snapshot: snapshot.audit(after, limit))
+        return await self._read(lambda connection: audit.find_page(connection, after, limit))

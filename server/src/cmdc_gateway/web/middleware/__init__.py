@@ -1,1 +1,1 @@
-"""ASGI middleware round every request: authentication, the request log, CORS, errors."""
+"""ASGI middleware around every request: request log, CORS, exceptions, authentication."""

@@ -16,7 +16,7 @@ EXPOSED = ("retry-after", "ratelimit", "ratelimit-policy", "idempotent-replayed"
 
 
 class CorsMiddleware(CORSMiddleware):
-    """Starlette's CORS, with a refused preflight answered as every refusal is (HTTP-2)."""
+    """Starlette's CORS middleware, with the usual error body for a rejected preflight (HTTP-2)."""
 
     def __init__(self, app: ASGIApp, *, origins: list[str]) -> None:
         super().__init__(
@@ -27,4 +27,4 @@ class CorsMiddleware(CORSMiddleware):
         response = super().preflight_response(request_headers)
         if response.status_code == 200:
             return Response(status_code=204, headers=dict(response.headers.items()) | {"content-length": "0"})
-        return error_response(Forbidden("this origin, method or header is not allowed here"))
+        return error_response(Forbidden("this origin, method or header is not allowed"))

@@ -1,7 +1,7 @@
-"""A line in the log for each request, and an id for everything else that is logged on its way.
+"""One log entry per request at level debug, and a request id in every other entry that a request causes.
 
-What a line holds: method, the route's pattern, status, duration, and the ids of request, session and key. Never what was
-sent or answered, nor the URL: it may hold keys, tickets and anything else.
+An entry contains the method, the route's template, status, duration, and the ids of request, session and key. Never a
+body or a URL: it may contain keys and tickets.
 """
 
 from __future__ import annotations
@@ -16,63 +16,57 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from cmdc_gateway.sessions.ids import random_ids
+from cmdc_gateway.web.auth import key_id_of
+from cmdc_gateway.web.routing import route_match
 
-_SESSION = re.compile(r"/v1/sessions/([A-Za-z0-9_-]{1,128})(?:/|\Z)", re.ASCII)
-# Routes that answer before FastAPI has found out which one it is.
-_SHORT = re.compile(r"(/v1/sessions/)[A-Za-z0-9_-]{1,128}((?:/prompt|/events|/ws)?)", re.ASCII)
-_STATUS_OF = {"http.response.start", "websocket.http.response.start"}
+_SESSION_ID = re.compile(r"[A-Za-z0-9_-]{1,128}", re.ASCII)
+_RESPONSE_STARTS = {"http.response.start", "websocket.http.response.start"}
 
 _log = structlog.get_logger(__name__)
 
 
 class RequestLogMiddleware:
-    """ASGI middleware, round everything else."""
+    """ASGI middleware outside everything but the routing."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
         self._ids = random_ids()
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        """Not a coroutine of its own, which would be kept for as long as a stream is open."""
+        """Not a coroutine, because one would stay in memory as long as a stream is open."""
         if scope["type"] not in ("http", "websocket"):
             return self.app(scope, receive, send)
-        # A request has a task, and with it this context, to itself; what it is made from may be another request's.
+        # Each request runs in a task with a context of its own, which may be a copy of another request's context.
         clear_contextvars()
-        session = _SESSION.match(scope["path"])
-        if session:
-            bind_contextvars(request=next(self._ids), session_id=session[1])
+        session_id = route_match(scope).params.get("session_id", "")
+        if _SESSION_ID.fullmatch(session_id):
+            bind_contextvars(request=next(self._ids), session_id=session_id)
         else:
             bind_contextvars(request=next(self._ids))
         if _log.is_enabled_for(logging.DEBUG):
-            return self._told(scope, receive, send)
+            return self._logged(scope, receive, send)
         return self.app(scope, receive, send)
 
-    async def _told(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _logged(self, scope: Scope, receive: Receive, send: Send) -> None:
         begun, status = time.perf_counter(), 0
 
-        async def noted(message: Message) -> None:
+        async def note_status(message: Message) -> None:
             nonlocal status
-            if message["type"] in _STATUS_OF:
+            if message["type"] in _RESPONSE_STARTS:
                 status = message["status"]
             elif message["type"] == "websocket.accept":
                 status = 101
             await send(message)
 
         try:
-            await self.app(scope, receive, noted)
+            await self.app(scope, receive, note_status)
         finally:
-            auth = scope.get("state", {}).get("auth")
+            resource = route_match(scope).resource
             _log.debug(
                 "answered",
                 method=scope.get("method", "GET"),
-                route=_route(scope),
+                route=resource.template if resource is not None else None,
                 status=status,
                 ms=round((time.perf_counter() - begun) * 1000, 1),
-                key_id=auth.principal.key_id if auth else None,
+                key_id=key_id_of(scope),
             )
-
-
-def _route(scope: Scope) -> str | None:
-    """The route's pattern; None for a path that is none of ours, which may hold anything."""
-    short = _SHORT.fullmatch(scope["path"])
-    return f"{short[1]}{{session_id}}{short[2]}" if short else getattr(scope.get("route"), "path", None)

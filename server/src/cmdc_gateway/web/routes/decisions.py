@@ -4,72 +4,74 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter
 from starlette.responses import Response
 
 from cmdc_gateway.protocol.decisions import ApproveBody, DecisionTaken, RejectBody, RespondBody, ResponseTaken
-from cmdc_gateway.web.dependencies import IdempotencyKeyDep, KeyDep, PrincipalDep, body
+from cmdc_gateway.web.dependencies import IdempotencyKeyDep, KeyDep, PrincipalDep, body_of
+from cmdc_gateway.web.responses import stored_response
 from cmdc_gateway.web.routes.sessions import GONE
-from cmdc_gateway.web.schema.operations import operation
-from cmdc_gateway.web.state import GatewayDep, answer
+from cmdc_gateway.web.routing import Operation, RouteGroup
+from cmdc_gateway.web.state import GatewayDep
 
-router = APIRouter(prefix="/v1/sessions/{session_id}", tags=["decisions"])
+routes = RouteGroup("/v1/sessions/{session_id}", tag="decisions")
 
 
-@router.post(
+@routes.route(
+    "POST",
     "/approve",
-    **operation(
+    Operation(
         "Approve a tool call",
         DecisionTaken,
         body=ApproveBody,
-        posted=True,
         errors=(*GONE, "already_resolved", "digest_mismatch"),
+        features=("approval_args", "approval_digest"),
         examples=("approved",),
     ),
 )
 async def approve(
     gateway: GatewayDep,
-    caller: PrincipalDep,
+    principal: PrincipalDep,
     key: KeyDep,
-    sent: Annotated[ApproveBody, body(ApproveBody)],
-    once: IdempotencyKeyDep,
+    body: Annotated[ApproveBody, body_of(ApproveBody)],
+    idempotency_key: IdempotencyKeyDep,
 ) -> Response:
     """Approve a pending tool call, as shown or with edited arguments."""
-    return answer(await gateway.actions.approve(caller, key, sent, once))
+    return stored_response(await gateway.actions.approve(principal, key, body, idempotency_key))
 
 
-@router.post(
+@routes.route(
+    "POST",
     "/reject",
-    **operation(
+    Operation(
         "Reject a tool call",
         DecisionTaken,
         body=RejectBody,
-        posted=True,
         errors=(*GONE, "already_resolved"),
         examples=("rejected",),
     ),
 )
 async def reject(
     gateway: GatewayDep,
-    caller: PrincipalDep,
+    principal: PrincipalDep,
     key: KeyDep,
-    sent: Annotated[RejectBody, body(RejectBody)],
-    once: IdempotencyKeyDep,
+    body: Annotated[RejectBody, body_of(RejectBody)],
+    idempotency_key: IdempotencyKeyDep,
 ) -> Response:
     """Reject a pending tool call. The model receives the rejection as the tool result, and the run continues."""
-    return answer(await gateway.actions.reject(caller, key, sent, once))
+    return stored_response(await gateway.actions.reject(principal, key, body, idempotency_key))
 
 
-@router.post(
+@routes.route(
+    "POST",
     "/respond",
-    **operation("Answer a question", ResponseTaken, body=RespondBody, posted=True, errors=(*GONE, "already_resolved")),
+    Operation("Answer a question", ResponseTaken, body=RespondBody, errors=(*GONE, "already_resolved")),
 )
 async def respond(
     gateway: GatewayDep,
-    caller: PrincipalDep,
+    principal: PrincipalDep,
     key: KeyDep,
-    sent: Annotated[RespondBody, body(RespondBody)],
-    once: IdempotencyKeyDep,
+    body: Annotated[RespondBody, body_of(RespondBody)],
+    idempotency_key: IdempotencyKeyDep,
 ) -> Response:
     """Answer a question that the agent asked with `ask_user`."""
-    return answer(await gateway.actions.respond(caller, key, sent, once))
+    return stored_response(await gateway.actions.respond(principal, key, body, idempotency_key))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import Request
 from pydantic import Field
 from starlette.responses import Response
 
@@ -13,19 +13,20 @@ from cmdc_gateway.protocol.events import EVENT_NAMES, EVENT_TYPES
 from cmdc_gateway.sessions.log import EventLog
 from cmdc_gateway.sessions.session import Session
 from cmdc_gateway.store.store import SessionKey
-from cmdc_gateway.web.dependencies import KeyDep, PrincipalDep, QueryModel, WholeNumber, query
+from cmdc_gateway.web.dependencies import KeyDep, PrincipalDep, QueryModel, WholeNumber, query_of
+from cmdc_gateway.web.responses import json_response
 from cmdc_gateway.web.routes.sessions import GONE
+from cmdc_gateway.web.routing import Operation, RouteGroup
 from cmdc_gateway.web.schema.components import stream_or_page
-from cmdc_gateway.web.schema.operations import operation
 from cmdc_gateway.web.serializers import event_page, prefers_json
-from cmdc_gateway.web.state import GatewayDep, json_answer
+from cmdc_gateway.web.state import GatewayDep
 from cmdc_gateway.web.streaming.cursors import page_position, position
 from cmdc_gateway.web.streaming.sse import EventStream, Selection
 from cmdc_gateway.web.streaming.websocket import SocketQuery
 
-router = APIRouter(prefix="/v1/sessions/{session_id}", tags=["events"])
+routes = RouteGroup("/v1/sessions/{session_id}", tag="events")
 
-_PAGE = 500
+_DEFAULT_PAGE = 500
 
 
 class EventsQuery(QueryModel):
@@ -47,52 +48,63 @@ class EventsQuery(QueryModel):
     ticket: str | None = Field(None, description="A ticket in place of a key, for browsers.")
 
 
-@router.get(
+@routes.route(
+    "GET",
     "/events",
-    **operation(
+    Operation(
         "Read events",
         None,
-        takes=EventsQuery,
+        query=EventsQuery,
         headers=("Last-Event-ID",),
         errors=(*GONE, "invalid_cursor", "cursor_expired"),
-        more={200: stream_or_page()},
+        stream="sse",
+        features=("cursors", "event_pages", "event_types", "follow", "request_events"),
+        more_responses={200: stream_or_page()},
     ),
 )
 async def read_events(
     request: Request,
     gateway: GatewayDep,
-    caller: PrincipalDep,
+    principal: PrincipalDep,
     key: KeyDep,
-    sent: Annotated[EventsQuery, Depends(query(EventsQuery))],
+    query: Annotated[EventsQuery, query_of(EventsQuery)],
 ) -> Response:
     """Stream the session's events (SSE), or get the log in pages (`Accept: application/json`). Resumable at any event."""
-    types = _types(sent.types)
+    types = _types(query.types)
     log, session = await gateway.registry.log_of(key)
-    cursor = request.headers.get("last-event-id") or sent.after
+    cursor = request.headers.get("last-event-id") or query.after
     paged = prefers_json(request.headers.get("accept", ""))
-    _check_together(sent, paged=paged)
+    _check_combination(query, paged=paged)
     if paged:
-        return json_answer(await event_page(log, page_position(log, cursor), sent.limit or _PAGE, types))
+        return json_response(await event_page(log, page_position(log, cursor), query.limit or _DEFAULT_PAGE, types))
     if gateway.connections.draining:
         raise Unavailable("the server is stopping", retry_after=5)
-    selection = await _selection(key, log, session, cursor, sent, types=types)
+    selection = await _selection(key, log, session, cursor, query, types=types)
     return EventStream(
-        selection, log, session, pulse=gateway.heartbeats, connections=gateway.connections, key_id=caller.key_id
+        selection,
+        log,
+        session,
+        heartbeats=gateway.heartbeats,
+        connections=gateway.connections,
+        key_id=principal.key_id,
     )
 
 
-@router.get(
+@routes.route(
+    "GET",
     "/ws",
-    **operation(
+    Operation(
         "Open a WebSocket",
         None,
         status=426,
-        takes=SocketQuery,
+        query=SocketQuery,
         errors=(*GONE, "invalid_cursor", "cursor_expired", "forbidden", "upgrade_required"),
-        more={101: {"description": "The connection was upgraded to a WebSocket."}},
+        stream="websocket",
+        features=("ws_action_id", "ws_after"),
+        more_responses={101: {"description": "The connection was upgraded to a WebSocket."}},
     ),
 )
-async def open_socket(_: KeyDep, __: Annotated[SocketQuery, Depends(query(SocketQuery))]) -> Response:
+async def open_socket(_: KeyDep, __: Annotated[SocketQuery, query_of(SocketQuery)]) -> Response:
     """Open a WebSocket that carries events and actions; see `/asyncapi.json`. A request without an upgrade gets 426."""
     raise UpgradeRequired
 
@@ -102,42 +114,44 @@ async def _selection(
     log: EventLog,
     session: Session | None,
     cursor: str | None,
-    sent: EventsQuery,
+    query: EventsQuery,
     *,
     types: frozenset[str] | None,
 ) -> Selection:
     after = position(log, cursor) if cursor is not None else None
-    if sent.request_id is not None:
+    if query.request_id is not None:
         if session is None:
             raise SessionDead(key.session_id)
-        row = await session.request(sent.request_id)
+        row = await session.request(query.request_id)
         if row is None:
-            raise RequestNotFound(sent.request_id)
+            raise RequestNotFound(query.request_id)
         if row.first_seq and row.first_seq < log.first_seq:
             raise CursorExpired(f"{log.epoch}.{row.first_seq - 1}", str(log.earliest), str(log.end))
-        return Selection(after or 0, request_id=sent.request_id, types=types)
+        return Selection(after or 0, request_id=query.request_id, types=types)
     if after is None:
         after = session.start_position() if session is not None else log.earliest.seq
-    return Selection(after, follow=sent.follow == "true", types=types)
+    return Selection(after, follow=query.follow == "true", types=types)
 
 
-def _check_together(sent: EventsQuery, *, paged: bool) -> None:
-    """Refuse what would not be heeded (HTTP-3)."""
-    if paged and (sent.request_id is not None or sent.follow == "true"):
-        raise BadRequest("requestId and follow are for a stream, and JSON is asked for")
-    if not paged and sent.limit is not None:
+def _check_combination(query: EventsQuery, *, paged: bool) -> None:
+    """Reject parameters that would have no effect (HTTP-3). Raises BadRequest."""
+    if paged and (query.request_id is not None or query.follow == "true"):
+        raise BadRequest("requestId and follow apply to streams, but the Accept header prefers application/json")
+    if not paged and query.limit is not None:
         raise BadRequest(
-            "limit is for pages: ask for them with `Accept: application/json`", [("limit", "not for a stream")]
+            "limit applies to pages; request them with `Accept: application/json`",
+            [("limit", "does not apply to streams")],
         )
-    if sent.request_id is not None and sent.follow == "true":
-        raise BadRequest("follow cannot go on where requestId asks for one run")
+    if query.request_id is not None and query.follow == "true":
+        raise BadRequest("follow=true cannot be combined with requestId, which selects one run")
 
 
 def _types(listed: str | None) -> frozenset[str] | None:
+    """Return the event names of a comma-separated list, None for all. Raises BadRequest."""
     if listed is None:
         return None
     types = frozenset(listed.split(","))
     unknown = sorted(types - EVENT_NAMES)
     if unknown:
-        raise BadRequest(f"types: there is no event {unknown[0][:60]!r}", [("types", "names an unknown event")])
+        raise BadRequest(f"types: unknown event {unknown[0][:60]!r}", [("types", "names an unknown event")])
     return types

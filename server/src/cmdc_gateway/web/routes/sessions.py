@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Depends
 from pydantic import Field
 from starlette.responses import Response
 
@@ -20,12 +19,14 @@ from cmdc_gateway.protocol.sessions import (
     SessionInfo,
     SessionList,
 )
-from cmdc_gateway.web.dependencies import IdempotencyKeyDep, KeyDep, PageQuery, PrincipalDep, body, query
-from cmdc_gateway.web.schema.operations import operation, success
+from cmdc_gateway.web.dependencies import IdempotencyKeyDep, KeyDep, PageQuery, PrincipalDep, body_of, query_of
+from cmdc_gateway.web.responses import json_response, stored_response
+from cmdc_gateway.web.routing import Operation, RouteGroup
+from cmdc_gateway.web.schema.operations import success
 from cmdc_gateway.web.serializers import session_info, session_list
-from cmdc_gateway.web.state import GatewayDep, answer, json_answer
+from cmdc_gateway.web.state import GatewayDep
 
-router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
+routes = RouteGroup("/v1/sessions", tag="sessions")
 
 GONE = ("not_found", "session_dead")
 
@@ -38,112 +39,125 @@ class SessionsQuery(PageQuery):
     )
 
 
-@router.post(
+@routes.route(
+    "POST",
     "",
-    **operation(
+    Operation(
         "Create a session",
         SessionCreated,
         status=201,
         body=CreateSessionBody,
-        posted=True,
         errors=("create_failed", "session_exists"),
+        features=("approval_timeout", "budgets", "metadata"),
     ),
 )
 async def create_session(
     gateway: GatewayDep,
-    caller: PrincipalDep,
-    sent: Annotated[CreateSessionBody, body(CreateSessionBody)],
-    once: IdempotencyKeyDep,
+    principal: PrincipalDep,
+    body: Annotated[CreateSessionBody, body_of(CreateSessionBody)],
+    idempotency_key: IdempotencyKeyDep,
 ) -> Response:
     """Create an agent with its own settings, an empty history, and an empty event log."""
-    return answer(await gateway.actions.create(caller, sent, once))
+    return stored_response(await gateway.actions.create(principal, body, idempotency_key))
 
 
-@router.get("", **operation("List sessions", SessionList, takes=SessionsQuery, errors=("invalid_cursor",)))
+@routes.route(
+    "GET",
+    "",
+    Operation(
+        "List sessions",
+        SessionList,
+        query=SessionsQuery,
+        errors=("invalid_cursor",),
+        features=("list_sessions",),
+    ),
+)
 async def list_sessions(
-    gateway: GatewayDep, caller: PrincipalDep, page: Annotated[SessionsQuery, Depends(query(SessionsQuery))]
+    gateway: GatewayDep, principal: PrincipalDep, page: Annotated[SessionsQuery, query_of(SessionsQuery)]
 ) -> Response:
     """Your tenant's sessions, newest first."""
-    return json_answer(await session_list(gateway.store, caller.tenant, page.limit, page.cursor, page.state))
+    return json_response(await session_list(gateway.store, principal.tenant, page.limit, page.cursor, page.state))
 
 
-@router.get("/{session_id}", **operation("Get a session", SessionInfo, errors=GONE))
+@routes.route("GET", "/{session_id}", Operation("Get a session", SessionInfo, errors=GONE))
 async def get_session(gateway: GatewayDep, key: KeyDep) -> Response:
     """The session's current state, its queued prompts, and its pending approvals and questions."""
-    return json_answer(session_info(await gateway.registry.find(key), gateway.registry.services.clock()))
+    return json_response(session_info(await gateway.registry.find(key), gateway.registry.services.clock()))
 
 
-@router.delete("/{session_id}", **operation("Delete a session", SessionDeleted, errors=GONE))
-async def delete_session(gateway: GatewayDep, caller: PrincipalDep, key: KeyDep) -> Response:
+@routes.route("DELETE", "/{session_id}", Operation("Delete a session", SessionDeleted, errors=GONE))
+async def delete_session(gateway: GatewayDep, principal: PrincipalDep, key: KeyDep) -> Response:
     """Stop the session's run, end its streams, and delete its tools, event log, and history."""
-    return json_answer((await gateway.registry.delete(key, caller.key_id)).body.encode())
+    return json_response((await gateway.registry.delete(key, principal.key_id)).body.encode())
 
 
-@router.post(
+@routes.route(
+    "POST",
     "/{session_id}/prompt",
-    **operation(
+    Operation(
         "Send a prompt",
         PromptAccepted,
         status=202,
         body=PromptBody,
-        posted=True,
         errors=(*GONE, "budget_exceeded", "queue_full"),
     ),
 )
 async def post_prompt(
     gateway: GatewayDep,
-    caller: PrincipalDep,
+    principal: PrincipalDep,
     key: KeyDep,
-    sent: Annotated[PromptBody, body(PromptBody)],
-    once: IdempotencyKeyDep,
+    body: Annotated[PromptBody, body_of(PromptBody)],
+    idempotency_key: IdempotencyKeyDep,
 ) -> Response:
     """Send a prompt to the agent. 202 means the prompt is committed and survives a server crash."""
-    return answer(await gateway.actions.prompt(caller, key, sent, once))
+    return stored_response(await gateway.actions.prompt(principal, key, body, idempotency_key))
 
 
-@router.post(
+@routes.route(
+    "POST",
     "/{session_id}/abort",
-    **operation(
+    Operation(
         "Abort the active run",
         AbortTaken,
         status=202,
         body=AbortBody,
-        body_may_be_empty=True,
-        posted=True,
+        body_required=False,
         errors=GONE,
+        features=("abort",),
         examples=("aborted",),
-        more={200: success(AbortTaken, ("nothing_active",), "No run was active.")},
+        more_responses={200: success(AbortTaken, ("nothing_active",), "No run was active.")},
     ),
 )
 async def abort_run(
     gateway: GatewayDep,
-    caller: PrincipalDep,
+    principal: PrincipalDep,
     key: KeyDep,
-    sent: Annotated[AbortBody, body(AbortBody)],
-    once: IdempotencyKeyDep,
+    body: Annotated[AbortBody, body_of(AbortBody)],
+    idempotency_key: IdempotencyKeyDep,
 ) -> Response:
     """Abort the active run. Queued prompts are not affected."""
-    return answer(await gateway.actions.abort(caller, key, sent, once))
+    return stored_response(await gateway.actions.abort(principal, key, body, idempotency_key))
 
 
-@router.post(
+@routes.route(
+    "POST",
     "/{session_id}/tickets",
-    **operation(
+    Operation(
         "Create a ticket",
         TicketIssued,
         status=201,
         body=TicketBody,
-        body_may_be_empty=True,
-        posted=True,
+        body_required=False,
         errors=GONE,
+        features=("tickets",),
     ),
 )
 async def issue_ticket(
     gateway: GatewayDep,
-    caller: PrincipalDep,
+    principal: PrincipalDep,
     key: KeyDep,
-    sent: Annotated[TicketBody, body(TicketBody)],
-    once: IdempotencyKeyDep,
+    body: Annotated[TicketBody, body_of(TicketBody)],
+    idempotency_key: IdempotencyKeyDep,
 ) -> Response:
     """Create a single-use credential for one connection to this session, for browsers. It expires after 30 seconds."""
-    return answer(await gateway.actions.ticket(caller, key, sent, once))
+    return stored_response(await gateway.actions.ticket(principal, key, body, idempotency_key))

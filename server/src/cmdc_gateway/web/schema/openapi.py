@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.resources import files
-from typing import Any
+from typing import Any, cast
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
@@ -19,10 +19,18 @@ from cmdc_gateway.protocol.encoding import dumps
 from cmdc_gateway.protocol.schema import event_schemas, events_schema
 from cmdc_gateway.protocol.service import ErrorBody, EventPage
 from cmdc_gateway.protocol.tools import CallbackCall, CallbackError, CallbackResult
+from cmdc_gateway.protocol.wire import RequestBody
+from cmdc_gateway.web.routing import Operation, Route
 from cmdc_gateway.web.schema.asyncapi import asyncapi
 from cmdc_gateway.web.schema.components import DESCRIPTION, HEADERS, LICENSE, PATH_PARAMETERS, SECURITY_SCHEMES, TAGS
 from cmdc_gateway.web.schema.examples import EXAMPLES, error_example
-from cmdc_gateway.web.schema.operations import REQUEST_BODIES, UNREADABLE, error_meanings, refusals, without_titles
+from cmdc_gateway.web.schema.operations import (
+    UNREADABLE,
+    error_meanings,
+    error_responses,
+    fastapi_arguments,
+    without_titles,
+)
 
 _TEMPLATE = "#/components/schemas/{model}"
 _ANSWERS = (EventPage, CallbackCall, CallbackResult, CallbackError)
@@ -40,24 +48,42 @@ _DOCUMENTS = {
     "/docs": ("get_docs", "View the API reference", "text/html"),
 }
 
+DOCUMENTS_FEATURE = "schemas"
+"""Feature string of `GET /v1/capabilities` for the published documents."""
 
-def publish(app: FastAPI) -> None:
-    """Add `/openapi.json`, `/asyncapi.json`, `/events.schema.json` and `/docs`. None of them needs a key."""
+
+def add_api_routes(app: FastAPI, routes: tuple[Route, ...]) -> None:
+    """Register the routes with FastAPI, which serves them and derives the OpenAPI document from them."""
+    app.state.routes = routes
+    for route in routes:
+        app.add_api_route(
+            route.path, route.handler, methods=[route.method], tags=[route.tag], **fastapi_arguments(route)
+        )
+
+
+def add_documents(app: FastAPI) -> tuple[Route, ...]:
+    """Register the published documents, which need no API key, and return their routes."""
     contents = {
         "/openapi.json": dumps(openapi(app)),
         "/asyncapi.json": dumps(asyncapi(app.version)),
         "/events.schema.json": dumps(events_schema(app.version)),
         "/docs": files("cmdc_gateway.web.schema").joinpath("reference.html").read_bytes(),
     }
-    for path, content in contents.items():
-        _, _, media_type = _DOCUMENTS[path]
-        app.router.add_route(path, _document(content, media_type), methods=["GET"], include_in_schema=False)
+    routes: list[Route] = []
+    for path, (_, summary, media_type) in _DOCUMENTS.items():
+        handler = _document(contents[path], media_type)
+        app.router.add_route(path, handler, methods=["GET"], include_in_schema=False)
+        operation = Operation(summary, None, public=True, features=(DOCUMENTS_FEATURE,))
+        routes.append(Route("GET", path, handler, operation, answers_head=True))
+    return tuple(routes)
 
 
 def openapi(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document: what FastAPI derives from the routes, and what it cannot know."""
+    """Return the OpenAPI document: what FastAPI derives from the routes, and what it cannot know."""
     derived = get_openapi(title=app.title, version=app.version, routes=app.routes, openapi_version="3.1.0")
-    schemas = _schemas(derived["components"]["schemas"])
+    routes = cast("tuple[Route, ...]", app.state.routes)
+    bodies = [route.operation.body for route in routes if route.operation.body is not None]
+    schemas = _schemas(derived["components"]["schemas"], bodies)
     document: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {"title": app.title, "version": app.version, "description": DESCRIPTION, "license": LICENSE},
@@ -76,27 +102,29 @@ def openapi(app: FastAPI) -> dict[str, Any]:
     for operation in _operations(document):
         _without_fastapi_errors(operation)
         _describe_path_parameters(operation)
-    stream = document["paths"]["/v1/sessions/{sessionId}/events"]["get"]
-    stream["security"] = [*document["security"], {"Ticket": []}]
+    for route in routes:
+        if route.operation.stream == "sse":
+            operation = document["paths"][_in_camel_case(route.path)][route.method.lower()]
+            operation["security"] = [*document["security"], {"Ticket": []}]
     return document
 
 
 def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Every operation of an OpenAPI document."""
+    """Return every operation of an OpenAPI document."""
     for methods in document["paths"].values():
         yield from methods.values()
 
 
 def _in_camel_case(path: str) -> str:
-    """A path's template with its parameters in camelCase, as every other name on the wire."""
+    """Return a path template with its parameters in camelCase, like every other name on the wire."""
     return re.sub(r"\{(\w+)\}", lambda found: f"{{{to_camel(found[1])}}}", path)
 
 
-def _schemas(answers: dict[str, Any]) -> dict[str, Any]:
-    """Every schema of the document: of answers, of request bodies, of callbacks, and of the events."""
-    bodies: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "validation") for model in REQUEST_BODIES.values()]
+def _schemas(answers: dict[str, Any], bodies: Iterable[type[RequestBody]]) -> dict[str, Any]:
+    """Return every schema of the document: of answers, request bodies, callbacks, and events."""
+    received: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "validation") for model in bodies]
     sent: list[tuple[type[BaseModel], JsonSchemaMode]] = [(model, "serialization") for model in _ANSWERS]
-    _, definitions = models_json_schema([*bodies, *sent], ref_template=_TEMPLATE)
+    _, definitions = models_json_schema([*received, *sent], ref_template=_TEMPLATE)
     models = {
         name: without_titles(schema)
         for name, schema in sorted((answers | definitions["$defs"]).items())
@@ -116,7 +144,7 @@ def _schemas(answers: dict[str, Any]) -> dict[str, Any]:
 
 
 def _examples() -> dict[str, Any]:
-    """Every example, named by its model and its name, or by its error code."""
+    """Return every example, named after its model and its own name, or after its error code."""
     bodies = {
         f"{model.__name__}.{name}": {"value": value}
         for model, named in EXAMPLES.items()
@@ -128,7 +156,7 @@ def _examples() -> dict[str, Any]:
 
 
 def _without_fastapi_errors(operation: dict[str, Any]) -> None:
-    """Take out the 422 that FastAPI would answer by itself, and we do not."""
+    """Remove the 422 of FastAPI's own validation, which is not used."""
     content = operation["responses"].get("422", {}).get("content", {})
     if "HTTPValidationError" in str(content):
         del operation["responses"]["422"]
@@ -142,25 +170,25 @@ def _describe_path_parameters(operation: dict[str, Any]) -> None:
 
 
 def _method_not_allowed() -> dict[str, Any]:
-    [refusal] = refusals(["method_not_allowed"], quota=False).values()
-    return _as_json(refusal)
+    [response] = error_responses(["method_not_allowed"], quota=False).values()
+    return _as_json(response)
 
 
 def _documents() -> dict[str, Any]:
-    """The published documents, as operations."""
-    refused = {str(status): _as_json(refusal) for status, refusal in refusals(UNREADABLE, quota=False).items()}
+    """Return the published documents as operations."""
+    errors = {str(status): _as_json(error) for status, error in error_responses(UNREADABLE, quota=False).items()}
     paths: dict[str, Any] = {}
     for path, (name, summary, media_type) in _DOCUMENTS.items():
         schema = {"type": "string" if media_type == "text/html" else "object"}
         answer = {"description": "The document.", "content": {media_type: {"schema": schema}}}
         described = {"tags": ["service"], "summary": summary, "operationId": name, "security": list[Any]()}
-        paths[path] = {"get": {**described, "responses": {"200": answer, **refused}}}
+        paths[path] = {"get": {**described, "responses": {"200": answer, **errors}}}
     return paths
 
 
-def _as_json(refusal: dict[str, Any]) -> dict[str, Any]:
-    content = refusal["content"]["application/json"]
-    described = {key: value for key, value in refusal.items() if key != "model"}
+def _as_json(response: dict[str, Any]) -> dict[str, Any]:
+    content = response["content"]["application/json"]
+    described = {key: value for key, value in response.items() if key != "model"}
     return described | {"content": {"application/json": {"schema": _ERROR_BODY, **content}}}
 
 

@@ -1,4 +1,4 @@
-"""How a route is described, beside its code, for the published contract."""
+"""From an entry of the route table to its description in the published contract."""
 
 from __future__ import annotations
 
@@ -13,23 +13,22 @@ from cmdc_gateway.errors import GatewayError
 from cmdc_gateway.protocol.schema import CURSOR_PATTERN, prose
 from cmdc_gateway.protocol.service import ErrorBody
 from cmdc_gateway.protocol.wire import AnswerBody, RequestBody
-from cmdc_gateway.web.dependencies import NoQuery, QueryModel, no_body, query
+from cmdc_gateway.web.dependencies import NoQuery, no_body, query_of
 from cmdc_gateway.web.errors import STATUS
+from cmdc_gateway.web.routing import Operation, Route
 from cmdc_gateway.web.schema.examples import EXAMPLES
 
 Described = dict[str, Any]
-
-REQUEST_BODIES: dict[str, type[RequestBody]] = {}
 
 UNREADABLE = ("request_timeout", "uri_too_long", "headers_too_large")
 _EVERYWHERE = (*UNREADABLE, "bad_request", "payload_too_large", "internal")
 _WITH_KEY = ("unauthorized", "rate_limited", "unavailable")
 _WITH_BODY = ("unsupported_media_type",)
-_POSTED = ("idempotency_in_progress", "idempotency_mismatch")
+_WITH_IDEMPOTENCY_KEY = ("idempotency_in_progress", "idempotency_mismatch")
 
-# What pydantic leaves as it is where a validator stands before the type.
+# Bounds that pydantic does not translate if a validator precedes the type.
 _BOUNDS = {"ge": "minimum", "le": "maximum"}
-_NOT_OF_THE_SHAPE = ("default", "title", "description")
+_NOT_IN_SCHEMA = ("default", "title", "description")
 
 _ERROR_HEADERS = {
     401: ("WWW-Authenticate",),
@@ -39,7 +38,7 @@ _ERROR_HEADERS = {
     503: ("Retry-After",),
 }
 _QUOTA = ("RateLimit", "RateLimit-Policy")
-_BEFORE_COUNTING = (401, 414, 431)
+_BEFORE_RATE_LIMIT = (401, 414, 431)
 
 REQUEST_HEADERS: dict[str, Described] = {
     "Idempotency-Key": {
@@ -55,62 +54,64 @@ REQUEST_HEADERS: dict[str, Described] = {
 }
 
 
-def operation(
-    summary: str,
-    answer: type[AnswerBody] | None,
-    *,
-    status: int = 200,
-    body: type[RequestBody] | None = None,
-    body_may_be_empty: bool = False,
-    takes: type[QueryModel] = NoQuery,
-    headers: tuple[str, ...] = (),
-    errors: tuple[str, ...] = (),
-    posted: bool = False,
-    public: bool = False,
-    examples: tuple[str, ...] = (),
-    more: dict[int, Described] | None = None,
-    callbacks: Described | None = None,
-) -> dict[str, Any]:
-    """Arguments for a FastAPI route: what it takes, what it answers, and every way it refuses.
-
-    `errors` are codes of PROTOCOL §1 beside those that every such route has; `posted` adds those of HTTP-11.
-    `examples` names those of the answer's examples that this route can give, if not all.
-    """
-    codes = {*errors, *_EVERYWHERE, *(() if public else _WITH_KEY)}
-    codes |= {*(_WITH_BODY if body else ()), *(_POSTED if posted else ())}
-    replayed = ("Idempotent-Replayed",) if posted else ()
-    responses: dict[int | str, Described] = dict(more.items()) if more else {}
-    if answer is not None:
-        responses[status] = success(answer, examples)
-    for described in responses.values():
-        described["headers"] = _header_references((*replayed, *(() if public else _QUOTA)))
-    responses |= refusals(codes, quota=not public)
-    parameters = [*_query_parameters(takes), *_header_parameters((*headers, *(("Idempotency-Key",) if posted else ())))]
-    extra: Described = {}
-    if parameters:
-        extra["parameters"] = parameters
-    if body is not None:
-        REQUEST_BODIES[body.__name__] = body
-        extra["requestBody"] = {"required": not body_may_be_empty, "content": _content(body)}
-    if public:
-        extra["security"] = []
-    if callbacks:
-        extra["callbacks"] = callbacks
-    checks = [Depends(query(takes))] if takes is NoQuery else []
-    if body is None:
-        checks.append(Depends(no_body))
+def fastapi_arguments(route: Route) -> dict[str, Any]:
+    """Return arguments for `FastAPI.add_api_route`: parameters, success responses, and every possible error."""
+    operation, is_post = route.operation, route.method == "POST"
+    codes = _error_codes(operation, is_post=is_post)
+    responses = _success_responses(operation, replayable=is_post)
     return {
-        "summary": summary,
-        "status_code": status,
-        "responses": responses,
+        "summary": operation.summary,
+        "status_code": operation.status,
+        "responses": responses | error_responses(codes, quota=not operation.public),
         "response_model": None,
-        "openapi_extra": extra,
-        "dependencies": checks,
+        "openapi_extra": _openapi_extra(operation, is_post=is_post),
+        "dependencies": _checks(operation),
     }
 
 
+def _success_responses(operation: Operation, *, replayable: bool) -> dict[int | str, Described]:
+    headers = (*(("Idempotent-Replayed",) if replayable else ()), *(() if operation.public else _QUOTA))
+    responses: dict[int | str, Described] = {status: dict(more) for status, more in operation.more_responses.items()}
+    if operation.answer is not None:
+        responses[operation.status] = success(operation.answer, operation.examples)
+    for response in responses.values():
+        response["headers"] = _header_references(headers)
+    return responses
+
+
+def _error_codes(operation: Operation, *, is_post: bool) -> set[str]:
+    codes = {*operation.errors, *_EVERYWHERE}
+    if not operation.public:
+        codes.update(_WITH_KEY)
+    if operation.body is not None:
+        codes.update(_WITH_BODY)
+    if is_post:
+        codes.update(_WITH_IDEMPOTENCY_KEY)
+    return codes
+
+
+def _openapi_extra(operation: Operation, *, is_post: bool) -> Described:
+    headers = (*operation.headers, *(("Idempotency-Key",) if is_post else ()))
+    extra: Described = {}
+    if parameters := [*_query_parameters(operation.query), *_header_parameters(headers)]:
+        extra["parameters"] = parameters
+    if operation.body is not None:
+        extra["requestBody"] = {"required": operation.body_required, "content": _content(operation.body)}
+    if operation.public:
+        extra["security"] = []
+    if operation.callbacks:
+        extra["callbacks"] = dict(operation.callbacks)
+    return extra
+
+
+def _checks(operation: Operation) -> list[Any]:
+    """Return dependencies that reject parameters and drop bodies which the handler does not take."""
+    checks = [query_of(NoQuery)] if operation.query is NoQuery else []
+    return [*checks, Depends(no_body)] if operation.body is None else checks
+
+
 def success(answer: type[AnswerBody], examples: tuple[str, ...] = (), description: str = "") -> Described:
-    """A success that answers this body."""
+    """Return a success response with this body."""
     return {
         "model": answer,
         "description": description or prose(answer.__doc__),
@@ -119,7 +120,7 @@ def success(answer: type[AnswerBody], examples: tuple[str, ...] = (), descriptio
 
 
 def example_references(model: type[BaseModel], chosen: tuple[str, ...] = ()) -> dict[str, Described]:
-    """References to a model's examples, all or those chosen; FastAPI would take the nulls out of the values."""
+    """Return references to a model's examples, all or the chosen ones. Inline, FastAPI would remove nulls from them."""
     return {
         name: {"$ref": f"#/components/examples/{model.__name__}.{name}"}
         for name in EXAMPLES[model]
@@ -127,35 +128,35 @@ def example_references(model: type[BaseModel], chosen: tuple[str, ...] = ()) -> 
     }
 
 
-def refusals(codes: Iterable[str], *, quota: bool) -> dict[int | str, Described]:
-    """An answer for each status these codes have, with an example of each code."""
+def error_responses(codes: Iterable[str], *, quota: bool) -> dict[int | str, Described]:
+    """Return a response for each status of these codes, with an example for each code."""
     meanings = error_meanings()
-    answers: dict[int | str, Described] = {}
+    responses: dict[int | str, Described] = {}
     for code in sorted(codes, key=lambda code: (STATUS[code], code)):
         status = STATUS[code]
-        refusal = answers.setdefault(status, {"model": ErrorBody, "description": "", "content": {}})
+        response = responses.setdefault(status, {"model": ErrorBody, "description": "", "content": {}})
         meaning = f"`{code}`: {meanings[code]}"
-        refusal["description"] = "\n\n".join(filter(None, (refusal["description"], meaning)))
-        examples = refusal["content"].setdefault("application/json", {"examples": {}})["examples"]
+        response["description"] = "\n\n".join(filter(None, (response["description"], meaning)))
+        examples = response["content"].setdefault("application/json", {"examples": {}})["examples"]
         examples[code] = {"$ref": f"#/components/examples/{code}"}
-        names = (*_ERROR_HEADERS.get(status, ()), *(_QUOTA if quota and status not in _BEFORE_COUNTING else ()))
+        names = (*_ERROR_HEADERS.get(status, ()), *(_QUOTA if quota and status not in _BEFORE_RATE_LIMIT else ()))
         if names:
-            refusal["headers"] = _header_references(names)
-    return answers
+            response["headers"] = _header_references(names)
+    return responses
 
 
 def without_titles(schema: dict[str, Any]) -> dict[str, Any]:
-    """A model's schema without the titles that only repeat its fields' names, and without ids of rules."""
-    told = {"description": prose(schema["description"])} if "description" in schema else {}
+    """Return a model's schema without titles, which only repeat field names, and without rule ids."""
+    described = {"description": prose(schema["description"])} if "description" in schema else {}
     properties = {
         name: {key: value for key, value in field.items() if key != "title"}
         for name, field in schema.get("properties", {}).items()
     }
-    return {**schema, **told, **({"properties": properties} if properties else {})}
+    return {**schema, **described, **({"properties": properties} if properties else {})}
 
 
 def error_meanings() -> dict[str, str]:
-    """What each error code says: the first sentence about its class, as the rest is about the attributes."""
+    """Return the meaning of each error code: the first sentence of its class's docstring."""
     return {kind.code: re.split(r"(?<=\.) ", prose(kind.__doc__))[0] for kind in GatewayError.__subclasses__()}
 
 
@@ -176,9 +177,9 @@ def _query_parameters(model: type[BaseModel]) -> list[Described]:
     schema = model.model_json_schema()
     parameters: list[Described] = []
     for name, described in schema.get("properties", {}).items():
-        kinds: list[Described] = described.pop("anyOf", [])
-        shape = next((kind for kind in kinds if kind != {"type": "null"}), dict[str, Any]())
-        shape |= {key: value for key, value in described.items() if key not in _NOT_OF_THE_SHAPE}
+        variants: list[Described] = described.pop("anyOf", [])
+        shape = next((kind for kind in variants if kind != {"type": "null"}), dict[str, Any]())
+        shape |= {key: value for key, value in described.items() if key not in _NOT_IN_SCHEMA}
         shape = {_BOUNDS.get(key, key): value for key, value in shape.items()}
         parameter: Described = {"name": name, "in": "query", "required": False}
         if "description" in described:

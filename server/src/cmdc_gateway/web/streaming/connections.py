@@ -1,4 +1,4 @@
-"""Every open stream, so that they can be ended: by their client, with their key, or with the server."""
+"""The open streams of this server, so that they can be ended: with their key, with the server, or by their client."""
 
 from __future__ import annotations
 
@@ -9,40 +9,42 @@ from typing import Literal
 
 from cmdc_gateway.sessions.session import Session
 
-Ending = Literal["gone", "revoked", "shutdown"]
+EndReason = Literal["disconnected", "revoked", "shutdown"]
 
 
 @dataclass(slots=True, eq=False)
 class Connection:
-    """One open stream: whose it is, and why it is to end.
+    """One open stream.
 
-    `ended` ends it at once. `released` ends it when its run, if there is one, has come to its end (DUR-3). `abort`
-    ends it although its client takes nothing more.
+    `end_reason` is set when the stream has to end immediately, `draining` when it has to end with its session's current
+    run (DUR-3). `abort` closes the connection of a client that does not read.
     """
 
     key_id: str
     wake: Callable[[], None]
     session: Session | None
     abort: Callable[[], None]
-    ended: Ending | None = None
+    end_reason: EndReason | None = None
     draining: bool = False
 
     @property
-    def released(self) -> bool:
+    def drained(self) -> bool:
+        """Whether the server is stopping and no run is active that the stream would have to show."""
         return self.draining and (self.session is None or self.session.snapshot.active is None)
 
-    def end(self, why: Ending) -> None:
-        self.ended = self.ended or why
+    def end(self, reason: EndReason) -> None:
+        """Wake the stream so that it ends; the first reason counts."""
+        self.end_reason = self.end_reason or reason
         self.wake()
 
 
 class Connections:
-    """The streams of this server."""
+    """All open streams."""
 
-    def __init__(self, knows: Callable[[str], bool] = lambda _: True) -> None:
-        """`knows` tells whether a key is still good."""
+    def __init__(self, is_valid_key: Callable[[str], bool] = lambda _: True) -> None:
+        """`is_valid_key` returns whether a key id is still valid."""
         self.draining = False
-        self._knows = knows
+        self._is_valid_key = is_valid_key
         self._open: set[Connection] = set()
         self._empty = asyncio.Event()
         self._empty.set()
@@ -57,7 +59,7 @@ class Connections:
         connection.draining = self.draining
         self._open.add(connection)
         self._empty.clear()
-        if not self._knows(connection.key_id):  # it was taken away while the stream was being opened
+        if not self._is_valid_key(connection.key_id):  # revoked while the stream was being opened
             connection.end("revoked")
 
     def discard(self, connection: Connection) -> None:
@@ -72,18 +74,19 @@ class Connections:
                 connection.end("revoked")
 
     def drain(self) -> None:
-        """End the streams of idle sessions now, the others with their run."""
+        """End the streams of idle sessions now, and the others with their run."""
         self.draining = True
         for connection in self:
             connection.draining = True
             connection.wake()
 
     def end_all(self) -> None:
+        """End every stream now."""
         for connection in self:
             connection.end("shutdown")
 
     def abort_all(self) -> None:
-        """Let go of those that could not be ended."""
+        """Close the connections that are still open, without waiting for their clients."""
         for connection in self:
             connection.abort()
 

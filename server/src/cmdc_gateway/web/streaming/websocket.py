@@ -1,15 +1,39 @@
-"""WebSocket: the log on one side, actions on the other (PROTOCOL §6)."""
+"""WebSockets: one connection sends a session's log and takes actions on the session (WS-1 … WS-7).
+
+States. `EventSocket` checks the handshake and rejects it with an HTTP error, or accepts it and runs an `_OpenSocket`
+until one of its two tasks ends:
+
+    handshake ──rejected──▶ HTTP error (WS-1)
+        └──accepted──▶ open ──▶ closed: 1011 failure · 1012 restart · 4001 key revoked · 4004 session gone · 4008 too slow
+
+Ownership. Of an open socket, the sender task (`_send_events`) owns the reader and the decision to close: it returns the
+close code. The receiver task (`_receive_actions`) owns incoming frames, and has at most one action in progress: frames
+behind it wait in the connection, which makes the client wait. `run` owns both tasks and the registration with `Heartbeats`
+and `Connections`. `Connections` may wake the sender, with a reason to end; `Heartbeats` may call `_on_stalled`.
+
+Invariants:
+
+- `_send_lock` is held for every frame sent, and by the receiver for an action together with its acknowledgement. So no
+  event caused by an action arrives before its acknowledgement (WS-4). While it is held, `_push_page` sends nothing.
+- Every event is sent once, in order: a page goes out either through `_push_page`, complete, or through the sender.
+- An action whose execution has begun is acknowledged, also when the socket is about to be closed.
+- Each frame counts against the limit of the connection and against the rate of its key, whatever it contains (WS-7).
+
+On failure. An action that fails is acknowledged with an error, and the socket stays open; an unexpected exception is
+logged with an incident id. If the client disconnects, both tasks may fail; neither failure is reported. A client that does
+not read is closed with 4008, and reset if it does not take even the close frame within `_SLOW_SECONDS`. Anything else that
+fails closes with 1011.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any
 
 from pydantic import Field
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from cmdc_gateway.errors import BadRequest, Forbidden, RateLimited, Unauthorized, Unavailable
@@ -26,18 +50,14 @@ from cmdc_gateway.sessions.session import Session
 from cmdc_gateway.store.store import SessionKey
 from cmdc_gateway.tenancy.limits import RateLimit
 from cmdc_gateway.web.actions import Actions
-from cmdc_gateway.web.dependencies import (
-    AuthContext,
-    QueryModel,
-    checked_idempotency_key,
-    parsed_query,
-    validated,
-)
-from cmdc_gateway.web.errors import as_gateway_error, error_body
-from cmdc_gateway.web.middleware.authentication import deny
+from cmdc_gateway.web.auth import AuthContext, auth_of
+from cmdc_gateway.web.dependencies import QueryModel, checked_idempotency_key, parsed_query, validated
+from cmdc_gateway.web.errors import as_gateway_error, deny_websocket, error_body
+from cmdc_gateway.web.routing import route_match
 from cmdc_gateway.web.streaming.connections import Connection, Connections
 from cmdc_gateway.web.streaming.cursors import position
 from cmdc_gateway.web.streaming.heartbeats import Heartbeats, WatchedStream
+from cmdc_gateway.web.transport.handle import transport_of
 
 PROTOCOL = "cmdc.v1"
 MESSAGES_PER_SECOND = 20
@@ -50,9 +70,9 @@ READER_TOO_SLOW = 4008
 
 _SLOW_SECONDS = 5.0
 _ACTION_ID_LENGTH = 64
-# A frame that is not carried out is still read for its actionId, unless reading it is what costs most: a client that
-# sends long frames all the time would have all of the server's (WS-7).
-_READ_OVER_LIMIT = 16 * 1024
+# A frame over the rate limit is still parsed for its actionId, but not a long one: parsing it would cost more than the
+# limit saves (WS-7).
+_PARSED_OVER_LIMIT_BYTES = 16 * 1024
 
 
 class SocketQuery(QueryModel):
@@ -63,63 +83,64 @@ class SocketQuery(QueryModel):
 
 
 class EventSocket:
-    """Opens WebSockets on sessions."""
+    """ASGI application that opens WebSockets on sessions."""
 
     def __init__(
-        self, actions: Actions, *, rate: RateLimit, pulse: Heartbeats, connections: Connections, origins: list[str]
+        self,
+        actions: Actions,
+        *,
+        rate: RateLimit,
+        heartbeats: Heartbeats,
+        connections: Connections,
+        origins: list[str],
     ) -> None:
         self._actions = actions
         self._rate = rate
-        self._pulse = pulse
+        self._heartbeats = heartbeats
         self._connections = connections
         self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         socket = WebSocket(scope, receive, send)
-        admission = cast("AuthContext", socket.state.auth)
-        key = SessionKey(admission.principal.tenant, socket.path_params["session_id"])
+        auth = auth_of(scope)
+        key = SessionKey(auth.principal.tenant, route_match(scope).params["session_id"])
         try:
             query = parsed_query(SocketQuery, socket.query_params)
             if self._connections.draining:
                 raise Unavailable("the server is stopping", retry_after=5)
-            origin = socket.headers.get("origin")
-            if origin is not None and "*" not in self._origins and origin not in self._origins:
-                raise Forbidden(f"the origin {origin[:100]!r} may not open a WebSocket here")
+            self._check_origin(socket.headers.get("origin"))
             session = await self._actions.registry.find(key)
             reader = session.log.reader(position(session.log, "latest" if query.after is None else query.after))
-        except Exception as failure:  # noqa: BLE001 - told to the client, logged if it is ours
-            await deny(as_gateway_error(failure), scope, receive, send)
+        except Exception as failure:  # noqa: BLE001 - answered, and logged if it is unexpected
+            await deny_websocket(as_gateway_error(failure), scope, receive, send)
             return
         offered = socket.scope.get("subprotocols", [])
-        conversation = _Conversation(
-            socket, session, reader, admission=admission, actions=self._actions, rate=self._rate
-        )
-        await conversation.hold(PROTOCOL if PROTOCOL in offered else None, self._pulse, self._connections)
+        opened = _OpenSocket(socket, session, reader, auth=auth, actions=self._actions, rate=self._rate)
+        await opened.run(PROTOCOL if PROTOCOL in offered else None, self._heartbeats, self._connections)
+
+    def _check_origin(self, origin: str | None) -> None:
+        if origin is not None and "*" not in self._origins and origin not in self._origins:
+            raise Forbidden(f"the origin {origin[:100]!r} is not allowed to open a WebSocket here")
 
 
-class _Conversation:
-    """One open WebSocket.
-
-    Two tasks: one sends what the log has, one takes actions. An action keeps the other quiet until it has been
-    acknowledged, so that no event it causes comes before its acknowledgement (WS-4).
-    """
+class _OpenSocket:
+    """One open WebSocket."""
 
     __slots__ = (
-        "_abort",
         "_actions",
-        "_admission",
-        "_beat",
+        "_auth",
         "_bucket",
+        "_closing_task",
         "_connection",
-        "_dropped",
         "_log",
         "_push",
-        "_quiet",
         "_rate",
         "_reader",
-        "_reset",
+        "_send_lock",
         "_session",
         "_socket",
+        "_stream",
+        "_transport",
     )
 
     def __init__(
@@ -128,7 +149,7 @@ class _Conversation:
         session: Session,
         reader: Reader,
         *,
-        admission: AuthContext,
+        auth: AuthContext,
         actions: Actions,
         rate: RateLimit,
     ) -> None:
@@ -136,69 +157,72 @@ class _Conversation:
         self._session = session
         self._log: EventLog = session.log
         self._reader = reader
-        self._admission = admission
+        self._auth = auth
         self._actions = actions
         self._rate = rate
-        self._quiet = asyncio.Lock()
-        loop = asyncio.get_running_loop()
-        transport: dict[str, Any] = socket.scope.get("extensions", {}).get("cmdc.transport", {})
-        self._abort: Callable[[], None] = transport.get("abort", lambda: None)
-        self._reset: Callable[[], None] = transport.get("reset", lambda: None)
-        self._beat = WatchedStream(
-            wake=_nothing,
-            abort=self._too_slow,
-            buffered=transport.get("buffered", lambda: 0),
-            clock=loop.time,
-            wrote_at=loop.time(),
+        self._send_lock = asyncio.Lock()
+        self._transport = transport_of(socket.scope)
+        self._push = self._transport.pusher()
+        now = asyncio.get_running_loop().time
+        self._stream = WatchedStream(
+            wake=_send_no_heartbeat,
+            abort=self._on_stalled,
+            buffered_bytes=self._transport.buffered_bytes,
+            clock=now,
+            wrote_at=now(),
         )
-        self._connection = Connection(admission.principal.key_id, reader.wake, session, self._abort)
-        self._push: Callable[[bytes], bool] = transport.get("push", _cannot)
-        self._bucket = Bucket(MESSAGES_PER_SECOND, MESSAGES_PER_SECOND, MESSAGES_PER_SECOND, loop.time())
-        self._dropped: asyncio.Task[None] | None = None
+        self._connection = Connection(auth.principal.key_id, reader.wake, session, self._transport.abort)
+        self._bucket = Bucket(MESSAGES_PER_SECOND, MESSAGES_PER_SECOND, MESSAGES_PER_SECOND, now())
+        self._closing_task: asyncio.Task[None] | None = None
 
-    async def hold(self, subprotocol: str | None, pulse: Heartbeats, connections: Connections) -> None:
+    async def run(self, subprotocol: str | None, heartbeats: Heartbeats, connections: Connections) -> None:
+        """Accept the handshake and serve the connection until it is closed."""
         connections.add(self._connection)
-        pulse.watch(self._beat)
-        loop = asyncio.get_running_loop()
+        heartbeats.watch(self._stream)
         try:
             await self._socket.accept(subprotocol)
-            self._reader.push = self._at_once
-            # A connection that breaks may fail both, and the first to say so is believed.
-            talking = unattended(loop.create_task(self._talk()))
-            listening = unattended(loop.create_task(self._listen()))
-            done, pending = await asyncio.wait({talking, listening}, return_when=asyncio.FIRST_COMPLETED)
-            if talking in done and listening in pending:
-                # An action that is being carried out still gets its acknowledgement.
-                async with self._quiet:
-                    listening.cancel()
-            for task in pending:
-                task.cancel()
-            await asyncio.wait({talking, listening})
-            # A client that leaves fails both at once: what is not raised below is to count as noticed.
-            for task in (talking, listening):
-                if not task.cancelled():
-                    task.exception()
-            code = talking.result() if talking in done else None
-            if listening in done:
-                listening.result()
+            if self._push is not None:
+                self._reader.push = self._push_page
+            code = await self._run_tasks()
             if code is not None:
                 await self._socket.close(code)
         except WebSocketDisconnect:
             pass
-        except Exception as failure:  # noqa: BLE001 - the close code tells the client, the log tells us
+        except Exception as failure:  # noqa: BLE001 - logged; the close code tells the client
             as_gateway_error(failure)
             await self._close_quietly(SERVER_FAULT)
         finally:
-            pulse.unwatch(self._beat)
+            heartbeats.unwatch(self._stream)
             connections.discard(self._connection)
             self._reader.leave()
 
+    async def _run_tasks(self) -> int | None:
+        """Run sender and receiver until one ends. Returns the close code, None if the client is gone."""
+        loop = asyncio.get_running_loop()
+        # A broken connection may fail both tasks; the failure of the one that is done first is raised.
+        sender = unattended(loop.create_task(self._send_events()))
+        receiver = unattended(loop.create_task(self._receive_actions()))
+        done, pending = await asyncio.wait({sender, receiver}, return_when=asyncio.FIRST_COMPLETED)
+        if sender in done and receiver in pending:
+            async with self._send_lock:  # an action in progress still gets its acknowledgement
+                receiver.cancel()
+        for task in pending:
+            task.cancel()
+        await asyncio.wait({sender, receiver})
+        for task in (sender, receiver):
+            if not task.cancelled():
+                task.exception()  # mark it as retrieved: only one of two failures is raised
+        code = sender.result() if sender in done else None
+        if receiver in done:
+            receiver.result()
+        return code
+
     # -- from the log to the client ------------------------------------------------------------------------------------
 
-    async def _talk(self) -> int:
-        """Send events as they come; return the close code once there will be none."""
+    async def _send_events(self) -> int:
+        """Send events until none will follow; return the close code."""
         while True:
-            match self._connection.ended:
+            match self._connection.end_reason:
                 case "revoked":
                     return KEY_REVOKED
                 case "shutdown":
@@ -210,38 +234,40 @@ class _Conversation:
             except Trimmed:
                 return READER_TOO_SLOW
             for event in page:
-                async with self._quiet:
+                async with self._send_lock:
                     await self._send(event.text)
             if page:
                 continue
             if self._log.closed is not None:
                 return SESSION_GONE if self._log.closed == "deleted" else SERVER_FAULT
-            if self._connection.released:
+            if self._connection.drained:
                 return RESTARTING
             await self._reader.wait()
 
-    def _at_once(self, page: Page) -> bool:
-        """Send a page with one call, unless an action waits for its acknowledgement."""
-        return not self._quiet.locked() and self._connection.ended is None and self._push(page.messages)
+    def _push_page(self, page: Page) -> bool:
+        """Write a page without waking the sender, unless an acknowledgement has to come first."""
+        if self._push is None or self._send_lock.locked() or self._connection.end_reason is not None:
+            return False
+        return self._push(page.messages)
 
     async def _send(self, text: str) -> None:
-        self._beat.begin()
+        self._stream.begin_write()
         await self._socket.send_text(text)
-        self._beat.end()
+        self._stream.end_write()
 
-    def _too_slow(self) -> None:
-        """The client does not read: say so, if it will still hear it, and end the connection (SSE-10, WS-6)."""
-        if self._dropped is None:
-            self._dropped = asyncio.get_running_loop().create_task(self._drop())
+    def _on_stalled(self) -> None:
+        """Close the connection of a client that does not read (SSE-10, WS-6)."""
+        if self._closing_task is None:
+            self._closing_task = asyncio.get_running_loop().create_task(self._close_stalled())
 
-    async def _drop(self) -> None:
+    async def _close_stalled(self) -> None:
         try:
             async with asyncio.timeout(_SLOW_SECONDS):
                 await self._close_quietly(READER_TOO_SLOW)
         except TimeoutError:
-            self._reset()
+            self._transport.reset()
         else:
-            self._abort()
+            self._transport.abort()
 
     async def _close_quietly(self, code: int) -> None:
         with suppress(RuntimeError, OSError, WebSocketDisconnect):  # it may be closed already
@@ -249,90 +275,87 @@ class _Conversation:
 
     # -- from the client to the session --------------------------------------------------------------------------------
 
-    async def _listen(self) -> None:
+    async def _receive_actions(self) -> None:
         while True:
             message = await self._socket.receive()
             if message["type"] == "websocket.disconnect":
                 raise WebSocketDisconnect(message.get("code", 1005))
-            async with self._quiet:
-                await self._send(await self._acknowledgement(message))
+            async with self._send_lock:
+                await self._send(await self._acknowledge(message))
 
-    async def _acknowledgement(self, message: Any) -> str:
-        """What answers one frame (WS-4, WS-5)."""
+    async def _acknowledge(self, message: Message) -> str:
+        """Execute the action of a frame and return its acknowledgement, or an error (WS-4, WS-5)."""
         action_id: str | None = None
-        limited = self._over_limit()
+        rate_error = self._count_frame()
         try:
-            if limited is not None and len(message.get("text") or "") > _READ_OVER_LIMIT:
-                raise limited
-            data = self._parsed(message)
+            if rate_error is not None and len(message.get("text") or "") > _PARSED_OVER_LIMIT_BYTES:
+                raise rate_error
+            data = _parsed_frame(message)
             action_id = _action_id(data)
-            if self._connection.ended == "revoked":  # in this moment; the connection is about to be closed
+            if self._connection.end_reason == "revoked":  # just now: the sender is about to close the connection
                 raise Unauthorized
-            if limited is not None:
-                raise limited
-            answer = (await self._carry_out(data)).body
-        except Exception as failure:  # noqa: BLE001 - told to the client; what is ours is logged with an id
-            answer = error_body(as_gateway_error(limited or failure))
+            if rate_error is not None:
+                raise rate_error
+            body = (await self._execute(data)).body
+        except Exception as failure:  # noqa: BLE001 - answered; an unexpected one is logged with an incident id
+            body = error_body(as_gateway_error(rate_error or failure))
         if action_id is None:
-            return answer.decode()
-        return dumps({**json.loads(answer), "actionId": action_id}).decode()
+            return body.decode()
+        return dumps({**json.loads(body), "actionId": action_id}).decode()
 
-    def _parsed(self, message: Any) -> dict[str, Any]:
-        text = message.get("text")
-        if text is None:
-            raise BadRequest("actions are sent as text frames, not binary ones")
-        try:
-            return dict(parse_object(text.encode("utf-8", "surrogatepass")))
-        except NotStrictJson as flaw:
-            raise BadRequest(f"the frame is not acceptable JSON: {flaw}") from None
-
-    def _over_limit(self) -> RateLimited | None:
-        """Every frame counts for this connection (WS-7), and each as a request of its key (HTTP-9)."""
+    def _count_frame(self) -> RateLimited | None:
+        """Count a frame against the limit of the connection (WS-7) and the rate of its key (HTTP-9)."""
         self._bucket, wait = self._bucket.take(asyncio.get_running_loop().time())
         if wait > 0:
             return RateLimited(1)
         try:
-            self._rate.spend(self._admission.principal.key_id)
-        except RateLimited as refusal:
-            return refusal
+            self._rate.spend(self._auth.principal.key_id)
+        except RateLimited as error:
+            return error
         return None
 
-    async def _carry_out(self, data: dict[str, Any]) -> StoredResponse:
+    async def _execute(self, data: dict[str, Any]) -> StoredResponse:
         action = data.pop("action", None)
-        once: str | None = None
+        idempotency_key: str | None = None
         if "idempotencyKey" in data:
             given = data.pop("idempotencyKey")
-            once = checked_idempotency_key(given if isinstance(given, str) else "")
+            idempotency_key = checked_idempotency_key(given if isinstance(given, str) else "")
         if action not in ("prompt", "approve", "reject", "respond", "abort"):
             raise BadRequest(
                 "action must be one of prompt, approve, reject, respond, abort", [("action", "unknown or missing")]
             )
-        if self._admission.ticket_scope == "read":
-            raise Forbidden("a ticket of scope `read` allows no action")
-        key, caller, actions = self._session.key, self._admission.principal, self._actions
+        if self._auth.ticket_scope == "read":
+            raise Forbidden("a ticket of scope `read` allows no actions")
+        key, principal, actions = self._session.key, self._auth.principal, self._actions
         match action:
             case "prompt":
-                return await actions.prompt(caller, key, validated(PromptBody, data), once)
+                return await actions.prompt(principal, key, validated(PromptBody, data), idempotency_key)
             case "approve":
-                return await actions.approve(caller, key, validated(ApproveBody, data), once)
+                return await actions.approve(principal, key, validated(ApproveBody, data), idempotency_key)
             case "reject":
-                return await actions.reject(caller, key, validated(RejectBody, data), once)
+                return await actions.reject(principal, key, validated(RejectBody, data), idempotency_key)
             case "respond":
-                return await actions.respond(caller, key, validated(RespondBody, data), once)
+                return await actions.respond(principal, key, validated(RespondBody, data), idempotency_key)
             case _:
-                return await actions.abort(caller, key, validated(AbortBody, data), once)
+                return await actions.abort(principal, key, validated(AbortBody, data), idempotency_key)
 
 
-def _nothing() -> None:
-    """A WebSocket's own pings are its heartbeat."""
+def _send_no_heartbeat() -> None:
+    """A WebSocket needs no heartbeat: uvicorn sends pings."""
 
 
-def _cannot(frames: bytes) -> bool:
-    del frames
-    return False
+def _parsed_frame(message: Message) -> dict[str, Any]:
+    text = message.get("text")
+    if text is None:
+        raise BadRequest("actions are sent as text frames, not as binary frames")
+    try:
+        return dict(parse_object(text.encode("utf-8", "surrogatepass")))
+    except NotStrictJson as error:
+        raise BadRequest(f"the frame is not acceptable JSON: {error}") from None
 
 
 def _action_id(data: dict[str, Any]) -> str | None:
+    """Remove and return the actionId. Raises BadRequest."""
     if "actionId" not in data:
         return None
     given = data.pop("actionId")

@@ -1,1 +1,1 @@
-"""uvicorn's protocol classes with this server's limits, and what they need: lingering close, raw errors."""
+"""uvicorn's protocol classes with the limits of this server, and what they need: lingering close, raw errors."""

@@ -1,9 +1,9 @@
-"""A transport whose `close` lets the last answer be read, and always ends.
+"""A transport whose `close` lets the peer read the last response, and always completes.
 
-TCP forgets what a peer has not yet read when the socket is closed while something the peer sent is still unread here:
-the 413 that refuses a long body is lost to the client that sends it. And a plain `close` waits for a peer that does not
-read for as long as the peer likes. This stands between uvicorn's protocols and the event loop's transport and mends
-both; it knows nothing of HTTP or WebSocket.
+If a socket is closed while it holds unread data, TCP sends a reset and the peer loses what it has not read yet: a client
+that is still sending a long body never sees its 413. And a plain `close` waits without limit for a peer that does not
+read. `LingeringTransport` sits between uvicorn's protocols and the event loop's transport and fixes both; it knows nothing
+about HTTP or WebSocket.
 """
 
 from __future__ import annotations
@@ -13,48 +13,48 @@ import socket
 import struct
 from typing import Any, Final
 
-_NO_LINGERING: Final = struct.pack("ii", 1, 0)
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
 
 class LingeringTransport(asyncio.Transport):
-    """What uvicorn's protocols write to and close.
+    """The transport of uvicorn's protocols.
 
-    `patience` is how many seconds a closing connection may stay without any progress.
+    A closing connection that makes no progress for `linger_seconds` is aborted.
     """
 
-    def __init__(self, transport: asyncio.Transport, patience: float) -> None:
+    def __init__(self, transport: asyncio.Transport, linger_seconds: float) -> None:
         super().__init__()
         self._transport = transport
-        self._patience = patience
-        self._left = 0
+        self._linger_seconds = linger_seconds
+        self._unsent = 0
         self.lingering = False
         self.peer_is_sending = False
-        """True while more may come that nobody is going to read: a `close` then keeps reading until the peer is done."""
+        """True while the peer may send data that will not be used: `close` then reads and drops it until the peer is done."""
 
     def close(self) -> None:
-        """Send what was written, then close."""
+        """Close after the buffered data has been sent."""
         if self.is_closing():
             return
         if self.peer_is_sending and self._transport.can_write_eof():
             self._linger()
         else:
             self._transport.close()
-        self._left = self._transport.get_write_buffer_size()
-        if self.lingering or self._left:
+        self._unsent = self._transport.get_write_buffer_size()
+        if self.lingering or self._unsent:
             self._watch()
 
     def abort(self) -> None:
-        """Close now; what was not sent is lost."""
+        """Close now; unsent data is lost."""
         self._transport.abort()
 
     def reset(self) -> None:
-        """Close now, and say so to a peer that does not read.
+        """Close now with a TCP reset.
 
-        A plain `abort` leaves what the system holds for such a peer where it is, for minutes, and the end behind it.
+        After a plain `abort` the system keeps the data for a peer that does not read, and the FIN behind it, for minutes.
         """
         connection = self._transport.get_extra_info("socket")
         if connection is not None and not self._transport.is_closing():
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGERING)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self._transport.abort()
 
     def is_closing(self) -> bool:
@@ -90,28 +90,28 @@ class LingeringTransport(asyncio.Transport):
         self._transport.write_eof()
 
     def _watch(self) -> None:
-        asyncio.get_running_loop().call_later(self._patience, self._expect_progress)
+        asyncio.get_running_loop().call_later(self._linger_seconds, self._expect_progress)
 
     def _expect_progress(self) -> None:
-        left = self._transport.get_write_buffer_size()
-        if 0 < left < self._left:
-            self._left = left
+        unsent = self._transport.get_write_buffer_size()
+        if 0 < unsent < self._unsent:
+            self._unsent = unsent
             self._watch()
         else:
             self._transport.abort()
 
 
 class _Discard(asyncio.Protocol):
-    """Reads and forgets, until the connection is lost; then its predecessor hears of it."""
+    """Drops received data, and passes every other callback to the protocol it replaces."""
 
-    def __init__(self, before: asyncio.BaseProtocol) -> None:
-        self._before = before
+    def __init__(self, replaced: asyncio.BaseProtocol) -> None:
+        self._replaced = replaced
 
     def pause_writing(self) -> None:
-        self._before.pause_writing()
+        self._replaced.pause_writing()
 
     def resume_writing(self) -> None:
-        self._before.resume_writing()
+        self._replaced.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._before.connection_lost(exc)
+        self._replaced.connection_lost(exc)

@@ -1,6 +1,6 @@
-"""Errors as they leave when no route is there to answer: from the HTTP parser, and before a WebSocket's handshake.
+"""Error responses written without the application: for the HTTP parser and before a WebSocket handshake.
 
-The same body as everywhere (HTTP-2), written without the application.
+Their body is the one of every error (HTTP-2).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from cmdc_gateway.web.errors import STATUS, error_body
 
 
 def headers(content: bytes) -> list[tuple[bytes, bytes]]:
-    """What goes before such a body. It is the last answer of its connection."""
+    """Return the headers for this error body, which is the last response of its connection."""
     return [
         (b"content-type", b"application/json"),
         (b"content-length", b"%d" % len(content)),
@@ -21,8 +21,8 @@ def headers(content: bytes) -> list[tuple[bytes, bytes]]:
     ]
 
 
-def response(error: GatewayError, common: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """A whole HTTP/1.1 response; `common` are the headers that every response of this server has."""
+def response(error: GatewayError, default_headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return a complete HTTP/1.1 response. `default_headers` are those of every response of this server."""
     status, content = HTTPStatus(STATUS[error.code]), error_body(error)
-    fields = [b"%s: %s" % field for field in (*common, *headers(content))]
+    fields = [b"%s: %s" % field for field in (*default_headers, *headers(content))]
     return b"\r\n".join([b"HTTP/1.1 %d %s" % (status, status.phrase.encode()), *fields, b"", content])

@@ -1,0 +1,98 @@
+# Generated from _async/live_events.py by derive_sync.py; edit that file instead.
+"""Live events: an approval or a question that a run, a stream or a WebSocket delivers can be resolved directly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from cmdc_client.events import (
+    AgentAbort,
+    AgentEnd,
+    AgentStart,
+    ApprovalRequired,
+    ApprovalResolved,
+    AskUser,
+    Event,
+    MessageDelta,
+    MessageStart,
+    PromptReceived,
+    RunError,
+    ThinkingDelta,
+    ThinkingStart,
+    ToolCalls,
+    ToolExecutionEnd,
+    ToolExecutionStart,
+    UnknownEvent,
+)
+from cmdc_client.policies import DecisionSender
+
+
+@dataclass(frozen=True, slots=True)
+class LiveApproval(ApprovalRequired):
+    """An `ApprovalRequired` with methods that decide it."""
+
+    _sender: DecisionSender = field(repr=False, compare=False)
+
+    def approve(self, *, args: Mapping[str, Any] | None = None) -> None:
+        """Approve the tool call, optionally with other arguments.
+
+        The digest of the call is sent along, so that no other call can be approved. Raises AlreadyResolved if the call
+        was already decided differently.
+        """
+        self._sender.approve(self.approval_id, args=args, digest=self.digest or None)
+
+    def reject(self, *, reason: str | None = None) -> None:
+        """Reject the tool call; the run continues without it, and the agent receives the reason.
+
+        Raises AlreadyResolved if the call was already decided differently.
+        """
+        self._sender.reject(self.approval_id, reason=reason)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveQuestion(AskUser):
+    """An `AskUser` with a method that answers it."""
+
+    _sender: DecisionSender = field(repr=False, compare=False)
+
+    def answer(self, response: str) -> None:
+        """Answer the question. Raises AlreadyResolved if it was already answered differently."""
+        self._sender.respond(self.ref, response)
+
+
+LiveEvent = (
+    PromptReceived
+    | AgentStart
+    | ThinkingStart
+    | ThinkingDelta
+    | MessageStart
+    | MessageDelta
+    | ToolCalls
+    | LiveApproval
+    | ApprovalResolved
+    | ToolExecutionStart
+    | LiveQuestion
+    | ToolExecutionEnd
+    | RunError
+    | AgentEnd
+    | AgentAbort
+    | UnknownEvent
+)
+"""An event as it is delivered. Match it with the plain classes: `case ApprovalRequired()` matches a live approval."""
+
+
+def to_live_event(event: Event, sender: DecisionSender) -> LiveEvent:
+    """Return the event, with methods that use the sender if it is an approval or a question."""
+    match event:
+        case ApprovalRequired():
+            return LiveApproval(**_field_values(event), _sender=sender)
+        case AskUser():
+            return LiveQuestion(**_field_values(event), _sender=sender)
+        case _:
+            return event
+
+
+def _field_values(event: ApprovalRequired | AskUser) -> dict[str, Any]:
+    return {each.name: getattr(event, each.name) for each in fields(event) if each.init}
