@@ -14,7 +14,7 @@ from cmdc_gateway.store.memory import MemoryStore
 from cmdc_gateway.store.store import AppendAudit, AuditRow, StoreUnavailable
 from cmdc_testkit.conversations import Conversation, calling, script
 from cmdc_testkit.faults import faulty, once
-from cmdc_testkit.gateways import KEY, OTHER_KEY, Served, serving
+from cmdc_testkit.gateways import KEY, OTHER_KEY, InProcessGateway, in_process_gateway
 from cmdc_testkit.receivers import Receiver
 from cmdc_testkit.watchers import wait_until
 from websockets.asyncio.client import connect
@@ -25,13 +25,13 @@ SERVER_STARTED = 1
 GUARDED = calling(("shell", {"command": "true"}))
 
 
-def mine(served: Served) -> str:
+def mine(served: InProcessGateway) -> str:
     caller = served.keys.principal(KEY)
     assert caller is not None
     return caller.key_id
 
 
-async def trail(served: Served, *, of: str | None = None) -> list[AuditRow]:
+async def trail(served: InProcessGateway, *, of: str | None = None) -> list[AuditRow]:
     """What the trail has, of one session or of all."""
     return [row for _, row in await served.gateway.store.audit(0, 10_000) if of in (None, row.session_id)]
 
@@ -45,7 +45,7 @@ def canonical_digest(*parts: Any) -> str:
 
 
 async def test_an_approval_leaves_who_gave_it_and_the_digest_it_was_given_on(
-    served: Served, client: httpx.AsyncClient
+    served: InProcessGateway, client: httpx.AsyncClient
 ) -> None:
     talk = await Conversation.begin(client, tools=["shell"])
     request_id = await talk.prompt(script(GUARDED))
@@ -72,7 +72,7 @@ async def test_an_approval_leaves_who_gave_it_and_the_digest_it_was_given_on(
 
 
 async def test_an_edited_approval_names_what_was_shown_and_what_was_approved(
-    served: Served, client: httpx.AsyncClient
+    served: InProcessGateway, client: httpx.AsyncClient
 ) -> None:
     talk = await Conversation.begin(client, tools=["shell"])
     await talk.prompt(script(GUARDED))
@@ -88,7 +88,7 @@ async def test_an_edited_approval_names_what_was_shown_and_what_was_approved(
 
 
 async def test_a_rejection_and_an_answer_leave_who_gave_them_and_no_payload(
-    served: Served, client: httpx.AsyncClient
+    served: InProcessGateway, client: httpx.AsyncClient
 ) -> None:
     talk = await Conversation.begin(client, tools=["shell", "ask_user"])
     request_id = await talk.prompt(script(calling(("shell", {"command": "hush"}), ("ask_user", {"question": "Hush?"}))))
@@ -110,7 +110,9 @@ async def test_a_rejection_and_an_answer_leave_who_gave_them_and_no_payload(
     assert "hush" not in repr(rows)
 
 
-async def test_what_the_server_decides_by_itself_names_no_key(served: Served, client: httpx.AsyncClient) -> None:
+async def test_what_the_server_decides_by_itself_names_no_key(
+    served: InProcessGateway, client: httpx.AsyncClient
+) -> None:
     """APP-2: an approval that nobody gave in time."""
     talk = await Conversation.begin(client, tools=["shell"], approval={"tools": [], "timeoutMs": 20})
     request_id = await talk.prompt(script(GUARDED))
@@ -120,7 +122,9 @@ async def test_what_the_server_decides_by_itself_names_no_key(served: Served, cl
     assert told((await trail(served, of=talk.id))[1:]) == [("expired", required["approvalId"], "")]
 
 
-async def test_an_abort_names_its_key_on_what_it_cancels_too(served: Served, client: httpx.AsyncClient) -> None:
+async def test_an_abort_names_its_key_on_what_it_cancels_too(
+    served: InProcessGateway, client: httpx.AsyncClient
+) -> None:
     """EVT-9."""
     talk = await Conversation.begin(client, tools=["shell"])
     request_id = await talk.prompt(script(GUARDED))
@@ -138,7 +142,7 @@ async def test_an_abort_names_its_key_on_what_it_cancels_too(served: Served, cli
 
 
 async def test_tools_and_tickets_leave_who_gave_them_and_no_secret(
-    served: Served, client: httpx.AsyncClient, receiver: Receiver
+    served: InProcessGateway, client: httpx.AsyncClient, receiver: Receiver
 ) -> None:
     talk = await Conversation.begin(client)
     url = f"{receiver.url}/hush?hush=hush"
@@ -170,7 +174,7 @@ async def test_tools_and_tickets_leave_who_gave_them_and_no_secret(
         assert hushed not in repr([registered, again, removed, issued, deleted])
 
 
-async def test_a_decision_over_a_websocket_names_its_key(served: Served, client: httpx.AsyncClient) -> None:
+async def test_a_decision_over_a_websocket_names_its_key(served: InProcessGateway, client: httpx.AsyncClient) -> None:
     """WS-3: the same rules as over HTTP."""
     talk = await Conversation.begin(client, tools=["shell"])
     await talk.prompt(script(GUARDED))
@@ -183,7 +187,7 @@ async def test_a_decision_over_a_websocket_names_its_key(served: Served, client:
     assert told((await trail(served, of=talk.id))[1:]) == [("rejected", required["approvalId"], mine(served))]
 
 
-async def test_a_repeated_request_is_one_decision(served: Served, client: httpx.AsyncClient) -> None:
+async def test_a_repeated_request_is_one_decision(served: InProcessGateway, client: httpx.AsyncClient) -> None:
     """HTTP-11, APP-2."""
     talk = await Conversation.begin(client, tools=["shell"])
     await talk.prompt(script(GUARDED))
@@ -200,7 +204,7 @@ async def test_a_repeated_request_is_one_decision(served: Served, client: httpx.
 async def test_a_decision_that_is_not_committed_leaves_no_trace(tmp_path: Path) -> None:
     """DUR-5: they are one transaction."""
     store, faults = faulty(MemoryStore())
-    async with serving(tmp_path, store=store) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, store=store) as served, served.client() as client:
         talk = await Conversation.begin(client, tools=["shell"])
         await talk.prompt(script(GUARDED))
         required = await talk.first("approval_required")
@@ -217,7 +221,7 @@ async def test_a_decision_that_is_not_committed_leaves_no_trace(tmp_path: Path) 
         assert told((await trail(served, of=talk.id))[1:]) == [("approved", required["approvalId"], mine(served))]
 
 
-async def test_the_trail_says_which_keys_there_are_from_the_start_on(served: Served) -> None:
+async def test_the_trail_says_which_keys_there_are_from_the_start_on(served: InProcessGateway) -> None:
     ids = sorted(caller.key_id for caller in served.keys.principals())
 
     (row,) = (await trail(served))[:SERVER_STARTED]
@@ -229,7 +233,7 @@ async def test_the_trail_says_which_keys_there_are_from_the_start_on(served: Ser
 async def test_a_store_that_is_down_keeps_no_key_from_being_revoked_and_is_told_later(tmp_path: Path) -> None:
     """HTTP-7: taking a key away cannot wait."""
     store, faults = faulty(MemoryStore())
-    async with serving(tmp_path, store=store) as served, served.client(OTHER_KEY) as other:
+    async with in_process_gateway(tmp_path, store=store) as served, served.client(OTHER_KEY) as other:
         faults.down = True
         served.gateway.audit.record("keys_reloaded", revoked=["key_1"])
         served.gateway.audit.record("keys_reloaded", revoked=["key_2"])

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 from cmdc_conformance.wire.event import names
 from cmdc_testkit.conversations import Conversation, calling, script
-from cmdc_testkit.gateways import Served, serving
+from cmdc_testkit.gateways import InProcessGateway, in_process_gateway
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -34,7 +34,7 @@ BLUEPRINTS = {
 async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a gateway with blueprints."""
     folder = tmp_path_factory.mktemp("gateway")
-    async with serving(folder, file={"blueprints": BLUEPRINTS}) as served, served.client() as client:
+    async with in_process_gateway(folder, file={"blueprints": BLUEPRINTS}) as served, served.client() as client:
         yield client
 
 
@@ -122,7 +122,7 @@ async def test_a_model_that_is_not_served_is_refused_with_those_that_are(
 
 async def test_the_scripted_model_can_be_left_out(tmp_path: Path) -> None:
     """MODEL-retry."""
-    async with serving(tmp_path, scripted_model=False) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, scripted_model=False) as served, served.client() as client:
         message = await create_failed(client)
         models = (await client.get("/v1/capabilities")).json()["models"]
 
@@ -188,7 +188,7 @@ async def test_a_tool_that_is_not_offered_is_refused_with_those_that_are(client:
 async def test_an_operator_chooses_which_tools_are_offered(tmp_path: Path) -> None:
     """EP-create: `shell` is a tool, but not of this server."""
     file = {"tools": {"offered": ["grep", "ask_user"]}}
-    async with serving(tmp_path, file=file) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, file=file) as served, served.client() as client:
         message = await create_failed(client, tools=["shell"])
         offered = (await client.get("/v1/capabilities")).json()["tools"]
 
@@ -199,7 +199,7 @@ async def test_an_operator_chooses_which_tools_are_offered(tmp_path: Path) -> No
 async def test_an_operator_may_have_a_tool_always_approved(tmp_path: Path) -> None:
     """EP-create, `approval`: adds to what the server requires by policy."""
     file = {"tools": {"offered": ["grep", "glob", "shell"], "approval": ["grep"]}}
-    async with serving(tmp_path, file=file) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, file=file) as served, served.client() as client:
         talk = await Conversation.begin(client, tools=["grep", "glob", "shell"], approval={"tools": ["glob"]})
         found = await tools_of(talk)
 
@@ -336,7 +336,7 @@ async def test_offered_options_are_taken(client: httpx.AsyncClient) -> None:
 # -- the workspace
 
 
-async def test_tools_work_in_the_folder_that_was_given(served: Served) -> None:
+async def test_tools_work_in_the_folder_that_was_given(served: InProcessGateway) -> None:
     """EP-create, workingDir."""
     root = served.gateway.registry.services.policy.workspace.root
     (root / "project").mkdir()
@@ -351,7 +351,7 @@ async def test_tools_work_in_the_folder_that_was_given(served: Served) -> None:
 
 
 @pytest.mark.parametrize("folder", ["..", "/etc", "missing", "project/../..", "file.txt", "way-out", "\n"])
-async def test_a_working_folder_outside_the_workspace_is_refused(served: Served, folder: str) -> None:
+async def test_a_working_folder_outside_the_workspace_is_refused(served: InProcessGateway, folder: str) -> None:
     """EP-create: wherever it leads, and by whatever way."""
     root = served.gateway.registry.services.policy.workspace.root
     (root / "project").mkdir()
@@ -362,7 +362,7 @@ async def test_a_working_folder_outside_the_workspace_is_refused(served: Served,
         await create_failed(client, skillsDirs=[folder])
 
 
-async def test_skills_are_told_to_the_model_and_opened_with_read_file(served: Served) -> None:
+async def test_skills_are_told_to_the_model_and_opened_with_read_file(served: InProcessGateway) -> None:
     """EP-create, skillsDirs: names and descriptions enter the system prompt."""
     root = served.gateway.registry.services.policy.workspace.root
     skill = root / "skills" / "greet"
@@ -389,10 +389,13 @@ async def test_what_was_settled_at_the_start_holds_after_a_restart(tmp_path: Pat
     """EP-create: settings are part of the session, not of the server's configuration."""
     address = f"sqlite:///{tmp_path / 'store.db'}"
     body = {"blueprint": "careful", "sessionId": "s", "maxTurns": 1}
-    async with serving(tmp_path, store=address, file={"blueprints": BLUEPRINTS}) as served, served.client() as client:
+    async with (
+        in_process_gateway(tmp_path, store=address, file={"blueprints": BLUEPRINTS}) as served,
+        served.client() as client,
+    ):
         await client.post("/v1/sessions", json=body)
 
-    async with serving(tmp_path, store=address) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, store=address) as served, served.client() as client:
         talk = Conversation(client, "s")
         tools, info = await tools_of(talk), await talk.info()
         run = await talk.run(script(calling(("grep", {"pattern": "x"}))))

@@ -13,7 +13,7 @@ from cmdc_conformance.wire.event import names
 from cmdc_gateway.store.memory import MemoryStore
 from cmdc_gateway.store.store import CreateSession, Lease, StoreUnavailable, Write
 from cmdc_testkit.conversations import Conversation, calling, script
-from cmdc_testkit.gateways import KEY, TENANTS, serving
+from cmdc_testkit.gateways import KEY, TENANTS, in_process_gateway
 from cmdc_testkit.receivers import Receiver
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -179,7 +179,7 @@ async def test_a_key_is_of_one_route_one_session_and_one_tenant(
 
 async def test_another_key_of_the_same_tenant_gets_the_same_answer(tmp_path: Path) -> None:
     """HTTP-11: a tenant may change its API key between two tries."""
-    async with serving(tmp_path) as served:
+    async with in_process_gateway(tmp_path) as served:
         served.keys.replace({**TENANTS, "another-key": "default"})
         async with served.client(KEY) as one, served.client("another-key") as other:
             first = await one.post("/v1/sessions", json={"model": "scripted:x"}, headers=ONCE)
@@ -191,7 +191,7 @@ async def test_another_key_of_the_same_tenant_gets_the_same_answer(tmp_path: Pat
 async def test_while_the_first_still_runs_its_duplicates_are_told_so(tmp_path: Path) -> None:
     """HTTP-11: 409 for the same body, 422 for another."""
     store = GatedStore()
-    async with serving(tmp_path, store=store) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, store=store) as served, served.client() as client:
         store.gate.clear()
         first = asyncio.create_task(client.post("/v1/sessions", json={"model": "scripted:x"}, headers=ONCE))
         await store.asked.wait()
@@ -238,7 +238,7 @@ async def test_a_refusal_is_not_kept(client: httpx.AsyncClient) -> None:
 async def test_what_the_store_did_not_take_is_not_remembered_as_done(tmp_path: Path) -> None:
     """HTTP-11, DUR-5: answer and effect are one transaction."""
     store = GatedStore()
-    async with serving(tmp_path, store=store) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, store=store) as served, served.client() as client:
         store.down = True
         failed = await client.post("/v1/sessions", json={"model": "scripted:x"}, headers=ONCE)
         store.down = False
@@ -254,7 +254,7 @@ async def test_answers_are_kept_over_a_restart(tmp_path: Path, receiver: Receive
     address = f"sqlite:///{tmp_path / 'store.db'}"
     sent: list[tuple[str, dict[str, Any]]] = []
     before: list[httpx.Response] = []
-    async with serving(tmp_path, store=address) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, store=address) as served, served.client() as client:
         talk, approval = await waiting(client, ("shell", {"command": "true"}))
         sent += [
             ("/v1/sessions", {"model": "scripted:x"}),
@@ -265,7 +265,7 @@ async def test_answers_are_kept_over_a_restart(tmp_path: Path, receiver: Receive
         before += [await client.post(path, json=body, headers=ONCE) for path, body in sent]
         await talk.events(before[-1].json()["requestId"])
 
-    async with serving(tmp_path, store=address) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, store=address) as served, served.client() as client:
         after = [await client.post(path, json=body, headers=ONCE) for path, body in sent]
         sessions = (await client.get("/v1/sessions")).json()["sessions"]
         prompts = (await client.get(f"{talk.path}/stats")).json()["promptCount"]

@@ -14,7 +14,7 @@ from cmdc_gateway.store.memory import MemoryStore
 from cmdc_gateway.store.store import Lease, SessionKey, StoreUnavailable
 from cmdc_testkit.conversations import Conversation
 from cmdc_testkit.faults import faulty
-from cmdc_testkit.gateways import serving
+from cmdc_testkit.gateways import in_process_gateway
 from cmdc_testkit.watchers import retry_while_unavailable, wait_until
 
 
@@ -52,7 +52,7 @@ async def test_a_session_that_cannot_be_opened_when_nobody_waits_any_longer(
     tmp_path: Path, complaints: list[str]
 ) -> None:
     store = SlowStore()
-    async with serving(tmp_path, store=store) as served:
+    async with in_process_gateway(tmp_path, store=store) as served:
         registry = served.gateway.registry
         task = asyncio.create_task(registry.find(SessionKey("default", "nowhere")))
         await store.asked.wait()
@@ -67,7 +67,7 @@ async def test_a_session_that_cannot_be_opened_when_nobody_waits_any_longer(
 
 async def test_a_prompt_that_is_refused_when_nobody_waits_any_longer(tmp_path: Path, complaints: list[str]) -> None:
     store, faults = faulty(MemoryStore())
-    async with serving(tmp_path, store=store) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, store=store) as served, served.client() as client:
         talk = await Conversation.begin(client)
         session = await served.gateway.registry.find(SessionKey("default", talk.id))
         faults.open.clear()
@@ -87,7 +87,7 @@ async def test_a_prompt_that_is_refused_when_nobody_waits_any_longer(tmp_path: P
 async def test_a_session_that_is_being_taken_up_at_the_end_is_let_go_of(tmp_path: Path) -> None:
     """DUR-3: nothing lives on behind the end."""
     store = SlowStore()
-    async with serving(tmp_path, store=store) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, store=store) as served, served.client() as client:
         talk = await Conversation.begin(client)
         registry = served.gateway.registry
         finding = asyncio.create_task(registry.find(SessionKey("default", talk.id)))

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from cmdc_testkit.conversations import call, script
 from cmdc_testkit.events import EventParser, ReceivedEvent, text_of
-from cmdc_testkit.gateways import KEY, OTHER_KEY, Served
+from cmdc_testkit.gateways import KEY, OTHER_KEY, InProcessGateway
 from cmdc_testkit.streams import event_stream, events_request, open_websocket
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -76,7 +76,7 @@ def _unchunked(body: bytes) -> bytes:
 @given(cuts=st.lists(st.integers(0, 4_000), max_size=12), during=st.booleans())
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_connections_that_are_cut_at_any_byte_deliver_the_log(
-    served: Served,
+    served: InProcessGateway,
     client: httpx.AsyncClient,
     cuts: list[int],
     during: bool,
@@ -104,7 +104,7 @@ async def test_connections_that_are_cut_at_any_byte_deliver_the_log(
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_whoever_wins_the_race_between_a_prompt_and_its_reader_nothing_is_missed(
-    served: Served, client: httpx.AsyncClient, seed: int
+    served: InProcessGateway, client: httpx.AsyncClient, seed: int
 ) -> None:
     """SSE-5, SSE-6: a hundred times each, in sessions that have a past."""
     chance = random.Random(seed)
@@ -134,7 +134,7 @@ async def test_whoever_wins_the_race_between_a_prompt_and_its_reader_nothing_is_
 
 
 async def test_readers_that_come_in_the_middle_get_every_event_after_their_cursor(
-    served: Served, client: httpx.AsyncClient, session: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """SSE-6: registered before the log is read. Forty of them, half on streams and half on WebSockets."""
     await client.post(f"/v1/sessions/{session}/prompt", json={"text": LONG_AND_ASKS})
@@ -165,7 +165,7 @@ async def test_readers_that_come_in_the_middle_get_every_event_after_their_curso
 
 
 async def test_a_session_of_another_tenant_cannot_be_followed(
-    served: Served, client: httpx.AsyncClient, session: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """HTTP-8: whatever cursor is sent, it does not exist."""
     async with event_stream(served.port, session, "?after=start", key=OTHER_KEY) as stream:
@@ -177,7 +177,7 @@ async def test_a_session_of_another_tenant_cannot_be_followed(
     assert hidden[1]["message"].replace(session, "never-was") == absent[1]["message"]
 
 
-async def test_a_socket_that_breaks_in_both_directions_at_once_is_no_mistake(served: Served) -> None:
+async def test_a_socket_that_breaks_in_both_directions_at_once_is_no_mistake(served: InProcessGateway) -> None:
     """WS-6: asyncio writes no traceback about what nobody did wrong."""
     complaints: list[str] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(str(context["message"])))

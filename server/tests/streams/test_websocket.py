@@ -11,14 +11,14 @@ import pytest
 from cmdc_conformance.wire.event import names
 from cmdc_testkit.conversations import call, script
 from cmdc_testkit.events import text_of
-from cmdc_testkit.gateways import KEY, OTHER_KEY, TENANTS, GatewayProcess, Served, serving
+from cmdc_testkit.gateways import KEY, OTHER_KEY, TENANTS, GatewayProcess, InProcessGateway, in_process_gateway
 from cmdc_testkit.streams import WebSocketClient, event_stream, open_websocket, wait_until
 
 ASKS = script({"toolCalls": [call("ask_user", question="Go on?")]}, {"text": ["Going on."]})
 
 
 @pytest.fixture
-async def talk(served: Served, session: str) -> AsyncIterator[WebSocketClient]:
+async def talk(served: InProcessGateway, session: str) -> AsyncIterator[WebSocketClient]:
     """An open WebSocket on the session."""
     async with asyncio.timeout(20), open_websocket(served.port, session) as talk:
         yield talk
@@ -28,7 +28,7 @@ async def talk(served: Served, session: str) -> AsyncIterator[WebSocketClient]:
 
 
 async def test_events_come_from_the_moment_of_connecting_across_runs(
-    served: Served, client: httpx.AsyncClient, session: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """WS-2: nothing of the run before; everything of those that follow, numbered without a gap."""
     await client.post(f"/v1/sessions/{session}/prompt", json={"text": "before"})
@@ -46,7 +46,7 @@ async def test_events_come_from_the_moment_of_connecting_across_runs(
 
 @pytest.mark.parametrize("place", ["start", "2", "end"])
 async def test_after_starts_a_websocket_as_it_starts_a_stream(
-    served: Served, client: httpx.AsyncClient, session: str, place: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str, place: str
 ) -> None:
     """WS-2, SSE-6: and it goes on with what is new."""
     await client.post(f"/v1/sessions/{session}/prompt", json={"text": "one"})
@@ -61,7 +61,7 @@ async def test_after_starts_a_websocket_as_it_starts_a_stream(
 
 
 async def test_any_number_of_websockets_get_every_event(
-    served: Served, client: httpx.AsyncClient, session: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """WS-2, SSE-9: and one that leaves changes nothing for the others."""
 
@@ -90,7 +90,7 @@ async def test_any_number_of_websockets_get_every_event(
 
 
 async def test_an_acknowledgement_comes_before_the_events_it_causes_under_load(
-    served: Served, client: httpx.AsyncClient
+    served: InProcessGateway, client: httpx.AsyncClient
 ) -> None:
     """WS-4: thirty sessions at a time, each with two connections, and a prompt while another run is active."""
 
@@ -317,7 +317,7 @@ async def test_a_bad_frame_gets_its_action_id_back(talk: WebSocketClient, member
 
 
 async def test_a_frame_of_1_mib_is_taken_and_one_byte_more_closes_with_1009(
-    served: Served, session: str, talk: WebSocketClient
+    served: InProcessGateway, session: str, talk: WebSocketClient
 ) -> None:
     """WS-5, WS-6."""
     frame = json.dumps({"action": "abort", "actionId": "a", "more": ""})
@@ -332,7 +332,9 @@ async def test_a_frame_of_1_mib_is_taken_and_one_byte_more_closes_with_1009(
 # The pace
 
 
-async def test_at_most_20_messages_a_second_are_taken(served: Served, session: str, talk: WebSocketClient) -> None:
+async def test_at_most_20_messages_a_second_are_taken(
+    served: InProcessGateway, session: str, talk: WebSocketClient
+) -> None:
     """WS-7: bad ones count; those over it are answered, with their actionId, and not carried out."""
     loop = asyncio.get_running_loop()
     begun = loop.time()
@@ -355,7 +357,7 @@ async def test_at_most_20_messages_a_second_are_taken(served: Served, session: s
 
 async def test_a_long_frame_over_the_limit_is_not_even_read(tmp_path: Path) -> None:
     """WS-7, HTTP-9: reading it is what costs; a client that sends them all the time would have all of the server."""
-    async with serving(tmp_path, rate_limit_rpm=3) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, rate_limit_rpm=3) as served, served.client() as client:
         await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": "s"})
         async with asyncio.timeout(20), open_websocket(served.port, "s") as talk:
             assert await talk.act("abort", actionId="1") == {"ok": False, "actionId": "1"}
@@ -383,7 +385,7 @@ async def test_fragments_and_control_frames_do_not_count(talk: WebSocketClient) 
 
 
 async def test_one_busy_connection_does_not_slow_another_one_down(
-    served: Served, session: str, talk: WebSocketClient
+    served: InProcessGateway, session: str, talk: WebSocketClient
 ) -> None:
     """WS-7: each has its own pace."""
     for _ in range(200):
@@ -397,7 +399,7 @@ async def test_one_busy_connection_does_not_slow_another_one_down(
 # The end
 
 
-async def test_a_client_that_is_done_closes_with_1000(served: Served, session: str) -> None:
+async def test_a_client_that_is_done_closes_with_1000(served: InProcessGateway, session: str) -> None:
     """WS-6: and nothing of it is left."""
     async with asyncio.timeout(5), open_websocket(served.port, session) as talk:
         await talk.socket.close(1000)
@@ -407,7 +409,7 @@ async def test_a_client_that_is_done_closes_with_1000(served: Served, session: s
 
 
 async def test_a_run_goes_on_when_the_websocket_that_asked_for_it_is_lost(
-    served: Served, client: httpx.AsyncClient, session: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """SSE-9: an action that was acknowledged is done."""
     async with asyncio.timeout(5), open_websocket(served.port, session) as talk:
@@ -419,7 +421,7 @@ async def test_a_run_goes_on_when_the_websocket_that_asked_for_it_is_lost(
 
 
 async def test_a_revoked_key_closes_its_websockets_with_4001(
-    served: Served, client: httpx.AsyncClient, session: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """WS-6: and ends its streams; those of other keys stay."""
     async with served.client(OTHER_KEY) as other:
@@ -441,7 +443,9 @@ async def test_a_revoked_key_closes_its_websockets_with_4001(
             assert await theirs.act("abort") == {"ok": False}
 
 
-async def test_a_revoked_key_does_nothing_any_more(served: Served, session: str, talk: WebSocketClient) -> None:
+async def test_a_revoked_key_does_nothing_any_more(
+    served: InProcessGateway, session: str, talk: WebSocketClient
+) -> None:
     """WS-6, HTTP-7: though its client has not yet heard of it."""
     served.keys.replace({KEY + "2": "default"})
     for _ in range(5):
@@ -454,7 +458,7 @@ async def test_a_revoked_key_does_nothing_any_more(served: Served, session: str,
 
 
 async def test_a_deleted_session_closes_its_websockets_with_4004(
-    served: Served, client: httpx.AsyncClient, session: str, talk: WebSocketClient
+    served: InProcessGateway, client: httpx.AsyncClient, session: str, talk: WebSocketClient
 ) -> None:
     """WS-6, EP-delete: after the last event."""
     await talk.act("prompt", text=ASKS)
@@ -488,7 +492,7 @@ async def test_a_server_that_stops_closes_its_websockets_with_1012(tmp_path: Pat
 
 async def test_events_of_a_run_that_ends_within_the_grace_period_still_arrive(tmp_path: Path) -> None:
     """DUR-3: to the terminal one; then 1012."""
-    async with serving(tmp_path, grace_ms=5000) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, grace_ms=5000) as served, served.client() as client:
         await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": "s"})
         async with (
             asyncio.timeout(10),

@@ -76,7 +76,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("experiments")
     group.addoption("--long", action="store_true", help="experiments in their long form")
     group.addoption("--part", type=Part.parse, default=Part(), metavar="I/N", help="one part of the long form: 2/10")
-    group.addoption("--seed", type=int, default=1, help="what chance does in experiments (default: 1)")
+    group.addoption("--seed", type=int, default=1, help="seed of the random values in experiments (default: 1)")
 
 
 def pytest_configure(config: pytest.Config) -> None:

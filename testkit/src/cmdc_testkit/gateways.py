@@ -40,7 +40,7 @@ _LIMITS = httpx.Limits(max_connections=100)
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class InProcessGateway:
     """A gateway that listens on loopback and runs in this process."""
 
     url: str
@@ -61,14 +61,14 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(
+async def in_process_gateway(
     folder: Path,
     *,
     store: Store | str | None = None,
     file: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
     **settings: Any,
-) -> AsyncGenerator[Served]:
+) -> AsyncGenerator[InProcessGateway]:
     """Run a gateway on a free port of loopback. `settings` and the TOML `file` are those of an operator.
 
     By default the store is in memory, the workspace is `folder/workspace`, callbacks may go to loopback, there is no
@@ -97,7 +97,9 @@ async def serving(
         while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0.005)
         try:
-            yield Served(f"http://127.0.0.1:{listening.getsockname()[1]}", app, app.state.gateway, keys, server)
+            yield InProcessGateway(
+                f"http://127.0.0.1:{listening.getsockname()[1]}", app, app.state.gateway, keys, server
+            )
         finally:
             server.stop()
             await running

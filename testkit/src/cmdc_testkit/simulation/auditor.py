@@ -25,7 +25,7 @@ class Violation(AssertionError):
 
 @dataclass(slots=True)
 class SessionPromises:
-    """What the clients of one session were told, and which of its calls reached a tool."""
+    """The responses and events that the clients of one session received, and the calls that reached a tool."""
 
     log: list[ReceivedEvent] = field(default_factory=list[ReceivedEvent])
     accepted: list[str] = field(default_factory=list[str])
