@@ -55,10 +55,10 @@ async def test_litellm_is_not_loaded_until_it_is_needed(tmp_path: Path) -> None:
         import asyncio, pathlib, sys
         from cmdc_gateway import cli, server
         from cmdc_testkit.conversations import Conversation
-        from cmdc_testkit.gateways import serving
+        from cmdc_testkit.gateways import in_process_gateway
 
         async def converse():
-            async with serving(pathlib.Path(sys.argv[1])) as served, served.client() as client:
+            async with in_process_gateway(pathlib.Path(sys.argv[1])) as served, served.client() as client:
                 await (await Conversation.begin(client)).run("hello")
             print("litellm" in sys.modules)
 

@@ -214,7 +214,7 @@ class TenantMachine(RuleBasedStateMachine):
         elif stage == "waiting":
             approval, question = await talk.first("approval_required"), await talk.first("ask_user")
             self._add_secret_id("digest", approval["digest"])
-            for what, value in (("approvalId", approval["approvalId"]), ("ref", question["ref"])):
+            for kind, value in (("approvalId", approval["approvalId"]), ("ref", question["ref"])):
                 self.data.add_id(kind, value)
             self.data.add_id("callId", approval["callId"])
         else:

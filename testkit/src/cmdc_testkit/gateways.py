@@ -87,7 +87,7 @@ async def in_process_gateway(
     enabled = {"tools": {"offered": [*_EVERY_TOOL]}}
     chosen = Settings(**given).with_file(ConfigFile.model_validate({**enabled, **(file or {})}))
     keys = KeyRing(TENANTS)
-    with _documents_derived_once():
+    with documents_derived_once():
         app = create_app(chosen, keys=keys, store=None if isinstance(store, str) else store, environ=environ or {})
     listening = socket.create_server(("127.0.0.1", 0))
     server = _InProcessServer(app_config(app, chosen), app.state.gateway, grace_seconds=chosen.grace_ms / 1000)
@@ -128,7 +128,7 @@ _openapi_document: dict[str, Any] = {}
 
 
 @contextmanager
-def _documents_derived_once() -> Generator[None]:
+def documents_derived_once() -> Generator[None]:
     """Reuse the published documents of the first app in this process.
 
     The settings do not change them, and deriving them takes most of the time in which an app is created.
@@ -270,7 +270,7 @@ class _SpawnedProcess:
 
 
 class _ForkedProcess:
-    """A copy of multiprocessing's fork server, which has imported the gateway already."""
+    """A copy of multiprocessing's fork server, which has imported the gateway and derived its documents already."""
 
     def __init__(self, process: BaseProcess) -> None:
         assert process.pid is not None, "the process was started"
@@ -281,7 +281,7 @@ class _ForkedProcess:
     async def start(cls, _: Sequence[str], environ: Mapping[str, str], log: Path) -> _ForkedProcess:
         context = multiprocessing.get_context("forkserver")
         # The fork server imports the main module too, which is pytest here.
-        context.set_forkserver_preload(["pytest", "uvloop", "cmdc_gateway.server"])
+        context.set_forkserver_preload(["pytest", "uvloop", "cmdc_testkit.preload"])
         process = context.Process(target=_serve, args=(dict(environ), str(log)))
         await asyncio.to_thread(process.start)
         return cls(process)
@@ -302,7 +302,9 @@ def _serve(environ: dict[str, str], log: str) -> None:
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    raise SystemExit(main(["serve"]))
+    with documents_derived_once():
+        status = main(["serve"])
+    raise SystemExit(status)
 
 
 _EVERY_TOOL = ("read_file", "list_dir", "glob", "grep", "write_file", "shell", "ask_user")
