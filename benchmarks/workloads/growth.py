@@ -13,8 +13,9 @@ from tempfile import TemporaryDirectory
 from cmdc_gateway.protocol.events import MessageDelta, encode_data
 from cmdc_gateway.protocol.frames import LoggedEvent
 from cmdc_gateway.sessions.settings import SessionSettings
+from cmdc_gateway.store.rows import SessionKey, SessionRow
 from cmdc_gateway.store.sqlite import SqliteStore
-from cmdc_gateway.store.store import AppendEvents, CreateSession, SessionKey, SessionRow
+from cmdc_gateway.store.writes import AppendEvents, CreateSession
 
 from benchmarks.figures import Figure
 from benchmarks.processes import Server, gateway

@@ -212,7 +212,7 @@ def _cache_openapi() -> None:
 
 def _prepare_models() -> None:
     """Do what a gateway does before its first model call."""
-    from cmdc_gateway.providers.litellm import LitellmProvider
+    from cmdc_gateway.providers.litellm.provider import LitellmProvider
     from cmdc_gateway.providers.target import ModelTarget
 
     asyncio.run(LitellmProvider(ModelTarget("openai/none")).prepare())

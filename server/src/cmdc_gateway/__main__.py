@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
+from importlib import import_module
 
+_POSIX_MODULES = ("fcntl", "resource")
 _UNSUPPORTED = (
     "cmdc-gateway: this platform is not supported; the server runs on Linux and macOS. "
     "On Windows, run it under WSL or in a container."
@@ -23,7 +24,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _has_posix_modules() -> bool:
-    return all(find_spec(name) is not None for name in ("fcntl", "resource"))
+    try:
+        for name in _POSIX_MODULES:
+            import_module(name)
+    except ImportError:
+        return False
+    return True
 
 
 if __name__ == "__main__":

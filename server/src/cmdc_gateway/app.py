@@ -17,7 +17,7 @@ from starlette.middleware import Middleware
 from cmdc_gateway import __version__, logs
 from cmdc_gateway.errors import GatewayError
 from cmdc_gateway.protocol.service import Capabilities, Limits
-from cmdc_gateway.providers.factory import ProviderFactory
+from cmdc_gateway.providers.plugin import load_plugins
 from cmdc_gateway.providers.registry import ModelRegistry
 from cmdc_gateway.providers.retry import RetryingProvider
 from cmdc_gateway.sessions.audit import AuditLog
@@ -27,14 +27,15 @@ from cmdc_gateway.sessions.registry import Registry
 from cmdc_gateway.sessions.services import Services
 from cmdc_gateway.sessions.settings import PLUGINS, SessionPolicy
 from cmdc_gateway.settings import Settings
+from cmdc_gateway.store.errors import StoreUnavailable
 from cmdc_gateway.store.factory import create_store
-from cmdc_gateway.store.store import Store, StoreUnavailable
+from cmdc_gateway.store.store import Store
 from cmdc_gateway.tenancy.keys import KeyRing
 from cmdc_gateway.tenancy.limits import RateLimit
 from cmdc_gateway.tenancy.meter import Meter
 from cmdc_gateway.tenancy.tickets import Tickets
-from cmdc_gateway.tools.addresses import AddressPolicy
-from cmdc_gateway.tools.callback import CallbackClient
+from cmdc_gateway.tools.callbacks.addresses import AddressPolicy
+from cmdc_gateway.tools.callbacks.client import CallbackClient
 from cmdc_gateway.tools.workspace import Workspace
 from cmdc_gateway.web.actions import Actions
 from cmdc_gateway.web.dispatcher import Dispatcher
@@ -108,9 +109,11 @@ def create_app(
 def _models(settings: Settings, environ: Mapping[str, str]) -> ModelRegistry:
     return ModelRegistry(
         aliases=settings.targets(environ),
-        environ=environ,
-        scripted=settings.scripted_model,
-        factory=ProviderFactory(timeout=settings.model_timeout_ms / 1000),
+        plugins=load_plugins(
+            environ,
+            timeout=settings.model_timeout_ms / 1000,
+            disabled=() if settings.scripted_model else ("scripted",),
+        ),
         retry=partial(
             RetryingProvider,
             delays=[delay / 1000 for delay in settings.model_retry_ms],

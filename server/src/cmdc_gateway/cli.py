@@ -20,6 +20,7 @@ from cmdc_gateway.command import (
     parse_time,
     select_audit,
 )
+from cmdc_gateway.extensions import DuplicateExtension
 from cmdc_gateway.settings import InvalidSetting, Settings, load_settings, store_address
 from cmdc_gateway.store.errors import InvalidStoreURL, StoreUnavailable
 from cmdc_gateway.store.factory import create_store
@@ -30,20 +31,25 @@ _GC_THRESHOLD = 10_000
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status; 2 for an invalid setting."""
-    given = _parser().parse_args(argv)
+    arguments = _parser().parse_args(argv)
     try:
-        match given.command:
+        match arguments.command:
             case "keys":
-                return _keys(given)
+                return _keys(arguments)
             case "audit":
-                return _audit(given)
+                return _audit(arguments)
             case _:
                 return _serve(
                     load_settings(
-                        {"host": given.host, "port": given.port, "store": given.store, "config": given.config}
+                        {
+                            "host": arguments.host,
+                            "port": arguments.port,
+                            "store": arguments.store,
+                            "config": arguments.config,
+                        }
                     )
                 )
-    except InvalidSetting as error:
+    except (InvalidSetting, DuplicateExtension) as error:
         print(f"cmdc-gateway: {error}", file=sys.stderr)
         return 2
 
@@ -84,22 +90,24 @@ def _add_audit(audit: argparse.ArgumentParser) -> None:
     audit.add_argument("--last", type=int, metavar="N", help="only the last N of the selected entries")
 
 
-def _keys(given: argparse.Namespace) -> int:
-    if given.what == "new":
-        if not given.tenant.isprintable() or not given.tenant:
-            raise InvalidSetting(f"--tenant: {given.tenant!r} is not a valid name; it must be printable and not empty")
-        _print(key_new(given.tenant))
+def _keys(arguments: argparse.Namespace) -> int:
+    if arguments.what == "new":
+        if not arguments.tenant.isprintable() or not arguments.tenant:
+            raise InvalidSetting(
+                f"--tenant: {arguments.tenant!r} is not a valid name; it must be printable and not empty"
+            )
+        _print(key_new(arguments.tenant))
     else:
-        _print(key_list(load_settings({"config": given.config}).tenants))
+        _print(key_list(load_settings({"config": arguments.config}).tenants))
     return 0
 
 
-def _audit(given: argparse.Namespace) -> int:
-    query = AuditQuery(given.tenant, given.session, given.key, given.since, given.last)
+def _audit(arguments: argparse.Namespace) -> int:
+    query = AuditQuery(arguments.tenant, arguments.session, arguments.key, arguments.since, arguments.last)
     try:
-        asyncio.run(_print_audit(store_address(given.store), query, as_json=given.json))
-    except (StoreUnavailable, InvalidStoreURL) as failure:
-        raise InvalidSetting(f"GATEWAY_STORE: {failure}") from None
+        asyncio.run(_print_audit(store_address(arguments.store), query, as_json=arguments.json))
+    except (StoreUnavailable, InvalidStoreURL) as error:
+        raise InvalidSetting(f"GATEWAY_STORE: {error}") from None
     return 0
 
 

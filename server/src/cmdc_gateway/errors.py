@@ -1,7 +1,7 @@
-"""One class for each way a request can fail.
+"""The errors of the API, one class per code.
 
-A class carries its public code (PROTOCOL §1), a sentence that names what was wrong, and the members its code adds to
-the error body. Statuses are no business of this module: `web/errors.py` has them.
+A class has its public code (HTTP-2), a message that names the offending value, and the extra members of its error body.
+`web/errors.py` maps the classes to HTTP statuses.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pydantic import JsonValue
 
 
 class GatewayError(Exception):
-    """A request was refused, or could not be carried out."""
+    """A request was rejected, or could not be completed."""
 
     code: ClassVar[str]
 
@@ -22,14 +22,14 @@ class GatewayError(Exception):
         return str(self)
 
     def members(self) -> dict[str, JsonValue]:
-        """What the error body has beside `error` and `message`."""
+        """The members of the error body besides `error` and `message`."""
         return {}
 
 
 class BadRequest(GatewayError):
     """The request is invalid: malformed JSON, an unknown field, or an invalid value.
 
-    `details` lists what failed validation as pairs of a path into the body and a sentence.
+    `details` lists the validation errors as pairs of a path into the body and a message.
     """
 
     code = "bad_request"
@@ -54,7 +54,7 @@ class Unauthorized(GatewayError):
     code = "unauthorized"
 
     def __init__(self) -> None:
-        super().__init__("a valid API key is needed, as X-API-Key: KEY or Authorization: Bearer KEY")
+        super().__init__("a valid API key is required: send X-API-Key: KEY or Authorization: Bearer KEY")
 
 
 class Forbidden(GatewayError):
@@ -76,35 +76,35 @@ class NotFound(GatewayError):
 
 
 class SessionNotFound(NotFound):
-    """No session of this tenant has this id."""
+    """The tenant has no session with this id."""
 
     def __init__(self, session_id: str) -> None:
         super().__init__(f"no session {session_id!r}")
 
 
 class RequestNotFound(NotFound):
-    """No prompt of this session got this requestId."""
+    """The session has no request with this requestId."""
 
     def __init__(self, request_id: str) -> None:
         super().__init__(f"no request {request_id!r} in this session")
 
 
 class ApprovalNotFound(NotFound):
-    """No tool call has ever waited under this approvalId."""
+    """The session never had an approval with this approvalId."""
 
     def __init__(self, approval_id: str) -> None:
         super().__init__(f"no approval {approval_id!r} in this session")
 
 
 class QuestionNotFound(NotFound):
-    """No question was ever asked under this ref."""
+    """The session never had a question with this ref."""
 
     def __init__(self, ref: str) -> None:
         super().__init__(f"no question {ref!r} in this session")
 
 
 class ToolNotFound(NotFound):
-    """No callback tool of this session has this name."""
+    """The session has no callback tool of this name."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"no callback tool {name!r} in this session")
@@ -134,8 +134,8 @@ class RequestTimeout(GatewayError):
 
     code = "request_timeout"
 
-    def __init__(self, what: str) -> None:
-        super().__init__(f"the {what} did not arrive in time")
+    def __init__(self, part: str) -> None:
+        super().__init__(f"the {part} did not arrive in time")
 
 
 class AlreadyResolved(GatewayError):
@@ -146,8 +146,8 @@ class AlreadyResolved(GatewayError):
 
     code = "already_resolved"
 
-    def __init__(self, what: str, status: str) -> None:
-        super().__init__(f"{what} is already {status}")
+    def __init__(self, subject: str, status: str) -> None:
+        super().__init__(f"{subject} is already {status}")
         self.status = status
 
     def members(self) -> dict[str, JsonValue]:
@@ -160,7 +160,7 @@ class DigestMismatch(GatewayError):
     code = "digest_mismatch"
 
     def __init__(self, approval_id: str) -> None:
-        super().__init__(f"the digest is not that of the call waiting under {approval_id!r}; nothing was decided")
+        super().__init__(f"the digest does not match the call of approval {approval_id!r}; nothing was decided")
 
 
 class SessionExists(GatewayError):
@@ -169,7 +169,7 @@ class SessionExists(GatewayError):
     code = "session_exists"
 
     def __init__(self, session_id: str) -> None:
-        super().__init__(f"a session {session_id!r} exists already")
+        super().__init__(f"session {session_id!r} already exists")
 
 
 class IdempotencyInProgress(GatewayError):
@@ -178,7 +178,7 @@ class IdempotencyInProgress(GatewayError):
     code = "idempotency_in_progress"
 
     def __init__(self) -> None:
-        super().__init__("a request with this Idempotency-Key is still running")
+        super().__init__("a request with this Idempotency-Key is still in progress; retry later")
 
 
 class CursorExpired(GatewayError):
@@ -187,7 +187,7 @@ class CursorExpired(GatewayError):
     code = "cursor_expired"
 
     def __init__(self, cursor: str, earliest: str, latest: str) -> None:
-        super().__init__(f"cursor {cursor!r} cannot be resumed from; the log can be read after {earliest!r}")
+        super().__init__(f"cursor {cursor!r} has expired; the log can be read after {earliest!r}")
         self.earliest = earliest
         self.latest = latest
 
@@ -227,8 +227,8 @@ class UnsupportedMediaType(GatewayError):
 
     code = "unsupported_media_type"
 
-    def __init__(self, given: str) -> None:
-        sent = f"not {given!r}" if given else "and no Content-Type was sent"
+    def __init__(self, content_type: str) -> None:
+        sent = f"not {content_type!r}" if content_type else "and no Content-Type was sent"
         super().__init__(f"the body must be sent as Content-Type: application/json (UTF-8), {sent}")
 
 
@@ -250,7 +250,7 @@ class IdempotencyMismatch(GatewayError):
     code = "idempotency_mismatch"
 
     def __init__(self) -> None:
-        super().__init__("this Idempotency-Key was used before with another body")
+        super().__init__("this Idempotency-Key was already used with another body; use a new key")
 
 
 class UpgradeRequired(GatewayError):
@@ -259,7 +259,7 @@ class UpgradeRequired(GatewayError):
     code = "upgrade_required"
 
     def __init__(self) -> None:
-        super().__init__("this address speaks WebSocket: send an Upgrade request, or read …/events")
+        super().__init__("this is a WebSocket endpoint: send an Upgrade request, or read …/events")
 
 
 class RateLimited(GatewayError):
@@ -284,7 +284,7 @@ class QueueFull(GatewayError):
     code = "queue_full"
 
     def __init__(self, limit: int) -> None:
-        super().__init__(f"{limit} prompts are waiting in this session already")
+        super().__init__(f"the queue of this session is full ({limit} prompts); retry when a run has ended")
 
 
 class Internal(GatewayError):
@@ -293,7 +293,7 @@ class Internal(GatewayError):
     code = "internal"
 
     def __init__(self, incident: str) -> None:
-        super().__init__(f"the server failed; its log has this as {incident}")
+        super().__init__(f"internal error; see incident {incident} in the server's log")
 
 
 class Unavailable(GatewayError):

@@ -15,7 +15,7 @@ import uvicorn
 
 from cmdc_gateway.app import create_app, http_limits
 from cmdc_gateway.settings import InvalidSetting, Settings, load_settings
-from cmdc_gateway.store.store import StoreUnavailable
+from cmdc_gateway.store.errors import StoreUnavailable
 from cmdc_gateway.tenancy.keys import DEFAULT_TENANT, KeyRing, new_key
 from cmdc_gateway.web.state import Gateway
 from cmdc_gateway.web.transport.http import http_protocol

@@ -15,13 +15,14 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from cmdc_gateway.errors import BadRequest
 from cmdc_gateway.protocol.sessions import CreateSessionBody
-from cmdc_gateway.providers.hosted import target_from_config
+from cmdc_gateway.providers.aliases import target_from_config
 from cmdc_gateway.providers.target import ModelTarget
 from cmdc_gateway.store.factory import create_store
 from cmdc_gateway.tenancy.keys import DEFAULT_TENANT, check_keys
 from cmdc_gateway.tenancy.meter import BudgetConfig
-from cmdc_gateway.tools.addresses import AddressPolicy
-from cmdc_gateway.tools.builtin import BUILTIN, READ_ONLY
+from cmdc_gateway.tools.builtin import READ_ONLY
+from cmdc_gateway.tools.callbacks.addresses import AddressPolicy
+from cmdc_gateway.tools.plugin import tool_names
 
 DEFAULT_RPM = 60
 
@@ -66,8 +67,8 @@ class ToolsSection(_Section):
     @model_validator(mode="after")
     def _known(self) -> Self:
         for name in (*self.offered, *self.approval):
-            if name not in BUILTIN:
-                raise ValueError(f"unknown built-in tool {name!r}; known: {', '.join(BUILTIN)}")
+            if name not in tool_names():
+                raise ValueError(f"unknown tool {name!r}; installed tools: {', '.join(tool_names())}")
         return self
 
 

@@ -1,4 +1,4 @@
-"""What a running gateway answers is what the published document says: every operation, every error code."""
+"""A running gateway responds as the published document describes: every operation, every error code."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import jsonschema_rs
 import pytest
 from cmdc_gateway.protocol.events import EVENT_NAMES
 from cmdc_gateway.protocol.schema import events_schema
+from cmdc_gateway.store.errors import StoredStateDamaged
 from cmdc_gateway.store.memory import MemoryStore
-from cmdc_gateway.store.store import SessionKey, StoredResponseRow, StoredSession, StoredStateDamaged, UsageRow
+from cmdc_gateway.store.rows import SessionKey, StoredResponseRow, StoredSession, UsageRow
 from cmdc_gateway.web.errors import STATUS
 from cmdc_testkit.contract import Contract
 from cmdc_testkit.conversations import Conversation, calling, script
@@ -34,7 +35,7 @@ WEATHER = {
 
 
 class TroubledStore(MemoryStore):
-    """A store that can be slow to answer, have a defect, and hold a session that cannot be loaded."""
+    """A store that can be slow, raise an unexpected exception, and contain a session that cannot be loaded."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -64,13 +65,13 @@ class TroubledStore(MemoryStore):
 async def judged(
     contract: Contract, folder: Path, **settings: Any
 ) -> AsyncGenerator[tuple[InProcessGateway, httpx.AsyncClient]]:
-    """A gateway and a client whose answers are all compared with the document."""
+    """A gateway and a client that validates every response against the document."""
     async with in_process_gateway(folder, **settings) as served, served.client() as client:
         client.event_hooks = {"response": [contract.validate_response]}
         yield served, client
 
 
-async def test_every_operation_answers_as_documented_and_with_every_error_code(
+async def test_every_operation_responds_as_documented_with_every_error_code(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     contract, folders = Contract(), tmp_path_factory.mktemp
@@ -86,7 +87,7 @@ async def test_every_operation_answers_as_documented_and_with_every_error_code(
 
 
 async def converse(contract: Contract, folder: Path) -> None:
-    """Every operation, with success."""
+    """Successful requests for every operation."""
     async with Receiver() as receiver, judged(contract, folder, rate_limit_rpm=10_000) as (_, client):
         for path in ("/healthz", "/readyz", "/v1/capabilities", "/openapi.json", "/asyncapi.json", "/docs"):
             await client.get(path)
@@ -146,7 +147,7 @@ def callback_of(contract: Contract) -> dict[str, Any]:
 
 
 async def be_refused(contract: Contract, folder: Path) -> None:
-    """What a client does wrong."""
+    """Errors of the client."""
     async with judged(contract, folder, queued_prompts=1) as (served, client):
         talk = await Conversation.begin(client, sessionId="s", tools=["ask_user"])
         for operation in contract.operations:
@@ -192,7 +193,7 @@ async def be_refused(contract: Contract, folder: Path) -> None:
 
 
 def minimal(contract: Contract, operation: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a request that only its path keeps from success: the first of its examples."""
+    """The arguments of a valid request, from the first of its examples; only the path is still missing."""
     if "requestBody" not in operation:
         return {"headers": {"Accept": "application/json"}}
     [reference, *_] = operation["requestBody"]["content"]["application/json"]["examples"].values()
@@ -200,7 +201,7 @@ def minimal(contract: Contract, operation: dict[str, Any]) -> dict[str, Any]:
 
 
 async def be_too_big_or_too_slow(contract: Contract, folder: Path) -> None:
-    """What goes over a bound."""
+    """Requests that exceed a limit."""
 
     async def stalled() -> AsyncIterator[bytes]:
         yield b"{"
@@ -217,7 +218,7 @@ async def be_too_big_or_too_slow(contract: Contract, folder: Path) -> None:
 
 
 async def meet_trouble(contract: Contract, folder: Path) -> None:
-    """What is no fault of the client."""
+    """Errors of the server."""
     store = TroubledStore()
     async with judged(contract, folder, store=store) as (served, client):
         once = {"Idempotency-Key": "once"}
@@ -235,7 +236,7 @@ async def meet_trouble(contract: Contract, folder: Path) -> None:
         await client.get("/v1/sessions/damaged")
 
 
-async def test_what_no_operation_answers_has_the_same_body(tmp_path: Path) -> None:
+async def test_errors_outside_the_operations_have_the_same_body(tmp_path: Path) -> None:
     async with in_process_gateway(tmp_path, cors_origins=["https://good.example"]) as served, served.client() as client:
         contract = Contract()
         body = contract.validator({"$ref": "#/components/schemas/ErrorBody"})
@@ -252,7 +253,7 @@ async def test_what_no_operation_answers_has_the_same_body(tmp_path: Path) -> No
     assert answers[0].headers["allow"] == "GET, POST"
 
 
-async def test_the_events_of_real_runs_hold_to_the_schema_all_fifteen(tmp_path: Path) -> None:
+async def test_the_events_of_real_runs_satisfy_the_schema(tmp_path: Path) -> None:
     """EVT-5."""
     judge = jsonschema_rs.Draft202012Validator(events_schema("0.1.0"))
     async with in_process_gateway(tmp_path) as served, served.client() as client:

@@ -1,4 +1,4 @@
-"""`contract --check` finds a change of any derived file, says where it is, and writes nothing."""
+"""`contract --check` finds a change of any derived file, prints it, and writes nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DERIVED = ("openapi", GENERATED, SUITE)
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A copy of all that is derived, with the program beside it."""
+    """A copy of all derived files and of the program."""
     for folder in (*DERIVED, REQUIREMENTS):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     tables = "".join(f"<!-- generated: {name} -->\n<!-- end -->\n" for name in ("endpoints", "errors", "events"))
@@ -35,7 +35,7 @@ def contract(checkout: Path, *arguments: str) -> tuple[int, str]:
 
 
 @pytest.mark.timeout(240)  # the generator runs five times
-def test_a_seeded_change_of_any_derived_file_fails_the_check_and_writing_mends_it(checkout: Path) -> None:
+def test_a_change_of_any_derived_file_fails_the_check_until_it_is_written_again(checkout: Path) -> None:
     contract(checkout)
     whole = {path: path.read_bytes() for path in checkout.rglob("*") if path.is_file() and path.suffix != ".pyc"}
     assert contract(checkout, "--check")[0] == 0

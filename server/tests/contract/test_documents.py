@@ -1,4 +1,4 @@
-"""The published documents are valid, and their examples hold to their own schemas."""
+"""The published documents are valid, and their examples satisfy their schemas."""
 
 from __future__ import annotations
 

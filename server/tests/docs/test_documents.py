@@ -22,11 +22,12 @@ from typing import Any, cast
 import pytest
 from cmdc_gateway.app import create_app
 from cmdc_gateway.protocol.events import EVENT_TYPES
-from cmdc_gateway.providers.hosted import HOSTED
 from cmdc_gateway.providers.options import OPTIONS
+from cmdc_gateway.providers.vendors import VENDORS
 from cmdc_gateway.settings import ConfigFile, Settings
-from cmdc_gateway.tools.builtin import BUILTIN, READ_ONLY
-from cmdc_gateway.tools.callback import new_secret
+from cmdc_gateway.tools.builtin import NAMES, READ_ONLY
+from cmdc_gateway.tools.callbacks.secret import new_secret
+from cmdc_gateway.tools.plugin import find_tool
 from cmdc_gateway.web.errors import STATUS
 from cmdc_gateway.web.schema.asyncapi import asyncapi
 from cmdc_gateway.web.schema.openapi import openapi
@@ -38,7 +39,7 @@ from standardwebhooks import Webhook
 
 ROOT = Path(__file__).resolve().parents[3]
 ADDRESS = "http://127.0.0.1:4000"
-EVERY_TOOL = f"[tools]\noffered = {json.dumps(list(BUILTIN))}\n"
+EVERY_TOOL = f"[tools]\noffered = {json.dumps(NAMES)}\n"
 
 GUIDES = (
     *("docs/approvals.md", "docs/configuration.md", "docs/events.md", "docs/operations.md"),
@@ -432,6 +433,12 @@ def test_every_action_and_close_code_of_the_websocket_is_documented() -> None:
     assert ours < documented
 
 
+def arguments_of(tool: str) -> set[str]:
+    plugin = find_tool(tool)
+    assert plugin is not None
+    return set(cast("dict[str, Any]", plugin.spec.parameters["properties"]))
+
+
 def test_features_tools_options_and_providers_are_documented(tmp_path: Path) -> None:
     pages = reference()
     given: dict[str, Any] = {"store": "memory:", "workspace": tmp_path}
@@ -441,13 +448,12 @@ def test_features_tools_options_and_providers_are_documented(tmp_path: Path) -> 
     rows = table(pages, "Tool", "Arguments").rows
     tools = {code(row[0])[0]: (set(re.findall(r"`(\w+)\??`", row[1])), row[3]) for row in rows}
     by_default = {*READ_ONLY, "ask_user"}
-    assert tools == {
-        name: (set(definition.properties), "yes" if name in by_default else "no")
-        for name, definition in BUILTIN.items()
-    }
+    assert tools == {name: (arguments_of(name), "yes" if name in by_default else "no") for name in NAMES}
     assert set(OPTIONS) <= set(code(prose(sections(pages)["POST", "/v1/sessions"])))
     providers = {code(row[0])[0]: set(code(row[1])) for row in table(pages, "Provider").rows}
-    assert providers == {name: {*hosted.keys, *filter(None, [hosted.base])} for name, hosted in HOSTED.items()}
+    assert providers == {
+        name: {*vendor.key_variables, *filter(None, [vendor.base_variable])} for name, vendor in VENDORS.items()
+    }
 
 
 # -- the settings ------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from cmdc_gateway.store.memory import MemoryStore
-from cmdc_gateway.store.store import PutResponse, Write
+from cmdc_gateway.store.writes import PutResponse, Write
 from cmdc_testkit.conversations import Conversation, calling, script
 from cmdc_testkit.experiments import Experiment
 from cmdc_testkit.faults import faulty

@@ -27,7 +27,7 @@ SLOW = script({"text": ["w "] * 1000, "delayMs": 5})
 @pytest.fixture
 def quick_eviction(monkeypatch: pytest.MonkeyPatch) -> None:
     """Idle sessions are evicted quickly."""
-    monkeypatch.setattr(registry, "_SWEEP_SECONDS", 0.02)
+    monkeypatch.setattr(registry, "_MAINTENANCE_SECONDS", 0.02)
     monkeypatch.setattr(registry, "IDLE_AFTER_MS", 50)
 
 

@@ -17,7 +17,7 @@ import pytest
 from cmdc_gateway.kernel import recovery
 from cmdc_gateway.kernel.turn import OpenCall, Turn
 from cmdc_gateway.protocol.frames import LoggedEvent
-from cmdc_gateway.sessions import actor
+from cmdc_gateway.sessions import loader
 from cmdc_gateway.sessions.actor import SessionActor
 from cmdc_gateway.sessions.idempotency import Idempotency, StoredResponse
 from cmdc_gateway.sessions.log import EventLog
@@ -25,7 +25,8 @@ from cmdc_gateway.sessions.state import LiveState
 from cmdc_gateway.sessions.transitions import RunTransitions
 from cmdc_gateway.sessions.unit_of_work import UnitOfWork
 from cmdc_gateway.store.memory import MemoryStore
-from cmdc_gateway.store.store import Lease, PutRequest, Write
+from cmdc_gateway.store.store import Lease
+from cmdc_gateway.store.writes import PutRequest, Write
 from cmdc_testkit.experiments import Experiment
 from cmdc_testkit.simulation.auditor import Violation
 from cmdc_testkit.simulation.loop import Stuck, simulate
@@ -81,19 +82,19 @@ def test_a_deadlock_is_detected() -> None:
 
 def effects_first(patch: pytest.MonkeyPatch) -> None:
     """Effects start before their commit."""
-    carry, receive = SessionActor._process, RunTransitions.receive
-    lives: dict[RunTransitions, SessionActor] = {}
+    process, receive = SessionActor._process, RunTransitions.receive
+    actors: dict[RunTransitions, SessionActor] = {}
 
-    async def carry_on(self: SessionActor, *rest: Any) -> None:
-        lives[self._transitions] = self
-        await carry(self, *rest)
+    async def process_and_note(self: SessionActor, *rest: Any) -> None:
+        actors[self.transitions] = self
+        await process(self, *rest)
 
-    def act_at_once(self: RunTransitions, now: LiveState, turn: Turn, signal: Any, draft: UnitOfWork) -> None:
-        receive(self, now, turn, signal, draft)
-        lives[self]._start_effects(draft)
-        draft.effects.clear()
+    def act_at_once(self: RunTransitions, live: LiveState, turn: Turn, signal: Any, unit: UnitOfWork) -> None:
+        receive(self, live, turn, signal, unit)
+        actors[self]._start_effects(unit)
+        unit.effects.clear()
 
-    patch.setattr(SessionActor, "_process", carry_on)
+    patch.setattr(SessionActor, "_process", process_and_note)
     patch.setattr(RunTransitions, "receive", act_at_once)
 
 
@@ -117,7 +118,7 @@ def calls_run_again(patch: pytest.MonkeyPatch) -> None:
         waiting = tuple(item for item in left.open_calls if item.stage != "running")
         return recovery.RecoveredRun(waiting + ready, left.text)
 
-    patch.setattr(actor, "recover_run", forgetful)
+    patch.setattr(loader, "recover_run", forgetful)
     patch.setattr(recovery.RecoveredRun, "blocked_on_user", property(lambda self: any(self.open_calls)))
 
 

@@ -10,9 +10,12 @@ import httpx
 import pytest
 from cmdc_conformance.wire.event import names
 from cmdc_gateway.sessions import registry
+from cmdc_gateway.store.errors import LeaseLost, StoreUnavailable
 from cmdc_gateway.store.memory import MemoryStore
+from cmdc_gateway.store.rows import SessionKey
 from cmdc_gateway.store.sqlite.store import SqliteStore
-from cmdc_gateway.store.store import AppendEvents, LeaseLost, PutTool, SessionKey, Store, StoreUnavailable, Write
+from cmdc_gateway.store.store import Store
+from cmdc_gateway.store.writes import AppendEvents, PutTool, Write
 from cmdc_testkit.audit import audit
 from cmdc_testkit.conversations import Conversation, calling, script
 from cmdc_testkit.faults import Faults, faulty, once
@@ -309,7 +312,7 @@ async def test_a_request_during_which_the_lease_is_lost_returns_503(gateway: Fau
 @pytest.fixture
 def quick_eviction(monkeypatch: pytest.MonkeyPatch) -> None:
     """Idle sessions are evicted quickly."""
-    monkeypatch.setattr(registry, "_SWEEP_SECONDS", 0.02)
+    monkeypatch.setattr(registry, "_MAINTENANCE_SECONDS", 0.02)
     monkeypatch.setattr(registry, "IDLE_AFTER_MS", 50)
 
 

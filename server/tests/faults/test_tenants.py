@@ -20,7 +20,7 @@ import pytest
 from cmdc_gateway.errors import Forbidden
 from cmdc_gateway.sessions.registry import Registry
 from cmdc_gateway.sessions.session import Session
-from cmdc_gateway.store.store import SessionKey
+from cmdc_gateway.store.rows import SessionKey
 from cmdc_testkit.conversations import Conversation, calling, script
 from cmdc_testkit.documented_requests import Input, Operation, actions, operations
 from cmdc_testkit.experiments import Experiment

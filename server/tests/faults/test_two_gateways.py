@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from cmdc_gateway.store.memory import MemoryStore
-from cmdc_gateway.store.store import Lease, SessionKey, Store
+from cmdc_gateway.store.rows import SessionKey
+from cmdc_gateway.store.store import Lease, Store
 from cmdc_testkit.conversations import Conversation
 from cmdc_testkit.faults import faulty
 from cmdc_testkit.gateways import in_process_gateway

@@ -1,4 +1,4 @@
-"""What the tests of the HTTP API share: a gateway, clients for it, and a callback tool.
+"""Fixtures of the HTTP API tests: a gateway, clients for it, and a callback tool.
 
 Tests that look only at sessions of their own share one gateway a module (`shared`); the others get one each (`served`).
 All of it lives in the event loop of the module: each says so in its `pytestmark`.
@@ -46,6 +46,6 @@ async def stranger(served: InProcessGateway) -> AsyncIterator[httpx.AsyncClient]
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def receiver() -> AsyncIterator[Receiver]:
-    """A callback tool that answers `done`."""
+    """A callback tool that responds with `done`."""
     async with Receiver() as receiver:
         yield receiver

@@ -1,4 +1,4 @@
-"""Who gets in, and what is there for whom: HTTP-7, HTTP-8."""
+"""Authentication and isolation of tenants: HTTP-6 to HTTP-8."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 UNAUTHORIZED = {
     "error": "unauthorized",
-    "message": "a valid API key is needed, as X-API-Key: KEY or Authorization: Bearer KEY",
+    "message": "a valid API key is required: send X-API-Key: KEY or Authorization: Bearer KEY",
 }
 BODIES: dict[str, dict[str, Any]] = {
     "sessions": {"model": "scripted:x"},
@@ -39,7 +39,7 @@ def served(shared: InProcessGateway) -> InProcessGateway:
 
 
 def requests(served: InProcessGateway, session_id: str) -> list[tuple[str, str, dict[str, Any] | None]]:
-    """A proper request for every operation under /v1."""
+    """A valid request for every operation under /v1."""
     return [
         (
             method.upper(),
@@ -120,7 +120,7 @@ async def test_a_preflight_needs_no_key_on_any_path(served: InProcessGateway) ->
 @pytest.mark.parametrize(
     "path", ["/healthz", "/readyz", "/openapi.json", "/asyncapi.json", "/events.schema.json", "/docs"]
 )
-async def test_what_tells_of_the_server_needs_no_key(served: InProcessGateway, path: str) -> None:
+async def test_public_routes_need_no_key(served: InProcessGateway, path: str) -> None:
     """HTTP-7."""
     async with served.client(None) as nobody:
         assert (await nobody.get(path)).status_code == 200
@@ -138,8 +138,8 @@ async def test_what_tells_of_the_server_needs_no_key(served: InProcessGateway, p
         {"X-API-Key": KEY, "Authorization": "Basic dXNlcjpwYXNz"},
     ],
 )
-async def test_a_key_is_taken_from_either_header(served: InProcessGateway, headers: dict[str, str]) -> None:
-    """HTTP-7: X-API-Key wins."""
+async def test_a_key_is_accepted_in_either_header(served: InProcessGateway, headers: dict[str, str]) -> None:
+    """HTTP-7: X-API-Key takes precedence."""
     async with served.client(None) as client:
         assert (await client.get("/v1/usage", headers=headers)).json()["tenant"] == "default"
 
@@ -162,8 +162,8 @@ async def test_a_key_is_taken_from_either_header(served: InProcessGateway, heade
         {"Cookie": f"api_key={KEY}"},
     ],
 )
-async def test_a_missing_or_wrong_key_is_refused(served: InProcessGateway, headers: dict[str, str]) -> None:
-    """HTTP-7: whatever is wrong with it, the answer is the same."""
+async def test_a_missing_or_wrong_key_is_unauthorized(served: InProcessGateway, headers: dict[str, str]) -> None:
+    """HTTP-7: the response is the same for every invalid key."""
     async with served.client(None) as client:
         answer = await client.get("/v1/usage", headers=headers)
 
@@ -178,14 +178,14 @@ async def test_a_key_of_bytes_beyond_ascii_is_a_wrong_key(served: InProcessGatew
     assert (answer.status_code, answer.json()) == (401, UNAUTHORIZED)
 
 
-async def test_a_key_in_the_url_opens_nothing_over_http(served: InProcessGateway) -> None:
-    """HTTP-7: only the WebSocket's URL may carry one."""
+async def test_a_key_in_the_url_is_not_accepted_over_http(served: InProcessGateway) -> None:
+    """HTTP-7: it is accepted only in the URL of a WebSocket."""
     async with served.client(None) as client:
         assert (await client.get("/v1/usage", params={"api_key": KEY})).status_code == 401
 
 
 async def test_a_key_may_be_configured_by_its_hash(tmp_path: Path) -> None:
-    """HTTP-7: the server need not know the key."""
+    """HTTP-7: the server does not need the key itself."""
     made = new_key()
     async with (
         in_process_gateway(tmp_path) as served,
@@ -198,7 +198,7 @@ async def test_a_key_may_be_configured_by_its_hash(tmp_path: Path) -> None:
         assert (await thief.get("/v1/usage")).status_code == 401
 
 
-async def test_a_key_that_is_taken_away_opens_nothing_and_its_streams_end(tmp_path: Path) -> None:
+async def test_a_revoked_key_is_rejected_and_its_streams_end(tmp_path: Path) -> None:
     """HTTP-7, WS-6."""
     async with in_process_gateway(tmp_path) as served, served.client() as client, served.client(OTHER_KEY) as other:
         talk = await Conversation.begin(client)
@@ -214,7 +214,7 @@ async def test_a_key_that_is_taken_away_opens_nothing_and_its_streams_end(tmp_pa
 # -- HTTP-8
 
 
-async def test_what_belongs_to_another_tenant_is_as_if_it_had_never_been(
+async def test_resources_of_another_tenant_do_not_exist(
     served: InProcessGateway, client: httpx.AsyncClient, stranger: httpx.AsyncClient
 ) -> None:
     """HTTP-8: on every route the same status, body and headers, byte for byte."""
@@ -239,10 +239,10 @@ async def test_what_belongs_to_another_tenant_is_as_if_it_had_never_been(
     assert {**after, "uptimeMs": 0} == {**before, "uptimeMs": 0}
 
 
-async def test_ids_inside_a_foreign_session_say_nothing_either(
+async def test_ids_inside_a_session_of_another_tenant_reveal_nothing(
     client: httpx.AsyncClient, stranger: httpx.AsyncClient
 ) -> None:
-    """HTTP-8: for decisions, answers and replay by request or cursor."""
+    """HTTP-8: for decisions, answers, and replay by request or cursor."""
     talk = await Conversation.begin(client, sessionId="inside", tools=["shell", "ask_user"])
     calls = (("shell", {"command": "true"}), ("ask_user", {"question": "?"}))
     request_id = await talk.prompt(script(calling(*calls)))
@@ -264,10 +264,8 @@ async def test_ids_inside_a_foreign_session_say_nothing_either(
     assert (await talk.info())["state"] == "waiting_approval"
 
 
-async def test_the_same_id_is_another_session_for_each_tenant(
-    client: httpx.AsyncClient, stranger: httpx.AsyncClient
-) -> None:
-    """HTTP-8: a name that another tenant uses is free."""
+async def test_two_tenants_can_use_the_same_session_id(client: httpx.AsyncClient, stranger: httpx.AsyncClient) -> None:
+    """HTTP-8: an id that another tenant uses is available."""
     mine = await Conversation.begin(client, sessionId="same", metadata={"whose": "mine"})
     theirs = await Conversation.begin(stranger, sessionId="same", metadata={"whose": "theirs"})
     await mine.run("hello")
@@ -280,7 +278,7 @@ async def test_the_same_id_is_another_session_for_each_tenant(
     assert [session["metadata"] for session in listed if session["sessionId"] == "same"] == [{"whose": "mine"}]
 
 
-async def test_a_cursor_of_the_session_list_shows_nothing_of_another_tenant(
+async def test_a_cursor_of_the_session_list_reveals_nothing_of_another_tenant(
     client: httpx.AsyncClient, stranger: httpx.AsyncClient
 ) -> None:
     """HTTP-8."""
@@ -294,7 +292,7 @@ async def test_a_cursor_of_the_session_list_shows_nothing_of_another_tenant(
     assert {session["sessionId"] for session in answer.json()["sessions"]} <= theirs
 
 
-async def test_a_ticket_is_good_for_the_session_of_its_tenant_alone(
+async def test_a_ticket_is_valid_only_for_the_session_of_its_tenant(
     served: InProcessGateway, client: httpx.AsyncClient, stranger: httpx.AsyncClient
 ) -> None:
     """HTTP-8, EP-create: the same id of two tenants is two sessions."""

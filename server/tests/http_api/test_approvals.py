@@ -1,4 +1,4 @@
-"""What people decide and answer: APP-1, APP-1 … APP-5, ASK-1."""
+"""Approvals and questions: APP-1 to APP-5, ASK-1."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def served(shared: InProcessGateway) -> InProcessGateway:
 async def guarded(
     client: httpx.AsyncClient, receiver: Receiver, *, args: dict[str, Any] | None = None, **settings: Any
 ) -> tuple[Conversation, dict[str, Any]]:
-    """A session whose tool `send` waits for approval, and the data of the event that says so."""
+    """A session with a pending approval for its tool `send`, and the data of `approval_required`."""
     talk = await Conversation.begin(client, **settings)
     await register(talk, receiver)
     await talk.prompt(script(calling(("send", {"to": "Åse"} if args is None else args)), {"text": ["Sent."]}))
@@ -64,8 +64,8 @@ def answered(answer: httpx.Response) -> tuple[int, dict[str, Any]]:
 # -- APP-1
 
 
-async def test_an_approved_call_runs_and_the_run_goes_on(client: httpx.AsyncClient, receiver: Receiver) -> None:
-    """APP-1, EVT-5: `approval_required` says all that a person needs to decide."""
+async def test_an_approved_call_runs_and_the_run_continues(client: httpx.AsyncClient, receiver: Receiver) -> None:
+    """APP-1, EVT-5: `approval_required` has everything that a decision needs."""
     talk, approval = await guarded(client, receiver, sessionId="s")
     approval_id, call_id = approval["approvalId"], approval["callId"]
     digest = hashlib.sha256(rfc8785.dumps(["s", call_id, "send", {"to": "Åse"}])).hexdigest()
@@ -99,11 +99,11 @@ async def test_an_approved_call_runs_and_the_run_goes_on(client: httpx.AsyncClie
 @pytest.mark.parametrize(
     ("body", "sentence"),
     [
-        ({}, "A person rejected this call."),
-        ({"reason": "Not today."}, "A person rejected this call. Reason: Not today."),
+        ({}, "The user rejected this call."),
+        ({"reason": "Not today."}, "The user rejected this call. Reason: Not today."),
     ],
 )
-async def test_a_rejected_call_is_never_run_and_the_model_is_told(
+async def test_a_rejected_call_never_runs_and_the_model_gets_the_reason(
     client: httpx.AsyncClient, receiver: Receiver, body: dict[str, str], sentence: str
 ) -> None:
     """APP-1, EVT-4."""
@@ -128,7 +128,7 @@ async def test_a_rejected_call_is_never_run_and_the_model_is_told(
 
 
 async def test_calls_that_need_no_approval_run_while_others_wait(client: httpx.AsyncClient) -> None:
-    """APP-1: and the model is asked again only when every call has its result."""
+    """APP-1: and the model is called again only when every call has its result."""
     talk = await Conversation.begin(client, tools=["glob", "shell"])
     calls = (("shell", {"command": "echo one"}), ("glob", {"pattern": "*"}), ("shell", {"command": "echo two"}))
     request_id = await talk.prompt(script(calling(*calls), {"text": ["Done."]}))
@@ -158,10 +158,10 @@ async def test_an_approval_without_a_time_limit_does_not_expire(client: httpx.As
     assert (await talk.info())["state"] == "waiting_approval"
 
 
-async def test_a_clock_that_was_ahead_for_a_while_moves_no_deadline(
+async def test_a_clock_that_was_ahead_for_a_while_does_not_move_a_deadline(
     served: InProcessGateway, client: httpx.AsyncClient, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """APP-1: what the model said meanwhile is stamped with that time, the approval with its own."""
+    """APP-1: events of that time carry its timestamps, the approval its own."""
     services = served.gateway.registry.services
     clock, ahead = services.clock, 86_400_000
     talk = await Conversation.begin(client)
@@ -176,8 +176,8 @@ async def test_a_clock_that_was_ahead_for_a_while_moves_no_deadline(
     assert abs(approval["requestedAt"] - clock()) < ahead / 2
 
 
-async def test_nobody_decides_and_the_approval_expires(client: httpx.AsyncClient, receiver: Receiver) -> None:
-    """APP-1, APP-2: the call does not run, and a decision comes too late."""
+async def test_an_approval_without_a_decision_expires(client: httpx.AsyncClient, receiver: Receiver) -> None:
+    """APP-1, APP-2: the call does not run, and a later decision is a conflict."""
     talk, approval = await guarded(client, receiver, approval={"tools": ["send"], "timeoutMs": 50})
     run = await finished(talk, approval)
 
@@ -187,7 +187,7 @@ async def test_nobody_decides_and_the_approval_expires(client: httpx.AsyncClient
     assert resolutions(run) == ["expired"]
     assert run[-1].name == "agent_end"
     assert receiver.calls == []
-    assert (await talk.messages())[2]["content"] == "Nobody decided about this call in time."
+    assert (await talk.messages())[2]["content"] == "This call was not approved in time."
     message = f"approval {approval['approvalId']!r} is already expired"
     assert [answered(answer) for answer in late] == [
         (409, {"error": "already_resolved", "message": message, "status": "expired"})
@@ -211,10 +211,10 @@ SAME: list[tuple[Decision, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("first", "again"), SAME)
-async def test_the_same_decision_again_is_taken_and_has_no_effect(
+async def test_repeating_a_decision_succeeds_and_has_no_effect(
     client: httpx.AsyncClient, receiver: Receiver, first: Decision, again: dict[str, Any]
 ) -> None:
-    """APP-2: 200 and the same body, while the run goes on and after it."""
+    """APP-2: 200 and the same body, during the run and after it."""
     talk, approval = await guarded(client, receiver)
     action, body = first
 
@@ -248,13 +248,13 @@ OTHER: list[tuple[Decision, Decision]] = [
 
 
 @pytest.mark.parametrize(("first", "other"), OTHER)
-async def test_another_decision_comes_too_late(
+async def test_a_different_decision_is_a_conflict(
     client: httpx.AsyncClient,
     receiver: Receiver,
     first: Decision,
     other: Decision,
 ) -> None:
-    """APP-2: 409 with the status that holds."""
+    """APP-2: 409 with the decision that applies."""
     talk, approval = await guarded(client, receiver)
     approval_id = approval["approvalId"]
     await talk.post(first[0], {"approvalId": approval_id, **first[1]})
@@ -268,7 +268,7 @@ async def test_another_decision_comes_too_late(
     assert resolutions(run) == [status]
 
 
-async def test_of_decisions_at_once_one_wins(client: httpx.AsyncClient, receiver: Receiver) -> None:
+async def test_one_of_concurrent_decisions_wins(client: httpx.AsyncClient, receiver: Receiver) -> None:
     """APP-2."""
     for _ in range(5):
         talk, approval = await guarded(client, receiver)
@@ -288,7 +288,7 @@ async def test_of_decisions_at_once_one_wins(client: httpx.AsyncClient, receiver
 
 
 @pytest.mark.parametrize("approval_id", ["apr_none", "", "apr_", "call_1"])
-async def test_an_approval_that_never_was_is_not_found(
+async def test_an_unknown_approval_is_not_found(
     client: httpx.AsyncClient, receiver: Receiver, approval_id: str
 ) -> None:
     """APP-2."""
@@ -301,8 +301,8 @@ async def test_an_approval_that_never_was_is_not_found(
         )
 
 
-async def test_an_approval_is_of_its_session(client: httpx.AsyncClient, receiver: Receiver) -> None:
-    """APP-2: what waits in another session never was in this one."""
+async def test_an_approval_belongs_to_its_session(client: httpx.AsyncClient, receiver: Receiver) -> None:
+    """APP-2: an approval of another session is unknown in this one."""
     talk, approval = await guarded(client, receiver)
     other = await Conversation.begin(client)
 
@@ -313,8 +313,8 @@ async def test_an_approval_is_of_its_session(client: httpx.AsyncClient, receiver
 # -- APP-3
 
 
-async def test_an_approval_of_something_else_decides_nothing(client: httpx.AsyncClient, receiver: Receiver) -> None:
-    """APP-3: the digest that was shown must be that of the call which waits."""
+async def test_an_approval_with_another_digest_decides_nothing(client: httpx.AsyncClient, receiver: Receiver) -> None:
+    """APP-3: the digest must be that of the pending call."""
     talk, approval = await guarded(client, receiver)
 
     refused = [
@@ -324,14 +324,14 @@ async def test_an_approval_of_something_else_decides_nothing(client: httpx.Async
     before = (await talk.info())["state"]
     taken = await talk.post("approve", {"approvalId": approval["approvalId"], "digest": approval["digest"]})
 
-    message = f"the digest is not that of the call waiting under {approval['approvalId']!r}; nothing was decided"
+    message = f"the digest does not match the call of approval {approval['approvalId']!r}; nothing was decided"
     assert [answered(answer) for answer in refused] == [(409, {"error": "digest_mismatch", "message": message})] * 3
     assert (before, taken.status_code) == ("waiting_approval", 200)
     assert resolutions(await finished(talk, approval)) == ["approved"]
 
 
-async def test_edited_arguments_are_what_runs(client: httpx.AsyncClient, receiver: Receiver) -> None:
-    """APP-3: `tool_execution_start.args` is always what ran."""
+async def test_a_call_runs_with_the_edited_arguments(client: httpx.AsyncClient, receiver: Receiver) -> None:
+    """APP-3: `tool_execution_start.args` are always the arguments of the call."""
     talk, approval = await guarded(client, receiver)
     edited = {"to": "Bo", "copies": 2}
 
@@ -346,7 +346,7 @@ async def test_edited_arguments_are_what_runs(client: httpx.AsyncClient, receive
 
 
 @pytest.mark.parametrize("args", [{}, {"to": 1}, {"to": "Bo", "copies": 0}, {"to": "Bo", "bcc": "x"}])
-async def test_edited_arguments_that_do_not_fit_are_refused_and_decide_nothing(
+async def test_invalid_edited_arguments_are_rejected_and_decide_nothing(
     client: httpx.AsyncClient, receiver: Receiver, args: dict[str, Any]
 ) -> None:
     """APP-3."""
@@ -356,14 +356,14 @@ async def test_edited_arguments_that_do_not_fit_are_refused_and_decide_nothing(
 
     assert (answer.status_code, answer.json()["error"]) == (400, "bad_request")
     assert [detail["path"] for detail in answer.json()["details"]] == ["args"]
-    assert "the arguments of 'send' do not fit its schema" in answer.json()["message"]
+    assert "the arguments of 'send' do not match its schema" in answer.json()["message"]
     assert (await talk.info())["state"] == "waiting_approval"
 
 
-async def test_registering_the_tool_again_cancels_what_waits_for_it(
+async def test_registering_the_tool_again_cancels_its_pending_approvals(
     client: httpx.AsyncClient, receiver: Receiver
 ) -> None:
-    """APP-3: what was to be approved is not what would run."""
+    """APP-3: the tool that would run is not the one that was shown."""
     talk, approval = await guarded(client, receiver)
 
     await register(talk, receiver, description="Something else.")
@@ -376,7 +376,7 @@ async def test_registering_the_tool_again_cancels_what_waits_for_it(
     assert (late.status_code, late.json()["status"]) == (409, "cancelled")
 
 
-async def test_removing_the_tool_cancels_what_waits_for_it(client: httpx.AsyncClient, receiver: Receiver) -> None:
+async def test_deleting_the_tool_cancels_its_pending_approvals(client: httpx.AsyncClient, receiver: Receiver) -> None:
     """APP-3, EP-tools."""
     talk, approval = await guarded(client, receiver)
 
@@ -399,7 +399,7 @@ async def test_registering_another_tool_cancels_nothing(client: httpx.AsyncClien
 async def test_an_approved_call_goes_to_the_address_of_its_approval(
     client: httpx.AsyncClient, receiver: Receiver
 ) -> None:
-    """APP-3: also when it starts only after the tool was registered elsewhere."""
+    """APP-3: also if the tool is registered with another URL before the call starts."""
     talk = await Conversation.begin(client)
     await register(talk, receiver)
     receiver.released.clear()
@@ -433,10 +433,10 @@ async def test_an_aborted_run_leaves_no_approval_open(client: httpx.AsyncClient,
 # -- APP-4
 
 
-async def test_what_waits_for_a_person_survives_a_restart_and_can_then_be_decided(
+async def test_a_pending_approval_survives_a_restart_and_can_then_be_decided(
     tmp_path: Path, receiver: Receiver
 ) -> None:
-    """APP-4: with the same digest, and as the same run."""
+    """APP-4: with the same digest, in the same run."""
     address = f"sqlite:///{tmp_path / 'store.db'}"
     async with in_process_gateway(tmp_path, store=address) as served, served.client() as client:
         talk, approval = await guarded(client, receiver)
@@ -468,7 +468,9 @@ async def test_what_waits_for_a_person_survives_a_restart_and_can_then_be_decide
     assert (run[-1].name, asked[-1].name) == ("agent_end", "agent_end")
 
 
-async def test_an_approval_that_ran_out_while_the_server_was_away_expires(tmp_path: Path, receiver: Receiver) -> None:
+async def test_an_approval_whose_deadline_passed_while_the_server_was_down_expires(
+    tmp_path: Path, receiver: Receiver
+) -> None:
     """APP-2, APP-4."""
     address = f"sqlite:///{tmp_path / 'store.db'}"
     async with in_process_gateway(tmp_path, store=address) as served, served.client() as client:
@@ -484,8 +486,8 @@ async def test_an_approval_that_ran_out_while_the_server_was_away_expires(tmp_pa
 # -- APP-5
 
 
-async def test_a_star_means_every_tool_but_ask_user(client: httpx.AsyncClient, receiver: Receiver) -> None:
-    """APP-5: tools that are registered later, too."""
+async def test_an_asterisk_means_every_tool_except_ask_user(client: httpx.AsyncClient, receiver: Receiver) -> None:
+    """APP-5: including tools that are registered later."""
     talk = await Conversation.begin(client, tools=["glob", "ask_user"], approval={"tools": ["*"]})
     await register(talk, receiver, requiresApproval=False)
     calls = (("glob", {"pattern": "*"}), ("ask_user", {"question": "?"}), ("send", {"to": "Bo"}))
@@ -516,14 +518,14 @@ async def test_tools_named_for_approval_wait_and_others_do_not(client: httpx.Asy
 
 
 async def asked(client: httpx.AsyncClient, **args: Any) -> tuple[Conversation, dict[str, Any]]:
-    """A session that asks a question, and the data of the event that does."""
+    """A session with a pending question, and the data of `ask_user`."""
     talk = await Conversation.begin(client, tools=["ask_user"])
     await talk.prompt(script(calling(("ask_user", {"question": "Which way?", **args})), {"text": ["Thanks."]}))
     return talk, await talk.first("ask_user")
 
 
-async def test_an_answer_becomes_the_tools_result(client: httpx.AsyncClient) -> None:
-    """ASK-1: any text, also none at all."""
+async def test_an_answer_becomes_the_result_of_the_call(client: httpx.AsyncClient) -> None:
+    """ASK-1: any text, also an empty one."""
     for response in ("left", "", "👋\u2028"):
         talk, question = await asked(client)
         ref = question["ref"]
@@ -541,7 +543,7 @@ async def test_an_answer_becomes_the_tools_result(client: httpx.AsyncClient) -> 
 
 
 async def test_an_answer_must_be_one_of_the_options(client: httpx.AsyncClient) -> None:
-    """ASK-1: and a wrong one leaves the question open."""
+    """ASK-1: and an invalid answer leaves the question open."""
     talk, question = await asked(client, options=["left", "right"])
 
     wrong = [await talk.post("respond", {"ref": question["ref"], "response": text}) for text in ("up", "Left", "")]
@@ -561,8 +563,8 @@ async def test_an_answer_must_be_one_of_the_options(client: httpx.AsyncClient) -
     assert right.status_code == 200
 
 
-async def test_the_same_answer_again_is_taken_and_another_comes_too_late(client: httpx.AsyncClient) -> None:
-    """ASK-1: also one that is no option."""
+async def test_repeating_an_answer_succeeds_and_a_different_one_is_a_conflict(client: httpx.AsyncClient) -> None:
+    """ASK-1: also an answer that is not an option."""
     talk, question = await asked(client, options=["left", "right"])
     ref = question["ref"]
     first = await talk.post("respond", {"ref": ref, "response": "left"})
@@ -578,7 +580,7 @@ async def test_the_same_answer_again_is_taken_and_another_comes_too_late(client:
     ] * 2
 
 
-async def test_of_answers_at_once_one_wins(client: httpx.AsyncClient) -> None:
+async def test_one_of_concurrent_answers_wins(client: httpx.AsyncClient) -> None:
     """ASK-1."""
     talk, question = await asked(client)
 
@@ -593,7 +595,7 @@ async def test_of_answers_at_once_one_wins(client: httpx.AsyncClient) -> None:
     assert {answer.status_code for answer in answers} == {200, 409}
 
 
-async def test_a_question_that_never_was_is_not_found(client: httpx.AsyncClient) -> None:
+async def test_an_unknown_question_is_not_found(client: httpx.AsyncClient) -> None:
     """ASK-1."""
     talk, _ = await asked(client)
 
@@ -605,8 +607,8 @@ async def test_a_question_that_never_was_is_not_found(client: httpx.AsyncClient)
 
 
 @pytest.mark.parametrize("args", [{}, {"question": ""}, {"question": 1}, {"question": "?", "options": "yes"}])
-async def test_a_question_that_is_none_is_not_asked(client: httpx.AsyncClient, args: dict[str, Any]) -> None:
-    """ASK-1, EVT-1: the model is told, and may try again."""
+async def test_an_invalid_question_is_not_asked(client: httpx.AsyncClient, args: dict[str, Any]) -> None:
+    """ASK-1, EVT-1: the model gets an error and can try again."""
     talk = await Conversation.begin(client, tools=["ask_user"])
 
     run = await talk.run(script(calling(("ask_user", args)), {"text": ["Never mind."]}))

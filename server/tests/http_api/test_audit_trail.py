@@ -1,4 +1,4 @@
-"""Who decided what, on which digest, and when: the audit trail that every decision leaves."""
+"""The audit trail: every decision with its key, digest and time."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import Any
 import httpx
 import pytest
 import rfc8785
+from cmdc_gateway.store.errors import StoreUnavailable
 from cmdc_gateway.store.memory import MemoryStore
-from cmdc_gateway.store.store import AppendAudit, AuditRow, StoreUnavailable
+from cmdc_gateway.store.rows import AuditRow
+from cmdc_gateway.store.writes import AppendAudit
 from cmdc_testkit.conversations import Conversation, calling, script
 from cmdc_testkit.faults import faulty, once
 from cmdc_testkit.gateways import KEY, OTHER_KEY, InProcessGateway, in_process_gateway
@@ -32,7 +34,7 @@ def mine(served: InProcessGateway) -> str:
 
 
 async def trail(served: InProcessGateway, *, of: str | None = None) -> list[AuditRow]:
-    """What the trail has, of one session or of all."""
+    """The entries of the audit trail, of one session or of all."""
     return [row for _, row in await served.gateway.store.audit(0, 10_000) if of in (None, row.session_id)]
 
 
@@ -44,7 +46,7 @@ def canonical_digest(*parts: Any) -> str:
     return sha256(rfc8785.dumps(list(parts))).hexdigest()
 
 
-async def test_an_approval_leaves_who_gave_it_and_the_digest_it_was_given_on(
+async def test_an_approval_is_recorded_with_its_key_and_digest(
     served: InProcessGateway, client: httpx.AsyncClient
 ) -> None:
     talk = await Conversation.begin(client, tools=["shell"])
@@ -71,7 +73,7 @@ async def test_an_approval_leaves_who_gave_it_and_the_digest_it_was_given_on(
     assert required["requestedAt"] <= approved.at
 
 
-async def test_an_edited_approval_names_what_was_shown_and_what_was_approved(
+async def test_an_edited_approval_is_recorded_with_both_digests(
     served: InProcessGateway, client: httpx.AsyncClient
 ) -> None:
     talk = await Conversation.begin(client, tools=["shell"])
@@ -87,7 +89,7 @@ async def test_an_edited_approval_names_what_was_shown_and_what_was_approved(
     assert json.loads(row.detail) == {"tool": "shell", "approvedDigest": approved}
 
 
-async def test_a_rejection_and_an_answer_leave_who_gave_them_and_no_payload(
+async def test_a_rejection_and_an_answer_are_recorded_with_their_key_and_no_payload(
     served: InProcessGateway, client: httpx.AsyncClient
 ) -> None:
     talk = await Conversation.begin(client, tools=["shell", "ask_user"])
@@ -110,10 +112,10 @@ async def test_a_rejection_and_an_answer_leave_who_gave_them_and_no_payload(
     assert "hush" not in repr(rows)
 
 
-async def test_what_the_server_decides_by_itself_names_no_key(
+async def test_a_decision_of_the_server_is_recorded_without_a_key(
     served: InProcessGateway, client: httpx.AsyncClient
 ) -> None:
-    """APP-2: an approval that nobody gave in time."""
+    """APP-2: an approval that expired."""
     talk = await Conversation.begin(client, tools=["shell"], approval={"tools": [], "timeoutMs": 20})
     request_id = await talk.prompt(script(GUARDED))
     await talk.events(request_id)
@@ -122,7 +124,7 @@ async def test_what_the_server_decides_by_itself_names_no_key(
     assert told((await trail(served, of=talk.id))[1:]) == [("expired", required["approvalId"], "")]
 
 
-async def test_an_abort_names_its_key_on_what_it_cancels_too(
+async def test_an_abort_is_recorded_with_its_key_also_for_what_it_cancels(
     served: InProcessGateway, client: httpx.AsyncClient
 ) -> None:
     """EVT-9."""
@@ -141,7 +143,7 @@ async def test_an_abort_names_its_key_on_what_it_cancels_too(
     assert "hush" not in repr(rows)
 
 
-async def test_tools_and_tickets_leave_who_gave_them_and_no_secret(
+async def test_tools_and_tickets_are_recorded_with_their_key_and_no_secret(
     served: InProcessGateway, client: httpx.AsyncClient, receiver: Receiver
 ) -> None:
     talk = await Conversation.begin(client)
@@ -174,7 +176,9 @@ async def test_tools_and_tickets_leave_who_gave_them_and_no_secret(
         assert hushed not in repr([registered, again, removed, issued, deleted])
 
 
-async def test_a_decision_over_a_websocket_names_its_key(served: InProcessGateway, client: httpx.AsyncClient) -> None:
+async def test_a_decision_over_a_websocket_is_recorded_with_its_key(
+    served: InProcessGateway, client: httpx.AsyncClient
+) -> None:
     """WS-3: the same rules as over HTTP."""
     talk = await Conversation.begin(client, tools=["shell"])
     await talk.prompt(script(GUARDED))
@@ -187,7 +191,9 @@ async def test_a_decision_over_a_websocket_names_its_key(served: InProcessGatewa
     assert told((await trail(served, of=talk.id))[1:]) == [("rejected", required["approvalId"], mine(served))]
 
 
-async def test_a_repeated_request_is_one_decision(served: InProcessGateway, client: httpx.AsyncClient) -> None:
+async def test_a_repeated_request_is_recorded_as_one_decision(
+    served: InProcessGateway, client: httpx.AsyncClient
+) -> None:
     """HTTP-11, APP-2."""
     talk = await Conversation.begin(client, tools=["shell"])
     await talk.prompt(script(GUARDED))
@@ -201,8 +207,8 @@ async def test_a_repeated_request_is_one_decision(served: InProcessGateway, clie
     assert told((await trail(served, of=talk.id))[1:]) == [("rejected", required["approvalId"], mine(served))]
 
 
-async def test_a_decision_that_is_not_committed_leaves_no_trace(tmp_path: Path) -> None:
-    """DUR-5: they are one transaction."""
+async def test_a_decision_that_is_not_committed_is_not_recorded(tmp_path: Path) -> None:
+    """DUR-5: decision and audit entry are one transaction."""
     store, faults = faulty(MemoryStore())
     async with in_process_gateway(tmp_path, store=store) as served, served.client() as client:
         talk = await Conversation.begin(client, tools=["shell"])
@@ -221,7 +227,7 @@ async def test_a_decision_that_is_not_committed_leaves_no_trace(tmp_path: Path) 
         assert told((await trail(served, of=talk.id))[1:]) == [("approved", required["approvalId"], mine(served))]
 
 
-async def test_the_trail_says_which_keys_there_are_from_the_start_on(served: InProcessGateway) -> None:
+async def test_the_keys_at_startup_are_recorded(served: InProcessGateway) -> None:
     ids = sorted(caller.key_id for caller in served.keys.principals())
 
     (row,) = (await trail(served))[:SERVER_STARTED]
@@ -230,8 +236,8 @@ async def test_the_trail_says_which_keys_there_are_from_the_start_on(served: InP
     assert json.loads(row.detail) == {"keys": ids}
 
 
-async def test_a_store_that_is_down_keeps_no_key_from_being_revoked_and_is_told_later(tmp_path: Path) -> None:
-    """HTTP-7: taking a key away cannot wait."""
+async def test_a_key_is_revoked_while_the_store_is_down_and_recorded_later(tmp_path: Path) -> None:
+    """HTTP-7: a revocation cannot wait."""
     store, faults = faulty(MemoryStore())
     async with in_process_gateway(tmp_path, store=store) as served, served.client(OTHER_KEY) as other:
         faults.down = True

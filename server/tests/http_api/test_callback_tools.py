@@ -1,4 +1,4 @@
-"""Tools behind an HTTP address: EP-tools, CB-1 … CB-5."""
+"""Callback tools: EP-tools, CB-1 to CB-5."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def results(run: list[ReceivedEvent]) -> list[tuple[str, str]]:
 
 
 async def test_a_registered_tool_is_listed_without_its_secret(client: httpx.AsyncClient) -> None:
-    """EP-tools, CB-1: with its defaults; the secret is told once, where the server made it."""
+    """EP-tools, CB-1: with its defaults; a generated secret is returned once."""
     talk = await Conversation.begin(client, tools=["glob"])
 
     made = await talk.post("tools", TOOL)
@@ -79,18 +79,18 @@ async def test_a_registered_tool_is_listed_without_its_secret(client: httpx.Asyn
 @pytest.mark.parametrize(
     ("field", "value", "sentence"),
     [
-        ("name", "", "name: it must be 1 to 64 letters, digits, _ or -"),
-        ("name", "x" * 65, "name: it must be 1 to 64 letters, digits, _ or -"),
-        ("name", "get weather", "name: it must be 1 to 64 letters, digits, _ or -"),
-        ("name", "wetter\n", "name: it must be 1 to 64 letters, digits, _ or -"),
+        ("name", "", "is invalid; it must be 1 to 64 letters, digits, _ or -"),
+        ("name", "x" * 65, "is invalid; it must be 1 to 64 letters, digits, _ or -"),
+        ("name", "get weather", "name: 'get weather' is invalid; it must be 1 to 64 letters, digits, _ or -"),
+        ("name", "wetter\n", "is invalid; it must be 1 to 64 letters, digits, _ or -"),
         ("name", "glob", "'glob' is a built-in tool of this session; choose another name"),
         ("name", "ask_user", "'ask_user' is a built-in tool of this session; choose another name"),
-        ("timeoutMs", 0, "timeoutMs: it must be from 1 to 300000"),
-        ("timeoutMs", 300_001, "timeoutMs: it must be from 1 to 300000"),
-        ("parameters", {}, 'parameters: the schema of a tool\'s arguments must have "type": "object"'),
-        ("parameters", {"type": "array"}, "parameters: the schema of a tool's arguments must have"),
+        ("timeoutMs", 0, "timeoutMs: 0 is out of range; it must be from 1 to 300000"),
+        ("timeoutMs", 300_001, "is out of range; it must be from 1 to 300000"),
+        ("parameters", {}, 'parameters: the schema must have "type": "object"'),
+        ("parameters", {"type": "array"}, "parameters: the schema must have"),
         ("parameters", {"type": "object", "properties": 1}, "parameters: not a valid JSON Schema"),
-        ("parameters", {"type": "object", "$ref": "https://example.com/s.json"}, "nothing is fetched"),
+        ("parameters", {"type": "object", "$ref": "https://example.com/s.json"}, "does not resolve within this schema"),
         ("secret", "", "secret: it must be whsec_ and the base64 of 24 to 64 bytes"),
         ("secret", "whsec_" + base64.b64encode(bytes(23)).decode(), "secret: it must be whsec_"),
         ("secret", "whsec_" + base64.b64encode(bytes(65)).decode(), "secret: it must be whsec_"),
@@ -100,18 +100,22 @@ async def test_a_registered_tool_is_listed_without_its_secret(client: httpx.Asyn
         ("callbackUrl", "ftp://127.0.0.1/", "callbackUrl: it must begin with http:// or https://"),
         ("callbackUrl", "http://", "callbackUrl: its host is missing"),
         ("callbackUrl", "http://user:pw@127.0.0.1/", "callbackUrl: it must not have a user name or password"),
-        ("callbackUrl", "http://10.0.0.1/", "callbackUrl: its host is an address that callbacks may not be sent to"),
-        ("callbackUrl", "http://169.254.169.254/latest", "callbackUrl: its host is an address"),
-        ("callbackUrl", "http://[::ffff:127.0.0.1]/", "callbackUrl: its host is an address"),
-        ("callbackUrl", "http://[64:ff9b::7f00:1]/", "callbackUrl: its host is an address"),
-        ("callbackUrl", "http://[fe80::1]/", "callbackUrl: its host is an address"),
-        ("callbackUrl", "http://0x0a000001/", "callbackUrl: its host is an address"),
+        (
+            "callbackUrl",
+            "http://10.0.0.1/",
+            "callbackUrl: 10.0.0.1 is not a public address; the operator can allow it with GATEWAY_CALLBACK_ALLOW",
+        ),
+        ("callbackUrl", "http://169.254.169.254/latest", "callbackUrl: 169.254.169.254 is not a public address"),
+        ("callbackUrl", "http://[::ffff:127.0.0.1]/", "is not a public address"),
+        ("callbackUrl", "http://[64:ff9b::7f00:1]/", "is not a public address"),
+        ("callbackUrl", "http://[fe80::1]/", "is not a public address"),
+        ("callbackUrl", "http://0x0a000001/", "is not a public address"),
     ],
 )
-async def test_a_registration_that_does_not_hold_is_refused(
+async def test_an_invalid_registration_is_rejected(
     client: httpx.AsyncClient, field: str, value: Any, sentence: str
 ) -> None:
-    """CB-1, CB-5: 422 `registration_failed`; no secret is repeated, and nothing is registered."""
+    """CB-1, CB-5: 422 `registration_failed`, without the secret, and nothing is registered."""
     talk = await Conversation.begin(client, tools=["glob"])
 
     answer = await talk.post("tools", {**TOOL, field: value})
@@ -150,8 +154,8 @@ async def test_the_same_name_again_replaces_the_tool(client: httpx.AsyncClient, 
     assert results(await talk.run(script(ASK))) == [("ok", "done")]
 
 
-async def test_a_removed_tool_is_gone(client: httpx.AsyncClient, receiver: Receiver) -> None:
-    """EP-tools: the model may still ask for it, and is told."""
+async def test_a_deleted_tool_is_gone(client: httpx.AsyncClient, receiver: Receiver) -> None:
+    """EP-tools: the model can still call it, and gets an error."""
     talk = await Conversation.begin(client, tools=["glob"])
     await register(talk, receiver)
 
@@ -170,7 +174,7 @@ async def test_a_removed_tool_is_gone(client: httpx.AsyncClient, receiver: Recei
     assert receiver.calls == []
 
 
-async def test_a_tool_registered_during_a_run_is_there_from_the_next_step_on(
+async def test_a_tool_registered_during_a_run_is_available_from_the_next_step(
     client: httpx.AsyncClient, receiver: Receiver
 ) -> None:
     """CB-1."""
@@ -216,7 +220,7 @@ async def test_tools_survive_a_restart_with_their_secret(tmp_path: Path, receive
         ({"error": "no such city"}, ("error", "no such city")),
     ],
 )
-async def test_a_call_is_a_post_and_its_answer_becomes_the_result(
+async def test_a_call_is_a_post_and_its_response_becomes_the_result(
     client: httpx.AsyncClient, receiver: Receiver, answer: dict[str, Any], result: tuple[str, str]
 ) -> None:
     """CB-2: in the event and in the history."""
@@ -243,23 +247,23 @@ async def test_a_call_is_a_post_and_its_answer_becomes_the_result(
 
 
 @pytest.mark.parametrize("args", [{}, {"city": 5}, {"town": "Oslo"}])
-async def test_arguments_that_do_not_fit_never_leave(
+async def test_invalid_arguments_are_never_sent(
     client: httpx.AsyncClient, receiver: Receiver, args: dict[str, Any]
 ) -> None:
-    """CB-2, EVT-1: the model gets the validation message and may try again."""
+    """CB-2, EVT-1: the model gets the validation error and can try again."""
     talk = await Conversation.begin(client)
     await register(talk, receiver)
 
     run = await talk.run(script(calling(("get_weather", args)), ASK))
 
     [flaw] = [seen.data["reason"] for seen in run if seen.name == "error"]
-    assert flaw.startswith("the arguments of 'get_weather' do not fit its schema: ")
+    assert flaw.startswith("the arguments of 'get_weather' do not match its schema: ")
     assert (await talk.messages())[2]["content"] == flaw
     assert [call.body["args"] for call in receiver.calls] == [{"city": "Tromsø"}]
     assert run[-1].name == "agent_end"
 
 
-async def test_calls_of_one_step_run_side_by_side(client: httpx.AsyncClient, receiver: Receiver) -> None:
+async def test_calls_of_one_step_run_in_parallel(client: httpx.AsyncClient, receiver: Receiver) -> None:
     """CB-2, EVT-1."""
     talk = await Conversation.begin(client)
     await register(talk, receiver)
@@ -280,21 +284,21 @@ async def test_calls_of_one_step_run_side_by_side(client: httpx.AsyncClient, rec
 @pytest.mark.parametrize(
     ("sent", "sentence"),
     [
-        (("404 Not Found", "", b""), "answered with status 404"),
-        (("500 Oops", "", b'{"result": "x"}'), "answered with status 500"),
+        (("404 Not Found", "", b""), "returned status 404"),
+        (("500 Oops", "", b'{"result": "x"}'), "returned status 500"),
         (
             ("302 Found", "Location: http://127.0.0.1:9/\r\n", b""),
-            "answered with a redirect (302), which is not followed",
+            "returned a redirect (302), which is not followed",
         ),
-        (("200 OK", "", b"<html>"), "its answer is not JSON"),
-        (("200 OK", "", b""), "its answer is not JSON"),
-        (("200 OK", "", b'{"result": NaN}'), "its answer is not JSON"),
-        (("200 OK", "", b'"done"'), 'its answer must be a JSON object with either "result" or "error"'),
-        (("200 OK", "", b'{"error": 5}'), 'its answer must be a JSON object with either "result" or "error"'),
-        (("200 OK", "", b'{"result": "%b"}' % (b"x" * 262_144)), "sent an answer of more than 262144 bytes"),
+        (("200 OK", "", b"<html>"), "its response is not JSON"),
+        (("200 OK", "", b""), "its response is not JSON"),
+        (("200 OK", "", b'{"result": NaN}'), "its response is not JSON"),
+        (("200 OK", "", b'"done"'), 'its response must be a JSON object with either "result" or "error"'),
+        (("200 OK", "", b'{"error": 5}'), 'its response must be a JSON object with either "result" or "error"'),
+        (("200 OK", "", b'{"result": "%b"}' % (b"x" * 262_144)), "sent a response of more than 262144 bytes"),
     ],
 )
-async def test_a_bad_answer_is_an_error_of_the_call_and_the_run_goes_on(
+async def test_a_bad_response_is_an_error_of_the_call_and_the_run_continues(
     client: httpx.AsyncClient, receiver: Receiver, sent: tuple[str, str, bytes], sentence: str
 ) -> None:
     """CB-3."""
@@ -312,7 +316,7 @@ async def test_a_bad_answer_is_an_error_of_the_call_and_the_run_goes_on(
     assert len(receiver.calls) == 1
 
 
-async def test_a_call_that_takes_too_long_is_given_up(client: httpx.AsyncClient, receiver: Receiver) -> None:
+async def test_a_call_that_takes_too_long_times_out(client: httpx.AsyncClient, receiver: Receiver) -> None:
     """CB-3."""
     talk = await Conversation.begin(client)
     await register(talk, receiver, timeoutMs=50)
@@ -320,11 +324,11 @@ async def test_a_call_that_takes_too_long_is_given_up(client: httpx.AsyncClient,
 
     run = await talk.run(script(ASK))
 
-    assert results(run) == [("error", "the tool 'get_weather' failed: it did not answer within 50 ms")]
+    assert results(run) == [("error", "the tool 'get_weather' failed: it did not respond within 50 ms")]
     assert run[-1].name == "agent_end"
 
 
-async def test_a_tool_that_is_not_there_is_an_error_of_the_call(client: httpx.AsyncClient) -> None:
+async def test_an_unreachable_tool_is_an_error_of_the_call(client: httpx.AsyncClient) -> None:
     """CB-3."""
     async with Receiver() as gone:
         pass
@@ -337,7 +341,7 @@ async def test_a_tool_that_is_not_there_is_an_error_of_the_call(client: httpx.As
     assert f"http://127.0.0.1:{gone.port}: " in result
 
 
-async def test_an_error_does_not_tell_the_secret_parts_of_the_address(
+async def test_an_error_does_not_contain_the_secret_parts_of_the_url(
     client: httpx.AsyncClient, receiver: Receiver
 ) -> None:
     """CB-3, HTTP-2."""
@@ -358,7 +362,7 @@ async def test_an_error_does_not_tell_the_secret_parts_of_the_address(
 async def test_a_call_is_signed_as_in_standard_webhooks(
     client: httpx.AsyncClient, receiver: Receiver, given: str | None
 ) -> None:
-    """CB-4: with the tool's secret, given or made."""
+    """CB-4: with the tool's secret, chosen or generated."""
     talk = await Conversation.begin(client)
     registered = await register(talk, receiver, **({"secret": given} if given else {}))
 
@@ -370,10 +374,8 @@ async def test_a_call_is_signed_as_in_standard_webhooks(
     assert call.headers["webhook-id"] == start["callId"]
 
 
-async def test_an_idempotent_tool_is_called_again_after_a_failure(
-    client: httpx.AsyncClient, receiver: Receiver
-) -> None:
-    """CB-4: with the same id and body, freshly signed, and readers see one call."""
+async def test_an_idempotent_tool_is_retried_after_a_failure(client: httpx.AsyncClient, receiver: Receiver) -> None:
+    """CB-4: with the same id and body and a new signature; readers see one call."""
     talk = await Conversation.begin(client)
     secret = (await register(talk, receiver, idempotent=True))["secret"]
     receiver.answers = [("503 Busy", b""), ("500 Oops", b"")]
@@ -389,7 +391,7 @@ async def test_an_idempotent_tool_is_called_again_after_a_failure(
 
 
 async def test_any_other_tool_is_called_once(client: httpx.AsyncClient, receiver: Receiver) -> None:
-    """CB-4: it may have seen the call."""
+    """CB-4: the tool may have executed the call."""
     talk = await Conversation.begin(client)
     await register(talk, receiver)
     receiver.answers = [("503 Busy", b"")]

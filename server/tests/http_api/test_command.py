@@ -45,7 +45,7 @@ async def finish(process: asyncio.subprocess.Process) -> tuple[int | None, str, 
 
 @asynccontextmanager
 async def running(folder: Path, *arguments: str, **environ: str) -> AsyncGenerator[tuple[str, asyncio.StreamReader]]:
-    """A server on a free port: its address, and what it prints next."""
+    """A server on a free port: its URL and the stream of its further output."""
     process = await start(folder, "serve", "--port", "0", *arguments, **environ)
     assert process.stdout, "it is a pipe"
     try:
@@ -63,8 +63,8 @@ def client(url: str, key: str) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=url, headers={"X-API-Key": key}, trust_env=False)
 
 
-async def test_without_a_configured_key_one_is_made_and_printed(tmp_path: Path) -> None:
-    """HTTP-7: no route is ever open, and every start makes another key."""
+async def test_without_a_configured_key_one_is_generated_and_printed(tmp_path: Path) -> None:
+    """HTTP-7: no route is open, and every start generates another key."""
     made: list[str] = []
     for _ in range(2):
         async with running(tmp_path, "--store", "memory:") as (url, output):
@@ -80,7 +80,7 @@ async def test_without_a_configured_key_one_is_made_and_printed(tmp_path: Path) 
 
 
 async def test_a_configured_key_is_not_printed(tmp_path: Path) -> None:
-    """HTTP-7, DUR-3: nor any other; and as soon as the server says where it is, it can be told to stop."""
+    """HTTP-7, DUR-3: nor any other; and the server handles signals as soon as it prints its URL."""
     process = await start(tmp_path, "serve", "--port", "0", "--store", "memory:", GATEWAY_API_KEYS="hush-hush")
     assert process.stdout
     await process.stdout.readline()
@@ -92,7 +92,7 @@ async def test_a_configured_key_is_not_printed(tmp_path: Path) -> None:
     assert "hush" not in told
 
 
-async def test_a_new_key_comes_with_what_to_configure(tmp_path: Path) -> None:
+async def test_a_new_key_is_printed_with_its_configuration(tmp_path: Path) -> None:
     """The server is given the hash alone."""
     status, printed, told = await finish(await start(tmp_path, "keys", "new"))
 
@@ -109,7 +109,7 @@ async def test_a_new_key_comes_with_what_to_configure(tmp_path: Path) -> None:
         assert (await mine.get("/v1/usage")).json()["tenant"] == "acme"
 
 
-async def test_what_cannot_be_had_at_the_start_is_told_in_one_line(tmp_path: Path) -> None:
+async def test_an_unusable_resource_at_startup_is_one_line(tmp_path: Path) -> None:
     """Exit status 2, without a traceback."""
     (tmp_path / "other.db").write_bytes(b"not a database" * 100)
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -139,15 +139,15 @@ async def test_what_cannot_be_had_at_the_start_is_told_in_one_line(tmp_path: Pat
 
 
 @pytest.mark.parametrize("arguments", [(), ("serve", "--colour"), ("start",), ("keys",), ("serve", "now")])
-async def test_a_command_that_is_none_is_told_how_to_ask(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+async def test_an_unknown_command_prints_the_usage(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     status, printed, told = await finish(await start(tmp_path, *arguments))
 
     assert (status, printed) == (2, "")
     assert told.startswith("usage: cmdc-gateway")
 
 
-async def test_the_keys_are_taken_anew_on_sighup(tmp_path: Path) -> None:
-    """HTTP-7, WS-6: a key that was taken out opens nothing, its streams end, and those of others go on."""
+async def test_the_keys_are_reloaded_on_sighup(tmp_path: Path) -> None:
+    """HTTP-7, WS-6: a removed key is rejected and its streams end; those of other keys continue."""
     async with GatewayProcess(tmp_path) as gateway, gateway.client(KEY) as kept, gateway.client(OTHER_KEY) as gone:
         theirs = await Conversation.begin(gone)
         mine = await Conversation.begin(kept)
@@ -177,8 +177,8 @@ async def test_the_keys_are_taken_anew_on_sighup(tmp_path: Path) -> None:
         assert reloaded == [{"added": [ids["third"]], "revoked": [ids["other"]]}]
 
 
-async def test_a_wrong_file_leaves_the_keys_as_they_are(tmp_path: Path) -> None:
-    """HTTP-7: on SIGHUP, the log says what is wrong."""
+async def test_an_invalid_file_leaves_the_keys_unchanged(tmp_path: Path) -> None:
+    """HTTP-7: on SIGHUP, the error is logged."""
     async with GatewayProcess(tmp_path) as gateway, gateway.client() as client:
         (tmp_path / "gateway.toml").write_text("[api_keys]\n'hush hush' = 'x'\n")
         gateway.send_signal(signal.SIGHUP)

@@ -1,4 +1,4 @@
-"""Requests from web pages of other origins: HTTP-10."""
+"""Cross-origin requests: HTTP-10."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def listed(header: str) -> set[str]:
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
-async def test_a_preflight_needs_no_key_and_says_what_is_allowed(served: InProcessGateway, method: str) -> None:
+async def test_a_preflight_needs_no_key_and_lists_what_is_allowed(served: InProcessGateway, method: str) -> None:
     """HTTP-7, HTTP-10."""
     asked = {**PAGE, "Access-Control-Request-Method": method, "Access-Control-Request-Headers": HEADERS}
     async with served.client(None) as nobody:
@@ -46,7 +46,7 @@ async def test_a_preflight_needs_no_key_and_says_what_is_allowed(served: InProce
         {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "x-other"},
     ],
 )
-async def test_a_refused_preflight_has_the_usual_body(client: httpx.AsyncClient, asked: dict[str, str]) -> None:
+async def test_a_rejected_preflight_has_the_usual_body(client: httpx.AsyncClient, asked: dict[str, str]) -> None:
     """HTTP-2, HTTP-10."""
     answer = await client.options("/v1/sessions", headers={**PAGE, **asked})
 
@@ -56,8 +56,8 @@ async def test_a_refused_preflight_has_the_usual_body(client: httpx.AsyncClient,
     )
 
 
-async def test_every_answer_may_be_read_by_a_page(served: InProcessGateway, client: httpx.AsyncClient) -> None:
-    """HTTP-10: success, refusals by route, router, gate and key."""
+async def test_a_page_can_read_every_response(served: InProcessGateway, client: httpx.AsyncClient) -> None:
+    """HTTP-10: successes, and errors of routes, dispatcher and authentication."""
     async with served.client(None) as nobody:
         answers = [
             await client.get("/v1/capabilities", headers=PAGE),
@@ -75,7 +75,7 @@ async def test_every_answer_may_be_read_by_a_page(served: InProcessGateway, clie
     assert all(listed(answer.headers["access-control-expose-headers"]) >= exposed for answer in answers)
 
 
-async def test_a_stream_may_be_read_by_a_page(client: httpx.AsyncClient) -> None:
+async def test_a_page_can_read_a_stream(client: httpx.AsyncClient) -> None:
     """HTTP-10."""
     talk = await Conversation.begin(client)
 
@@ -85,7 +85,7 @@ async def test_a_stream_may_be_read_by_a_page(client: httpx.AsyncClient) -> None
 
 
 async def test_only_configured_origins_are_allowed(tmp_path: Path) -> None:
-    """HTTP-10: and caches are told that the answer depends on the origin."""
+    """HTTP-10: and `Vary` names the origin for caches."""
     origins = ["https://app.example", "http://localhost:3000"]
     preflight = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "x-api-key"}
     async with in_process_gateway(tmp_path, cors_origins=origins) as served, served.client() as client:

@@ -1,4 +1,4 @@
-"""What is counted, and what may be spent: EP-stats, MTR-1, MTR-2."""
+"""Usage and budgets: EP-stats, EP-usage, MTR-1, MTR-2."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ OVER = ("agent_abort", {"reason": "budget_exceeded"})
 # -- EP-stats, MTR-1
 
 
-async def test_a_session_that_did_nothing_used_nothing(client: httpx.AsyncClient) -> None:
+async def test_a_new_session_has_used_nothing(client: httpx.AsyncClient) -> None:
     """EP-stats."""
     talk = await Conversation.begin(client, sessionId="s")
 
@@ -69,10 +69,10 @@ async def test_every_model_call_is_counted_once(client: httpx.AsyncClient) -> No
     assert await stats(talk) == {"sessionId": "s", "turns": 4, **figures(2, 35, 7)}
 
 
-async def test_figures_are_of_one_session_and_usage_is_of_the_tenant(
+async def test_stats_are_per_session_and_usage_is_per_tenant(
     client: httpx.AsyncClient, stranger: httpx.AsyncClient
 ) -> None:
-    """EP-usage: and what another tenant uses is not in it."""
+    """EP-usage: without the usage of other tenants."""
     one, two = await Conversation.begin(client), await Conversation.begin(client)
     theirs = await Conversation.begin(stranger)
     await one.run(script(using(1, 2)))
@@ -88,8 +88,8 @@ async def test_figures_are_of_one_session_and_usage_is_of_the_tenant(
     assert (await stranger.get("/v1/usage")).json()["total"] == figures(1, 100, 200)
 
 
-async def test_each_key_of_a_tenant_is_counted_and_no_answer_holds_a_key(tmp_path: Path) -> None:
-    """EP-usage, MTR-1: a run is paid for by the key that sent its prompt."""
+async def test_usage_is_counted_per_key_and_contains_no_key(tmp_path: Path) -> None:
+    """EP-usage, MTR-1: a run counts for the key that sent its prompt."""
     async with in_process_gateway(tmp_path) as served:
         served.keys.replace({**TENANTS, SECOND_KEY: "default"})
         async with served.client() as first, served.client(SECOND_KEY) as second:
@@ -109,7 +109,7 @@ async def test_each_key_of_a_tenant_is_counted_and_no_answer_holds_a_key(tmp_pat
 
 
 async def test_runs_that_fail_or_are_aborted_are_counted_too(client: httpx.AsyncClient) -> None:
-    """MTR-1: a model call that was paid for counts, whatever becomes of its run."""
+    """MTR-1: a model call counts, whatever happens to its run."""
     failing = await Conversation.begin(client, tools=["glob"])
     look = calling(("glob", {"pattern": "*"}), **using(10, 1))
     failed = await failing.run(script(look, {"fail": {"status": 400}}))
@@ -124,8 +124,8 @@ async def test_runs_that_fail_or_are_aborted_are_counted_too(client: httpx.Async
     assert (await client.get("/v1/usage")).json()["total"] == figures(2, 30, 3)
 
 
-async def test_a_model_call_that_is_cut_short_is_counted_by_estimate(client: httpx.AsyncClient) -> None:
-    """MTR-1: it was paid for, though it never said what it used."""
+async def test_a_canceled_model_call_is_counted_by_estimate(client: httpx.AsyncClient) -> None:
+    """MTR-1: it costs money although it reported no usage."""
     talk = await Conversation.begin(client)
     request_id = await talk.prompt(script({"text": ["word "] * 100, "delayMs": 5}))
     await talk.first("message_delta", nth=3)
@@ -139,7 +139,7 @@ async def test_a_model_call_that_is_cut_short_is_counted_by_estimate(client: htt
     assert (await client.get("/v1/usage")).json()["total"]["tokenUsage"] == counted
 
 
-async def test_a_deleted_session_was_used_all_the_same(client: httpx.AsyncClient) -> None:
+async def test_a_deleted_session_still_counts(client: httpx.AsyncClient) -> None:
     """MTR-1."""
     talk = await Conversation.begin(client)
     await talk.run(script(using(4, 5)))
@@ -170,25 +170,25 @@ async def test_counts_survive_a_restart(tmp_path: Path) -> None:
 # -- MTR-2
 
 
-async def test_a_session_that_spent_its_budget_goes_no_further(client: httpx.AsyncClient) -> None:
-    """MTR-2, EP-prompt: the call that goes over is the last one, and a new prompt is refused."""
+async def test_a_session_stops_when_its_budget_is_spent(client: httpx.AsyncClient) -> None:
+    """MTR-2, EP-prompt: the call that exceeds it is the last one, and a new prompt is rejected."""
     talk = await Conversation.begin(client, tools=["glob"], budget={"maxTokens": 15})
     look = calling(("glob", {"pattern": "*"}), **using(8, 2))
 
     run = await talk.run(script(look, look, look, using(1, 1, text=["never"])))
     refused = await talk.post("prompt", {"text": "more"})
 
-    assert ending(run) == [("error", {"reason": "the budget of this session is spent"}), OVER]
+    assert ending(run) == [("error", {"reason": "the budget of this session is exhausted"}), OVER]
     assert names(run).count("tool_execution_end") == 2
     assert (refused.status_code, refused.json()) == (
         402,
-        {"error": "budget_exceeded", "message": "the budget of this session is spent"},
+        {"error": "budget_exceeded", "message": "the budget of this session is exhausted"},
     )
     assert (await stats(talk))["totalTokens"] == 20
     assert (await stats(talk))["promptCount"] == 1
 
 
-async def test_a_budget_of_one_session_is_not_anothers(client: httpx.AsyncClient) -> None:
+async def test_the_budget_of_one_session_does_not_limit_another(client: httpx.AsyncClient) -> None:
     """MTR-2."""
     spent = await Conversation.begin(client, budget={"maxTokens": 1})
     await spent.run("hello")
@@ -198,8 +198,8 @@ async def test_a_budget_of_one_session_is_not_anothers(client: httpx.AsyncClient
     assert names(await other.run("hello"))[-1] == "agent_end"
 
 
-async def test_prompts_that_wait_meet_a_budget_that_is_spent(client: httpx.AsyncClient) -> None:
-    """MTR-2: accepted while there was budget, they are told when their turn comes."""
+async def test_queued_prompts_fail_once_the_budget_is_spent(client: httpx.AsyncClient) -> None:
+    """MTR-2: they were accepted while budget was left, and fail when their turn comes."""
     talk = await Conversation.begin(client, tools=["ask_user"], budget={"maxTokens": 5})
     await talk.prompt(script(calling(("ask_user", {"question": "?"}), **using(1, 1)), using(5, 5)))
     question = await talk.first("ask_user")
@@ -214,8 +214,8 @@ async def test_prompts_that_wait_meet_a_budget_that_is_spent(client: httpx.Async
 
 @pytest.mark.parametrize("whose", ["tenant:default", f"key:{key_id(KEY)}"])
 @pytest.mark.parametrize("period", ["day", "month", "total"])
-async def test_an_operators_budget_holds_over_all_sessions(tmp_path: Path, whose: str, period: str) -> None:
-    """MTR-2: and for nobody else."""
+async def test_a_configured_budget_covers_all_sessions(tmp_path: Path, whose: str, period: str) -> None:
+    """MTR-2: and no others."""
     file = {"budgets": {whose: {"max_tokens": 10, "period": period}}}
     async with (
         in_process_gateway(tmp_path, file=file) as served,
@@ -232,14 +232,14 @@ async def test_an_operators_budget_holds_over_all_sessions(tmp_path: Path, whose
 
     assert (refused.status_code, refused.json()) == (
         402,
-        {"error": "budget_exceeded", "message": f"the budget of {whose} is spent"},
+        {"error": "budget_exceeded", "message": f"the budget of {whose} is exhausted"},
     )
     assert theirs[-1] == "agent_end"
     assert colleague.status_code == (402 if whose.startswith("tenant") else 202)
 
 
 async def test_a_budget_that_is_spent_stays_spent_after_a_restart(tmp_path: Path) -> None:
-    """MTR-1, MTR-2: the session's own, and its tenant's."""
+    """MTR-1, MTR-2: that of the session and that of its tenant."""
     address, file = f"sqlite:///{tmp_path / 'store.db'}", {"budgets": {"tenant:other": {"max_tokens": 10}}}
     async with (
         in_process_gateway(tmp_path, store=address, file=file) as served,
@@ -262,13 +262,13 @@ async def test_a_budget_that_is_spent_stays_spent_after_a_restart(tmp_path: Path
         ]
 
     assert [(answer.status_code, answer.json()["message"]) for answer in refused] == [
-        (402, "the budget of this session is spent"),
-        (402, "the budget of tenant:other is spent"),
+        (402, "the budget of this session is exhausted"),
+        (402, "the budget of tenant:other is exhausted"),
     ]
 
 
 async def test_parallel_sessions_overspend_by_no_more_than_one_call(tmp_path: Path) -> None:
-    """MTR-2: what a call may come to is reserved before it starts."""
+    """MTR-2: the maximum cost of a call is reserved before it starts."""
     file = {"budgets": {"tenant:default": {"max_tokens": 100}}}
     async with in_process_gateway(tmp_path, file=file) as served, served.client() as client:
         talks = [await Conversation.begin(client, maxTokens=1000) for _ in range(10)]
@@ -284,7 +284,7 @@ async def test_parallel_sessions_overspend_by_no_more_than_one_call(tmp_path: Pa
 
 
 async def test_calls_that_fit_the_budget_together_run_together(tmp_path: Path) -> None:
-    """MTR-2: a reservation holds up nobody who can be paid for too."""
+    """MTR-2: a reservation does not delay calls that also fit the budget."""
     file = {"budgets": {"tenant:default": {"max_tokens": 1_000_000}}}
     async with in_process_gateway(tmp_path, file=file) as served, served.client() as client:
         talks = [await Conversation.begin(client, maxTokens=10) for _ in range(3)]
@@ -298,8 +298,8 @@ async def test_calls_that_fit_the_budget_together_run_together(tmp_path: Path) -
     assert states == ["working"] * 3
 
 
-async def test_an_aborted_call_gives_its_reservation_back(tmp_path: Path) -> None:
-    """MTR-2: what is not spent can be spent by others."""
+async def test_an_aborted_call_releases_its_reservation(tmp_path: Path) -> None:
+    """MTR-2: the rest of the reservation is available to other calls."""
     file = {"budgets": {"tenant:default": {"max_tokens": 5000}}}
     async with in_process_gateway(tmp_path, file=file) as served, served.client() as client:
         stuck, next_one = await Conversation.begin(client), await Conversation.begin(client)

@@ -1,4 +1,4 @@
-"""What a session can be made with, and what each setting does: EP-create."""
+"""Creating sessions, and the effect of each setting: EP-create."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[http
 
 
 async def create_failed(client: httpx.AsyncClient, **body: Any) -> str:
-    """The message a session is refused with."""
+    """The message of the error that creating the session returns."""
     before = (await client.get("/v1/sessions")).json()
     answer = await client.post("/v1/sessions", json={"model": "scripted:x", **body})
 
@@ -53,7 +53,7 @@ async def create_failed(client: httpx.AsyncClient, **body: Any) -> str:
 
 
 async def tools_of(talk: Conversation) -> dict[str, bool]:
-    """The names of a session's tools, and whether they need an approval."""
+    """The names of a session's tools, and whether they require approval."""
     return {tool["name"]: tool["requiresApproval"] for tool in (await talk.get("/tools")).json()["tools"]}
 
 
@@ -70,7 +70,7 @@ async def test_a_session_gets_a_random_id_of_32_hex_digits(client: httpx.AsyncCl
     assert answers[0].json() != answers[1].json()
 
 
-async def test_a_session_takes_the_id_it_is_given(client: httpx.AsyncClient) -> None:
+async def test_a_session_has_the_id_of_the_request(client: httpx.AsyncClient) -> None:
     """EP-create."""
     longest = "aZ09_-" + "x" * 122
 
@@ -79,7 +79,7 @@ async def test_a_session_takes_the_id_it_is_given(client: httpx.AsyncClient) -> 
     assert (answer.status_code, answer.json()) == (201, {"sessionId": longest, "status": "created"})
 
 
-async def test_an_id_that_is_taken_is_refused_and_the_first_session_stays(client: httpx.AsyncClient) -> None:
+async def test_an_existing_id_is_a_conflict_and_the_first_session_stays(client: httpx.AsyncClient) -> None:
     """EP-create."""
     talk = await Conversation.begin(client, sessionId="taken", metadata={"n": "1"})
 
@@ -89,7 +89,7 @@ async def test_an_id_that_is_taken_is_refused_and_the_first_session_stays(client
 
     assert (answer.status_code, answer.json()) == (
         409,
-        {"error": "session_exists", "message": "a session 'taken' exists already"},
+        {"error": "session_exists", "message": "session 'taken' already exists"},
     )
     assert (await talk.info())["metadata"] == {"n": "1"}
 
@@ -99,34 +99,43 @@ async def test_a_session_needs_a_model(client: httpx.AsyncClient) -> None:
     answers = [await client.post("/v1/sessions", json=body) for body in ({}, {"blueprint": "no_model"})]
 
     assert [(answer.status_code, answer.json()) for answer in answers] == [
-        (422, {"error": "create_failed", "message": "model is missing, and no blueprint gives it"})
+        (
+            422,
+            {
+                "error": "create_failed",
+                "message": "model is required: set it in the request or use a blueprint that does",
+            },
+        )
     ] * 2
 
 
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("nobody:x", "there is no provider 'nobody' here"),
+        ("nobody:x", "this server has no provider 'nobody'"),
         ("openai:gpt-5", "OPENAI_API_KEY is not set on the server"),
         ("x", "a model is named provider:model"),
         (":x", "a model is named provider:model"),
         ("scripted:", "a model is named provider:model"),
     ],
 )
-async def test_a_model_that_is_not_served_is_refused_with_those_that_are(
+async def test_an_unavailable_model_is_rejected_with_a_list_of_the_available_ones(
     client: httpx.AsyncClient, name: str, why: str
 ) -> None:
     """EP-create."""
-    assert await create_failed(client, model=name) == f"the model {name!r} is not served: {why}; offered: scripted:*"
+    assert (
+        await create_failed(client, model=name)
+        == f"the model {name!r} is not available: {why}; available models: scripted:*"
+    )
 
 
-async def test_the_scripted_model_can_be_left_out(tmp_path: Path) -> None:
+async def test_the_scripted_model_can_be_disabled(tmp_path: Path) -> None:
     """MODEL-retry."""
     async with in_process_gateway(tmp_path, scripted_model=False) as served, served.client() as client:
         message = await create_failed(client)
         models = (await client.get("/v1/capabilities")).json()["models"]
 
-    assert message.endswith("; offered: none")
+    assert message.endswith("; available models: none")
     assert models == []
 
 
@@ -168,36 +177,38 @@ async def test_without_settings_a_session_has_no_tools_and_no_system_prompt(clie
         ("Elixir.CMDC.Tool.ReadFile", "read_file"),
     ],
 )
-async def test_tools_are_known_by_their_names_in_the_original_too(
+async def test_tools_can_be_named_by_the_module_names_of_the_original(
     client: httpx.AsyncClient, alias: str, name: str
 ) -> None:
-    """EP-create: and a tool named twice is one tool."""
+    """EP-create: a tool that is named twice is one tool."""
     talk = await Conversation.begin(client, tools=[alias, name])
 
     assert list(await tools_of(talk)) == [name]
 
 
 @pytest.mark.parametrize("name", ["browse", "", "Shell", "CMDC.Tool.Browse", "CMDC.Tool.read_file"])
-async def test_a_tool_that_is_not_offered_is_refused_with_those_that_are(client: httpx.AsyncClient, name: str) -> None:
+async def test_a_disabled_tool_is_rejected_with_a_list_of_the_enabled_ones(
+    client: httpx.AsyncClient, name: str
+) -> None:
     """EP-create."""
     message = await create_failed(client, tools=["grep", name])
 
-    assert message == f"unknown tool {name!r}; this server offers: {EVERY_TOOL}"
+    assert message == f"unknown tool {name!r}; available: {EVERY_TOOL}"
 
 
-async def test_an_operator_chooses_which_tools_are_offered(tmp_path: Path) -> None:
-    """EP-create: `shell` is a tool, but not of this server."""
+async def test_an_operator_chooses_which_tools_are_enabled(tmp_path: Path) -> None:
+    """EP-create: `shell` is a known tool, but disabled on this server."""
     file = {"tools": {"offered": ["grep", "ask_user"]}}
     async with in_process_gateway(tmp_path, file=file) as served, served.client() as client:
         message = await create_failed(client, tools=["shell"])
         offered = (await client.get("/v1/capabilities")).json()["tools"]
 
-    assert message == "unknown tool 'shell'; this server offers: grep, ask_user"
+    assert message == "unknown tool 'shell'; available: grep, ask_user"
     assert offered == ["grep", "ask_user"]
 
 
-async def test_an_operator_may_have_a_tool_always_approved(tmp_path: Path) -> None:
-    """EP-create, `approval`: adds to what the server requires by policy."""
+async def test_an_operator_can_require_approval_for_a_tool(tmp_path: Path) -> None:
+    """EP-create, `approval`: in addition to what the server's policy requires."""
     file = {"tools": {"offered": ["grep", "glob", "shell"], "approval": ["grep"]}}
     async with in_process_gateway(tmp_path, file=file) as served, served.client() as client:
         talk = await Conversation.begin(client, tools=["grep", "glob", "shell"], approval={"tools": ["glob"]})
@@ -207,7 +218,9 @@ async def test_an_operator_may_have_a_tool_always_approved(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("plugin", ["human_approval", "CMDC.Plugin.HumanApproval", "Elixir.My.HumanApproval"])
-async def test_the_human_approval_plugin_guards_shell_and_write_file(client: httpx.AsyncClient, plugin: str) -> None:
+async def test_the_human_approval_plugin_requires_approval_for_shell_and_write_file(
+    client: httpx.AsyncClient, plugin: str
+) -> None:
     """EP-create."""
     talk = await Conversation.begin(client, tools=["shell", "write_file", "grep"], plugins=[plugin])
 
@@ -215,24 +228,26 @@ async def test_the_human_approval_plugin_guards_shell_and_write_file(client: htt
 
 
 async def test_without_the_plugin_write_file_needs_no_approval(client: httpx.AsyncClient) -> None:
-    """EP-create: `shell` does all the same, by this server's policy."""
+    """EP-create: `shell` still does, because of the server's policy."""
     talk = await Conversation.begin(client, tools=["shell", "write_file", "grep"])
 
     assert await tools_of(talk) == {"shell": True, "write_file": False, "grep": False}
 
 
 @pytest.mark.parametrize("plugin", ["human", "", "HumanApproval2", "CMDC.Plugin.Memory"])
-async def test_an_unknown_plugin_is_refused_with_those_there_are(client: httpx.AsyncClient, plugin: str) -> None:
+async def test_an_unknown_plugin_is_rejected_with_a_list_of_the_known_ones(
+    client: httpx.AsyncClient, plugin: str
+) -> None:
     """EP-create."""
     message = await create_failed(client, plugins=[plugin])
 
-    assert message == f"unknown plugin {plugin!r}; this server offers: human_approval"
+    assert message == f"unknown plugin {plugin!r}; available: human_approval"
 
 
 # -- blueprints
 
 
-async def test_a_blueprint_gives_what_the_request_leaves_out(client: httpx.AsyncClient) -> None:
+async def test_a_blueprint_provides_defaults_for_the_request(client: httpx.AsyncClient) -> None:
     """EP-create."""
     answer = await client.post("/v1/sessions", json={"blueprint": "careful", "sessionId": "s"})
     talk = Conversation(client, answer.json()["sessionId"])
@@ -243,8 +258,8 @@ async def test_a_blueprint_gives_what_the_request_leaves_out(client: httpx.Async
     assert await talk.messages() == [{"role": "system", "content": "Be careful."}]
 
 
-async def test_the_requests_own_fields_win_over_the_blueprint(client: httpx.AsyncClient) -> None:
-    """EP-create: field by field, an empty list too."""
+async def test_fields_of_the_request_take_precedence_over_the_blueprint(client: httpx.AsyncClient) -> None:
+    """EP-create: field by field, also an empty list."""
     talk = await Conversation.begin(client, blueprint="careful", systemPrompt="Be bold.", plugins=[], metadata={})
 
     info = await talk.info()
@@ -253,18 +268,18 @@ async def test_the_requests_own_fields_win_over_the_blueprint(client: httpx.Asyn
     assert await talk.messages() == [{"role": "system", "content": "Be bold."}]
 
 
-async def test_an_unknown_blueprint_is_refused_with_those_there_are(client: httpx.AsyncClient) -> None:
+async def test_an_unknown_blueprint_is_rejected_with_a_list_of_the_known_ones(client: httpx.AsyncClient) -> None:
     """EP-create."""
     message = await create_failed(client, blueprint="bold")
 
-    assert message == "unknown blueprint 'bold'; this server offers: careful, no_model"
+    assert message == "unknown blueprint 'bold'; available: careful, no_model"
 
 
 # -- bounds
 
 
-async def test_a_run_that_takes_more_turns_than_it_may_is_aborted(client: httpx.AsyncClient) -> None:
-    """EP-create, maxTurns: steps in one run, so the next run has as many again."""
+async def test_a_run_that_exceeds_max_turns_is_aborted(client: httpx.AsyncClient) -> None:
+    """EP-create, maxTurns: it counts the steps of one run; the next run starts from zero."""
     talk = await Conversation.begin(client, tools=["glob"], maxTurns=2)
     look = calling(("glob", {"pattern": "*"}))
 
@@ -288,7 +303,7 @@ async def test_a_blueprints_max_turns_is_enforced(client: httpx.AsyncClient) -> 
     assert run[-1].data["reason"] == "max_turns_exceeded"
 
 
-async def test_metadata_is_returned_as_it_was_given(client: httpx.AsyncClient) -> None:
+async def test_metadata_is_returned_unchanged(client: httpx.AsyncClient) -> None:
     """EP-create."""
     metadata = {str(number): "" for number in range(14)} | {"": "empty", "sessionId": '{"a": null}'}
 
@@ -305,19 +320,19 @@ async def test_metadata_is_returned_as_it_was_given(client: httpx.AsyncClient) -
     "name",
     ["api_base", "api_key", "base_url", "headers", "extra_headers", "custom_llm_provider", "n", "model", "stream"],
 )
-async def test_an_option_that_is_not_offered_is_refused_with_those_that_are(
+async def test_an_unknown_provider_option_is_rejected_with_a_list_of_the_known_ones(
     client: httpx.AsyncClient, name: str
 ) -> None:
     """EP-create: never an address or a credential."""
     message = await create_failed(client, providerOpts={"temperature": 1, name: "x"})
 
-    assert message.startswith(f"the provider option {name!r} is not offered")
+    assert message.startswith(f"unknown provider option {name!r}")
     assert {"temperature", "top_p", "seed", "stop", "reasoning_effort", "tool_choice"} <= set(
-        message.rpartition("offered: ")[2].split(", ")
+        message.rpartition("available options: ")[2].split(", ")
     )
 
 
-async def test_offered_options_are_taken(client: httpx.AsyncClient) -> None:
+async def test_known_provider_options_are_accepted(client: httpx.AsyncClient) -> None:
     """EP-create."""
     options = {
         "temperature": 0.5,
@@ -336,7 +351,7 @@ async def test_offered_options_are_taken(client: httpx.AsyncClient) -> None:
 # -- the workspace
 
 
-async def test_tools_work_in_the_folder_that_was_given(served: InProcessGateway) -> None:
+async def test_tools_work_in_the_working_directory(served: InProcessGateway) -> None:
     """EP-create, workingDir."""
     root = served.gateway.registry.services.policy.workspace.root
     (root / "project").mkdir()
@@ -351,8 +366,8 @@ async def test_tools_work_in_the_folder_that_was_given(served: InProcessGateway)
 
 
 @pytest.mark.parametrize("folder", ["..", "/etc", "missing", "project/../..", "file.txt", "way-out", "\n"])
-async def test_a_working_folder_outside_the_workspace_is_refused(served: InProcessGateway, folder: str) -> None:
-    """EP-create: wherever it leads, and by whatever way."""
+async def test_a_working_directory_outside_the_workspace_is_rejected(served: InProcessGateway, folder: str) -> None:
+    """EP-create: also through links and `..`."""
     root = served.gateway.registry.services.policy.workspace.root
     (root / "project").mkdir()
     (root / "file.txt").touch()
@@ -362,7 +377,7 @@ async def test_a_working_folder_outside_the_workspace_is_refused(served: InProce
         await create_failed(client, skillsDirs=[folder])
 
 
-async def test_skills_are_told_to_the_model_and_opened_with_read_file(served: InProcessGateway) -> None:
+async def test_skills_are_listed_in_the_system_prompt_and_opened_with_read_file(served: InProcessGateway) -> None:
     """EP-create, skillsDirs: names and descriptions enter the system prompt."""
     root = served.gateway.registry.services.policy.workspace.root
     skill = root / "skills" / "greet"
@@ -378,15 +393,15 @@ async def test_skills_are_told_to_the_model_and_opened_with_read_file(served: In
     assert told == {
         "role": "system",
         "content": "You are polite.\n\n"
-        "Skills you have. When one fits the task, read its file with read_file first and follow it:\n"
+        "You have these skills. If one fits the task, first read its file with read_file, then follow it:\n"
         "- greeting: How to greet. (skills/greet/SKILL.md)",
     }
     [end] = [seen.data for seen in run if seen.name == "tool_execution_end"]
     assert "Say ahoy." in end["result"]
 
 
-async def test_what_was_settled_at_the_start_holds_after_a_restart(tmp_path: Path) -> None:
-    """EP-create: settings are part of the session, not of the server's configuration."""
+async def test_session_settings_survive_a_restart(tmp_path: Path) -> None:
+    """EP-create: they are part of the session, not of the server's configuration."""
     address = f"sqlite:///{tmp_path / 'store.db'}"
     body = {"blueprint": "careful", "sessionId": "s", "maxTurns": 1}
     async with (

@@ -1,4 +1,4 @@
-"""One effect for one Idempotency-Key: HTTP-11."""
+"""Idempotency keys: HTTP-11."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import Any
 import httpx
 import pytest
 from cmdc_conformance.wire.event import names
+from cmdc_gateway.store.errors import StoreUnavailable
 from cmdc_gateway.store.memory import MemoryStore
-from cmdc_gateway.store.store import CreateSession, Lease, StoreUnavailable, Write
+from cmdc_gateway.store.store import Lease
+from cmdc_gateway.store.writes import CreateSession, Write
 from cmdc_testkit.conversations import Conversation, calling, script
 from cmdc_testkit.gateways import KEY, TENANTS, in_process_gateway
 from cmdc_testkit.receivers import Receiver
@@ -42,14 +44,14 @@ class GatedStore(MemoryStore):
 
 
 async def waiting(client: httpx.AsyncClient, *calls: tuple[str, dict[str, Any]]) -> tuple[Conversation, dict[str, Any]]:
-    """A session that waits for a person, and the event that says so."""
+    """A session that is blocked on the user, and the event that shows it."""
     talk = await Conversation.begin(client, tools=["shell", "ask_user"])
     await talk.prompt(script(calling(*calls)))
     return talk, await talk.first("ask_user" if calls[0][0] == "ask_user" else "approval_required")
 
 
 async def twice(client: httpx.AsyncClient, path: str, body: Any) -> httpx.Response:
-    """Send the same twice; the second answer is the first one again."""
+    """Send a request twice, expect the same response, and return it."""
     first = await client.post(path, json=body, headers=ONCE)
     second = await client.post(path, json=body, headers=ONCE)
 
@@ -60,7 +62,7 @@ async def twice(client: httpx.AsyncClient, path: str, body: Any) -> httpx.Respon
     return second
 
 
-async def test_a_session_is_made_once(client: httpx.AsyncClient) -> None:
+async def test_a_session_is_created_once(client: httpx.AsyncClient) -> None:
     """HTTP-11."""
     answer = await twice(client, "/v1/sessions", {"model": "scripted:x"})
 
@@ -69,12 +71,12 @@ async def test_a_session_is_made_once(client: httpx.AsyncClient) -> None:
     assert [session["sessionId"] for session in listed] == [answer.json()["sessionId"]]
 
 
-async def test_a_session_of_a_given_id_is_no_conflict_with_itself(client: httpx.AsyncClient) -> None:
+async def test_a_session_with_a_chosen_id_does_not_conflict_with_itself(client: httpx.AsyncClient) -> None:
     """HTTP-11: 201 again, and not `session_exists`."""
     assert (await twice(client, "/v1/sessions", {"model": "scripted:x", "sessionId": "s"})).status_code == 201
 
 
-async def test_a_prompt_is_taken_once(client: httpx.AsyncClient) -> None:
+async def test_a_prompt_is_accepted_once(client: httpx.AsyncClient) -> None:
     """HTTP-11."""
     talk = await Conversation.begin(client)
 
@@ -85,8 +87,8 @@ async def test_a_prompt_is_taken_once(client: httpx.AsyncClient) -> None:
     assert (await talk.get("/stats")).json()["promptCount"] == 1
 
 
-async def test_a_tool_is_registered_once_and_its_secret_comes_again(client: httpx.AsyncClient) -> None:
-    """HTTP-11, CB-4: whoever lost the first answer gets the same secret."""
+async def test_a_tool_is_registered_once_and_its_secret_is_returned_again(client: httpx.AsyncClient) -> None:
+    """HTTP-11, CB-4: a client that lost the first response gets the same secret."""
     talk = await Conversation.begin(client)
 
     answer = await twice(client, f"{talk.path}/tools", TOOL)
@@ -94,7 +96,7 @@ async def test_a_tool_is_registered_once_and_its_secret_comes_again(client: http
     assert answer.json()["secret"].startswith("whsec_")
 
 
-async def test_decisions_are_taken_once(client: httpx.AsyncClient) -> None:
+async def test_decisions_are_made_once(client: httpx.AsyncClient) -> None:
     """HTTP-11."""
     shell = ("shell", {"command": "true"})
     talk, approval = await waiting(client, shell)
@@ -108,7 +110,7 @@ async def test_decisions_are_taken_once(client: httpx.AsyncClient) -> None:
     assert (await twice(client, f"{talk.path}/respond", body)).status_code == 200
 
 
-async def test_an_abort_ends_one_run_and_not_the_next_too(client: httpx.AsyncClient) -> None:
+async def test_a_repeated_abort_does_not_end_the_next_run(client: httpx.AsyncClient) -> None:
     """HTTP-11."""
     talk = await Conversation.begin(client)
     await talk.prompt(script({"text": ["slow"], "delayMs": 60_000}))
@@ -121,8 +123,8 @@ async def test_an_abort_ends_one_run_and_not_the_next_too(client: httpx.AsyncCli
     assert names(await talk.events(next_run))[-1] == "agent_end"
 
 
-async def test_an_abort_of_nothing_is_remembered_as_that(client: httpx.AsyncClient) -> None:
-    """HTTP-11: the stored answer, with its status."""
+async def test_an_abort_without_an_active_run_is_stored_too(client: httpx.AsyncClient) -> None:
+    """HTTP-11: the stored response, with its status."""
     talk = await Conversation.begin(client)
 
     assert (await twice(client, f"{talk.path}/abort", {})).status_code == 200
@@ -144,12 +146,15 @@ async def test_another_body_under_the_same_key_is_a_mismatch(client: httpx.Async
 
     assert (answer.status_code, answer.json()) == (
         422,
-        {"error": "idempotency_mismatch", "message": "this Idempotency-Key was used before with another body"},
+        {
+            "error": "idempotency_mismatch",
+            "message": "this Idempotency-Key was already used with another body; use a new key",
+        },
     )
     assert (await talk.get("/stats")).json()["promptCount"] == 1
 
 
-async def test_the_same_body_written_otherwise_is_the_same_body(client: httpx.AsyncClient) -> None:
+async def test_an_equal_body_with_different_formatting_is_the_same_body(client: httpx.AsyncClient) -> None:
     """HTTP-11: JSON objects have no order."""
     json_type = {"Content-Type": "application/json", **ONCE}
 
@@ -159,10 +164,10 @@ async def test_the_same_body_written_otherwise_is_the_same_body(client: httpx.As
     assert second.content == first.content
 
 
-async def test_a_key_is_of_one_route_one_session_and_one_tenant(
+async def test_an_idempotency_key_is_scoped_to_route_session_and_tenant(
     client: httpx.AsyncClient, stranger: httpx.AsyncClient
 ) -> None:
-    """HTTP-11: elsewhere it is another key."""
+    """HTTP-11: elsewhere the same value is another key."""
     one, two = await Conversation.begin(client), await Conversation.begin(client)
     theirs = await Conversation.begin(stranger, sessionId=one.id)
 
@@ -177,8 +182,8 @@ async def test_a_key_is_of_one_route_one_session_and_one_tenant(
     assert not any("idempotent-replayed" in answer.headers for answer in answers)
 
 
-async def test_another_key_of_the_same_tenant_gets_the_same_answer(tmp_path: Path) -> None:
-    """HTTP-11: a tenant may change its API key between two tries."""
+async def test_another_api_key_of_the_same_tenant_gets_the_same_response(tmp_path: Path) -> None:
+    """HTTP-11: a tenant can change its API key between two attempts."""
     async with in_process_gateway(tmp_path) as served:
         served.keys.replace({**TENANTS, "another-key": "default"})
         async with served.client(KEY) as one, served.client("another-key") as other:
@@ -188,7 +193,7 @@ async def test_another_key_of_the_same_tenant_gets_the_same_answer(tmp_path: Pat
     assert second.content == first.content
 
 
-async def test_while_the_first_still_runs_its_duplicates_are_told_so(tmp_path: Path) -> None:
+async def test_duplicates_of_a_request_in_progress_are_conflicts(tmp_path: Path) -> None:
     """HTTP-11: 409 for the same body, 422 for another."""
     store = GatedStore()
     async with in_process_gateway(tmp_path, store=store) as served, served.client() as client:
@@ -203,13 +208,16 @@ async def test_while_the_first_still_runs_its_duplicates_are_told_so(tmp_path: P
 
     assert (same.status_code, same.json()) == (
         409,
-        {"error": "idempotency_in_progress", "message": "a request with this Idempotency-Key is still running"},
+        {
+            "error": "idempotency_in_progress",
+            "message": "a request with this Idempotency-Key is still in progress; retry later",
+        },
     )
     assert (other.status_code, other.json()["error"]) == (422, "idempotency_mismatch")
     assert done.status_code == 201
 
 
-async def test_of_many_at_once_one_takes_effect(client: httpx.AsyncClient) -> None:
+async def test_one_of_many_concurrent_requests_takes_effect(client: httpx.AsyncClient) -> None:
     """HTTP-11."""
     talk = await Conversation.begin(client)
 
@@ -222,8 +230,8 @@ async def test_of_many_at_once_one_takes_effect(client: httpx.AsyncClient) -> No
     assert (await talk.get("/stats")).json()["promptCount"] == 1
 
 
-async def test_a_refusal_is_not_kept(client: httpx.AsyncClient) -> None:
-    """HTTP-11: it had no effect, so the same key is good for another try."""
+async def test_an_error_response_is_not_stored(client: httpx.AsyncClient) -> None:
+    """HTTP-11: the request had no effect, so the key can be used again."""
     body = {"model": "scripted:x", "sessionId": "s"}
     talk = await Conversation.begin(client, sessionId="s")
     refused = await client.post("/v1/sessions", json=body, headers=ONCE)
@@ -235,8 +243,8 @@ async def test_a_refusal_is_not_kept(client: httpx.AsyncClient) -> None:
     assert "idempotent-replayed" not in answer.headers
 
 
-async def test_what_the_store_did_not_take_is_not_remembered_as_done(tmp_path: Path) -> None:
-    """HTTP-11, DUR-5: answer and effect are one transaction."""
+async def test_a_failed_commit_stores_no_response(tmp_path: Path) -> None:
+    """HTTP-11, DUR-5: response and effect are one transaction."""
     store = GatedStore()
     async with in_process_gateway(tmp_path, store=store) as served, served.client() as client:
         store.down = True
@@ -249,8 +257,8 @@ async def test_what_the_store_did_not_take_is_not_remembered_as_done(tmp_path: P
     assert "idempotent-replayed" not in answer.headers
 
 
-async def test_answers_are_kept_over_a_restart(tmp_path: Path, receiver: Receiver) -> None:
-    """HTTP-11: whatever was asked."""
+async def test_stored_responses_survive_a_restart(tmp_path: Path, receiver: Receiver) -> None:
+    """HTTP-11: of every action."""
     address = f"sqlite:///{tmp_path / 'store.db'}"
     sent: list[tuple[str, dict[str, Any]]] = []
     before: list[httpx.Response] = []
@@ -279,7 +287,7 @@ async def test_answers_are_kept_over_a_restart(tmp_path: Path, receiver: Receive
 
 
 @pytest.mark.parametrize("key", ["", "with space", "tab\there", "x" * 256])
-async def test_a_key_that_is_not_visible_ascii_is_refused(client: httpx.AsyncClient, key: str) -> None:
+async def test_an_idempotency_key_must_be_visible_ascii(client: httpx.AsyncClient, key: str) -> None:
     """HTTP-11: 1–255 visible ASCII characters."""
     answer = await client.post("/v1/sessions", json={"model": "scripted:x"}, headers={"Idempotency-Key": key})
 
@@ -292,7 +300,7 @@ async def test_a_key_that_is_not_visible_ascii_is_refused(client: httpx.AsyncCli
     )
 
 
-async def test_two_keys_are_refused_and_a_long_one_is_taken(client: httpx.AsyncClient) -> None:
+async def test_two_idempotency_keys_are_rejected_and_a_long_one_is_accepted(client: httpx.AsyncClient) -> None:
     """HTTP-11."""
     body = {"model": "scripted:x"}
 

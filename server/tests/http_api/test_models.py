@@ -1,4 +1,4 @@
-"""Models that fail, and models of the operator's: MODEL-retry, and the options of EP-create on their way."""
+"""Failing models, configured models, and provider options: MODEL-retry, EP-create."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import httpx
 import pytest
 import pytest_asyncio
 from cmdc_conformance.wire.event import names
-from cmdc_gateway.providers.litellm import close_connections
+from cmdc_gateway.providers.litellm.library import close_connections
 from cmdc_testkit.conversations import Conversation, calling, script
 from cmdc_testkit.events import ReceivedEvent, without_ids
 from cmdc_testkit.gateways import InProcessGateway, in_process_gateway
@@ -32,7 +32,7 @@ def served(shared: InProcessGateway) -> InProcessGateway:
 
 
 def failure(run: list[ReceivedEvent]) -> list[tuple[str, dict[str, Any]]]:
-    """What a run that failed shows after its two first events, without the words of the error."""
+    """The events of a failed run after the first two, without the text of the error."""
     found = without_ids(run)[2:]
     return [(event, {"reason": "…"} if event == "error" else data) for event, data in found]
 
@@ -41,7 +41,7 @@ ENDED = [("error", {"reason": "…"}), ("agent_abort", {"reason": "error"})]
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-async def test_a_failure_that_passes_is_tried_again_and_readers_see_nothing_of_it(
+async def test_a_transient_failure_is_retried_and_readers_see_nothing_of_it(
     client: httpx.AsyncClient, status: int
 ) -> None:
     """MODEL-retry: twice more."""
@@ -56,7 +56,7 @@ async def test_a_failure_that_passes_is_tried_again_and_readers_see_nothing_of_i
     assert (await talk.info())["turns"] == 1
 
 
-async def test_a_failure_that_stays_ends_the_run(client: httpx.AsyncClient) -> None:
+async def test_a_persistent_failure_ends_the_run(client: httpx.AsyncClient) -> None:
     """MODEL-retry, EVT-2: after the third try; the session goes on."""
     talk = await Conversation.begin(client)
 
@@ -69,8 +69,8 @@ async def test_a_failure_that_stays_ends_the_run(client: httpx.AsyncClient) -> N
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
-async def test_any_other_failure_ends_the_run_at_once(client: httpx.AsyncClient, status: int) -> None:
-    """MODEL-retry: a second try, which would have worked, is not made."""
+async def test_a_permanent_failure_ends_the_run_without_a_retry(client: httpx.AsyncClient, status: int) -> None:
+    """MODEL-retry: a retry, which would have succeeded, is not made."""
     talk = await Conversation.begin(client)
 
     run = await talk.run(script({"fail": {"status": status, "attempts": 1}, "text": ["second try"]}, nonce=talk.id))
@@ -78,8 +78,8 @@ async def test_any_other_failure_ends_the_run_at_once(client: httpx.AsyncClient,
     assert failure(run) == ENDED
 
 
-async def test_a_stream_that_is_cut_after_text_was_shown_is_not_tried_again(client: httpx.AsyncClient) -> None:
-    """EP-messages.aborted: what readers saw stays."""
+async def test_a_stream_that_is_cut_after_text_was_shown_is_not_retried(client: httpx.AsyncClient) -> None:
+    """EP-messages.aborted: text that was shown stays."""
     talk = await Conversation.begin(client)
     prompt = script({"thinking": ["Hm."], "text": ["Once ", "upon"], "cut": True})
 
@@ -99,7 +99,7 @@ async def test_a_stream_that_is_cut_after_text_was_shown_is_not_tried_again(clie
     ]
 
 
-async def test_a_failure_in_a_later_step_keeps_what_was_done(client: httpx.AsyncClient) -> None:
+async def test_a_failure_in_a_later_step_keeps_the_earlier_steps(client: httpx.AsyncClient) -> None:
     """MODEL-tools, EVT-4."""
     talk = await Conversation.begin(client, tools=["glob"])
 
@@ -118,8 +118,8 @@ async def test_an_exhausted_script_answers_done(client: httpx.AsyncClient) -> No
     assert run[-1].data["lastMessage"] == {"role": "assistant", "content": "done"}
 
 
-async def test_without_a_script_the_model_repeats_what_it_was_told_word_by_word(client: httpx.AsyncClient) -> None:
-    """MODEL-tools: and reports words as tokens."""
+async def test_without_a_script_the_model_repeats_the_prompt_word_by_word(client: httpx.AsyncClient) -> None:
+    """MODEL-tools: and reports the number of words as tokens."""
     talk = await Conversation.begin(client)
 
     run = await talk.run("two  words")
@@ -129,20 +129,18 @@ async def test_without_a_script_the_model_repeats_what_it_was_told_word_by_word(
 
 
 @pytest.mark.parametrize("block", ["{", "[]", '{"replies": [{"speech": "x"}]}', '{"replies": 1}'])
-async def test_a_script_that_cannot_be_obeyed_fails_the_run(client: httpx.AsyncClient, block: str) -> None:
-    """MODEL-tools: with a sentence that says so."""
+async def test_an_invalid_script_fails_the_run(client: httpx.AsyncClient, block: str) -> None:
+    """MODEL-tools: with a reason that says so."""
     talk = await Conversation.begin(client)
 
     run = await talk.run(f"```script\n{block}\n```")
 
     assert failure(run) == ENDED
-    assert run[-2].data["reason"].startswith("the script cannot be obeyed: ")
+    assert run[-2].data["reason"].startswith("invalid script: ")
 
 
-async def test_a_model_of_the_operators_is_reached_by_its_name_in_the_configuration(
-    tmp_path: Path, models: ScriptedModelServer
-) -> None:
-    """EP-create, MODEL-retry: with the operator's address and credential, the session's options, and a price where one is known."""
+async def test_a_configured_model_is_called_by_its_configured_name(tmp_path: Path, models: ScriptedModelServer) -> None:
+    """EP-create, MODEL-retry: with the configured URL and credential, the session's options, and its price if known."""
     file = {
         "models": {
             "house:priced": {"model": "openai/gpt-4o-mini", "api_base": models.base_url, "api_key_env": "HOUSE_KEY"}
@@ -165,7 +163,7 @@ async def test_a_model_of_the_operators_is_reached_by_its_name_in_the_configurat
         failed = await Conversation.begin(client, model="house:priced")
         broken = await failed.run(script({"fail": {"status": 400}}))
 
-    assert names_offered == ["scripted:*", "house:priced"]
+    assert names_offered == ["house:priced", "scripted:*"]
     assert names(run) == [
         "prompt_received",
         "agent_start",

@@ -1,4 +1,4 @@
-"""How often one may ask: HTTP-9."""
+"""Rate limits: HTTP-9."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 def quota(headers: Mapping[str, str]) -> tuple[str, str, str]:
-    """Policy, what remains, and the seconds until all of it is there again."""
+    """The policy, the remaining requests, and the seconds until the quota is full."""
     remaining, _, reset = headers["ratelimit"].removeprefix('"default";r=').partition(";t=")
     return headers["ratelimit-policy"], remaining, reset
 
 
-async def test_every_answer_says_what_is_left(tmp_path: Path) -> None:
-    """HTTP-9: `RateLimit` and `RateLimit-Policy`, on refusals too."""
+async def test_every_response_has_the_remaining_quota(tmp_path: Path) -> None:
+    """HTTP-9: `RateLimit` and `RateLimit-Policy`, on errors too."""
     async with in_process_gateway(tmp_path, rate_limit_rpm=60) as served, served.client() as client:
         told = [
             quota((await client.get("/v1/usage")).headers),
@@ -31,7 +31,7 @@ async def test_every_answer_says_what_is_left(tmp_path: Path) -> None:
     assert told == [('"default";q=60;w=60', left, reset) for left, reset in (("59", "1"), ("58", "2"), ("57", "3"))]
 
 
-async def test_over_the_limit_a_request_is_refused_and_told_when_to_come_back(tmp_path: Path) -> None:
+async def test_over_the_limit_a_request_is_rejected_with_retry_after(tmp_path: Path) -> None:
     """HTTP-9: `Retry-After` in whole seconds, and the same number in the body."""
     async with in_process_gateway(tmp_path, rate_limit_rpm=2) as served, served.client() as client:
         taken = [(await client.get("/v1/usage")).status_code for _ in range(2)]
@@ -65,8 +65,8 @@ async def test_sixty_requests_a_minute_are_allowed_by_default(tmp_path: Path) ->
     assert answer.json()["limits"]["rpm"] == 60
 
 
-async def test_the_burst_may_be_smaller_than_a_minutes_worth(tmp_path: Path) -> None:
-    """HTTP-9: as the configuration file says."""
+async def test_the_burst_can_be_smaller_than_the_rate(tmp_path: Path) -> None:
+    """HTTP-9: as configured in the file."""
     file = {"rate_limit": {"rpm": 600, "burst": 2}}
     async with in_process_gateway(tmp_path, rate_limit_rpm=None, file=file) as served, served.client() as client:
         answers = [await client.get("/v1/usage") for _ in range(3)]
@@ -75,8 +75,8 @@ async def test_the_burst_may_be_smaller_than_a_minutes_worth(tmp_path: Path) -> 
     assert answers[2].json()["retryAfter"] == 1
 
 
-async def test_each_key_has_a_bucket_of_its_own(tmp_path: Path) -> None:
-    """HTTP-9: also when two keys are of one tenant."""
+async def test_each_key_has_its_own_bucket(tmp_path: Path) -> None:
+    """HTTP-9: also two keys of one tenant."""
     async with in_process_gateway(tmp_path, rate_limit_rpm=1) as served:
         served.keys.replace({**TENANTS, "another key": "default"})
         found: list[int] = []
@@ -87,8 +87,8 @@ async def test_each_key_has_a_bucket_of_its_own(tmp_path: Path) -> None:
     assert found == [200, 429, 200, 200, 429]
 
 
-async def test_who_is_not_let_in_is_not_counted(tmp_path: Path) -> None:
-    """HTTP-9: applied to authenticated requests; and what needs no key has no limit."""
+async def test_unauthenticated_requests_are_not_counted(tmp_path: Path) -> None:
+    """HTTP-9: the limit applies to authenticated requests; public routes have none."""
     async with (
         in_process_gateway(tmp_path, rate_limit_rpm=1) as served,
         served.client() as client,
@@ -117,8 +117,8 @@ async def test_opening_a_stream_counts_as_one_request(tmp_path: Path) -> None:
     assert quota(left.headers)[1] == "0"
 
 
-async def test_a_ticket_spends_what_its_key_has(tmp_path: Path) -> None:
-    """HTTP-9: the holder of a ticket cannot ask more often than the one who issued it."""
+async def test_a_ticket_counts_against_the_rate_of_its_key(tmp_path: Path) -> None:
+    """HTTP-9: a ticket does not raise the limit of the key that issued it."""
     async with (
         in_process_gateway(tmp_path, rate_limit_rpm=3) as served,
         served.client() as client,
@@ -134,7 +134,7 @@ async def test_a_ticket_spends_what_its_key_has(tmp_path: Path) -> None:
     assert refused.status_code == 429
 
 
-async def test_without_a_limit_there_are_no_such_headers(client: httpx.AsyncClient) -> None:
+async def test_without_a_limit_the_headers_are_absent(client: httpx.AsyncClient) -> None:
     """HTTP-9: `GATEWAY_RATE_LIMIT_RPM=0`."""
     answers = [await client.get("/v1/capabilities") for _ in range(100)]
 

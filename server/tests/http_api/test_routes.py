@@ -1,4 +1,4 @@
-"""Where there is something, and where there is not: HTTP-2, HTTP-6, and the server's own failures."""
+"""Routing and error bodies: HTTP-2, HTTP-6, and failures of the server."""
 
 from __future__ import annotations
 
@@ -11,8 +11,11 @@ import httpx
 import pytest
 import pytest_asyncio
 from cmdc_gateway.errors import GatewayError
+from cmdc_gateway.store.errors import StoreUnavailable
 from cmdc_gateway.store.memory import MemoryStore
-from cmdc_gateway.store.store import Lease, StoreUnavailable, UsageRow, Write
+from cmdc_gateway.store.rows import UsageRow
+from cmdc_gateway.store.store import Lease
+from cmdc_gateway.store.writes import Write
 from cmdc_gateway.web.errors import STATUS
 from cmdc_testkit.conversations import Conversation
 from cmdc_testkit.gateways import InProcessGateway, in_process_gateway
@@ -57,7 +60,7 @@ async def client(shared: InProcessGateway) -> AsyncIterator[httpx.AsyncClient]:
 
 
 class BrokenStore(MemoryStore):
-    """A store that can fail in the ways a store can, and in one that it must not."""
+    """A store that can be unavailable, and that can raise an unexpected exception."""
 
     down = False
     defect = False
@@ -86,7 +89,7 @@ def subclasses(kind: type[GatewayError]) -> list[type[GatewayError]]:
     return [kind, *(below for child in kind.__subclasses__() for below in subclasses(child))]
 
 
-async def test_every_error_has_a_code_of_the_protocol_and_its_status() -> None:
+async def test_every_error_class_has_a_code_with_a_status() -> None:
     """HTTP-2."""
     assert STATUS == {
         "bad_request": 400,
@@ -148,7 +151,7 @@ async def test_an_unknown_path_is_not_found_and_the_message_names_it(
 
 
 @pytest.mark.parametrize("path", METHODS)
-async def test_a_known_path_with_another_method_is_told_what_is_allowed(client: httpx.AsyncClient, path: str) -> None:
+async def test_a_wrong_method_gets_the_allowed_ones(client: httpx.AsyncClient, path: str) -> None:
     """HTTP-6."""
     allowed = METHODS[path].split(", ")
 
@@ -163,7 +166,7 @@ async def test_a_known_path_with_another_method_is_told_what_is_allowed(client: 
 
 
 async def test_the_paths_above_are_those_of_the_server(served: InProcessGateway) -> None:
-    """HTTP-6, so that a new route is added here too."""
+    """So that a new route is added here too."""
     paths = {
         path.replace("{session_id}", "s").replace("{name}", "t"): ", ".join(
             sorted(method.upper() for method in methods)
@@ -175,7 +178,7 @@ async def test_the_paths_above_are_those_of_the_server(served: InProcessGateway)
     assert {path for path in paths if path.startswith("/v1")} <= set(METHODS)
 
 
-async def test_what_the_parser_refuses_has_the_usual_body(served: InProcessGateway) -> None:
+async def test_an_error_of_the_parser_has_the_usual_body(served: InProcessGateway) -> None:
     """HTTP-2."""
     reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
     writer.write(b"GET /v1/sessions HTTP/1.1\r\nHost: a\r\nbad header\r\n\r\n")
@@ -189,7 +192,7 @@ async def test_what_the_parser_refuses_has_the_usual_body(served: InProcessGatew
     assert json.loads(body)["error"] == "bad_request"
 
 
-async def test_a_plain_get_of_the_websocket_is_told_to_upgrade(client: httpx.AsyncClient) -> None:
+async def test_a_plain_get_of_the_websocket_requires_an_upgrade(client: httpx.AsyncClient) -> None:
     """WS-1.plain."""
     answer = await client.get("/v1/sessions/s/ws")
 
@@ -200,7 +203,7 @@ async def test_a_plain_get_of_the_websocket_is_told_to_upgrade(client: httpx.Asy
     )
 
 
-async def test_a_defect_of_ours_is_told_by_an_id_that_the_log_has(tmp_path: Path) -> None:
+async def test_an_internal_error_has_an_incident_id_that_is_in_the_log(tmp_path: Path) -> None:
     """HTTP-2, `internal`: nothing else leaks."""
     store = BrokenStore()
     async with in_process_gateway(tmp_path, store=store) as served, served.client() as client:
@@ -211,12 +214,12 @@ async def test_a_defect_of_ours_is_told_by_an_id_that_the_log_has(tmp_path: Path
     [entry] = [entry for entry in logged if entry["event"] == "internal_error"]
     assert (answer.status_code, answer.json()) == (
         500,
-        {"error": "internal", "message": f"the server failed; its log has this as {entry['incident']}"},
+        {"error": "internal", "message": f"internal error; see incident {entry['incident']} in the server's log"},
     )
     assert answer.headers["access-control-allow-origin"] == "*"
 
 
-async def test_without_its_store_the_server_refuses_and_goes_on_once_the_store_is_back(tmp_path: Path) -> None:
+async def test_without_its_store_the_server_is_unavailable_until_the_store_is_back(tmp_path: Path) -> None:
     """DUR-5: never a 2xx without a commit."""
     store = BrokenStore()
     async with in_process_gateway(tmp_path, store=store) as served, served.client() as client:

@@ -1,4 +1,4 @@
-"""The life of a session: EP-healthz, EP-session – EP-prompt, EP-messages, EP-abort."""
+"""The lifecycle of a session: EP-healthz, EP-session to EP-prompt, EP-messages, EP-abort."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SLOW = script({"text": ["slow"], "delayMs": 60_000})
 
 
 async def busy(client: httpx.AsyncClient, **settings: Any) -> tuple[Conversation, str]:
-    """A session whose run goes on until it is stopped, and the run's requestId."""
+    """A session whose run continues until it is stopped, and the run's requestId."""
     talk = await Conversation.begin(client, **settings)
     request_id = await talk.prompt(SLOW)
     await talk.first("agent_start")
@@ -39,8 +39,8 @@ def not_found(session_id: str) -> tuple[int, dict[str, Any]]:
 # -- EP-healthz
 
 
-async def test_health_says_what_is_going_on(served: InProcessGateway, client: httpx.AsyncClient) -> None:
-    """EP-healthz: to anybody."""
+async def test_health_reports_version_sessions_and_keys(served: InProcessGateway, client: httpx.AsyncClient) -> None:
+    """EP-healthz: without a key."""
     talk = await Conversation.begin(client)
     await talk.run("hi")
     before = datetime.now(UTC)
@@ -64,7 +64,7 @@ async def test_a_server_that_drains_is_alive_but_not_ready(served: InProcessGate
     assert alive.status_code == 200
 
 
-async def test_a_stopping_server_takes_neither_sessions_nor_prompts(
+async def test_a_stopping_server_accepts_neither_sessions_nor_prompts(
     served: InProcessGateway, client: httpx.AsyncClient
 ) -> None:
     """EP-readyz; DUR-3."""
@@ -125,8 +125,8 @@ async def test_a_session_counts_steps_calls_that_ran_and_tokens(client: httpx.As
     assert info["cursor"] == run[-1].id
 
 
-async def test_a_session_says_what_it_waits_for(client: httpx.AsyncClient) -> None:
-    """EP-session: the same as its events said."""
+async def test_a_session_lists_its_pending_approvals_and_questions(client: httpx.AsyncClient) -> None:
+    """EP-session: with the data of their events."""
     talk = await Conversation.begin(client, tools=["shell", "ask_user"])
     calls = (("shell", {"command": "true"}), ("ask_user", {"question": "Which?", "options": ["a", "b"]}))
     await talk.prompt(script(calling(*calls)))
@@ -229,8 +229,8 @@ async def test_sessions_are_listed_newest_first(client: httpx.AsyncClient) -> No
     assert oldest == {name: info[name] for name in kept}
 
 
-async def test_pages_of_sessions_make_the_whole_list(client: httpx.AsyncClient) -> None:
-    """EP-list: also while sessions are made and deleted in between."""
+async def test_pages_of_sessions_make_up_the_whole_list(client: httpx.AsyncClient) -> None:
+    """EP-list: also while sessions are created and deleted."""
     made = [await Conversation.begin(client) for _ in range(7)]
     seen: list[str] = []
     params: dict[str, Any] = {"limit": 3}
@@ -272,7 +272,7 @@ async def test_sessions_can_be_listed_by_state(client: httpx.AsyncClient) -> Non
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "9999", "bm9uZQ", "8J+YgA==", "MTox4pyT", "%00"])
-async def test_a_cursor_that_is_none_of_this_list_is_refused(client: httpx.AsyncClient, cursor: str) -> None:
+async def test_an_invalid_cursor_of_the_list_is_rejected(client: httpx.AsyncClient, cursor: str) -> None:
     """EP-list."""
     answer = await client.get(f"/v1/sessions?cursor={cursor}")
 
@@ -283,7 +283,7 @@ async def test_a_cursor_that_is_none_of_this_list_is_refused(client: httpx.Async
 
 
 async def test_a_deleted_session_is_gone(client: httpx.AsyncClient, receiver: Receiver) -> None:
-    """EP-delete: on every route, and a second time too."""
+    """EP-delete: on every route, and for a second DELETE."""
     talk = await Conversation.begin(client, sessionId="s")
     await talk.run("hi")
 
@@ -304,9 +304,7 @@ async def test_a_deleted_session_is_gone(client: httpx.AsyncClient, receiver: Re
     assert (await client.get("/v1/sessions")).json()["sessions"] == []
 
 
-async def test_deleting_stops_the_run_and_tells_its_readers(
-    served: InProcessGateway, client: httpx.AsyncClient
-) -> None:
+async def test_deleting_stops_the_run_and_ends_its_streams(served: InProcessGateway, client: httpx.AsyncClient) -> None:
     """EP-delete: `agent_abort` with reason `session_deleted`, then the end of the stream."""
     talk, _ = await busy(client)
     await talk.prompt("never")
@@ -329,7 +327,7 @@ async def test_deleting_stops_the_run_and_tells_its_readers(
     assert seen == [run, run]
 
 
-async def test_deleting_forgets_what_the_session_was(client: httpx.AsyncClient, receiver: Receiver) -> None:
+async def test_deleting_removes_everything_of_the_session(client: httpx.AsyncClient, receiver: Receiver) -> None:
     """EP-delete: another session of the same id has none of its tools, log and history, and another epoch."""
     talk = await Conversation.begin(client, sessionId="s", systemPrompt="old")
     tool = {"name": "t", "description": "", "parameters": {"type": "object"}, "callbackUrl": receiver.url}
@@ -351,8 +349,8 @@ async def test_deleting_forgets_what_the_session_was(client: httpx.AsyncClient, 
 # -- EP-prompt
 
 
-async def test_an_accepted_prompt_says_where_its_events_begin(client: httpx.AsyncClient) -> None:
-    """EP-prompt: reading from there misses nothing."""
+async def test_an_accepted_prompt_has_the_cursor_before_its_events(client: httpx.AsyncClient) -> None:
+    """EP-prompt: reading after it misses nothing."""
     talk = await Conversation.begin(client, sessionId="s")
     await talk.run("first")
 
@@ -367,8 +365,8 @@ async def test_an_accepted_prompt_says_where_its_events_begin(client: httpx.Asyn
     assert run[-1].name == "agent_end"
 
 
-async def test_prompts_wait_in_line_and_run_one_after_another(client: httpx.AsyncClient) -> None:
-    """EP-prompt.fifo: first in, first out; `queued` says that another run is active."""
+async def test_prompts_are_queued_and_run_one_after_another(client: httpx.AsyncClient) -> None:
+    """EP-prompt.fifo: first in, first out; `queued` is true while another run is active."""
     talk, first = await busy(client)
     answers = [await talk.post("prompt", {"text": f"prompt {number}"}) for number in range(3)]
     waiting = [{"requestId": answer.json()["requestId"], "text": f"prompt {n}"} for n, answer in enumerate(answers)]
@@ -388,8 +386,8 @@ async def test_prompts_wait_in_line_and_run_one_after_another(client: httpx.Asyn
     assert (await talk.info())["queue"] == []
 
 
-async def test_a_queue_that_is_full_takes_no_more(client: httpx.AsyncClient) -> None:
-    """EP-prompt: 100 waiting, and what is refused is not counted."""
+async def test_a_full_queue_rejects_prompts(client: httpx.AsyncClient) -> None:
+    """EP-prompt: 100 prompts; rejected ones are not counted."""
     talk, _ = await busy(client)
     taken = await asyncio.gather(*(talk.post("prompt", {"text": "x"}) for _ in range(100)))
 
@@ -398,7 +396,10 @@ async def test_a_queue_that_is_full_takes_no_more(client: httpx.AsyncClient) -> 
     assert {answer.status_code for answer in taken} == {202}
     assert (refused.status_code, refused.json()) == (
         429,
-        {"error": "queue_full", "message": "100 prompts are waiting in this session already"},
+        {
+            "error": "queue_full",
+            "message": "the queue of this session is full (100 prompts); retry when a run has ended",
+        },
     )
     assert len((await talk.info())["queue"]) == 100
     assert (await talk.get("/stats")).json()["promptCount"] == 101
@@ -417,7 +418,7 @@ async def test_the_length_of_the_queue_is_a_setting(tmp_path: Path) -> None:
 # -- EP-messages
 
 
-async def test_the_history_shows_everything_that_was_said_and_done(client: httpx.AsyncClient) -> None:
+async def test_the_history_has_every_message_and_call(client: httpx.AsyncClient) -> None:
     """EP-messages."""
     talk = await Conversation.begin(client, systemPrompt="Look around.", tools=["glob"])
     asked = script(calling(("glob", {"pattern": "*.none"}), text=["Let me look. "]), {"text": ["Nothing."]})
@@ -453,7 +454,7 @@ async def test_text_that_readers_saw_stays_when_the_run_is_aborted(client: httpx
     ]
 
 
-async def test_pages_of_messages_make_the_whole_history(client: httpx.AsyncClient) -> None:
+async def test_pages_of_messages_make_up_the_whole_history(client: httpx.AsyncClient) -> None:
     """EP-messages."""
     talk = await Conversation.begin(client, systemPrompt="s")
     for number in range(3):
@@ -472,7 +473,7 @@ async def test_pages_of_messages_make_the_whole_history(client: httpx.AsyncClien
 
 
 @pytest.mark.parametrize("cursor", ["", "-1", "x", "1.0", "9" * 13])
-async def test_a_cursor_that_is_none_of_this_history_is_refused(client: httpx.AsyncClient, cursor: str) -> None:
+async def test_an_invalid_cursor_of_the_history_is_rejected(client: httpx.AsyncClient, cursor: str) -> None:
     """EP-messages."""
     talk = await Conversation.begin(client)
 
@@ -496,7 +497,7 @@ async def test_an_abort_ends_the_run_and_keeps_the_queue(client: httpx.AsyncClie
     assert names(await talk.events(queued))[-1] == "agent_end"
 
 
-async def test_an_abort_may_say_why(client: httpx.AsyncClient) -> None:
+async def test_an_abort_can_have_a_reason(client: httpx.AsyncClient) -> None:
     """EP-abort."""
     talk, active = await busy(client)
 
@@ -505,7 +506,7 @@ async def test_an_abort_may_say_why(client: httpx.AsyncClient) -> None:
     assert without_ids(await talk.events(active))[-1] == ("agent_abort", {"reason": "Lunch ☀"})
 
 
-async def test_with_nothing_active_an_abort_does_nothing(client: httpx.AsyncClient) -> None:
+async def test_without_an_active_run_an_abort_does_nothing(client: httpx.AsyncClient) -> None:
     """EP-abort: 200, and no event."""
     talk = await Conversation.begin(client)
 
@@ -515,7 +516,7 @@ async def test_with_nothing_active_an_abort_does_nothing(client: httpx.AsyncClie
     assert (await talk.info())["cursor"].endswith(".0")
 
 
-async def test_an_abort_closes_what_waits_for_a_person(client: httpx.AsyncClient) -> None:
+async def test_an_abort_closes_pending_approvals_and_questions(client: httpx.AsyncClient) -> None:
     """EP-abort, EVT-9."""
     talk = await Conversation.begin(client, tools=["shell", "ask_user"])
     calls = (("shell", {"command": "true"}), ("ask_user", {"question": "?"}))
@@ -540,7 +541,7 @@ async def test_an_abort_closes_what_waits_for_a_person(client: httpx.AsyncClient
 async def test_a_ticket_opens_one_stream_of_its_session_once(
     served: InProcessGateway, client: httpx.AsyncClient, body: dict[str, str]
 ) -> None:
-    """EP-abort, SSE-12."""
+    """EP-tickets, SSE-12."""
     talk, other = await Conversation.begin(client), await Conversation.begin(client)
     await talk.run("hi")
     before = time.time_ns() // 1_000_000
@@ -565,7 +566,7 @@ async def test_a_ticket_opens_one_stream_of_its_session_once(
 
 
 async def test_capabilities_are_true(tmp_path: Path) -> None:
-    """EP-abort: what the settings are, and what the server does."""
+    """EP-capabilities: they match the settings and the behavior."""
     settings: dict[str, Any] = {
         "body_bytes": 2_000_000,
         "header_bytes": 40_000,
@@ -620,13 +621,13 @@ async def test_capabilities_are_true(tmp_path: Path) -> None:
     ("address", "durability"),
     [("memory:", "memory"), ("sqlite:///{}/a.db", "process"), ("sqlite:///{}/a.db?durability=disk", "disk")],
 )
-async def test_durability_is_named(tmp_path: Path, address: str, durability: str) -> None:
+async def test_the_durability_is_declared(tmp_path: Path, address: str, durability: str) -> None:
     """DUR-4."""
     async with in_process_gateway(tmp_path, store=address.format(tmp_path)) as served, served.client() as client:
         assert (await client.get("/v1/capabilities")).json()["durability"] == durability
 
 
-async def test_a_session_is_shown_as_it_is_by_now_also_between_two_pieces_of_text(client: httpx.AsyncClient) -> None:
+async def test_a_session_is_up_to_date_also_between_two_deltas(client: httpx.AsyncClient) -> None:
     talk = await Conversation.begin(client, metadata={"uptimeMs": '"uptimeMs":0,'})
     before = await talk.info()
     await talk.prompt(script({"text": ["word "] * 20, "delayMs": 10}))

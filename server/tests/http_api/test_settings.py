@@ -16,7 +16,7 @@ NO_KEYS = (
 STORES = "no installed store has this scheme; available: memory, sqlite"
 SQLITE = "write sqlite:///relative.db or sqlite:////absolute.db"
 DURABILITY = "the only parameters are durability=process and durability=disk"
-EVERY_TOOL = "read_file, list_dir, glob, grep, write_file, shell, ask_user"
+EVERY_TOOL = "ask_user, glob, grep, list_dir, read_file, shell, write_file"
 A_KEY = "an API key must be 1 to 512 visible ASCII characters"
 
 
@@ -85,11 +85,11 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
         ),
         ("CONFIG", "missing.toml", "missing.toml cannot be read: No such file or directory"),
         ("RATE_LIMIT_RPM", "-1", "should be greater than or equal to 0, not '-1'"),
-        ("CALLBACK_ALLOW", "127.0.0.1/8", "'127.0.0.1/8' is no network: 127.0.0.1/8 has host bits set"),
+        ("CALLBACK_ALLOW", "127.0.0.1/8", "'127.0.0.1/8' is not a valid network: 127.0.0.1/8 has host bits set"),
         (
             "CALLBACK_ALLOW",
             "127.0.0.0/8,a b",
-            "'a b' is no network in CIDR notation, no address and no host name",
+            "'a b' is not a network in CIDR notation, an IP address or a host name",
         ),
         ("HEARTBEAT_MS", "30001", "should be less than or equal to 30000, not '30001'"),
         ("GRACE_MS", "-1", "should be greater than or equal to 0, not '-1'"),
@@ -123,7 +123,7 @@ def test_an_error_in_a_variable_names_it(
         ("[api_keys]\nhush = ''", "api_keys: a tenant's name must not be empty"),
         (
             "[tools]\noffered = ['browse']",
-            f"gateway.toml: tools: unknown built-in tool 'browse'; known: {EVERY_TOOL}",
+            f"gateway.toml: tools: unknown tool 'browse'; installed tools: {EVERY_TOOL}",
         ),
         ("[budgets.'all']\nmax_tokens = 1", "budgets.all: a budget must be named tenant:NAME or key:ID"),
         ("[budgets.'tenant:a']\nperiod = 'week'", "budgets.tenant:a.period: should be 'day', 'month' or 'total'"),
@@ -131,7 +131,7 @@ def test_an_error_in_a_variable_names_it(
         ("[models.'ab']\nmodel = 'openai/x'", "the model 'ab' must be named provider:model"),
         (
             "[models.'a:b']\nmodel = 'x/y'",
-            "the model 'a:b': 'x/y' names no known provider and has no api_base; known: ",
+            "the model 'a:b': 'x/y' names no known provider and has no api_base; known providers: ",
         ),
         (
             "[models.'a:b']\nmodel = 'openai/x'\napi_key_env = 'NOWHERE_SET'",
@@ -139,7 +139,7 @@ def test_an_error_in_a_variable_names_it(
         ),
         (
             "[models.'a:b']\nmodel = 'openai/x'\napi_base = 'example.com'",
-            "the model 'a:b': api_base must begin with http:// or https://",
+            "the model 'a:b': api_base must begin with http:// or https://, not 'example.com'",
         ),
         ("[blueprints.a]\nmaxTurns = 0", "blueprints.a: maxTurns: should be greater than or equal to 1"),
         ("[blueprints.a]\nmax_turns = 1", "blueprints.a: max_turns: unknown setting"),

@@ -10,9 +10,9 @@ PINS = Path(__file__).parents[3] / "requirements/interop.txt"
 
 @pytest.fixture(scope="session")
 def sdk_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An interpreter that has the published client, as it is pinned, and nothing of ours.
+    """An interpreter with the pinned published client, and without this project's packages.
 
-    `nox -s tests` prepares one and says where in CMDC_SDK_PYTHON; without it one is made here.
+    `nox -s tests` prepares one, with its path in CMDC_SDK_PYTHON. Without that variable, one is created here.
     """
     given = os.environ.get("CMDC_SDK_PYTHON")
     if given:

@@ -1,10 +1,10 @@
-"""Takes the published client through its whole public API, and asserts on what it gets.
+"""Checks of the whole public API of the published client.
 
-Runs under an interpreter that has `cmdc-sdk` 0.1.0 and nothing of ours: `drive_sdk.py NAME URL KEY` keeps one of the
-promises below, each of them a function whose name begins with `it_`.
+Runs in an interpreter with `cmdc-sdk` 0.1.0 and without this project's packages. `drive_sdk.py NAME URL KEY` runs one
+check, a function whose name begins with `check_`.
 """
 # pyright: basic, reportMissingImports=false
-# The client is installed where this runs, not where it is type-checked.
+# The client is not installed in the environment for type checks.
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ FIFTEEN = {
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where the gateway is, and a key of it."""
+class Gateway:
+    """The URL of a gateway, and an API key."""
 
     url: str
     key: str
@@ -86,7 +86,7 @@ def the(events: list[Event], name: str) -> dict[str, Any]:
 
 
 def raises(error: type[CMDCError], status: int, act: Callable[[], Any]) -> CMDCError:
-    """What `act` raises: exactly this class, with this status."""
+    """The exception that `act` raises, which must be of exactly this class and have this status."""
     try:
         act()
     except CMDCError as raised:
@@ -95,7 +95,7 @@ def raises(error: type[CMDCError], status: int, act: Callable[[], Any]) -> CMDCE
 
 
 async def araises(error: type[CMDCError], status: int, act: Awaitable[Any]) -> CMDCError:
-    """What `act` raises: exactly this class, with this status."""
+    """The exception that `act` raises, which must be of exactly this class and have this status."""
     try:
         await act
     except CMDCError as raised:
@@ -117,14 +117,14 @@ async def everything(stream: AsyncIterator[Event]) -> list[Event]:
 # The client
 
 
-def it_is_the_published_client(place: Place) -> None:
+def check_the_version_and_the_public_names(gateway: Gateway) -> None:
     assert cmdc.__version__ == "0.1.0"
     for name in cmdc.__all__:
         assert hasattr(cmdc, name), name
 
 
-def it_sees_the_health_of_the_gateway(place: Place) -> None:
-    with place.client() as client:
+def check_health(gateway: Gateway) -> None:
+    with gateway.client() as client:
         before = client.health()
         client.create_session(MODEL).prompt_sync("hello")
         after = client.health()
@@ -134,17 +134,17 @@ def it_sees_the_health_of_the_gateway(place: Place) -> None:
     assert after.timestamp > before.timestamp
 
 
-async def it_sees_the_health_of_the_gateway_async(place: Place) -> None:
-    async with place.client(timeout=5.0, connect_timeout=2.0, limits=httpx.Limits(max_connections=3)) as client:
+async def check_health_async(gateway: Gateway) -> None:
+    async with gateway.client(timeout=5.0, connect_timeout=2.0, limits=httpx.Limits(max_connections=3)) as client:
         health = await client.ahealth()
     assert (health.status, health.active_sessions) == ("ok", 0)
 
 
-# Making sessions
+# Sessions
 
 
-def it_makes_sessions(place: Place) -> None:
-    with place.client() as client:
+def check_creating_sessions(gateway: Gateway) -> None:
+    with gateway.client() as client:
         session = client.create_session(MODEL, session_id="mine", system_prompt="Be brief.")
         assert isinstance(session, Session)
         assert session.session_id == "mine"
@@ -156,7 +156,7 @@ def it_makes_sessions(place: Place) -> None:
         assert client.create_session(model=MODEL).session_id != client.create_session(model=MODEL).session_id
 
 
-def it_makes_sessions_with_every_option(place: Place) -> None:
+def check_creating_a_session_with_every_option(gateway: Gateway) -> None:
     options = SessionOptions(
         model=MODEL,
         session_id="all-of-them",
@@ -170,21 +170,21 @@ def it_makes_sessions_with_every_option(place: Place) -> None:
         skills_dirs=["."],
         provider_opts={"temperature": 0.7},
     )
-    with place.client() as client:
+    with gateway.client() as client:
         session = client.create_session(options=options)
         assert session.session_id == "all-of-them"
         assert session.prompt_sync("hello") == "You said: hello"
 
 
-def it_makes_sessions_from_a_blueprint(place: Place) -> None:
-    with place.client() as client, client.session(MODEL, blueprint="helper") as session:
+def check_creating_a_session_from_a_blueprint(gateway: Gateway) -> None:
+    with gateway.client() as client, client.session(MODEL, blueprint="helper") as session:
         assert [(message.role, message.content) for message in session.get_messages()] == [
             ("system", "From a blueprint.")
         ]
 
 
-def it_stops_a_session_that_its_context_leaves(place: Place) -> None:
-    with place.client() as client:
+def check_that_leaving_the_context_stops_the_session(gateway: Gateway) -> None:
+    with gateway.client() as client:
         with client.session(MODEL) as session:
             assert session.get_info().state == "idle"
         raises(SessionNotFoundError, 404, session.get_info)
@@ -193,8 +193,8 @@ def it_stops_a_session_that_its_context_leaves(place: Place) -> None:
         raises(SessionNotFoundError, 404, session.stop)
 
 
-async def it_stops_a_session_that_its_context_leaves_async(place: Place) -> None:
-    async with place.client() as client:
+async def check_that_leaving_the_context_stops_the_session_async(gateway: Gateway) -> None:
+    async with gateway.client() as client:
         async with client.asession(MODEL, session_id="mine") as session:
             assert session.session_id == "mine"
             await everything(await session.aprompt("hello"))
@@ -207,17 +207,19 @@ async def it_stops_a_session_that_its_context_leaves_async(place: Place) -> None
 # Prompts
 
 
-def it_streams_the_events_of_a_prompt(place: Place) -> None:
-    with place.client() as client, client.session(MODEL) as session:
-        said = script({"thinking": ["Hm."], "text": ["Hel", "lo"], "usage": {"promptTokens": 7, "completionTokens": 3}})
-        events = list(session.prompt(said))
+def check_the_events_of_a_prompt(gateway: Gateway) -> None:
+    with gateway.client() as client, client.session(MODEL) as session:
+        prompt = script(
+            {"thinking": ["Hm."], "text": ["Hel", "lo"], "usage": {"promptTokens": 7, "completionTokens": 3}}
+        )
+        events = list(session.prompt(prompt))
 
         assert types(events) == [
             *("prompt_received", "agent_start", "thinking_start", "thinking_delta"),
             *("message_start", "message_delta", "message_delta", "agent_end"),
         ]
         assert [event.delta for event in events if event.type == "message_delta"] == ["Hel", "lo"]
-        assert the(events, "prompt_received")["text"] == said
+        assert the(events, "prompt_received")["text"] == prompt
         end = events[-1]
         assert end.last_message is not None
         assert (end.last_message.role, end.last_message.content) == ("assistant", "Hello")
@@ -229,24 +231,24 @@ def it_streams_the_events_of_a_prompt(place: Place) -> None:
         assert "agent_end" in repr(end)
 
 
-async def it_streams_the_events_of_a_prompt_async(place: Place) -> None:
-    async with place.client() as client, client.asession(MODEL) as session:
+async def check_the_events_of_a_prompt_async(gateway: Gateway) -> None:
+    async with gateway.client() as client, client.asession(MODEL) as session:
         events = await everything(await session.aprompt("hello there"))
         assert "".join(event.delta or "" for event in events) == "You said: hello there"
         assert events[-1].type == "agent_end"
 
 
-def it_sees_all_fifteen_events(place: Place) -> None:
-    with place.client() as client:
+def check_all_fifteen_events(gateway: Gateway) -> None:
+    with gateway.client() as client:
         session = client.create_session(MODEL, tools=[*ORIGINAL_TOOLS, "ask_user"], plugins=[HUMAN_APPROVAL])
         seen: list[Event] = []
-        everything_but_the_last = script(
+        script_with_all_but_the_last = script(
             {"thinking": ["Hm."], "text": ["One moment."], "toolCalls": [call("shell", command="true")]},
             {"toolCalls": [call("ask_user", question="Which?")]},
             {"toolCalls": [call("no_such_tool")]},
             {"text": ["Done."]},
         )
-        for event in session.prompt(everything_but_the_last, approval_policy="auto_approve"):
+        for event in session.prompt(script_with_all_but_the_last, approval_policy="auto_approve"):
             seen.append(event)
             if event.type == "ask_user":
                 assert event.question == "Which?"
@@ -259,7 +261,7 @@ def it_sees_all_fifteen_events(place: Place) -> None:
         assert types(seen)[-2:] == ["error", "agent_abort"]
 
 
-def it_gets_text_as_it_is(place: Place) -> None:
+def check_that_text_is_unchanged(gateway: Gateway) -> None:
     pieces = [
         "Grüße",
         " 你好\r\n",
@@ -270,31 +272,31 @@ def it_gets_text_as_it_is(place: Place) -> None:
         "\n\ndata: x\n\n",
         "\ufeff",
     ]
-    with place.client() as client, client.session(MODEL) as session:
+    with gateway.client() as client, client.session(MODEL) as session:
         events = list(session.prompt(script({"text": pieces})))
         assert [event.delta for event in events if event.type == "message_delta"] == pieces
         assert session.get_messages()[-1].content == "".join(pieces)
 
 
-def it_loses_nothing_in_100_fast_prompts(place: Place) -> None:
-    """It posts first and subscribes second."""
-    with place.client() as client, client.session(MODEL) as session:
+def check_100_fast_prompts(gateway: Gateway) -> None:
+    """The client posts the prompt before it opens the stream."""
+    with gateway.client() as client, client.session(MODEL) as session:
         for number in range(100):
             assert session.prompt_sync(f"number {number}") == f"You said: number {number}"
         assert len(session.get_messages()) == 200
         assert session.get_stats().prompt_count == 100
 
 
-async def it_loses_nothing_in_100_fast_prompts_async(place: Place) -> None:
-    async with place.client() as client, client.asession(MODEL) as session:
+async def check_100_fast_prompts_async(gateway: Gateway) -> None:
+    async with gateway.client() as client, client.asession(MODEL) as session:
         for number in range(100):
             events = await everything(await session.aprompt(f"number {number}"))
             assert types(events)[0] == "prompt_received"
             assert "".join(event.delta or "" for event in events) == f"You said: number {number}"
 
 
-async def it_talks_to_many_sessions_at_once(place: Place) -> None:
-    async with place.client() as client:
+async def check_concurrent_sessions(gateway: Gateway) -> None:
+    async with gateway.client() as client:
 
         async def talk(number: int) -> None:
             async with client.asession(MODEL) as session:
@@ -305,10 +307,10 @@ async def it_talks_to_many_sessions_at_once(place: Place) -> None:
         await asyncio.gather(*(talk(number) for number in range(15)))
 
 
-def it_sees_heartbeats_as_nothing(place: Place) -> None:
-    """The gateway of these checks has one every 20 ms."""
-    with place.client() as client, client.session(MODEL) as session:
-        for _ in range(2):  # the second time the parser has already seen an id
+def check_that_heartbeats_are_ignored(gateway: Gateway) -> None:
+    """The gateway sends one every 20 ms."""
+    with gateway.client() as client, client.session(MODEL) as session:
+        for _ in range(2):  # the second time, the parser has an id
             events = list(session.prompt(script({"text": ["a", "b", "c", "d"], "delayMs": 60})))
             assert types(events) == [
                 "prompt_received",
@@ -319,8 +321,8 @@ def it_sees_heartbeats_as_nothing(place: Place) -> None:
             ]
 
 
-def it_queues_prompts(place: Place) -> None:
-    with place.client() as client, client.session(MODEL, tools=["ask_user"]) as session:
+def check_queued_prompts(gateway: Gateway) -> None:
+    with gateway.client() as client, client.session(MODEL, tools=["ask_user"]) as session:
         first = session.send_prompt(ASKS)
         second = session.send_prompt("and this")
         assert isinstance(first, PromptResponse)
@@ -329,17 +331,17 @@ def it_queues_prompts(place: Place) -> None:
         assert first.request_id != second.request_id
         while session.get_info().state != "waiting_input":
             pass
-        ref = httpx.get(f"{place.url}/v1/sessions/{session.session_id}", headers={"X-API-Key": place.key})
+        ref = httpx.get(f"{gateway.url}/v1/sessions/{session.session_id}", headers={"X-API-Key": gateway.key})
         session.respond(ref.json()["pendingQuestions"][0]["ref"], "red")
         while session.get_info().state != "idle":
             pass
         assert [message.content for message in session.get_messages()][-2:] == ["and this", "You said: and this"]
 
 
-# People
+# Approvals and questions
 
 
-def it_decides_by_every_form_of_policy(place: Place) -> None:
+def check_every_form_of_approval_policy(gateway: Gateway) -> None:
     class Only(ApprovalPolicy):
         def decide(self, event: Event) -> bool:
             return event.data["args"]["command"] == "echo from the shell"
@@ -352,14 +354,14 @@ def it_decides_by_every_form_of_policy(place: Place) -> None:
         CallableApproval(lambda event: event.approval_id),
     ]
     rejecting = ["auto_reject", AutoReject(), lambda event: event.data["toolName"] != "shell"]
-    with place.client() as client, client.session(MODEL, tools=ORIGINAL_TOOLS, plugins=[HUMAN_APPROVAL]) as session:
+    with gateway.client() as client, client.session(MODEL, tools=ORIGINAL_TOOLS, plugins=[HUMAN_APPROVAL]) as session:
         for policy in (*approving, *rejecting):
             events = list(session.prompt(SHELL, approval_policy=policy))
-            asked, decided = the(events, "approval_required"), the(events, "approval_resolved")
-            assert (asked["toolName"], asked["args"]) == ("shell", {"command": "echo from the shell"})
-            assert isinstance(asked["hint"], str)
-            assert isinstance(asked["requestedAt"], int)
-            assert decided["approvalId"] == asked["approvalId"]
+            requested, decided = the(events, "approval_required"), the(events, "approval_resolved")
+            assert (requested["toolName"], requested["args"]) == ("shell", {"command": "echo from the shell"})
+            assert isinstance(requested["hint"], str)
+            assert isinstance(requested["requestedAt"], int)
+            assert decided["approvalId"] == requested["approvalId"]
             assert events[-1].type == "agent_end"
             if policy in approving:
                 assert decided["status"] == "approved"
@@ -371,13 +373,16 @@ def it_decides_by_every_form_of_policy(place: Place) -> None:
                 assert "tool_execution_start" not in types(events)
 
 
-def it_asks_on_the_terminal(place: Place) -> None:
+def check_approval_on_the_terminal(gateway: Gateway) -> None:
     answers = iter(["perhaps", "y", "n", ""])
-    asked: list[str] = []
+    requested: list[str] = []
     original = builtins.input
-    builtins.input = lambda prompt="": asked.append(str(prompt)) or next(answers)
+    builtins.input = lambda prompt="": requested.append(str(prompt)) or next(answers)
     try:
-        with place.client() as client, client.session(MODEL, tools=ORIGINAL_TOOLS, plugins=[HUMAN_APPROVAL]) as session:
+        with (
+            gateway.client() as client,
+            client.session(MODEL, tools=ORIGINAL_TOOLS, plugins=[HUMAN_APPROVAL]) as session,
+        ):
             statuses = [
                 the(list(session.prompt(SHELL, approval_policy=policy)), "approval_resolved")["status"]
                 for policy in ("prompt", PromptApproval(), "prompt")
@@ -385,22 +390,22 @@ def it_asks_on_the_terminal(place: Place) -> None:
     finally:
         builtins.input = original
     assert statuses == ["approved", "rejected", "rejected"]
-    assert len(asked) == 4
+    assert len(requested) == 4
 
 
-def it_refuses_policies_that_are_none(place: Place) -> None:
-    with place.client() as client, client.session(MODEL) as session:
+def check_invalid_approval_policies(gateway: Gateway) -> None:
+    with gateway.client() as client, client.session(MODEL) as session:
         for policy, error in (("maybe", ValueError), (7, TypeError)):
             try:
                 list(session.prompt("hello", approval_policy=policy))
             except error:
                 continue
-            raise AssertionError(f"{policy!r} was taken")
+            raise AssertionError(f"{policy!r} was accepted")
         assert session.get_stats().prompt_count == 0
 
 
-def it_decides_by_hand(place: Place) -> None:
-    with place.client() as client, client.session(MODEL, tools=ORIGINAL_TOOLS, plugins=[HUMAN_APPROVAL]) as session:
+def check_explicit_decisions(gateway: Gateway) -> None:
+    with gateway.client() as client, client.session(MODEL, tools=ORIGINAL_TOOLS, plugins=[HUMAN_APPROVAL]) as session:
         for decide, status in ((session.approve, "approved"), (session.reject, "rejected")):
             events: list[Event] = []
             for event in session.prompt(SHELL):
@@ -419,9 +424,9 @@ def it_decides_by_hand(place: Place) -> None:
         raises(SessionNotFoundError, 404, lambda: session.reject("never was"))
 
 
-async def it_decides_by_every_form_of_policy_async(place: Place) -> None:
+async def check_every_form_of_approval_policy_async(gateway: Gateway) -> None:
     async with (
-        place.client() as client,
+        gateway.client() as client,
         client.asession(MODEL, tools=ORIGINAL_TOOLS, plugins=[HUMAN_APPROVAL]) as session,
     ):
         for policy, status in (
@@ -433,9 +438,9 @@ async def it_decides_by_every_form_of_policy_async(place: Place) -> None:
             assert the(events, "approval_resolved")["status"] == status
 
 
-async def it_decides_by_hand_async(place: Place) -> None:
+async def check_explicit_decisions_async(gateway: Gateway) -> None:
     async with (
-        place.client() as client,
+        gateway.client() as client,
         client.asession(MODEL, tools=["shell", "ask_user"], plugins=[HUMAN_APPROVAL]) as session,
     ):
         for decide, status in ((session.approve, "approved"), (session.reject, "rejected")):
@@ -453,8 +458,8 @@ async def it_decides_by_hand_async(place: Place) -> None:
         assert event.type == "agent_end"
 
 
-def it_answers_questions(place: Place) -> None:
-    with place.client() as client, client.session(MODEL, tools=["ask_user"]) as session:
+def check_answers_to_questions(gateway: Gateway) -> None:
+    with gateway.client() as client, client.session(MODEL, tools=["ask_user"]) as session:
         events: list[Event] = []
         for event in session.prompt(ASKS):
             events.append(event)
@@ -469,17 +474,17 @@ def it_answers_questions(place: Place) -> None:
         raises(SessionNotFoundError, 404, lambda: session.respond("never was", "red"))
 
 
-# What it can look up
+# Queries
 
 
-def it_looks_things_up(place: Place) -> None:
-    with place.client() as client, client.session(MODEL, tools=ORIGINAL_TOOLS, plugins=[HUMAN_APPROVAL]) as session:
+def check_info_stats_and_messages(gateway: Gateway) -> None:
+    with gateway.client() as client, client.session(MODEL, tools=ORIGINAL_TOOLS, plugins=[HUMAN_APPROVAL]) as session:
         usage = {"promptTokens": 10, "completionTokens": 5}
-        said = script(
+        prompt = script(
             {"toolCalls": [call("shell", command="echo from the shell")], "usage": usage},
             {"text": ["It ran."], "usage": usage},
         )
-        list(session.prompt(said, approval_policy="auto_approve"))
+        list(session.prompt(prompt, approval_policy="auto_approve"))
 
         info, stats = session.get_info(), session.get_stats()
         assert (info.state, info.turns, info.tool_calls, info.total_tokens) == ("idle", 2, 1, 30)
@@ -489,21 +494,21 @@ def it_looks_things_up(place: Place) -> None:
         assert stats.token_usage.total_tokens == 30
         messages = session.get_messages()
         assert [message.role for message in messages] == ["user", "assistant", "tool_result", "assistant"]
-        assert [(made["name"], made["arguments"]) for made in messages[1].tool_calls] == [
+        assert [(tool_call["name"], tool_call["arguments"]) for tool_call in messages[1].tool_calls] == [
             ("shell", {"command": "echo from the shell"})
         ]
         assert "from the shell" in messages[2].content
         assert messages[3].content == "It ran."
 
 
-def it_is_stopped_by_too_many_turns(place: Place) -> None:
-    with place.client() as client, client.session(MODEL, tools=["list_dir"], max_turns=2) as session:
+def check_max_turns(gateway: Gateway) -> None:
+    with gateway.client() as client, client.session(MODEL, tools=["list_dir"], max_turns=2) as session:
         events = list(session.prompt(script(*[{"toolCalls": [call("list_dir")]}] * 3)))
         assert (events[-1].type, events[-1].data["reason"]) == ("agent_abort", "max_turns_exceeded")
 
 
-def it_stops_a_session_while_it_is_being_read(place: Place) -> None:
-    with place.client() as client:
+def check_stopping_a_session_while_streaming(gateway: Gateway) -> None:
+    with gateway.client() as client:
         session = client.create_session(MODEL, tools=["ask_user"])
         events: list[Event] = []
         for event in session.prompt(ASKS):
@@ -513,12 +518,12 @@ def it_stops_a_session_while_it_is_being_read(place: Place) -> None:
         assert (events[-1].type, events[-1].data["reason"]) == ("agent_abort", "session_deleted")
 
 
-# Tools of its own
+# Local tools
 
 
 @contextmanager
 def tool_server(*tools: LocalTool) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Serve local tools as the client's documentation has it; the address, and the calls that came."""
+    """Serve local tools as the client's documentation shows: the URL, and the received calls."""
     by_name, calls = {tool.name: tool for tool in tools}, []
 
     class Handler(BaseHTTPRequestHandler):
@@ -532,7 +537,7 @@ def tool_server(*tools: LocalTool) -> Iterator[tuple[str, list[dict[str, Any]]]]
             self.end_headers()
             self.wfile.write(content)
 
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - so it is called there
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - overrides
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
@@ -541,7 +546,7 @@ def tool_server(*tools: LocalTool) -> Iterator[tuple[str, list[dict[str, Any]]]]
         server.shutdown()
 
 
-def it_lends_its_own_functions_as_tools(place: Place) -> None:
+def check_local_tools(gateway: Gateway) -> None:
     def fail(args: dict[str, Any]) -> str:
         raise RuntimeError("out of order")
 
@@ -550,7 +555,7 @@ def it_lends_its_own_functions_as_tools(place: Place) -> None:
     broken = LocalTool("broken", "Fails.", {"type": "object"}, fail)
     with (
         tool_server(weather, broken) as (url, calls),
-        place.client() as client,
+        gateway.client() as client,
         client.session(MODEL) as session,
     ):
         session.register_tool(weather, url)
@@ -570,13 +575,13 @@ def it_lends_its_own_functions_as_tools(place: Place) -> None:
             "args": {"city": "Oslo"},
             "sessionId": session.session_id,
         }
-        refused = list(session.prompt(script({"toolCalls": [call("get_weather", town="Oslo")]})))
-        assert "error" in types(refused)
+        rejected = list(session.prompt(script({"toolCalls": [call("get_weather", town="Oslo")]})))
+        assert "error" in types(rejected)
         assert len(calls) == 2
 
 
-def it_is_told_which_tools_cannot_be(place: Place) -> None:
-    with place.client() as client, client.session(MODEL) as session:
+def check_invalid_tools(gateway: Gateway) -> None:
+    with gateway.client() as client, client.session(MODEL) as session:
         good = LocalTool("good", "", {"type": "object"}, lambda args: "")
         raises(SessionCreateError, 422, lambda: session.register_tool(good, "http://169.254.169.254/latest"))
         raises(SessionCreateError, 422, lambda: session.register_tool(good, "not an address"))
@@ -587,9 +592,9 @@ def it_is_told_which_tools_cannot_be(place: Place) -> None:
 # WebSocket
 
 
-def it_holds_a_conversation_on_a_websocket(place: Place) -> None:
+def check_a_conversation_on_a_websocket(gateway: Gateway) -> None:
     with (
-        place.client() as client,
+        gateway.client() as client,
         client.session(MODEL, tools=["shell", "ask_user"], plugins=[HUMAN_APPROVAL]) as session,
     ):
         with session.connect_ws() as ws:
@@ -629,9 +634,9 @@ def it_holds_a_conversation_on_a_websocket(place: Place) -> None:
         assert session.get_stats().prompt_count == 4
 
 
-async def it_holds_a_conversation_on_a_websocket_async(place: Place) -> None:
+async def check_a_conversation_on_a_websocket_async(gateway: Gateway) -> None:
     async with (
-        place.client() as client,
+        gateway.client() as client,
         client.asession(MODEL, tools=["shell", "ask_user"], plugins=[HUMAN_APPROVAL]) as session,
         session.connect_ws() as ws,
     ):
@@ -656,30 +661,30 @@ async def it_holds_a_conversation_on_a_websocket_async(place: Place) -> None:
         assert event.type == "agent_end"
 
 
-def it_loses_nothing_in_50_prompts_on_a_websocket(place: Place) -> None:
-    """It takes whatever comes first for the acknowledgement."""
-    with place.client() as client, client.session(MODEL) as session, session.connect_ws() as ws:
+def check_50_prompts_on_a_websocket(gateway: Gateway) -> None:
+    """The client takes the first frame for the acknowledgement."""
+    with gateway.client() as client, client.session(MODEL) as session, session.connect_ws() as ws:
         for number in range(50):
             accepted = ws.send_prompt(f"number {number}")
-            if accepted.get("error") == "rate_limited":  # 20 a second is the pace of one connection
+            if accepted.get("error") == "rate_limited":  # a connection may send 20 messages per second
                 threading.Event().wait(1)
                 accepted = ws.send_prompt(f"number {number}")
             assert "requestId" in accepted, accepted
             assert "".join(event.delta or "" for event in ws.iter_events()) == f"You said: number {number}"
 
 
-def it_sees_on_a_websocket_that_the_session_is_gone(place: Place) -> None:
-    with place.client() as client:
+def check_a_websocket_of_a_deleted_session(gateway: Gateway) -> None:
+    with gateway.client() as client:
         session = client.create_session(MODEL)
         with session.connect_ws() as ws:
             session.stop()
             assert list(ws.iter_events()) == []
-        for key, status in ((place.key, 404), ("wrong", 401)):
-            gone = Session(session.session_id, place.url, httpx.Client(), {"X-API-Key": key})
+        for key, status in ((gateway.key, 404), ("wrong", 401)):
+            gone = Session(session.session_id, gateway.url, httpx.Client(), {"X-API-Key": key})
             try:
                 gone.connect_ws().__enter__()
-            except InvalidStatus as refused:
-                got = refused.response.status_code
+            except InvalidStatus as rejected:
+                got = rejected.response.status_code
             else:
                 got = 101
             assert got == status, got
@@ -688,8 +693,8 @@ def it_sees_on_a_websocket_that_the_session_is_gone(place: Place) -> None:
 # Errors
 
 
-def it_raises_each_of_its_errors(place: Place) -> None:
-    with place.client() as client, client.session(MODEL, session_id="taken") as session:
+def check_every_error_class(gateway: Gateway) -> None:
+    with gateway.client() as client, client.session(MODEL, session_id="taken") as session:
         raises(BadRequestError, 400, lambda: session.send_prompt(""))
         raises(BadRequestError, 400, lambda: list(session.prompt("")))
         raises(BadRequestError, 400, lambda: client.create_session(MODEL, session_id="not an id"))
@@ -705,7 +710,7 @@ def it_raises_each_of_its_errors(place: Place) -> None:
         except ValueError:
             pass
         else:
-            raise AssertionError("a session without a model")
+            raise AssertionError("a session without a model was created")
 
         session.stop()
         acts = (
@@ -720,21 +725,21 @@ def it_raises_each_of_its_errors(place: Place) -> None:
             assert "taken" in gone.message
 
 
-def it_raises_an_error_for_a_wrong_key(place: Place) -> None:
+def check_a_wrong_key(gateway: Gateway) -> None:
     for key in ("wrong", ""):
-        with CMDC(place.url, key) as client:
+        with CMDC(gateway.url, key) as client:
             assert client.health().status == "ok"
             raises(AuthError, 401, lambda client=client: client.create_session(MODEL))
 
 
-async def it_raises_an_error_for_a_wrong_key_async(place: Place) -> None:
-    async with CMDC(place.url + "/", "wrong") as client:
+async def check_a_wrong_key_async(gateway: Gateway) -> None:
+    async with CMDC(gateway.url + "/", "wrong") as client:
         await araises(AuthError, 401, client.create_session_async(MODEL))
 
 
-def it_is_told_when_to_come_back(place: Place) -> None:
+def check_the_rate_limit(gateway: Gateway) -> None:
     """The gateway of this check allows 5 requests a minute."""
-    with place.client() as client:
+    with gateway.client() as client:
         session = client.create_session(MODEL)
         for _ in range(4):
             session.get_info()
@@ -748,6 +753,6 @@ if __name__ == "__main__":
     name, url, key = sys.argv[1:]
     check = globals()[name]
     if inspect.iscoroutinefunction(check):
-        asyncio.run(check(Place(url, key)))
+        asyncio.run(check(Gateway(url, key)))
     else:
-        check(Place(url, key))
+        check(Gateway(url, key))

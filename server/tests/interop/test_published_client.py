@@ -1,6 +1,6 @@
-"""The published client, `cmdc-sdk` 0.1.0, works unmodified: every base rule of the protocol at once.
+"""The published client, `cmdc-sdk` 0.1.0, works unmodified.
 
-What is checked stands in `drive_sdk.py`, which runs under an interpreter of its own.
+The checks are in `drive_sdk.py`, which runs in an interpreter of its own.
 """
 
 import asyncio
@@ -13,39 +13,39 @@ from cmdc_testkit.gateways import KEY, in_process_gateway
 
 DRIVER = Path(__file__).with_name("drive_sdk.py")
 README = Path(__file__).resolve().parents[3] / "README.md"
-PROMISES = re.findall(r"^(?:async )?def (it_\w+)\(", DRIVER.read_text(), re.MULTILINE)
+CHECKS = re.findall(r"^(?:async )?def (check_\w+)\(", DRIVER.read_text(), re.MULTILINE)
 
 
-@pytest.mark.timeout(240)  # the first of them may have to install the client
-@pytest.mark.parametrize("promise", PROMISES)
-async def test_the_published_client(sdk_python: Path, tmp_path: Path, promise: str) -> None:
-    """§1 … §7, base: each on a gateway of its own, with many heartbeats."""
+@pytest.mark.timeout(240)  # the first test may have to install the client
+@pytest.mark.parametrize("check", CHECKS)
+async def test_the_published_client(sdk_python: Path, tmp_path: Path, check: str) -> None:
+    """Each check has a gateway of its own, with many heartbeats."""
     blueprints = {"helper": {"systemPrompt": "From a blueprint."}}
-    rpm = 5 if promise == "it_is_told_when_to_come_back" else 0
+    rpm = 5 if check == "check_the_rate_limit" else 0
     async with in_process_gateway(
         tmp_path, file={"blueprints": blueprints}, heartbeat_ms=20, rate_limit_rpm=rpm
     ) as served:
-        # Nothing of this process's environment: neither our packages nor a proxy.
+        # Without this process's environment, in which there may be a proxy.
         driver = await asyncio.create_subprocess_exec(
             sdk_python,
-            *("-I", "-W", "error::DeprecationWarning:cmdc", DRIVER, promise, served.url, KEY),
+            *("-I", "-W", "error::DeprecationWarning:cmdc", DRIVER, check, served.url, KEY),
             env={"PATH": os.environ["PATH"]},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
         try:
             async with asyncio.timeout(50):
-                said, _ = await driver.communicate()
+                output, _ = await driver.communicate()
         finally:
             if driver.returncode is None:
                 driver.kill()
                 await driver.wait()
 
-    assert driver.returncode == 0, said.decode()
+    assert driver.returncode == 0, output.decode()
 
 
-@pytest.mark.timeout(240)  # the first of them may have to install the client
-async def test_the_example_of_the_readme_says_what_it_hears(sdk_python: Path, tmp_path: Path) -> None:
+@pytest.mark.timeout(240)  # the first test may have to install the client
+async def test_the_example_of_the_readme_works(sdk_python: Path, tmp_path: Path) -> None:
     blocks: list[str] = re.findall(
         r"^```python\n(.*?)^```$", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
     )
@@ -59,14 +59,14 @@ async def test_the_example_of_the_readme_says_what_it_hears(sdk_python: Path, tm
             stderr=asyncio.subprocess.PIPE,
         )
         async with asyncio.timeout(50):
-            out, failed = await running.communicate()
+            out, errors = await running.communicate()
 
-    assert running.returncode == 0, failed.decode()
+    assert running.returncode == 0, errors.decode()
     assert out.decode().startswith("You said: Hello!\n")
 
 
-def test_the_driver_keeps_promises_to_every_public_name() -> None:
-    """The whole public API: each method that users are shown is called somewhere."""
+def test_the_checks_call_every_public_method() -> None:
+    """The methods in the client's documentation."""
     source = DRIVER.read_text()
     methods = [
         *("create_session", "session", "create_session_async", "asession", "health", "ahealth"),

@@ -1,4 +1,4 @@
-"""What a run left when its process ended, read from what was committed (DUR-2)."""
+"""Reconstruction of an unfinished run from what was committed (DUR-2)."""
 
 import pytest
 from cmdc_gateway.kernel.recovery import RecoveredRun, recover_run
@@ -24,7 +24,7 @@ LOOK, SHELL, ASK, LATE = CALLS = (
     ToolCall("c3", "ask_user", {"question": "Why?"}),
     ToolCall("c4", "look", {}),
 )
-BEGUN = (
+STARTED = (
     PromptReceived("hi"),
     AgentStart(),
     MessageStart(),
@@ -40,32 +40,32 @@ def logged(*events: Event) -> list[LoggedEvent]:
     return [LoggedEvent("e", seq, event.name, 0, encode_data(event, "r1")) for seq, event in enumerate(events, 1)]
 
 
-def left(messages: list[Message], *events: Event, undecided: str = "", unanswered: str = "") -> RecoveredRun:
+def recovered(messages: list[Message], *events: Event, undecided: str = "", unanswered: str = "") -> RecoveredRun:
     return recover_run(messages, logged(*events), undecided={*undecided.split()}, unanswered={*unanswered.split()})
 
 
-def test_every_call_without_a_result_is_still_open_in_the_stage_it_had() -> None:
-    remaining = left([user("hi"), assistant("Let me see.", CALLS)], *BEGUN, undecided="c2", unanswered="c3")
+def test_every_call_without_a_result_is_open_in_its_last_stage() -> None:
+    run = recovered([user("hi"), assistant("Let me see.", CALLS)], *STARTED, undecided="c2", unanswered="c3")
 
-    assert remaining.open_calls == (
+    assert run.open_calls == (
         OpenCall(LOOK, "running"),
         OpenCall(SHELL, "waiting_approval"),
         OpenCall(ASK, "waiting_input"),
         OpenCall(LATE, "ready"),
     )
-    assert remaining.text == ""
+    assert run.text == ""
 
 
 def test_a_call_with_a_result_is_not_open() -> None:
     history = [user("hi"), assistant("", CALLS), *(tool_result(call, "", is_error=False) for call in (LOOK, LATE))]
 
-    remaining = left(history, *BEGUN, undecided="c2", unanswered="c3")
+    run = recovered(history, *STARTED, undecided="c2", unanswered="c3")
 
-    assert [item.call for item in remaining.open_calls] == [SHELL, ASK]
+    assert [item.call for item in run.open_calls] == [SHELL, ASK]
 
 
-def test_calls_of_an_earlier_step_are_not_looked_at() -> None:
-    """An earlier step has all its results: without them there would have been no later one."""
+def test_calls_of_an_earlier_step_are_ignored() -> None:
+    """An earlier step has all its results; otherwise the later one could not have started."""
     history = [
         user("hi"),
         assistant("", (LOOK,)),
@@ -73,36 +73,36 @@ def test_calls_of_an_earlier_step_are_not_looked_at() -> None:
         assistant("", (SHELL,)),
     ]
 
-    assert left(history, *BEGUN).open_calls == (OpenCall(SHELL, "ready"),)
+    assert recovered(history, *STARTED).open_calls == (OpenCall(SHELL, "ready"),)
 
 
 @pytest.mark.parametrize("history", [[], [user("hi")], [assistant("", CALLS), user("hi")]])
-def test_a_run_that_has_not_asked_for_tools_has_no_open_calls(history: list[Message]) -> None:
-    assert left(history, *BEGUN[:2]) == RecoveredRun((), "")
+def test_a_run_without_tool_calls_has_no_open_calls(history: list[Message]) -> None:
+    assert recovered(history, *STARTED[:2]) == RecoveredRun((), "")
 
 
-def test_text_that_is_in_no_message_yet_is_kept() -> None:
-    """§3.9: text that readers saw stays. Reasoning is in no message."""
-    said = (MessageStart(), MessageDelta("Hel"), ThinkingDelta("?"), MessageDelta("lo\u2028\r\n"))
+def test_text_that_is_not_in_a_message_yet_is_kept() -> None:
+    """EP-messages: published text stays in the history; reasoning is never part of it."""
+    chunks = (MessageStart(), MessageDelta("Hel"), ThinkingDelta("?"), MessageDelta("lo\u2028\r\n"))
 
-    assert left([user("hi")], PromptReceived("hi"), AgentStart(), *said) == RecoveredRun((), "Hello\u2028\r\n")
+    assert recovered([user("hi")], PromptReceived("hi"), AgentStart(), *chunks) == RecoveredRun((), "Hello\u2028\r\n")
 
 
-def test_text_of_a_step_that_is_over_is_in_its_message_already() -> None:
+def test_text_of_a_finished_step_is_in_its_message() -> None:
     later = (MessageStart(), MessageDelta("So."))
 
-    assert left([user("hi"), assistant("Let me see.", CALLS)], *BEGUN).text == ""
-    assert left([user("hi"), assistant("Let me see.", ())], *BEGUN, *later).text == "So."
+    assert recovered([user("hi"), assistant("Let me see.", CALLS)], *STARTED).text == ""
+    assert recovered([user("hi"), assistant("Let me see.", ())], *STARTED, *later).text == "So."
 
 
-def test_text_of_an_earlier_run_is_not_of_this_one() -> None:
+def test_text_of_an_earlier_run_is_ignored() -> None:
     earlier = (PromptReceived("first"), MessageDelta("old"))
 
-    assert left([user("hi")], *earlier, PromptReceived("hi"), MessageDelta("new")).text == "new"
+    assert recovered([user("hi")], *earlier, PromptReceived("hi"), MessageDelta("new")).text == "new"
 
 
 @pytest.mark.parametrize(
-    ("calls", "undecided", "unanswered", "only_waits"),
+    ("calls", "undecided", "unanswered", "blocked_on_user"),
     [
         ((), "", "", False),
         ((SHELL,), "c2", "", True),
@@ -113,9 +113,9 @@ def test_text_of_an_earlier_run_is_not_of_this_one() -> None:
         ((LOOK,), "", "", False),
     ],
 )
-def test_a_run_goes_on_waiting_if_people_are_all_it_waits_for(
-    calls: tuple[ToolCall, ...], undecided: str, unanswered: str, only_waits: bool
+def test_a_run_is_blocked_on_the_user_if_every_open_call_waits_for_the_user(
+    calls: tuple[ToolCall, ...], undecided: str, unanswered: str, blocked_on_user: bool
 ) -> None:
-    remaining = left([user("hi"), assistant("", calls)], *BEGUN, undecided=undecided, unanswered=unanswered)
+    run = recovered([user("hi"), assistant("", calls)], *STARTED, undecided=undecided, unanswered=unanswered)
 
-    assert remaining.blocked_on_user == only_waits
+    assert run.blocked_on_user == blocked_on_user

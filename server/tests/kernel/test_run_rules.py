@@ -1,4 +1,4 @@
-"""`broken_rules` is what `test_turn_properties.py` trusts: here it is shown runs that are broken on purpose."""
+"""`broken_rules`, the oracle of `test_turn_properties.py`, finds runs that are broken on purpose."""
 
 from dataclasses import replace
 
@@ -77,7 +77,7 @@ GOOD = Outcome(
 
 
 def with_event(index: int, *instead: Event) -> Outcome:
-    """The good run with other events in the place of one."""
+    """The good run with one event replaced by others."""
     return replace(GOOD, events=(*EVENTS[:index], *instead, *EVENTS[index + 1 :]))
 
 
@@ -91,26 +91,26 @@ def broken_by(run: Outcome) -> set[str]:
     return broken_rules(run, before=1)
 
 
-def test_a_run_that_keeps_the_rules_breaks_none() -> None:
+def test_a_correct_run_breaks_no_rule() -> None:
     assert broken_by(GOOD) == set()
 
 
 @pytest.mark.parametrize("index", [n for n, event in enumerate(EVENTS) if not isinstance(event, RunError)])
-def test_every_event_that_is_missing_is_noticed(index: int) -> None:
-    """But for an `error`, which may come or not."""
+def test_a_missing_event_is_detected(index: int) -> None:
+    """Except for an `error`, which is optional."""
     assert broken_by(with_event(index))
 
 
 @pytest.mark.parametrize(
     "index", [n for n, event in enumerate(EVENTS) if not isinstance(event, RunError | ThinkingDelta)]
 )
-def test_every_event_that_comes_twice_is_noticed(index: int) -> None:
-    """But for an `error`, and a piece of reasoning: that is in no message, so nothing says how much of it there was."""
+def test_a_repeated_event_is_detected(index: int) -> None:
+    """Except for an `error`, and for reasoning, which no message records."""
     assert broken_by(with_event(index, EVENTS[index], EVENTS[index]))
 
 
 @pytest.mark.parametrize("index", range(len(GOOD.messages)))
-def test_every_message_that_is_missing_or_comes_twice_is_noticed(index: int) -> None:
+def test_a_missing_or_repeated_message_is_detected(index: int) -> None:
     message, *rest = GOOD.messages[index:]
 
     assert broken_by(replace(GOOD, messages=(*GOOD.messages[:index], *rest)))
@@ -123,25 +123,25 @@ BROKEN: dict[str, tuple[Outcome, str]] = {
     "text after the tool calls": (with_event_moved(6, 7), "EVT-1"),
     "a start before its approval": (with_event_moved(16, 15), "EVT-1"),
     "an end before its start": (with_event_moved(14, 9), "EVT-1"),
-    "a question of a call that has not begun": (with_event_moved(12, 11), "EVT-1"),
+    "a question of a call that has not started": (with_event_moved(12, 11), "EVT-1"),
     "a call that comes in a later step": (with_event_moved(17, 21), "EVT-1"),
-    "a result after the next step has begun": (with_event_moved(19, 20), "EVT-4"),
-    "more asked for than were counted": (with_event(7, ToolCalls(4)), "EVT-1"),
-    "fewer asked for than were counted": (with_event(7, ToolCalls(6)), "EVT-1"),
+    "a result after the next step has started": (with_event_moved(19, 20), "EVT-4"),
+    "more calls than were counted": (with_event(7, ToolCalls(4)), "EVT-1"),
+    "fewer calls than were counted": (with_event(7, ToolCalls(6)), "EVT-1"),
     "an error after the end": (with_event_moved(8, 22), "EVT-2"),
     "two ends": (with_event(22, END, AgentAbort("aborted")), "EVT-2"),
     "no end": (with_event(22), "EVT-2"),
     "a failure without its error": (with_event(22, AgentAbort("error")), "EVT-2"),
-    "another text than was shown": (with_event(21, MessageDelta("Dome.")), "EVT-3"),
+    "text that differs from what was published": (with_event(21, MessageDelta("Dome.")), "EVT-3"),
     "another last message": (with_event(22, replace(END, last_message=LastMessage("assistant", "Hello"))), "EVT-3"),
     "no last message": (with_event(22, replace(END, last_message=None)), "EVT-3"),
-    "an aborted run whose text is forgotten": (
+    "an aborted run whose text is lost": (
         replace(with_event(22, AgentAbort("aborted")), messages=GOOD.messages[:-1]),
         "EVT-3",
     ),
-    "a tool that runs unseen": (replace(GOOD, effects=(*GOOD.effects, RunTool(C5))), "EVT-4"),
+    "a tool that runs without an event": (replace(GOOD, effects=(*GOOD.effects, RunTool(C5))), "EVT-4"),
     "a tool that does not run": (replace(GOOD, effects=(RunTool(C1),)), "EVT-4"),
-    "a tool that runs otherwise than shown": (
+    "a tool that runs with other arguments than published": (
         replace(GOOD, effects=(RunTool(C1), RunTool(replace(C2, args={"n": 3})))),
         "EVT-4",
     ),
@@ -150,8 +150,14 @@ BROKEN: dict[str, tuple[Outcome, str]] = {
     "a call that is left running": (with_event(18), "EVT-9"),
     "an approval that is left open": (with_event(17), "EVT-9"),
     "two decisions": (with_event(17, EVENTS[17], ApprovalResolved("apr_c5", "expired")), "APP-2"),
-    "a result that is told otherwise": (with_event(18, ToolExecutionEnd("shell", "c2", "error", "2")), "EP-messages"),
-    "a failure that is told as none": (with_event(18, ToolExecutionEnd("shell", "c2", "ok", "two")), "EP-messages"),
+    "a result that differs from its event": (
+        with_event(18, ToolExecutionEnd("shell", "c2", "error", "2")),
+        "EP-messages",
+    ),
+    "a failure that is published as a success": (
+        with_event(18, ToolExecutionEnd("shell", "c2", "ok", "two")),
+        "EP-messages",
+    ),
     "a wrong count of messages": (with_event(22, replace(END, message_count=8)), "messageCount"),
     "tokens counted twice": (replace(GOOD, usage=TokenUsage(10, 10)), "MTR-1"),
     "money counted twice": (replace(GOOD, cost_usd=1.0), "MTR-1"),
@@ -159,23 +165,23 @@ BROKEN: dict[str, tuple[Outcome, str]] = {
 
 
 @pytest.mark.parametrize(("run", "rule"), BROKEN.values(), ids=BROKEN)
-def test_a_run_that_breaks_a_rule_is_told_which(run: Outcome, rule: str) -> None:
+def test_the_broken_rule_is_named(run: Outcome, rule: str) -> None:
     assert rule in broken_by(run)
 
 
-def test_an_aborted_run_may_stop_before_it_said_anything() -> None:
+def test_an_aborted_run_may_stop_before_any_text() -> None:
     run = Outcome((PromptReceived("hi"), AgentStart(), AgentAbort("aborted")), (user("hi"),), (AskModel(),))
 
     assert broken_rules(run) == set()
 
 
-def test_too_many_tools_at_once_are_noticed() -> None:
+def test_too_many_parallel_tools_are_detected() -> None:
     overlapping = with_event_moved(14, 16)
 
     assert broken_rules(overlapping, before=1, parallel=2) == set()
     assert broken_rules(overlapping, before=1, parallel=1) == {"parallel"}
 
 
-def test_too_many_steps_are_noticed() -> None:
+def test_too_many_steps_are_detected() -> None:
     assert broken_rules(GOOD, before=1, max_steps=2) == set()
     assert broken_rules(GOOD, before=1, max_steps=1) == {"maxTurns"}

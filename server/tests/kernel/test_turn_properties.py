@@ -1,4 +1,4 @@
-"""Whatever happens to a run, and in whatever order, what it tells keeps the protocol."""
+"""A run keeps the rules of the protocol whatever signals it receives, in whatever order."""
 
 from typing import TypedDict
 
@@ -9,9 +9,9 @@ from cmdc_gateway.kernel.recovery import recover_run
 from cmdc_gateway.kernel.signals import (
     Aborted,
     Answered,
+    ApprovalExpired,
     Approved,
     BudgetRefused,
-    Expired,
     ModelFailed,
     ModelFinished,
     Prompted,
@@ -42,18 +42,18 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from pydantic import JsonValue
 
 Args = dict[str, JsonValue]
-Decision = type[Approved] | type[Rejected] | type[Expired]
+Decision = type[Approved] | type[Rejected] | type[ApprovalExpired]
 
 TOOL_ARGS: st.SearchStrategy[Args] = st.sampled_from([{}, {"n": 1}, {"n": 2}, {"bad": True}])
 QUESTIONS: st.SearchStrategy[Args] = st.sampled_from(
     [{"question": "Why?"}, {"question": "Which?", "options": ["left", "right"]}, {"bad": True}]
 )
-FLAWS = st.sampled_from([None, None, None, "this is not JSON"])
+ERRORS = st.sampled_from([None, None, None, "this is not JSON"])
 
 texts = st.text(max_size=3)
-pieces = st.builds(ThoughtArrived, texts) | st.builds(TextArrived, texts)
-requests = st.builds(ToolRequested, st.sampled_from(["look", "look", "shell", "shell", "fly"]), TOOL_ARGS, FLAWS)
-questions = st.builds(ToolRequested, st.just("ask_user"), QUESTIONS, FLAWS)
+chunks = st.builds(ThoughtArrived, texts) | st.builds(TextArrived, texts)
+requests = st.builds(ToolRequested, st.sampled_from(["look", "look", "shell", "shell", "fly"]), TOOL_ARGS, ERRORS)
+questions = st.builds(ToolRequested, st.just("ask_user"), QUESTIONS, ERRORS)
 usages = st.builds(TokenUsage, st.integers(0, 100), st.integers(0, 100))
 costs = st.sampled_from([0.0, 0.25, 1.5])  # sums of these are exact
 any_of_them = st.integers(0, 7)
@@ -67,7 +67,7 @@ class Bounds(TypedDict):
 
 
 class TurnMachine(RuleBasedStateMachine):
-    """Makes anything happen to a run, sensible or not. What is open is read from the run's own events."""
+    """Sends arbitrary signals to a run. What is open is derived from the events of the run itself."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,7 +84,7 @@ class TurnMachine(RuleBasedStateMachine):
     def prompt(self, before: int, parallel: int, max_steps: int, approval_ms: int) -> None:
         self.bounds = {"before": before, "parallel": parallel, "max_steps": max_steps}
         self.policy = Rules(
-            error=lambda name, args: "it cannot be called so" if name == "fly" or "bad" in args else None,
+            call_error=lambda name, args: "it cannot be called so" if name == "fly" or "bad" in args else None,
             requires_approval=lambda name: name == "shell",
             digest=lambda call: call.id,
             approval_ms=approval_ms,
@@ -99,7 +99,7 @@ class TurnMachine(RuleBasedStateMachine):
         self.run += outcome
         return outcome
 
-    # -- what is open --------------------------------------------------------------------------------------------------
+    # -- open calls ----------------------------------------------------------------------------------------------------
 
     @property
     def undecided(self) -> list[str]:
@@ -112,38 +112,38 @@ class TurnMachine(RuleBasedStateMachine):
     def unanswered(self) -> list[str]:
         """The refs of the questions that wait for an answer."""
         asked = [event.ref for event in self.run.events if isinstance(event, AskUser)]
-        return [ref for ref in asked if ref.removeprefix("ask_") in self._begun]
+        return [ref for ref in asked if ref.removeprefix("ask_") in self._started]
 
     @property
     def running(self) -> list[str]:
-        """The callIds of the tools that run."""
-        return [call_id for call_id in self._begun if f"ask_{call_id}" not in self.unanswered]
+        """The callIds of the running tools."""
+        return [call_id for call_id in self._started if f"ask_{call_id}" not in self.unanswered]
 
     @property
-    def _begun(self) -> list[str]:
+    def _started(self) -> list[str]:
         starts = [event.call_id for event in self.run.events if isinstance(event, ToolExecutionStart)]
         ends = {event.call_id for event in self.run.events if isinstance(event, ToolExecutionEnd)}
         return [call_id for call_id in starts if call_id not in ends]
 
     # -- what happens --------------------------------------------------------------------------------------------------
 
-    @rule(given=st.lists(pieces, min_size=1, max_size=4))
-    def the_model_speaks(self, given: list[ThoughtArrived | TextArrived]) -> None:
-        for piece in given:
-            self.receive(piece)
+    @rule(given=st.lists(chunks, min_size=1, max_size=4))
+    def text_arrives(self, given: list[ThoughtArrived | TextArrived]) -> None:
+        for chunk in given:
+            self.receive(chunk)
 
     @rule(asked=st.lists(requests | questions, max_size=4), usage=usages, cost_usd=costs)
     def the_model_finishes(self, asked: list[ToolRequested], usage: TokenUsage, cost_usd: float) -> None:
-        was_asked = self.turn.asking_model
+        model_was_called = self.turn.asking_model
         for request in asked:
             assert self.receive(request) == Outcome()
 
         outcome = self.receive(ModelFinished(usage, cost_usd))
 
-        assert (outcome != Outcome()) == was_asked
+        assert (outcome != Outcome()) == model_was_called
 
-    @rule(one=any_of_them, decision=st.sampled_from([Approved, Approved, Rejected, Expired]))
-    def somebody_decides(self, one: int, decision: Decision) -> None:
+    @rule(one=any_of_them, decision=st.sampled_from([Approved, Approved, Rejected, ApprovalExpired]))
+    def the_user_decides(self, one: int, decision: Decision) -> None:
         if undecided := self.undecided:
             approval_id = undecided[one % len(undecided)]
             call = self.turn.waiting_approval(approval_id)
@@ -153,13 +153,13 @@ class TurnMachine(RuleBasedStateMachine):
 
             outcome = self.receive(decision(approval_id))
 
-            status = {Approved: "approved", Rejected: "rejected", Expired: "expired"}[decision]
+            status = {Approved: "approved", Rejected: "rejected", ApprovalExpired: "expired"}[decision]
             assert [event for event in outcome.events if isinstance(event, ApprovalResolved)] == [
                 ApprovalResolved(approval_id, status)  # pyright: ignore[reportArgumentType]
             ]
 
     @rule(one=any_of_them, args=TOOL_ARGS)
-    def somebody_approves_other_arguments(self, one: int, args: Args) -> None:
+    def the_user_approves_other_arguments(self, one: int, args: Args) -> None:
         """APP-3."""
         if undecided := self.undecided:
             approval_id = undecided[one % len(undecided)]
@@ -168,7 +168,7 @@ class TurnMachine(RuleBasedStateMachine):
             self.receive(Approved(approval_id, args))
 
     @rule(one=any_of_them, response=texts)
-    def somebody_answers(self, one: int, response: str) -> None:
+    def the_user_answers(self, one: int, response: str) -> None:
         if unanswered := self.unanswered:
             ref = unanswered[one % len(unanswered)]
 
@@ -179,7 +179,7 @@ class TurnMachine(RuleBasedStateMachine):
     @rule(
         prefix=st.sampled_from(["apr_", "ask_", ""]), call_id=call_ids, decision=st.sampled_from([Approved, Rejected])
     )
-    def somebody_decides_what_does_not_wait(self, prefix: str, call_id: str, decision: Decision) -> None:
+    def the_user_decides_something_that_is_not_pending(self, prefix: str, call_id: str, decision: Decision) -> None:
         """APP-2, ASK-1."""
         name = prefix + call_id
         if name not in self.undecided:
@@ -200,7 +200,7 @@ class TurnMachine(RuleBasedStateMachine):
             assert (ended.call_id, ended.status, ended.result) == (call_id, status, result)
 
     @rule(call_id=call_ids)
-    def a_tool_that_does_not_run_finishes(self, call_id: str) -> None:
+    def a_tool_that_is_not_running_finishes(self, call_id: str) -> None:
         if call_id not in self.running and f"ask_{call_id}" not in self.unanswered:
             assert self.receive(ToolFinished(call_id, "ok", "late")) == Outcome()
 
@@ -216,15 +216,15 @@ class TurnMachine(RuleBasedStateMachine):
         ]
 
     @rule(signal=st.builds(ModelFailed, texts, usages, costs) | st.builds(BudgetRefused, texts))
-    def the_model_call_comes_to_nothing(self, signal: Signal) -> None:
-        ended, was_asked = self.turn.ended, self.turn.asking_model
+    def the_model_call_fails(self, signal: Signal) -> None:
+        ended, model_was_called = self.turn.ended, self.turn.asking_model
 
         self.receive(signal)
 
-        assert self.turn.ended == (ended or was_asked)
+        assert self.turn.ended == (ended or model_was_called)
 
     @rule(usage=usages, cost_usd=costs)
-    def somebody_aborts(self, usage: TokenUsage, cost_usd: float) -> None:
+    def the_user_aborts(self, usage: TokenUsage, cost_usd: float) -> None:
         ended = self.turn.ended
 
         outcome = self.receive(Aborted("aborted", usage=usage, cost_usd=cost_usd))
@@ -233,12 +233,12 @@ class TurnMachine(RuleBasedStateMachine):
         assert outcome.effects == (() if ended else (StopWork(),))
 
     @rule()
-    def the_process_dies_and_another_takes_the_run_up(self) -> None:
-        """DUR-2: what only waits for a person goes on waiting. All else is closed, and nothing is run again."""
+    def the_process_dies_and_another_resumes_the_run(self) -> None:
+        """DUR-2: a run blocked on the user keeps waiting; any other is ended, and no tool runs twice."""
         if self.turn.ended:
             return
         before = self.turn
-        left = recover_run(
+        recovered = recover_run(
             self.run.messages,
             [
                 LoggedEvent("e", seq, event.name, 0, encode_data(event, "r1"))
@@ -255,32 +255,32 @@ class TurnMachine(RuleBasedStateMachine):
             calls=before.calls,
             usage=self.run.usage,
             cost_usd=self.run.cost_usd,
-            open_calls=left.open_calls,
-            text=left.text,
+            open_calls=recovered.open_calls,
+            text=recovered.text,
         )
-        assert left.blocked_on_user == self.turn.blocked_on_user == before.blocked_on_user
+        assert recovered.blocked_on_user == self.turn.blocked_on_user == before.blocked_on_user
         assert self.turn.state == before.state
-        if not left.blocked_on_user:
+        if not recovered.blocked_on_user:
             outcome = self.receive(Aborted("interrupted", error="the process died"))
             assert not any(isinstance(effect, RunTool) for effect in outcome.effects)
 
-    # -- what holds at any time ----------------------------------------------------------------------------------------
+    # -- invariants --------------------------------------------------------------------------------------------------
 
     @invariant()
-    def it_says_what_it_waits_for(self) -> None:
+    def its_state_says_what_it_waits_for(self) -> None:
         waits_for = "waiting_approval" if self.undecided else "waiting_input" if self.unanswered else "working"
 
         assert self.turn.state == waits_for
         assert self.turn.blocked_on_user == (waits_for != "working" and not self.running)
 
     @invariant()
-    def it_asks_the_model_only_when_nothing_is_open_and_never_stands_still(self) -> None:
+    def it_calls_the_model_exactly_when_nothing_is_open(self) -> None:
         open_ = bool(self.undecided or self.unanswered or self.running)
 
         assert self.turn.asking_model == (not open_ and not self.turn.ended)
 
     @invariant()
-    def what_needs_a_person_runs_as_it_was_approved(self) -> None:
+    def a_call_that_requires_approval_runs_as_approved(self) -> None:
         """APP-1, APP-3."""
         for event in self.run.events:
             if isinstance(event, ToolExecutionStart) and event.tool_name == "shell":

@@ -1,4 +1,4 @@
-"""The bytes of events: any text in, the same text out of every parser (EVT-6), and the same bytes each time (EVT-7)."""
+"""The JSON encoder: any text survives every parser (EVT-6), and the bytes are always the same (EVT-7)."""
 
 import json
 
@@ -18,36 +18,36 @@ VALUES: st.SearchStrategy[JsonValue] = st.recursive(
 
 
 @given(value=VALUES)
-def test_what_is_encoded_is_read_back_equal(value: JsonValue) -> None:
+def test_an_encoded_value_is_decoded_unchanged(value: JsonValue) -> None:
     assert repr(json.loads(dumps(value))) == repr(value)
 
 
 @given(text=WITH_SURROGATES | LINE_BREAKERS)
-def test_encoded_json_is_one_line_by_anybodys_definition(text: str) -> None:
-    """EVT-6, SSE-2: also for clients that split the stream with `str.splitlines`, in keys as in values."""
+def test_encoded_json_has_no_line_breaks_of_any_kind(text: str) -> None:
+    """EVT-6, SSE-2: in keys and values, also for clients that split the stream with `str.splitlines`."""
     encoded = dumps({text: [text]}).decode()
 
     assert encoded.splitlines() == [encoded]
     assert json.loads(encoded) == {whole_text(text): [whole_text(text)]}
 
 
-def test_json_is_compact_and_unescaped_where_it_may_be() -> None:
+def test_json_is_compact_and_escapes_only_what_it_must() -> None:
     assert dumps({"a": ["Grüße", "😀", "\u2028"], "b": 1.5}) == '{"a":["Grüße","😀","\\u2028"],"b":1.5}'.encode()
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])
-def test_what_json_cannot_say_is_refused(number: float) -> None:
+def test_numbers_without_a_json_form_are_rejected(number: float) -> None:
     with pytest.raises(ValueError, match="JSON"):
         dumps({"a": [number]})
 
 
 @given(text=WITH_SURROGATES)
-def test_any_text_can_be_sent(text: str) -> None:
+def test_any_text_can_be_encoded(text: str) -> None:
     assert json.loads(one_line(json.dumps(text, ensure_ascii=False))) == whole_text(text)
 
 
 @given(text=TEXT)
-def test_whole_text_is_left_as_it_is(text: str) -> None:
+def test_text_without_surrogates_is_unchanged(text: str) -> None:
     assert whole_text(text) == text
 
 
@@ -61,5 +61,5 @@ def test_whole_text_is_left_as_it_is(text: str) -> None:
         ("\ud83d\ud83d\ude00", "\ufffd😀"),
     ],
 )
-def test_halves_of_a_character_are_joined_or_replaced(text: str, whole: str) -> None:
+def test_surrogates_are_joined_or_replaced(text: str, whole: str) -> None:
     assert whole_text(text) == whole

@@ -1,4 +1,4 @@
-"""The fifteen events as PROTOCOL §4 lists them, and the bytes of their data."""
+"""The fifteen events (EVT-5), and the encoding of their data."""
 
 import json
 from typing import Any
@@ -95,24 +95,23 @@ SCHEMA = jsonschema_rs.validator_for(events_schema("0"))
 
 
 def test_there_are_fifteen_events_and_two_of_them_end_a_run() -> None:
-    """§4."""
     assert {name for _, name, _ in EXAMPLES} == EVENT_NAMES == {kind.name for kind in EVENT_TYPES}
     assert len(EVENT_TYPES) == 15
     assert {"agent_end", "agent_abort"} == TERMINAL
 
 
 @pytest.mark.parametrize(("event", "name", "data"), EXAMPLES)
-def test_data_has_exactly_the_members_of_the_table_and_the_request(
+def test_data_has_exactly_the_documented_members_and_the_request_id(
     event: Event, name: str, data: dict[str, Any]
 ) -> None:
-    """§4. Members that are null are there."""
+    """EVT-5. Members that are null are present."""
     assert event.name == name
     assert json.loads(encode_data(event, "r1")) == data | {"requestId": "r1"}
 
 
 @pytest.mark.parametrize("event", [event for event, _, _ in EXAMPLES])
 def test_the_published_schema_describes_every_event(event: Event) -> None:
-    """EVT-5: with the cursor and without it, and nothing beside."""
+    """EVT-5: with and without the cursor, and without additional members."""
     sent = json.loads(LoggedEvent("e", 1, event.name, 0, encode_data(event, "r1")).text)
     bare = {"event": sent["event"], "data": sent["data"]}
 
@@ -126,8 +125,8 @@ def test_the_published_schema_describes_every_event(event: Event) -> None:
 
 @pytest.mark.parametrize("kind", [MessageDelta, ThinkingDelta])
 @given(text=st.text(st.characters(exclude_categories=["Cs"])) | st.text(st.characters(categories=["Cs", "Cc", "Zl"])))
-def test_a_piece_of_text_is_encoded_like_everything_else(kind: type[MessageDelta | ThinkingDelta], text: str) -> None:
-    """EVT-6. Pieces have a shorter way through the encoder; it leads to the same bytes."""
+def test_a_delta_is_encoded_like_any_other_event(kind: type[MessageDelta | ThinkingDelta], text: str) -> None:
+    """EVT-6. Deltas take a fast path through the encoder, with the same bytes as a result."""
     encoded = encode_data(kind(text), "r1")
 
     assert encoded == dumps({"delta": text, "requestId": "r1"})

@@ -1,4 +1,4 @@
-"""The forms an event takes on its way out, read back as clients read them (SSE-2, WS-2, SSE-11, EVT-5 … EVT-7)."""
+"""The wire forms of events, parsed as clients parse them (SSE-2, WS-2, SSE-11, EVT-5 … EVT-7)."""
 
 import json
 import re
@@ -25,7 +25,7 @@ def logged(text: str, seq: int = 1) -> LoggedEvent:
 
 
 def frames(stream: bytes) -> list[dict[str, str]]:
-    """Parse a stream, more strictly than the standard asks: every frame is `id`, `event`, `data`, once each."""
+    """Parse a stream, stricter than the standard: every frame has `id`, `event` and `data`, once each and in this order."""
     *blocks, rest = re.sub(rb"(?m)^:.*\n", b"", stream).decode().split("\n\n")
     assert rest == ""
     parsed: list[dict[str, str]] = []
@@ -36,10 +36,10 @@ def frames(stream: bytes) -> list[dict[str, str]]:
     return parsed
 
 
-def heard(lines: list[str]) -> list[dict[str, str]]:
-    """What a client makes of these lines that parses as httpx-sse 0.4.3 does.
+def httpx_sse_events(lines: list[str]) -> list[dict[str, str]]:
+    """Parse lines as httpx-sse 0.4.3 does.
 
-    A blank line delivers an event if there is anything to tell, an id remembered from the last one included.
+    A blank line dispatches an event if any field is set, including an id remembered from the previous event.
     """
     events: list[dict[str, str]] = []
     fields: dict[str, str] = {}
@@ -57,17 +57,17 @@ def heard(lines: list[str]) -> list[dict[str, str]]:
 @given(texts=st.lists(ANY_TEXT, min_size=1, max_size=4))
 @example(texts=[NASTY, "", "plain"])
 def test_any_text_survives_a_stream(texts: list[str]) -> None:
-    """EVT-6, SSE-2: whoever reads, and by whatever idea of a line."""
+    """EVT-6, SSE-2: for strict and lenient parsers, and any definition of a line."""
     stream = HEARTBEAT + HEARTBEAT.join(logged(text, seq).sse for seq, text in enumerate(texts, 1))
     expected = [("message_delta", f"k3x9.{seq}", whole_text(text)) for seq, text in enumerate(texts, 1)]
 
     lines, lines_by_the_standard = stream.decode().splitlines(), re.split("\r\n|\r|\n", stream.decode())[:-1]
-    for read in (frames(stream), heard(lines), heard(lines_by_the_standard)):
+    for read in (frames(stream), httpx_sse_events(lines), httpx_sse_events(lines_by_the_standard)):
         assert [(event["event"], event["id"], json.loads(event["data"])["delta"]) for event in read] == expected
 
 
 @given(text=ANY_TEXT, name=st.sampled_from(sorted(EVENT_NAMES)), seq=st.integers(1, 2**63))
-def test_the_three_forms_carry_the_same_members(text: str, name: str, seq: int) -> None:
+def test_the_three_wire_forms_have_the_same_members(text: str, name: str, seq: int) -> None:
     """EVT-5, EVT-7."""
     data = encode_data(ToolExecutionStart("t", "c", {text: text}), "r1")
     event = LoggedEvent("0az", seq, name, 17, data)
@@ -84,7 +84,7 @@ def test_the_three_forms_carry_the_same_members(text: str, name: str, seq: int) 
     assert data in event.entry
 
 
-def test_an_event_that_is_sent_twice_is_the_same_bytes() -> None:
+def test_an_event_sent_twice_has_the_same_bytes() -> None:
     """EVT-7."""
     event, same = logged(NASTY), logged(NASTY)
 
@@ -93,7 +93,7 @@ def test_an_event_that_is_sent_twice_is_the_same_bytes() -> None:
     assert event == same
 
 
-def test_an_event_knows_its_cursor_and_whether_it_ends_its_run() -> None:
+def test_an_event_has_a_cursor_and_may_be_terminal() -> None:
     event = logged("x", seq=7)
 
     assert str(event.cursor) == "k3x9.7"
@@ -103,17 +103,17 @@ def test_an_event_knows_its_cursor_and_whether_it_ends_its_run() -> None:
     assert not LoggedEvent("e", 1, "error", 0, b"{}").terminal
 
 
-def test_a_heartbeat_is_heard_by_nobody() -> None:
-    """SSE-3: also after an event, where a blank line would deliver a second one."""
+def test_a_heartbeat_dispatches_no_event() -> None:
+    """SSE-3: also after an event, where a blank line would dispatch a second one."""
     stream = HEARTBEAT + logged("x").sse + HEARTBEAT + HEARTBEAT + logged("y", 2).sse + HEARTBEAT
 
-    assert [event["id"] for event in heard(stream.decode().splitlines())] == ["k3x9.1", "k3x9.2"]
+    assert [event["id"] for event in httpx_sse_events(stream.decode().splitlines())] == ["k3x9.1", "k3x9.2"]
     assert HEARTBEAT.startswith(b":")
     assert HEARTBEAT.count(b"\n") == 1
 
 
 @given(epoch=st.from_regex(r"[0-9a-z]{1,32}", fullmatch=True), seq=st.integers(0, 10**19 - 1))
-def test_a_cursor_is_read_as_it_was_written(epoch: str, seq: int) -> None:
+def test_a_cursor_is_parsed_as_it_was_formatted(epoch: str, seq: int) -> None:
     """EVT-7."""
     cursor = Cursor(epoch, seq)
 
@@ -147,7 +147,7 @@ def test_a_cursor_is_read_as_it_was_written(epoch: str, seq: int) -> None:
         "latest",
     ],
 )
-def test_what_is_no_cursor_is_none(garbage: str) -> None:
+def test_a_malformed_cursor_is_none(garbage: str) -> None:
     """SSE-7."""
     assert Cursor.parse(garbage) is None
 
@@ -172,8 +172,8 @@ def test_a_page_is_one_http_chunk_of_its_frames(texts: list[str]) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 20, 60_000, 70_000])
-def test_a_page_is_a_websocket_message_for_each_event(size: int) -> None:
-    """WS-2; read back by the library that clients use."""
+def test_a_page_has_one_websocket_message_per_event(size: int) -> None:
+    """WS-2; parsed by the library that clients use."""
     page = Page([logged("x" * size, seq) for seq in (1, 2)])
     client = ClientProtocol(parse_uri("ws://127.0.0.1/"), state=State.OPEN)
 
@@ -185,7 +185,7 @@ def test_a_page_is_a_websocket_message_for_each_event(size: int) -> None:
     ]
 
 
-def test_a_page_says_whether_a_run_ends_in_it() -> None:
+def test_a_page_with_a_terminal_event_is_terminal() -> None:
     end = LoggedEvent("k3x9", 2, "agent_end", 1, b"{}")
 
     assert (Page([logged("a")]).terminal, Page([logged("a"), end]).terminal) == (False, True)

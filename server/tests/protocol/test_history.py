@@ -1,4 +1,4 @@
-"""Messages as `GET …/messages` shows them (§3.9)."""
+"""Messages as `GET …/messages` returns them (EP-messages)."""
 
 import json
 from typing import Any
@@ -22,7 +22,7 @@ counts = st.integers(0, 10**9)
 
 
 @pytest.mark.parametrize(
-    ("message", "shown"),
+    ("message", "wire"),
     [
         (system("be kind"), {"role": "system", "content": "be kind"}),
         (user("hi"), {"role": "user", "content": "hi"}),
@@ -41,17 +41,17 @@ counts = st.integers(0, 10**9)
         ),
     ],
 )
-def test_a_message_has_the_members_of_its_role(message: Message, shown: dict[str, Any]) -> None:
-    assert message.wire() == shown
+def test_a_message_has_the_members_of_its_role(message: Message, wire: dict[str, Any]) -> None:
+    assert message.wire() == wire
 
 
 @given(message=messages)
-def test_a_message_is_read_as_it_was_written(message: Message) -> None:
+def test_a_message_is_decoded_as_it_was_encoded(message: Message) -> None:
     assert Message.from_wire(json.loads(dumps(message.wire()))) == message
 
 
 @given(one=st.builds(TokenUsage, counts, counts), other=st.builds(TokenUsage, counts, counts))
-def test_tokens_add_up(one: TokenUsage, other: TokenUsage) -> None:
+def test_token_usage_adds_up(one: TokenUsage, other: TokenUsage) -> None:
     both = one + other
 
     assert both.total_tokens == one.total_tokens + other.total_tokens

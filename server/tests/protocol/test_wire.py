@@ -1,4 +1,4 @@
-"""Bodies: nothing unknown, nothing coerced, nothing out of its range (HTTP-1, HTTP-3); and what answers leave out."""
+"""Request bodies reject unknown fields, wrong types and values out of range (HTTP-1, HTTP-3); responses omit None."""
 
 import json
 from typing import Any
@@ -63,7 +63,7 @@ SCALARS: dict[type, list[Any]] = {
 
 
 def members(value: Any, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
-    """Every member of an object, and of the objects of known shape inside it."""
+    """The paths and values of all members of a body, including its nested bodies."""
     found: list[tuple[tuple[str, ...], Any]] = []
     for name, inner in value.items():
         found.append(((*path, name), inner))
@@ -73,7 +73,7 @@ def members(value: Any, path: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...
 
 
 def put(body: Any, path: tuple[str, ...], value: Any) -> Any:
-    """The body with another value at this path."""
+    """A copy of the body with another value at this path."""
     name, *rest = path
     return body | {name: put(body.get(name, {}), tuple(rest), value) if rest else value}
 
@@ -85,40 +85,40 @@ MEMBERS = [
 ]
 
 
-def refused(model: type[RequestBody], body: dict[str, Any]) -> list[tuple[int | str, ...]]:
-    """Where the body is not what it should be."""
+def rejected_at(model: type[RequestBody], body: dict[str, Any]) -> list[tuple[int | str, ...]]:
+    """The locations of the validation errors."""
     with pytest.raises(ValidationError) as caught:
         model.model_validate(body)
     return [error["loc"] for error in caught.value.errors()]
 
 
 @pytest.mark.parametrize(("model", "body"), FULL)
-def test_a_body_with_every_field_is_taken(model: type[RequestBody], body: dict[str, Any]) -> None:
+def test_a_body_with_every_field_is_accepted(model: type[RequestBody], body: dict[str, Any]) -> None:
     """HTTP-1: names are camelCase on the wire."""
-    taken = model.model_validate(body)
+    parsed = model.model_validate(body)
 
-    assert taken.model_dump(by_alias=True) == body
-    assert taken.model_fields_set == set(model.model_fields)
+    assert parsed.model_dump(by_alias=True) == body
+    assert parsed.model_fields_set == set(model.model_fields)
 
 
 @pytest.mark.parametrize(("model", "body", "path", "value"), MEMBERS)
-def test_a_value_of_the_wrong_type_is_refused_by_name(
+def test_a_value_of_the_wrong_type_is_rejected_with_its_path(
     model: type[RequestBody], body: dict[str, Any], path: tuple[str, ...], value: Any
 ) -> None:
     """HTTP-3: no coercion, and `null` is a type of its own."""
     for wrong in (None, *SCALARS[type(value)]):
-        locations = refused(model, put(body, path, wrong))
+        locations = rejected_at(model, put(body, path, wrong))
         assert locations
         assert all(location[: len(path)] == path for location in locations)
 
 
 @pytest.mark.parametrize(("model", "body", "path", "value"), MEMBERS)
-def test_a_field_of_another_spelling_is_unknown(
+def test_a_misspelled_field_is_unknown(
     model: type[RequestBody], body: dict[str, Any], path: tuple[str, ...], value: Any
 ) -> None:
-    """HTTP-3: also the name it has inside the server."""
+    """HTTP-3."""
     for name in (f"{path[-1]}X", path[-1].upper(), f" {path[-1]}"):
-        assert (*path[:-1], name) in refused(model, put(body, (*path[:-1], name), value))
+        assert (*path[:-1], name) in rejected_at(model, put(body, (*path[:-1], name), value))
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_a_field_of_another_spelling_is_unknown(
 )
 def test_a_name_in_snake_case_is_unknown(model: type[RequestBody], body: dict[str, Any], name: str) -> None:
     """HTTP-1."""
-    assert refused(model, body | {name: "1"}) == [(name,)]
+    assert rejected_at(model, body | {name: "1"}) == [(name,)]
 
 
 @pytest.mark.parametrize(
@@ -146,10 +146,10 @@ def test_a_name_in_snake_case_is_unknown(model: type[RequestBody], body: dict[st
 )
 def test_a_missing_field_is_named(model: type[RequestBody], body: dict[str, Any], missing: set[str]) -> None:
     """HTTP-3."""
-    assert {location[0] for location in refused(model, body)} == missing
+    assert {location[0] for location in rejected_at(model, body)} == missing
 
 
-def test_what_need_not_be_sent_has_its_default() -> None:
+def test_optional_fields_have_defaults() -> None:
     assert AbortBody.model_validate({}).reason is None
     assert TicketBody.model_validate({}).scope == "read"
     assert CreateSessionBody.model_validate({}).model_fields_set == set()
@@ -178,11 +178,11 @@ def test_what_need_not_be_sent_has_its_default() -> None:
         ("metadata", {str(n): "" for n in range(17)}),
     ],
 )
-def test_a_setting_out_of_its_range_is_refused_by_name(path: str, value: Any) -> None:
-    """HTTP-3, §3.2."""
+def test_a_setting_out_of_range_is_rejected_with_its_path(path: str, value: Any) -> None:
+    """HTTP-3, EP-create."""
     names = tuple(path.split("."))
 
-    assert refused(CreateSessionBody, put({"model": "m"}, names, value)) == [names]
+    assert rejected_at(CreateSessionBody, put({"model": "m"}, names, value)) == [names]
 
 
 @pytest.mark.parametrize(
@@ -197,23 +197,23 @@ def test_a_setting_out_of_its_range_is_refused_by_name(path: str, value: Any) ->
         ("metadata", {str(n): "" for n in range(16)}),
     ],
 )
-def test_a_setting_at_the_edge_of_its_range_is_taken(path: str, value: Any) -> None:
-    """§3.2. A whole number is a number where money is meant."""
+def test_a_setting_at_the_limit_of_its_range_is_accepted(path: str, value: Any) -> None:
+    """EP-create. An integer is a valid amount of dollars."""
     CreateSessionBody.model_validate(put({"model": "m"}, tuple(path.split(".")), value))
 
 
-def test_an_empty_prompt_is_refused() -> None:
-    """§3.5."""
-    assert refused(PromptBody, {"text": ""}) == [("text",)]
+def test_an_empty_prompt_is_rejected() -> None:
+    """EP-prompt."""
+    assert rejected_at(PromptBody, {"text": ""}) == [("text",)]
 
 
 @given(text=st.text(min_size=1))
-def test_any_other_text_is_a_prompt_as_it_is(text: str) -> None:
+def test_any_other_text_is_a_prompt_and_unchanged(text: str) -> None:
     """EVT-6."""
     assert PromptBody.model_validate({"text": text}).text == text
 
 
-# -- answers -----------------------------------------------------------------------------------------------------------
+# -- responses ---------------------------------------------------------------------------------------------------------
 
 SUMMARY = SessionSummary(
     session_id="s", state="idle", model="m", created_at=1, turns=0, tool_calls=0, total_tokens=0, metadata={}
@@ -239,19 +239,19 @@ ANSWERS: list[tuple[AnswerBody, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("answer", "sent"), ANSWERS)
-def test_a_field_that_is_none_is_left_out_unless_it_is_sent_as_null(answer: AnswerBody, sent: dict[str, Any]) -> None:
+def test_a_field_that_is_none_is_omitted_unless_it_is_sent_as_null(answer: AnswerBody, sent: dict[str, Any]) -> None:
     assert answer.wire() == sent
     assert json.loads(answer.encode()) == sent
 
 
-def test_null_inside_what_a_client_or_a_model_gave_stays() -> None:
+def test_null_inside_values_of_clients_and_models_is_kept() -> None:
     entry = ToolCallEntry(call_id="c", name="t", arguments={"a": None, "b": [{"c": None}]})
 
     assert entry.wire()["arguments"] == {"a": None, "b": [{"c": None}]}
 
 
-def test_what_waits_for_a_person_is_shown_as_its_event_was() -> None:
-    """§3.3: pendingApprovals and pendingQuestions are event data, whose members are all there."""
+def test_pending_approvals_and_questions_are_serialized_like_their_events() -> None:
+    """EP-session: pendingApprovals and pendingQuestions are event data, with all members."""
     approval = ApprovalRequired("a", "shell", {"x": None}, "hint", 1, "c", "d", None)
     question = AskUser("r", "Why?", None)
     info = SessionInfo.model_validate(
@@ -269,8 +269,8 @@ def test_what_waits_for_a_person_is_shown_as_its_event_was() -> None:
     assert info.wire()["pendingQuestions"] == [json.loads(encode_data(question, "r1"))]
 
 
-def test_models_inside_models_are_named_for_the_wire_too() -> None:
-    """HTTP-1, with its one historic exception (§3.1)."""
+def test_nested_bodies_use_wire_names() -> None:
+    """HTTP-1, with the one historical exception, `tracked_keys`."""
     health = Health.model_validate(
         {"status": "ok", "version": "0", "sessions": {"active": 1}, "meter": {"tracked_keys": 2}, "timestamp": "t"}
     )
@@ -281,7 +281,6 @@ def test_models_inside_models_are_named_for_the_wire_too() -> None:
 
 
 def test_without_a_limit_replay_events_is_null() -> None:
-    """§3.11."""
     limits = Limits(
         body_bytes=1,
         header_bytes=1,
@@ -297,6 +296,6 @@ def test_without_a_limit_replay_events_is_null() -> None:
 
 
 @pytest.mark.parametrize("model", [model for model, _ in FULL])
-def test_the_published_schema_of_a_body_offers_no_null(model: type[RequestBody]) -> None:
-    """HTTP-3: the schema says what is enforced."""
+def test_the_published_schema_of_a_body_allows_no_null(model: type[RequestBody]) -> None:
+    """HTTP-3: the schema matches what is enforced."""
     assert '"null"' not in json.dumps(model.model_json_schema(by_alias=True))

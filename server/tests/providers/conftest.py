@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
-from cmdc_gateway.providers.litellm import close_connections
+from cmdc_gateway.providers.litellm.library import close_connections
 from cmdc_testkit.models import ScriptedModelServer
 
 

@@ -1,4 +1,4 @@
-"""The history on its way to a model, and tool calls on their way back."""
+"""Conversion to and from the Chat Completions format."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from cmdc_gateway.kernel.signals import ToolRequested
 from cmdc_gateway.kernel.tool import ToolSpec
 from cmdc_gateway.protocol.encoding import dumps
 from cmdc_gateway.protocol.history import TokenUsage, ToolCall, assistant, system, tool_result, user
-from cmdc_gateway.providers.chat import ToolFragments, chat_messages, estimated_usage, functions
+from cmdc_gateway.providers.chat import ToolCallAssembler, chat_messages, estimated_usage, function_tools
 from cmdc_gateway.providers.provider import ModelRequest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 Fragment = tuple[int, str | None, str | None, str | None]
 
 
-def test_a_history_becomes_a_chat() -> None:
+def test_a_history_is_converted_to_messages() -> None:
     call = ToolCall("call_r_1", "get_weather", {"city": "Ås"})
 
     chat = chat_messages(
@@ -42,13 +42,13 @@ def test_a_history_becomes_a_chat() -> None:
     ]
 
 
-def test_tools_become_functions() -> None:
-    assert functions([ToolSpec("f", "does", {"type": "object"})]) == [
+def test_tools_are_converted_to_functions() -> None:
+    assert function_tools([ToolSpec("f", "does", {"type": "object"})]) == [
         {"type": "function", "function": {"name": "f", "description": "does", "parameters": {"type": "object"}}}
     ]
 
 
-def test_an_estimate_is_a_token_for_every_four_bytes() -> None:
+def test_usage_is_estimated_at_one_token_per_four_bytes() -> None:
     request = ModelRequest("x:y", (user("12345"),), (ToolSpec("f", "abc", {}),))
 
     assert estimated_usage(request, 9) == TokenUsage(prompt_tokens=3, completion_tokens=3)
@@ -60,12 +60,12 @@ def test_an_estimate_is_a_token_for_every_four_bytes() -> None:
     [
         # as OpenAI sends them
         ([(0, "c1", "f", ""), (0, None, None, '{"a"'), (0, None, None, ": 1}")], [ToolRequested("f", {"a": 1})]),
-        # two at once, interleaved
+        # two calls, interleaved
         (
             [(0, "c1", "f", None), (1, "c2", "g", None), (1, None, None, '{"b":2}'), (0, None, None, '{"a":1}')],
             [ToolRequested("f", {"a": 1}), ToolRequested("g", {"b": 2})],
         ),
-        # whole calls, all numbered 0
+        # complete calls, all with the index 0
         ([(0, "c1", "f", "{}"), (0, "c2", "f", '{"a":1}')], [ToolRequested("f", {}), ToolRequested("f", {"a": 1})]),
         # the same without ids
         (
@@ -73,10 +73,10 @@ def test_an_estimate_is_a_token_for_every_four_bytes() -> None:
             [ToolRequested("f", {"n": 1}), ToolRequested("f", {"n": 2})],
         ),
         ([(0, None, "f", ""), (0, None, "g", "")], [ToolRequested("f", {}), ToolRequested("g", {})]),
-        # id and name said again with every fragment
+        # id and name repeated in every fragment
         ([(0, "c1", "f", '{"a"'), (0, "c1", "f", ":1}")], [ToolRequested("f", {"a": 1})]),
         ([(0, None, "f", '{"a"'), (0, None, "f", ":1}")], [ToolRequested("f", {"a": 1})]),
-        # the name comes late, the id never
+        # a late name, and no id
         ([(3, None, None, None), (3, None, "f", "{}")], [ToolRequested("f", {})]),
         ([(0, "c1", "f", None)], [ToolRequested("f", {})]),
         ([(0, "c1", "f", " \n")], [ToolRequested("f", {})]),
@@ -84,8 +84,8 @@ def test_an_estimate_is_a_token_for_every_four_bytes() -> None:
         ([], []),
     ],
 )
-def test_fragments_become_calls(fragments: list[Fragment], requests: list[ToolRequested]) -> None:
-    calls = ToolFragments()
+def test_fragments_are_assembled_to_calls(fragments: list[Fragment], requests: list[ToolRequested]) -> None:
+    calls = ToolCallAssembler()
     for fragment in fragments:
         calls.add(*fragment)
 
@@ -95,30 +95,30 @@ def test_fragments_become_calls(fragments: list[Fragment], requests: list[ToolRe
 @pytest.mark.parametrize(
     "arguments", ["{", "[]", "1", '"x"', "null", '{"a": NaN}', '{"a": 1e999}', "{} {}", "{'a': 1}"]
 )
-def test_arguments_that_are_no_object_are_a_flaw(arguments: str) -> None:
-    calls = ToolFragments()
+def test_arguments_that_are_not_a_json_object_are_an_error(arguments: str) -> None:
+    calls = ToolCallAssembler()
     calls.add(0, "c1", "f", arguments)
 
     [request] = calls.requests()
 
     assert (request.name, request.args) == ("f", {})
     assert request.error is not None
-    assert request.error.startswith("The arguments of f cannot be read: ")
+    assert request.error.startswith("The arguments of f are not a JSON object: ")
 
 
-def test_another_id_is_another_call_even_if_the_first_is_not_complete() -> None:
-    calls = ToolFragments()
+def test_another_id_begins_another_call_even_if_the_first_is_incomplete() -> None:
+    calls = ToolCallAssembler()
     calls.add(0, "c1", "f", '{"a"')
     calls.add(0, "c2", "f", "{}")
 
-    broken, whole = calls.requests()
+    incomplete, complete = calls.requests()
 
-    assert broken.error is not None
-    assert whole == ToolRequested("f", {})
+    assert incomplete.error is not None
+    assert complete == ToolRequested("f", {})
 
 
-def test_a_call_without_a_name_is_a_flaw() -> None:
-    calls = ToolFragments()
+def test_a_call_without_a_name_is_an_error() -> None:
+    calls = ToolCallAssembler()
     calls.add(0, "c1", None, "{}")
 
     assert calls.requests() == [ToolRequested("", {}, error="The tool call has no name.")]
@@ -128,8 +128,8 @@ def test_a_call_without_a_name_is_a_flaw() -> None:
     args=st.dictionaries(st.text('ab"\\é😀', max_size=3), st.integers(-9, 9) | st.text('x\u2028"{}', max_size=4)),
     data=st.data(),
 )
-def test_however_arguments_are_cut_they_are_the_same(args: dict[str, int | str], data: st.DataObject) -> None:
-    text, calls = dumps(args).decode(), ToolFragments()
+def test_arguments_are_the_same_wherever_they_are_split(args: dict[str, int | str], data: st.DataObject) -> None:
+    text, calls = dumps(args).decode(), ToolCallAssembler()
     cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=5)))
 
     calls.add(0, "c1", "f", None)

@@ -1,15 +1,16 @@
-"""Which models are reached directly, where they are, and what each wants to hear differently."""
+"""Which models have a Chat Completions endpoint, its URL, and its dialect."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pytest
-from cmdc_gateway.providers.direct import DirectProvider
-from cmdc_gateway.providers.endpoints import endpoint
-from cmdc_gateway.providers.factory import ProviderFactory
-from cmdc_gateway.providers.litellm import LitellmProvider
-from cmdc_gateway.providers.pool import proxy_for
+from cmdc_gateway.providers.chat_completions.endpoints import find_endpoint
+from cmdc_gateway.providers.chat_completions.pool import proxy_for
+from cmdc_gateway.providers.chat_completions.provider import ChatCompletionsProvider
+from cmdc_gateway.providers.hosted import HostedModels
+from cmdc_gateway.providers.litellm.provider import LitellmProvider
+from cmdc_gateway.providers.plugin import ProviderContext
 from cmdc_gateway.providers.target import ModelTarget
 
 
@@ -27,60 +28,64 @@ from cmdc_gateway.providers.target import ModelTarget
         ("hosted_vllm/org/m", "http://h/v1", "http://h/v1/chat/completions"),
     ],
 )
-def test_these_are_reached_directly(model: str, api_base: str | None, url: str) -> None:
+def test_these_models_have_a_chat_completions_endpoint(model: str, api_base: str | None, url: str) -> None:
     target = ModelTarget(model, api_base, "k")
 
-    place = endpoint(target)
+    endpoint = find_endpoint(target)
 
-    assert place is not None
-    assert place.url == url
-    assert isinstance(ProviderFactory()(target), DirectProvider)
+    assert endpoint is not None
+    assert endpoint.url == url
+    assert isinstance(hosted("openai").create(target), ChatCompletionsProvider)
 
 
 @pytest.mark.parametrize(
     ("model", "api_base"),
     [("anthropic/claude", None), ("mistral/m", "http://h/v1"), ("hosted_vllm/m", None), ("gemini/g", None)],
 )
-def test_these_are_reached_through_litellm(model: str, api_base: str | None) -> None:
-    assert isinstance(ProviderFactory()(ModelTarget(model, api_base, "k")), LitellmProvider)
+def test_these_models_are_called_through_litellm(model: str, api_base: str | None) -> None:
+    assert isinstance(hosted("anthropic").create(ModelTarget(model, api_base, "k")), LitellmProvider)
 
 
-def spoken(model: str, api_base: str | None = None, **body: Any) -> dict[str, Any]:
-    place = endpoint(ModelTarget(model, api_base))
-    assert place is not None
-    return place.dialect.spoken(body)
+def hosted(name: str) -> HostedModels:
+    return HostedModels(ProviderContext(name, {}))
 
 
-def test_openai_calls_the_bound_by_its_new_name_and_those_who_speak_as_it_does_by_the_old() -> None:
-    assert spoken("openai/o3", max_tokens=9) == {"max_completion_tokens": 9}
-    assert spoken("openai/house", "http://h/v1", max_tokens=9) == {"max_tokens": 9}
+def adapted(model: str, api_base: str | None = None, **body: Any) -> dict[str, Any]:
+    endpoint = find_endpoint(ModelTarget(model, api_base))
+    assert endpoint is not None
+    return endpoint.dialect.adapt(body)
 
 
-def test_deepseek_switches_thinking_on_and_off_and_gets_thoughts_back() -> None:
+def test_openai_gets_max_completion_tokens_and_compatible_servers_get_max_tokens() -> None:
+    assert adapted("openai/o3", max_tokens=9) == {"max_completion_tokens": 9}
+    assert adapted("openai/house", "http://h/v1", max_tokens=9) == {"max_tokens": 9}
+
+
+def test_deepseek_gets_a_switch_for_thinking_and_a_placeholder_for_reasoning() -> None:
     messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 
-    assert spoken("deepseek/m", reasoning_effort="none", messages=messages) == {
+    assert adapted("deepseek/m", reasoning_effort="none", messages=messages) == {
         "thinking": {"type": "disabled"},
         "messages": messages,
     }
-    assert spoken("deepseek/m", reasoning_effort="low", messages=messages) == {
+    assert adapted("deepseek/m", reasoning_effort="low", messages=messages) == {
         "thinking": {"type": "enabled"},
         "messages": [messages[0], {**messages[1], "reasoning_content": " "}],
     }
-    assert spoken("deepseek/m", messages=messages) == {"messages": messages}
+    assert adapted("deepseek/m", messages=messages) == {"messages": messages}
 
 
-def test_groq_is_not_asked_to_stream_what_has_to_fit_a_format() -> None:
-    asked: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
+def test_groq_does_not_stream_structured_output() -> None:
+    body: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}}
 
-    assert spoken("groq/m", **asked) == asked
-    assert spoken("groq/m", response_format={"type": "json_object"}, **asked) == {
+    assert adapted("groq/m", **body) == body
+    assert adapted("groq/m", response_format={"type": "json_object"}, **body) == {
         "response_format": {"type": "json_object"},
         "stream": False,
     }
 
 
-def test_a_proxy_of_the_environment_is_for_https_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_is_used_for_https_only(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
     assert proxy_for("https://api.example.com/v1") is None

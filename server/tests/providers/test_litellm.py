@@ -1,4 +1,4 @@
-"""What holds for litellm alone: when it is loaded, what that does, and what it knows of hosted models."""
+"""What applies only to models that are called through litellm: its import, and what it knows about hosted models."""
 
 from __future__ import annotations
 
@@ -7,55 +7,60 @@ import sys
 from typing import Any
 
 import pytest
-from cmdc_gateway.providers.hosted import HOSTED
-from cmdc_gateway.providers.litellm import LitellmProvider
+from cmdc_gateway.providers.litellm.provider import LitellmProvider
 from cmdc_gateway.providers.provider import ModelError
 from cmdc_gateway.providers.target import ModelTarget
-from cmdc_gateway.testing.providers import answer, request
+from cmdc_gateway.providers.vendors import VENDORS
+from cmdc_gateway.testing.providers import collect, request
 
-# litellm asks pydantic for what will be gone one day.
+# litellm uses deprecated functions of pydantic.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:litellm")
 
 KEY = "k3y-of-the-0perator-8f2c1d"
 
 
-async def test_an_option_that_a_hosted_model_does_not_take_is_an_error_not_dropped() -> None:
+async def test_an_option_that_a_hosted_model_does_not_accept_is_an_error() -> None:
     hosted = LitellmProvider(ModelTarget("openai/gpt-4o", api_key=KEY))
 
-    with pytest.raises(ModelError, match="reasoning_effort") as refused:
-        await answer(hosted, request("Hello", options={"reasoning_effort": "low"}))
+    with pytest.raises(ModelError, match="reasoning_effort") as raised:
+        await collect(hosted, request("Hello", options={"reasoning_effort": "low"}))
 
-    assert not refused.value.transient
+    assert not raised.value.transient
 
 
-async def test_litellm_knows_the_hosted_providers() -> None:
+async def test_litellm_supports_every_vendor() -> None:
     await LitellmProvider(ModelTarget("openai/none")).prepare()
 
     litellm: Any = sys.modules["litellm"]
     known = {provider.value for provider in litellm.LlmProviders}
-    assert {provider.prefix for provider in HOSTED.values()} <= known
+    assert {vendor.prefix for vendor in VENDORS.values()} <= known
 
 
 # -- the import ---------------------------------------------------------------------------------------------------------
 
 
-async def test_importing_this_module_does_not_import_litellm() -> None:
-    code = "import sys, cmdc_gateway.providers.registry;sys.exit('litellm' in sys.modules or 'openai' in sys.modules or 'aiohttp' in sys.modules)"
+async def test_loading_the_plugins_imports_no_client_library() -> None:
+    code = """
+import sys
+from cmdc_gateway.providers.plugin import load_plugins
+load_plugins({})
+sys.exit(not {"litellm", "openai", "aiohttp"}.isdisjoint(sys.modules))
+"""
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", code)
 
     assert await process.wait() == 0
 
 
-async def test_preparing_connects_to_nobody_and_prints_nothing() -> None:
+async def test_preparing_opens_no_connection_and_prints_nothing() -> None:
     code = """
 import asyncio, sys
 
-def watch(event, args):
+def audit(event, args):
     if event in ("socket.getaddrinfo", "socket.connect"):
         print(event, args)
 
-sys.addaudithook(watch)
-from cmdc_gateway.providers.litellm import LitellmProvider
+sys.addaudithook(audit)
+from cmdc_gateway.providers.litellm.provider import LitellmProvider
 from cmdc_gateway.providers.target import ModelTarget
 asyncio.run(LitellmProvider(ModelTarget("openai/none")).prepare())
 """
@@ -66,5 +71,5 @@ asyncio.run(LitellmProvider(ModelTarget("openai/none")).prepare())
     assert process.returncode == 0
 
 
-def test_the_key_is_not_in_the_targets_repr() -> None:
+def test_the_repr_of_a_target_does_not_contain_the_key() -> None:
     assert KEY not in repr(ModelTarget("openai/m", "http://127.0.0.1/v1", KEY))

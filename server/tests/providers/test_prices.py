@@ -1,10 +1,10 @@
-"""What tokens cost."""
+"""Prices of tokens."""
 
 from __future__ import annotations
 
 import pytest
 from cmdc_gateway.protocol.history import TokenUsage
-from cmdc_gateway.providers.endpoints import PREFIXES
+from cmdc_gateway.providers.chat_completions.dialects import DIALECTS
 from cmdc_gateway.providers.prices import PriceList, price_list
 from cmdc_gateway.providers.provider import Price
 
@@ -38,17 +38,17 @@ LIST = PriceList(
         ("openai/draws", None),
     ],
 )
-def test_a_model_has_the_price_of_its_own_provider(model: str, price: Price | None) -> None:
+def test_a_price_belongs_to_a_model_and_its_provider(model: str, price: Price | None) -> None:
     assert LIST.price(model) == price
 
 
-def test_what_the_provider_remembered_costs_less() -> None:
+def test_cached_tokens_have_their_own_price() -> None:
     assert LIST.cost_usd("openai/large", TokenUsage(100, 1), cached_tokens=60) == 40 * 1.0 + 60 * 0.5 + 10.0
     assert LIST.cost_usd("openai/small", TokenUsage(100, 1), cached_tokens=60) == 100 * 1.0 + 10.0
     assert LIST.cost_usd("openai/large", TokenUsage(10, 0), cached_tokens=60) == 10 * 0.5
 
 
-def test_a_prompt_beyond_a_bound_costs_more_altogether() -> None:
+def test_a_long_prompt_is_priced_in_a_higher_tier() -> None:
     assert LIST.cost_usd("openai/large", TokenUsage(272_000, 1)) == 272_000 * 1.0 + 10.0
     assert LIST.cost_usd("openai/large", TokenUsage(272_001, 1)) == 272_001 * 2.0 + 20.0
 
@@ -57,8 +57,8 @@ def test_an_unknown_model_costs_nothing() -> None:
     assert LIST.cost_usd("openai/unheard-of", TokenUsage(10, 10)) == 0.0
 
 
-def test_the_list_that_is_carried_has_the_models_that_are_reached_directly() -> None:
-    listed = price_list(PREFIXES)
+def test_the_bundled_list_has_prices_for_models_with_a_chat_completions_endpoint() -> None:
+    listed = price_list(frozenset(DIALECTS))
 
     assert listed.price("openai/gpt-4o") is not None
     assert listed.price("deepseek/deepseek-chat") is not None

@@ -1,17 +1,17 @@
-"""Both drivers of the scripted model keep the promises of a provider, and so does every way to the one outside."""
+"""The contract test of providers, for every implementation."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
 import pytest
-from cmdc_gateway.providers.direct import DirectProvider
-from cmdc_gateway.providers.endpoints import endpoint
-from cmdc_gateway.providers.litellm import LitellmProvider
-from cmdc_gateway.providers.pool import ConnectionPool
+from cmdc_gateway.providers.chat_completions.endpoints import find_endpoint
+from cmdc_gateway.providers.chat_completions.pool import ConnectionPool
+from cmdc_gateway.providers.chat_completions.provider import ChatCompletionsProvider
+from cmdc_gateway.providers.litellm.provider import LitellmProvider
 from cmdc_gateway.providers.provider import ModelProvider
 from cmdc_gateway.providers.retry import RetryingProvider
-from cmdc_gateway.providers.scripted import ScriptedProvider
+from cmdc_gateway.providers.scripted.provider import ScriptedProvider
 from cmdc_gateway.providers.target import ModelTarget
 from cmdc_gateway.testing.providers import ProviderContract
 from cmdc_testkit.models import ScriptedModelServer
@@ -23,13 +23,13 @@ class TestScripted(ProviderContract):
         return ScriptedProvider()
 
 
-class TestRetryingThatDoesNotRetry(ProviderContract):
+class TestRetryingWithoutDelays(ProviderContract):
     @pytest.fixture
     def provider(self) -> ModelProvider:
         return RetryingProvider(ScriptedProvider(), delays=())
 
 
-# litellm asks pydantic for what will be gone one day.
+# litellm uses deprecated functions of pydantic.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:litellm")
 class TestLitellm(ProviderContract):
     @pytest.fixture
@@ -37,11 +37,11 @@ class TestLitellm(ProviderContract):
         return LitellmProvider(ModelTarget("openai/scripted", server.base_url, "none"))
 
 
-class TestDirect(ProviderContract):
+class TestChatCompletions(ProviderContract):
     @pytest.fixture
     async def provider(self, server: ScriptedModelServer) -> AsyncIterator[ModelProvider]:
         pool, target = ConnectionPool(), ModelTarget("openai/scripted", server.base_url, "none")
-        place = endpoint(target)
-        assert place is not None
-        yield DirectProvider(target, place, pool)
+        endpoint = find_endpoint(target)
+        assert endpoint is not None
+        yield ChatCompletionsProvider(target, endpoint, pool)
         await pool.close()

@@ -1,4 +1,4 @@
-"""The pure part of the scripted model (PROTOCOL §10)."""
+"""Parsing of scripts, and the replies of the scripted model."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from cmdc_gateway.kernel.signals import TextArrived, ThoughtArrived, ToolRequested
 from cmdc_gateway.protocol.history import TokenUsage, assistant, system, user
 from cmdc_gateway.providers.provider import ModelError
-from cmdc_gateway.providers.script import Tries, parse_script, reply_for
+from cmdc_gateway.providers.scripted.script import AttemptCounter, parse_script, reply_for
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,7 +32,7 @@ TWO = {"replies": [{"text": ["two"]}]}
         fenced(ONE, fence="`````"),
         fenced(ONE, info="  script  "),
         "Please.\r\n\r\n" + fenced(ONE).replace("\n", "\r\n") + "\r\nThank you.",
-        "   ```script\n" + json.dumps(ONE),  # never closed: it runs to the end
+        "   ```script\n" + json.dumps(ONE),  # never closed, so it extends to the end
         fenced(ONE) + "\n" + fenced(TWO),
         fenced("print()", info="python") + "\n" + fenced(ONE),
         fenced(json.dumps(ONE, indent=2) + "\n"),
@@ -55,17 +55,17 @@ def test_the_first_script_block_is_found(text: str) -> None:
         fenced(ONE, info="scripts"),
         "``script\n{}\n``",
         "    " + fenced(ONE),  # four spaces make it code, not a fence
-        "````\n" + fenced(ONE) + "\n````",  # shown, not meant
+        "````\n" + fenced(ONE) + "\n````",  # quoted in another block
         "~~~\n" + fenced(ONE) + "\n~~~",
         "```script `x`\n{}\n```",
     ],
 )
-def test_what_is_no_script_block_is_none(text: str) -> None:
+def test_text_without_a_script_block_has_no_script(text: str) -> None:
     assert parse_script(text) is None
 
 
 @pytest.mark.parametrize(
-    ("script", "complaint"),
+    ("script", "reason"),
     [
         ("{", "line 1"),
         ("[]", "the script"),
@@ -86,58 +86,60 @@ def test_what_is_no_script_block_is_none(text: str) -> None:
         ('{"replies": [{"toolCalls": [{"args": {}}]}]}', "replies.0.toolCalls.0.name"),
         ({"nonce": 7, "replies": []}, "nonce"),
         ('{"replies": [{"toolCalls": [{"name": "f", "args": {"x": NaN}}]}]}', "NaN"),
-        ('{"replies": [{"toolCalls": [{"name": "f", "args": {"x": 1e999}}]}]}', "script cannot be obeyed"),
+        ('{"replies": [{"toolCalls": [{"name": "f", "args": {"x": 1e999}}]}]}', "invalid script"),
         ('{"replies": [{"toolCalls": [{"name": "f", "args": {"x": ' + "9" * 30 + "}}]}]}", "64 bits"),
         ("[" * 100_000, "nested"),
         ('{"replies": [{"toolCalls": [{"name": "f", "args": ' + '{"a":' * 300 + "1" + "}" * 300 + "}]}]}", "script"),
     ],
 )
-def test_a_script_that_cannot_be_obeyed_is_refused_with_a_reason(script: Any, complaint: str) -> None:
+def test_an_invalid_script_is_rejected_with_a_reason(script: Any, reason: str) -> None:
     with pytest.raises(ModelError) as raised:
         parse_script(fenced(script))
 
-    assert complaint in raised.value.reason
+    assert reason in raised.value.reason
     assert len(raised.value.reason) < 300
     assert not raised.value.transient
 
 
 @given(st.text())
-def test_any_text_is_said_back_exactly(text: str) -> None:
-    said = [chunk.text for chunk in reply_for([user(f"say {text}")]).shown]
+def test_any_text_is_repeated_exactly(text: str) -> None:
+    words = [chunk.text for chunk in reply_for([user(f"say {text}")]).visible_chunks]
 
-    assert "".join(said) == f"You said: say {text}"
-    assert all(said)
+    assert "".join(words) == f"You said: say {text}"
+    assert all(words)
 
 
 @given(st.text(alphabet='`~ script{}[]"\n:replies', max_size=200))
-def test_any_text_is_a_script_or_none_or_a_model_error(text: str) -> None:
+def test_parsing_any_text_raises_nothing_but_model_errors(text: str) -> None:
     with contextlib.suppress(ModelError):
         parse_script("```script\n" + text)
 
 
-def test_the_reply_is_the_one_for_the_number_of_answers_so_far() -> None:
-    asked = user(fenced({"replies": [{"text": ["a"]}, {"text": ["b"]}]}))
-    history = [system("x"), user("before"), assistant("You said: before"), asked]
+def test_the_number_of_previous_model_calls_selects_the_reply() -> None:
+    prompt = user(fenced({"replies": [{"text": ["a"]}, {"text": ["b"]}]}))
+    history = [system("x"), user("before"), assistant("You said: before"), prompt]
 
-    said: list[str] = []
+    texts: list[str] = []
     for _ in range(4):
-        said.append("".join(chunk.text for chunk in reply_for(history).shown))
-        history.append(assistant(said[-1]))
+        texts.append("".join(chunk.text for chunk in reply_for(history).visible_chunks))
+        history.append(assistant(texts[-1]))
 
-    assert said == ["a", "b", "done", "done"]
-
-
-def test_an_empty_list_of_replies_answers_done() -> None:
-    assert reply_for([user(fenced({"replies": []}))]).shown == (TextArrived("done"),)
+    assert texts == ["a", "b", "done", "done"]
 
 
-def test_without_usage_words_of_the_message_and_chunks_of_the_reply_are_counted() -> None:
-    asked = "Two words\n" + fenced({"replies": [{"thinking": ["t"], "text": ["a", "b"], "toolCalls": [{"name": "f"}]}]})
+def test_an_empty_list_of_replies_produces_done() -> None:
+    assert reply_for([user(fenced({"replies": []}))]).visible_chunks == (TextArrived("done"),)
 
-    reply = reply_for([user(asked)])
+
+def test_the_default_usage_is_the_words_of_the_prompt_and_the_chunks_of_the_reply() -> None:
+    prompt = "Two words\n" + fenced(
+        {"replies": [{"thinking": ["t"], "text": ["a", "b"], "toolCalls": [{"name": "f"}]}]}
+    )
+
+    reply = reply_for([user(prompt)])
 
     assert reply.chunks == (ThoughtArrived("t"), TextArrived("a"), TextArrived("b"), ToolRequested("f", {}))
-    assert reply.usage == TokenUsage(prompt_tokens=len(asked.split()), completion_tokens=4)
+    assert reply.usage == TokenUsage(prompt_tokens=len(prompt.split()), completion_tokens=4)
 
 
 def failing(attempts: int, nonce: str | None = None) -> Any:
@@ -145,20 +147,20 @@ def failing(attempts: int, nonce: str | None = None) -> Any:
     return reply_for([user(fenced(script if nonce is None else script | {"nonce": nonce}))])
 
 
-def test_tries_are_counted_for_each_nonce() -> None:
-    tries = Tries()
+def test_attempts_are_counted_per_nonce() -> None:
+    attempts = AttemptCounter()
 
-    a = [tries.failed_status(failing(2, "a")) for _ in range(4)]
-    b = [tries.failed_status(failing(1, "b")) for _ in range(2)]
-    always = [tries.failed_status(failing(0, "c")) for _ in range(5)]
+    a = [attempts.failure_status(failing(2, "a")) for _ in range(4)]
+    b = [attempts.failure_status(failing(1, "b")) for _ in range(2)]
+    always = [attempts.failure_status(failing(0, "c")) for _ in range(5)]
 
     assert (a, b, always) == ([500, 500, None, None], [500, None], [500] * 5)
 
 
-def test_only_so_many_tries_are_remembered() -> None:
-    tries = Tries(keep=2)
+def test_the_number_of_counts_is_bounded() -> None:
+    attempts = AttemptCounter(max_replies=2)
 
     for nonce in ("a", "b", "c", "d"):
-        tries.failed_status(failing(1, nonce))
+        attempts.failure_status(failing(1, nonce))
 
-    assert [tries.failed_status(failing(1, nonce)) for nonce in ("d", "c", "a")] == [None, None, 500]
+    assert [attempts.failure_status(failing(1, nonce)) for nonce in ("d", "c", "a")] == [None, None, 500]

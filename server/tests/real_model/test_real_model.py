@@ -1,4 +1,4 @@
-"""A real language model, through everything: only that it works is looked at, never what it says."""
+"""A real language model. The tests check that calls work, not what the model writes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 from cmdc_gateway.kernel.signals import ModelFinished, ModelSignal, TextArrived
 from cmdc_gateway.protocol.history import assistant, system, user
 from cmdc_gateway.protocol.strict import parse_object
-from cmdc_gateway.providers.hosted import target_from_config
+from cmdc_gateway.providers.aliases import target_from_config
+from cmdc_gateway.providers.plugin import load_plugins
 from cmdc_gateway.providers.provider import ModelError, ModelProvider, ModelRequest
 from cmdc_gateway.providers.registry import ModelRegistry
 
@@ -19,7 +20,7 @@ pytestmark = [pytest.mark.real_model, pytest.mark.filterwarnings("ignore::Deprec
 
 
 def _example() -> Any:
-    """The module that the demo uses. Examples are programs, not a package."""
+    """The example that starts the model. Examples are programs, not a package."""
     path = Path(__file__).parents[3] / "examples" / "real_model.py"
     spec = importlib.util.spec_from_file_location("real_model", path)
     assert spec is not None
@@ -35,16 +36,16 @@ def api_base() -> Iterator[str]:
     try:
         with example.start() as api_base:
             yield api_base
-    except example.NotInstalled as missing:
-        pytest.fail(str(missing))
+    except example.NotInstalled as error:
+        pytest.fail(str(error))
 
 
 @pytest.fixture
 async def model(api_base: str) -> AsyncIterator[ModelProvider]:
     target = target_from_config("local:small", model=_example().MODEL, api_base=api_base, api_key_env=None, environ={})
-    catalog = ModelRegistry(aliases={"local:small": target}, environ={})
-    yield catalog.find("local:small")
-    await catalog.close()
+    registry = ModelRegistry(aliases={"local:small": target}, plugins=load_plugins({}))
+    yield registry.find("local:small")
+    await registry.close()
 
 
 async def ask(model: ModelProvider, *, max_tokens: int = 40, **options: Any) -> list[ModelSignal]:
@@ -64,14 +65,14 @@ async def test_text_streams_and_usage_comes_last(model: ModelProvider) -> None:
     assert finished.cost_usd == 0
 
 
-async def test_the_most_tokens_are_kept_to(model: ModelProvider) -> None:
+async def test_max_tokens_is_respected(model: ModelProvider) -> None:
     *_, finished = await ask(model, max_tokens=3)
 
     assert isinstance(finished, ModelFinished)
     assert finished.usage.completion_tokens <= 3
 
 
-async def test_a_schema_for_the_answer_is_enforced(model: ModelProvider) -> None:
+async def test_a_response_schema_is_enforced(model: ModelProvider) -> None:
     schema = {
         "type": "object",
         "properties": {"colour": {"enum": ["red", "green", "blue"]}},
@@ -83,11 +84,11 @@ async def test_a_schema_for_the_answer_is_enforced(model: ModelProvider) -> None
         model, response_format={"type": "json_schema", "json_schema": {"name": "colour", "schema": schema}}
     )
 
-    answer = parse_object("".join(chunk.text for chunk in chunks if isinstance(chunk, TextArrived)).encode())
-    assert answer["colour"] in {"red", "green", "blue"}
+    response = parse_object("".join(chunk.text for chunk in chunks if isinstance(chunk, TextArrived)).encode())
+    assert response["colour"] in {"red", "green", "blue"}
 
 
-async def test_what_the_server_refuses_is_a_failure_with_a_reason(model: ModelProvider) -> None:
+async def test_a_rejected_request_fails_with_a_reason(model: ModelProvider) -> None:
     request = ModelRequest("local:small", (user("word " * 20_000),))
 
     with pytest.raises(ModelError, match="status 400") as raised:

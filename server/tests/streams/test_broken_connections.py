@@ -1,4 +1,4 @@
-"""SSE-6, SSE-9, DUR-1: connections break anywhere and readers come at any moment; what they get together is the log."""
+"""SSE-6, SSE-9, DUR-1: connections that break anywhere and readers that connect at any time together receive the log."""
 
 import asyncio
 import gc
@@ -26,7 +26,7 @@ LONG_AND_ASKS = script({**REPLY, "toolCalls": [call("ask_user", question="Go on?
 
 @dataclass
 class Resumer:
-    """A reader whose connections are cut, and who comes back with the last id it has seen in a complete frame."""
+    """A reader whose connections are cut, and that resumes with the last id of a complete frame."""
 
     port: int
     session: str
@@ -34,7 +34,7 @@ class Resumer:
     seen: list[ReceivedEvent] = field(default_factory=list[ReceivedEvent])
 
     async def connect(self, most: int) -> bool:
-        """Read at most so many bytes of the answer, then cut the connection; True if the run came to its end."""
+        """Read at most `most` bytes of the response, then cut the connection; return whether the run has ended."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             writer.write(events_request(self.session, headers={"Last-Event-ID": self.cursor}))
@@ -75,7 +75,7 @@ def _unchunked(body: bytes) -> bytes:
 
 @given(cuts=st.lists(st.integers(0, 4_000), max_size=12), during=st.booleans())
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-async def test_connections_that_are_cut_at_any_byte_deliver_the_log(
+async def test_connections_cut_at_any_byte_together_deliver_the_log(
     served: InProcessGateway,
     client: httpx.AsyncClient,
     cuts: list[int],
@@ -103,10 +103,10 @@ async def test_connections_that_are_cut_at_any_byte_deliver_the_log(
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_whoever_wins_the_race_between_a_prompt_and_its_reader_nothing_is_missed(
+async def test_nothing_is_missed_when_a_prompt_races_with_its_reader(
     served: InProcessGateway, client: httpx.AsyncClient, seed: int
 ) -> None:
-    """SSE-5, SSE-6: a hundred times each, in sessions that have a past."""
+    """SSE-5, SSE-6: a hundred times each, in sessions with earlier runs."""
     chance = random.Random(seed)
     created = await client.post("/v1/sessions", json={"model": "scripted:x"})
     session = created.json()["sessionId"]
@@ -133,10 +133,10 @@ async def test_whoever_wins_the_race_between_a_prompt_and_its_reader_nothing_is_
         last = run[-1].seq
 
 
-async def test_readers_that_come_in_the_middle_get_every_event_after_their_cursor(
+async def test_readers_that_connect_during_a_run_get_every_event_after_their_cursor(
     served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
-    """SSE-6: registered before the log is read. Forty of them, half on streams and half on WebSockets."""
+    """SSE-6: registered before the log is read. Forty readers, half over SSE and half over WebSockets."""
     await client.post(f"/v1/sessions/{session}/prompt", json={"text": LONG_AND_ASKS})
     all_there = asyncio.Barrier(41)
 
@@ -177,8 +177,8 @@ async def test_a_session_of_another_tenant_cannot_be_followed(
     assert hidden[1]["message"].replace(session, "never-was") == absent[1]["message"]
 
 
-async def test_a_socket_that_breaks_in_both_directions_at_once_is_no_mistake(served: InProcessGateway) -> None:
-    """WS-6: asyncio writes no traceback about what nobody did wrong."""
+async def test_a_websocket_that_breaks_in_both_directions_logs_no_traceback(served: InProcessGateway) -> None:
+    """WS-6: asyncio logs no unretrieved exception."""
     complaints: list[str] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(str(context["message"])))
     async with served.client() as client:

@@ -1,4 +1,4 @@
-"""SSE-6 … SSE-8, SSE-11 and EVT-7: reading from any place of the log, one run of it, some types, or in pages."""
+"""SSE-6 … SSE-8, SSE-11 and EVT-7: reading the log from any cursor, by run, by type, or in pages."""
 
 import asyncio
 import json
@@ -46,7 +46,7 @@ async def page(client: httpx.AsyncClient, session: str, **query: str | int) -> d
 async def two_runs(
     served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> tuple[list[ReceivedEvent], list[ReceivedEvent]]:
-    """Have two conversations; the events of each."""
+    """Run two prompts; return the events of each."""
     runs: list[list[ReceivedEvent]] = []
     for text in ("one", "two"):
         await post(client, session, text)
@@ -68,7 +68,7 @@ async def test_events_are_numbered_from_1_without_a_gap_over_all_runs(
 
 
 async def test_an_event_delivered_twice_is_byte_identical_also_after_a_restart(tmp_path: Path) -> None:
-    """EVT-7: and the epoch stays, for the log was carried over."""
+    """EVT-7: and the epoch stays the same."""
     raw: list[bytes] = []
     for number in range(2):
         store = create_store(f"sqlite:///{tmp_path / 'gateway.db'}")
@@ -92,7 +92,7 @@ async def test_an_event_delivered_twice_is_byte_identical_also_after_a_restart(t
 async def test_a_cursor_starts_the_stream_just_after_its_event(
     served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
-    """SSE-6: at every event there is; and it ends with the run it is reading (SSE-4)."""
+    """SSE-6: at every event; and the stream ends with its run (SSE-4)."""
     one, two = await two_runs(served, client, session)
 
     for index, event in enumerate(one[:-1], start=1):
@@ -101,7 +101,9 @@ async def test_a_cursor_starts_the_stream_just_after_its_event(
         assert await read(served, session, **{"Last-Event-ID": event.id}) == two[index:]
 
 
-async def test_last_event_id_wins_over_after(served: InProcessGateway, client: httpx.AsyncClient, session: str) -> None:
+async def test_last_event_id_takes_precedence_over_after(
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
+) -> None:
     """SSE-6: a browser sends the URL of the first connection with the header of the latest."""
     one, _ = await two_runs(served, client, session)
 
@@ -110,7 +112,7 @@ async def test_last_event_id_wins_over_after(served: InProcessGateway, client: h
 
 
 async def test_after_start_is_the_beginning(served: InProcessGateway, client: httpx.AsyncClient, session: str) -> None:
-    """SSE-6, SSE-7: as is the cursor with seq 0."""
+    """SSE-6, SSE-7: like the cursor with seq 0."""
     one, _ = await two_runs(served, client, session)
 
     assert await read(served, session, "?after=start") == one
@@ -118,7 +120,7 @@ async def test_after_start_is_the_beginning(served: InProcessGateway, client: ht
 
 
 async def test_after_latest_is_the_present(served: InProcessGateway, client: httpx.AsyncClient, session: str) -> None:
-    """SSE-6: also in the middle of a run, and also where nobody has read it."""
+    """SSE-6: also in the middle of a run, and also if it is unread."""
     await post(client, session, "hello")
     async with asyncio.timeout(5), event_stream(served.port, session, "?after=latest&follow=true") as stream:
         await post(client, session, ASKS)
@@ -145,7 +147,7 @@ async def test_a_cursor_at_the_end_waits_for_the_next_run(
 async def test_the_cursor_of_an_accepted_prompt_misses_nothing(
     served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
-    """EP-prompt: whatever has been read meanwhile."""
+    """EP-prompt: whatever has been read in the meantime."""
     await two_runs(served, client, session)
     accepted = await post(client, session, "three")
     await read(served, session)
@@ -173,7 +175,7 @@ async def test_the_cursor_of_a_session_is_the_end_of_its_log(
         *("{epoch}.٣", "{epoch}.1e3", "{epoch}.99999999999999999999"),
     ],
 )
-async def test_a_malformed_cursor_is_refused(
+async def test_a_malformed_cursor_is_rejected(
     served: InProcessGateway, client: httpx.AsyncClient, session: str, cursor: str
 ) -> None:
     """SSE-7: 400 in the stream, in the page, and before the WebSocket's upgrade."""
@@ -192,7 +194,7 @@ async def test_a_malformed_cursor_is_refused(
 
 
 @pytest.mark.parametrize("name", ["after", "Last-Event-ID"])
-async def test_a_cursor_in_the_future_is_refused(
+async def test_a_cursor_in_the_future_is_rejected(
     served: InProcessGateway, client: httpx.AsyncClient, session: str, name: str
 ) -> None:
     """SSE-7."""
@@ -211,7 +213,7 @@ async def test_a_cursor_in_the_future_is_refused(
 async def test_a_cursor_of_another_sessions_log_is_expired(
     served: InProcessGateway, client: httpx.AsyncClient, session: str, accept: str
 ) -> None:
-    """SSE-7: the answer says between which cursors there is something."""
+    """SSE-7: the error has the first and the last valid cursor."""
     one, two = await two_runs(served, client, session)
 
     status, body = await refused(served, session, "?after=anotherlog.1", Accept=accept)
@@ -224,7 +226,7 @@ async def test_a_cursor_of_another_sessions_log_is_expired(
 async def test_a_cursor_of_a_deleted_session_is_expired_in_its_successor(
     served: InProcessGateway, client: httpx.AsyncClient
 ) -> None:
-    """SSE-7, EVT-7: the same id is another log, even where the number exists in it."""
+    """SSE-7, EVT-7: the same id is another log, even if the seq exists in it."""
     ids: list[str] = []
     for _ in range(2):
         await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": "again"})
@@ -238,10 +240,10 @@ async def test_a_cursor_of_a_deleted_session_is_expired_in_its_successor(
     assert (status, body["error"]) == (410, "cursor_expired")
 
 
-async def test_a_new_session_of_a_deleted_ones_id_has_a_log_of_its_own(
+async def test_a_new_session_with_the_id_of_a_deleted_one_has_its_own_log(
     served: InProcessGateway, client: httpx.AsyncClient
 ) -> None:
-    """EP-delete: nothing of the first is left, and nothing of it counts for SSE-5."""
+    """EP-delete: nothing of the first is left, and its reads do not count for SSE-5."""
     for text in ("first", "second"):
         await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": "again"})
         await post(client, "again", text)
@@ -254,7 +256,7 @@ async def test_a_new_session_of_a_deleted_ones_id_has_a_log_of_its_own(
 
 
 async def test_a_trimmed_cursor_is_expired(tmp_path: Path) -> None:
-    """SSE-7: `earliest` and `latest` say what is left, and `earliest` can be read from."""
+    """SSE-7: `earliest` and `latest` are the bounds of the log, and reading from `earliest` works."""
     async with in_process_gateway(tmp_path, replay_events=10) as served, served.client() as client:
         await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": "s"})
         runs: list[list[ReceivedEvent]] = []
@@ -280,7 +282,7 @@ async def test_a_trimmed_cursor_is_expired(tmp_path: Path) -> None:
 
 
 async def test_the_newest_run_is_never_trimmed(tmp_path: Path) -> None:
-    """SSE-5, SSE-7: who posted first and reads second gets all of it, however long it was."""
+    """SSE-5, SSE-7: a reader that connects after its prompt gets the whole run, however long it is."""
     async with in_process_gateway(tmp_path, replay_events=1) as served, served.client() as client:
         await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": "s"})
         for text in ("x" * 10, "y" * 50):
@@ -288,7 +290,7 @@ async def test_the_newest_run_is_never_trimmed(tmp_path: Path) -> None:
             assert text_of(await read(served, "s")) == text
 
 
-async def test_a_trimmed_run_cannot_be_had(tmp_path: Path) -> None:
+async def test_a_trimmed_run_is_expired(tmp_path: Path) -> None:
     """SSE-7, SSE-8: never a part of it."""
     async with in_process_gateway(tmp_path, replay_events=5) as served, served.client() as client:
         await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": "s"})
@@ -308,7 +310,7 @@ async def test_a_trimmed_run_cannot_be_had(tmp_path: Path) -> None:
 async def test_a_request_is_read_from_its_first_event_to_its_terminal_one(
     served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
-    """SSE-8: a run that is over, as often as one likes."""
+    """SSE-8: a finished run, any number of times."""
     one, two = await two_runs(served, client, session)
 
     for run in (one, two, one):
@@ -332,7 +334,7 @@ async def test_a_request_that_is_active_is_read_from_its_first_event(
 async def test_a_request_that_is_queued_is_waited_for(
     served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
-    """SSE-8: nothing of the run before it is shown, nor of the one after it."""
+    """SSE-8: without events of the runs before and after it."""
     await post(client, session, ASKS)
     second = await post(client, session, "second")
     await post(client, session, "third")
@@ -347,10 +349,10 @@ async def test_a_request_that_is_queued_is_waited_for(
     assert {event.request_id for event in events} == {second["requestId"]}
 
 
-async def test_a_queued_request_of_a_deleted_session_gives_nothing(
+async def test_the_stream_of_a_queued_request_ends_empty_when_its_session_is_deleted(
     served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
-    """SSE-8, EP-delete: in particular nothing of another run."""
+    """SSE-8, EP-delete: without events of another run."""
     await post(client, session, ASKS)
     queued = await post(client, session, "second")
 
@@ -372,10 +374,10 @@ async def test_an_unknown_request_is_not_found(
         assert (status, body["error"]) == (404, "not_found")
 
 
-async def test_a_cursor_in_a_request_goes_on_with_that_request(
+async def test_a_cursor_in_a_request_resumes_that_request(
     served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
-    """SSE-6, SSE-8: a browser that was cut off comes back to the same URL."""
+    """SSE-6, SSE-8: a disconnected browser reconnects to the same URL."""
     one, two = await two_runs(served, client, session)
 
     url = f"?requestId={two[0].request_id}"
@@ -387,7 +389,7 @@ async def test_a_cursor_in_a_request_goes_on_with_that_request(
 async def test_a_cursor_at_or_after_the_end_of_a_request_gives_an_empty_stream(
     served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
-    """SSE-8: exactly that run, and there is no more of it."""
+    """SSE-8: the stream is exactly that run, and its stream is removed."""
     one, two = await two_runs(served, client, session)
 
     for cursor in (one[-1].id, two[0].id, two[-1].id):
@@ -411,7 +413,7 @@ async def test_a_filter_keeps_the_ids_of_the_full_log(
 async def test_a_terminal_event_that_is_filtered_out_still_ends_the_stream(
     served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
-    """SSE-8: for a run that is over, and for one that goes on."""
+    """SSE-8: for a finished run and for an active one."""
     await post(client, session, "hello")
     assert set(names(await read(served, session, "?types=message_delta"))) == {"message_delta"}
 
@@ -461,7 +463,7 @@ async def test_a_page_has_the_same_events_as_the_stream(
 async def test_pages_of_any_size_make_up_the_log(
     served: InProcessGateway, client: httpx.AsyncClient, session: str, limit: int
 ) -> None:
-    """SSE-11: `next` goes on where the page ended."""
+    """SSE-11: `next` is the cursor of the next page."""
     one, two = await two_runs(served, client, session)
     seen: list[str] = []
     after = "start"
@@ -484,7 +486,7 @@ async def test_a_page_of_an_empty_log(client: httpx.AsyncClient, session: str) -
     assert got["next"].endswith(".0")
 
 
-async def test_a_page_holds_500_events_unless_told_otherwise(
+async def test_a_page_has_500_events_by_default(
     served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """SSE-11."""
@@ -496,7 +498,7 @@ async def test_a_page_holds_500_events_unless_told_otherwise(
 
 
 @pytest.mark.parametrize("limit", ["0", "5001", "-1", "1.0", "x", "", "٣", "1_0"])
-async def test_a_page_of_an_impossible_size_is_refused(served: InProcessGateway, session: str, limit: str) -> None:
+async def test_an_invalid_page_size_is_rejected(served: InProcessGateway, session: str, limit: str) -> None:
     """SSE-11, HTTP-3."""
     query = str(httpx.QueryParams(limit=limit))
     status, body = await refused(served, session, f"?{query}", Accept="application/json")
@@ -514,7 +516,7 @@ async def test_pages_can_be_filtered_by_type(served: InProcessGateway, client: h
 
 
 @pytest.mark.parametrize("query", ["follow=true", "requestId={id}"])
-async def test_what_only_a_stream_can_do_is_not_accepted_for_a_page(
+async def test_parameters_of_streams_are_rejected_for_a_page(
     served: InProcessGateway, client: httpx.AsyncClient, session: str, query: str
 ) -> None:
     """HTTP-3: a field that is accepted is enforced."""
@@ -527,7 +529,7 @@ async def test_what_only_a_stream_can_do_is_not_accepted_for_a_page(
     assert (status, body["error"]) == (400, "bad_request")
 
 
-async def test_what_a_stream_would_not_heed_is_not_accepted_for_it(
+async def test_parameters_without_an_effect_are_rejected_for_a_stream(
     served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """HTTP-3."""
@@ -552,7 +554,7 @@ async def test_what_a_stream_would_not_heed_is_not_accepted_for_it(
         ("text/html", False),
     ],
 )
-async def test_a_page_is_for_those_who_prefer_json(
+async def test_a_page_is_returned_if_json_is_preferred(
     served: InProcessGateway, session: str, accept: str, is_page: bool
 ) -> None:
     """SSE-11."""

@@ -1,4 +1,4 @@
-"""WS-1, SSE-12 and EP-tickets: who may open a stream or a WebSocket, and with what."""
+"""WS-1, SSE-12 and EP-tickets: credentials for streams and WebSockets."""
 
 import asyncio
 import logging
@@ -17,7 +17,7 @@ from websockets.exceptions import InvalidStatus
 
 
 async def refusal(served: InProcessGateway, path: str, **options: Any) -> tuple[int, dict[str, Any]]:
-    """What a WebSocket that is not opened is answered with."""
+    """The response to a rejected WebSocket handshake."""
     options = {"proxy": None, "additional_headers": {"X-API-Key": KEY}, **options}
     with pytest.raises(InvalidStatus) as refused:
         async with asyncio.timeout(5), connect(f"ws://127.0.0.1:{served.port}{path}", **options):
@@ -55,7 +55,7 @@ async def ticket(client: httpx.AsyncClient, session: str, scope: str = "read") -
 async def test_a_websocket_opens_with_a_key_in_a_header_or_in_the_url(
     served: InProcessGateway, session: str, query: str, headers: dict[str, str]
 ) -> None:
-    """WS-1, HTTP-7: the header wins."""
+    """WS-1, HTTP-7: the header takes precedence."""
     async with asyncio.timeout(5), open_websocket(served.port, session, query, additional_headers=headers) as talk:
         assert (await talk.act("abort")) == {"ok": False}
 
@@ -73,10 +73,10 @@ async def test_a_websocket_opens_with_a_key_in_a_header_or_in_the_url(
         (f"?API_KEY={KEY}", {}),
     ],
 )
-async def test_a_bad_key_is_refused_before_the_upgrade(
+async def test_a_bad_key_is_rejected_before_the_upgrade(
     served: InProcessGateway, session: str, query: str, headers: dict[str, str]
 ) -> None:
-    """WS-1: 401 with the usual body; also where the session, or the WebSocket, does not exist."""
+    """WS-1: 401 with the usual body; also if the session or the path does not exist."""
     for path in (f"/v1/sessions/{session}/ws", "/v1/sessions/nobody/ws", "/v1/nowhere"):
         status, body = await refusal(served, f"{path}{query}", additional_headers=headers)
         assert (status, body["error"]) == (401, "unauthorized")
@@ -84,8 +84,8 @@ async def test_a_bad_key_is_refused_before_the_upgrade(
         assert KEY not in str(body)
 
 
-async def test_an_unknown_session_is_refused_before_the_upgrade(served: InProcessGateway, session: str) -> None:
-    """WS-1, HTTP-8: as is one of another tenant, in the same words."""
+async def test_an_unknown_session_is_rejected_before_the_upgrade(served: InProcessGateway, session: str) -> None:
+    """WS-1, HTTP-8: a session of another tenant gets the same response."""
     status, body = await refusal(served, "/v1/sessions/nobody/ws")
     assert (status, body["error"]) == (404, "not_found")
 
@@ -94,7 +94,7 @@ async def test_an_unknown_session_is_refused_before_the_upgrade(served: InProces
 
 
 @pytest.mark.parametrize("path", ["/v1/sessions", "/v1/sessions/{}/events", "/v1/sessions/{}/ws/", "/ws", "/"])
-async def test_an_unknown_websocket_is_refused_before_the_upgrade(
+async def test_an_unknown_path_is_rejected_before_the_upgrade(
     served: InProcessGateway, session: str, path: str
 ) -> None:
     """WS-1, HTTP-6."""
@@ -103,7 +103,7 @@ async def test_an_unknown_websocket_is_refused_before_the_upgrade(
     assert (status, body["error"]) == (404, "not_found")
 
 
-async def test_an_unknown_parameter_is_refused_before_the_upgrade(served: InProcessGateway, session: str) -> None:
+async def test_an_unknown_parameter_is_rejected_before_the_upgrade(served: InProcessGateway, session: str) -> None:
     """WS-1, HTTP-3."""
     for query in ("follow=true", "ticket=x", "after=start&after=latest"):
         status, body = await refusal(served, f"/v1/sessions/{session}/ws?{query}")
@@ -117,8 +117,8 @@ async def test_a_plain_get_of_a_websocket_needs_an_upgrade(client: httpx.AsyncCl
     assert (answer.status_code, answer.json()["error"]) == (426, "upgrade_required")
 
 
-async def test_an_operator_can_turn_keys_in_the_url_off(tmp_path: Path) -> None:
-    """WS-1: headers go on working."""
+async def test_an_operator_can_disable_keys_in_the_url(tmp_path: Path) -> None:
+    """WS-1: headers still work."""
     async with in_process_gateway(tmp_path, ws_api_key=False) as served, served.client() as client:
         await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": "s"})
 
@@ -129,7 +129,7 @@ async def test_an_operator_can_turn_keys_in_the_url_off(tmp_path: Path) -> None:
 
 
 async def test_a_key_in_the_url_is_in_no_log(tmp_path: Path) -> None:
-    """WS-1: whatever is logged, at any level; of a process as an operator starts it."""
+    """WS-1: at any level, in a process started like an operator's."""
     gateway = GatewayProcess(tmp_path, GATEWAY_LOG_LEVEL="debug")
     async with gateway, gateway.client() as client:
         await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": "s"})
@@ -152,7 +152,7 @@ async def test_a_key_in_the_url_is_in_no_log(tmp_path: Path) -> None:
 async def test_a_key_in_the_url_is_in_no_log_record(
     served: InProcessGateway, session: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """WS-1: not even where every logger is turned up as far as it goes."""
+    """WS-1: not even if every logger is set to its lowest level."""
     names = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi", "websockets", "websockets.server", "asyncio")
     for name in names:
         caplog.set_level(logging.DEBUG, logger=name)
@@ -188,21 +188,21 @@ async def guarded(tmp_path: Path) -> AsyncIterator[InProcessGateway]:
     "origin",
     ["https://evil.example", "http://app.example", "https://app.example.evil", "https://app.example:1", "null"],
 )
-async def test_a_foreign_origin_is_refused_before_the_upgrade(guarded: InProcessGateway, origin: str) -> None:
-    """WS-1: with a good key; that is what makes it worth refusing."""
+async def test_a_foreign_origin_is_rejected_before_the_upgrade(guarded: InProcessGateway, origin: str) -> None:
+    """WS-1: also with a valid key, which a hostile page could use."""
     status, body = await refusal(guarded, f"/v1/sessions/s/ws?api_key={KEY}", origin=origin, additional_headers={})
 
     assert (status, body["error"]) == (403, "forbidden")
 
 
-async def test_a_configured_origin_and_none_are_let_in(guarded: InProcessGateway) -> None:
+async def test_a_configured_origin_and_a_missing_one_are_accepted(guarded: InProcessGateway) -> None:
     """WS-1: programs send none."""
     for options in ({"origin": "https://app.example"}, {}):
         async with asyncio.timeout(5), open_websocket(guarded.port, "s", **options) as talk:
             assert await talk.act("abort") == {"ok": False}
 
 
-async def test_no_origin_is_foreign_to_a_star(served: InProcessGateway, session: str) -> None:
+async def test_an_asterisk_allows_every_origin(served: InProcessGateway, session: str) -> None:
     """WS-1: the default."""
     async with asyncio.timeout(5), open_websocket(served.port, session, origin="https://any.example") as talk:
         assert await talk.act("abort") == {"ok": False}
@@ -212,7 +212,7 @@ async def test_no_origin_is_foreign_to_a_star(served: InProcessGateway, session:
 
 
 async def test_a_ticket_opens_one_stream(served: InProcessGateway, client: httpx.AsyncClient, session: str) -> None:
-    """SSE-12, EP-tickets: and not a second one."""
+    """SSE-12, EP-tickets: a second one is rejected."""
     name = await ticket(client, session)
     await client.post(f"/v1/sessions/{session}/prompt", json={"text": "hello"})
 
@@ -223,7 +223,7 @@ async def test_a_ticket_opens_one_stream(served: InProcessGateway, client: httpx
 
 
 async def test_a_ticket_opens_one_websocket(served: InProcessGateway, client: httpx.AsyncClient, session: str) -> None:
-    """WS-1: the server takes up `cmdc.v1`, and never says the ticket back."""
+    """WS-1: the server selects `cmdc.v1` and never returns the ticket."""
     protocols = ["cmdc.v1", f"cmdc.ticket.{await ticket(client, session, 'control')}"]
 
     async with asyncio.timeout(5), open_websocket(served.port, session, key=None, subprotocols=protocols) as talk:
@@ -234,8 +234,8 @@ async def test_a_ticket_opens_one_websocket(served: InProcessGateway, client: ht
     assert (status, body["error"]) == (401, "unauthorized")
 
 
-async def test_a_websocket_without_the_subprotocol_gets_none(served: InProcessGateway, session: str) -> None:
-    """WS-1: base clients send none; one that offers others gets none of them."""
+async def test_a_websocket_without_the_subprotocol_negotiates_none(served: InProcessGateway, session: str) -> None:
+    """WS-1: base clients offer none; other subprotocols are not selected."""
     for offered in ([], ["other"], ["other", "cmdc.v2"]):
         async with asyncio.timeout(5), open_websocket(served.port, session, subprotocols=offered or None) as talk:
             assert talk.socket.subprotocol is None
@@ -243,10 +243,10 @@ async def test_a_websocket_without_the_subprotocol_gets_none(served: InProcessGa
         assert talk.socket.subprotocol == "cmdc.v1"
 
 
-async def test_a_ticket_is_good_for_its_session_alone(
+async def test_a_ticket_is_valid_only_for_its_session(
     served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
-    """EP-tickets: and is used up by the try."""
+    """EP-tickets: and a failed attempt uses it up."""
     other = (await client.post("/v1/sessions", json={"model": "scripted:x"})).json()["sessionId"]
     name = await ticket(client, session)
 
@@ -256,7 +256,7 @@ async def test_a_ticket_is_good_for_its_session_alone(
 
 
 @pytest.mark.parametrize("age_ms", [29_999, 30_000])
-async def test_a_ticket_is_good_for_30_seconds(
+async def test_a_ticket_is_valid_for_30_seconds(
     served: InProcessGateway, client: httpx.AsyncClient, session: str, monkeypatch: pytest.MonkeyPatch, age_ms: int
 ) -> None:
     """EP-tickets."""
@@ -272,10 +272,10 @@ async def test_a_ticket_is_good_for_30_seconds(
         assert stream.status == (200 if age_ms < 30_000 else 401)
 
 
-async def test_a_ticket_to_read_allows_no_action(
+async def test_a_read_ticket_allows_no_actions(
     served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
-    """WS-3: events come all the same."""
+    """WS-3: events are still sent."""
     protocols = ["cmdc.v1", f"cmdc.ticket.{await ticket(client, session)}"]
     actions = [
         {"action": "prompt", "text": "hello"},
@@ -294,7 +294,7 @@ async def test_a_ticket_to_read_allows_no_action(
 
 
 @pytest.mark.parametrize("path", ["", "/messages", "/stats", "/tools"])
-async def test_a_ticket_opens_nothing_but_streams(
+async def test_a_ticket_opens_only_streams(
     served: InProcessGateway, client: httpx.AsyncClient, session: str, path: str
 ) -> None:
     """SSE-12."""
@@ -305,23 +305,21 @@ async def test_a_ticket_opens_nothing_but_streams(
     assert answer.status_code == 401
 
 
-async def test_a_page_can_be_had_with_a_ticket(
-    served: InProcessGateway, client: httpx.AsyncClient, session: str
-) -> None:
-    """SSE-11, SSE-12: it is the same URL."""
+async def test_a_ticket_also_opens_a_page(served: InProcessGateway, client: httpx.AsyncClient, session: str) -> None:
+    """SSE-11, SSE-12: the URL is the same."""
     name = await ticket(client, session)
     headers = {"Accept": "application/json"}
     async with event_stream(served.port, session, f"?ticket={name}", key=None, headers=headers) as answer:
         assert (await answer.body())["events"] == []
 
 
-async def test_a_ticket_of_an_unknown_session_cannot_be_had(client: httpx.AsyncClient) -> None:
+async def test_an_unknown_session_has_no_tickets(client: httpx.AsyncClient) -> None:
     """EP-tickets."""
     assert (await client.post("/v1/sessions/nobody/tickets", json={"scope": "read"})).status_code == 404
 
 
 @pytest.mark.parametrize("headers", [{}, {"X-API-Key": KEY}, bearer(KEY)])
-async def test_a_key_in_the_url_of_a_stream_is_refused(
+async def test_a_key_in_the_url_of_a_stream_is_rejected(
     served: InProcessGateway, session: str, headers: dict[str, str]
 ) -> None:
     """SSE-12: whatever the headers say."""
@@ -335,7 +333,7 @@ async def test_a_key_in_the_url_of_a_stream_is_refused(
 # Draining
 
 
-async def test_while_the_server_drains_nothing_new_is_opened(
+async def test_no_stream_opens_while_the_server_drains(
     served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """WS-1, DUR-3: 503, before the upgrade and before the stream."""
@@ -352,7 +350,7 @@ async def test_while_the_server_drains_nothing_new_is_opened(
 
 
 async def test_opening_a_stream_and_each_action_count_as_one_request(tmp_path: Path) -> None:
-    """HTTP-9: 429 before the upgrade, `rate_limited` in the conversation."""
+    """HTTP-9: 429 before the upgrade, `rate_limited` over the WebSocket."""
     async with in_process_gateway(tmp_path, rate_limit_rpm=6) as served, served.client() as client:
         await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": "s"})
         async with asyncio.timeout(5), event_stream(served.port, "s") as stream:

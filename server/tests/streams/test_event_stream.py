@@ -1,4 +1,4 @@
-"""SSE-1 … SSE-4 and SSE-9: what a stream looks like, and when it ends."""
+"""SSE-1 … SSE-4 and SSE-9: the format of a stream, and when it ends."""
 
 import asyncio
 import json
@@ -38,14 +38,14 @@ WAITS = script({"toolCalls": [{"name": "ask_user", "args": {"question": "Go on?"
         b"\n",
     ],
 )
-def test_the_parser_forgives_nothing(bytes_: bytes) -> None:
+def test_the_strict_parser_rejects_malformed_streams(bytes_: bytes) -> None:
     """SSE-2, SSE-3."""
     with pytest.raises(ProtocolViolation):
         EventParser().feed(bytes_)
 
 
 @pytest.mark.parametrize("size", [1, 7, 1000])
-def test_the_parser_takes_pieces_of_any_size(size: int) -> None:
+def test_the_strict_parser_accepts_chunks_of_any_size(size: int) -> None:
     """SSE-2."""
     stream, parser = b": heartbeat\n" + FRAME + FRAME.replace(b"a.1", b"a.2"), EventParser()
 
@@ -59,7 +59,7 @@ def test_the_parser_takes_pieces_of_any_size(size: int) -> None:
 # The answer's head
 
 
-async def test_the_head_of_a_stream_goes_out_at_once(served: InProcessGateway, session: str) -> None:
+async def test_the_head_of_a_stream_is_sent_immediately(served: InProcessGateway, session: str) -> None:
     """SSE-1: nothing has happened in this session."""
     async with asyncio.timeout(5), event_stream(served.port, session) as stream:
         assert stream.status == 200
@@ -87,10 +87,10 @@ async def test_a_stream_carries_the_cors_headers(served: InProcessGateway, sessi
         ("?after=start&after=latest", 400, "bad_request"),
     ],
 )
-async def test_a_stream_that_cannot_be_had_is_an_answer_in_json(
+async def test_an_error_instead_of_a_stream_is_json(
     served: InProcessGateway, session: str, query: str, status: int, code: str
 ) -> None:
-    """SSE-1, HTTP-3: never a stream with an error in it."""
+    """SSE-1, HTTP-3: never a stream that contains the error."""
     async with event_stream(served.port, session, query) as stream:
         body = await stream.body()
 
@@ -102,7 +102,7 @@ async def test_a_stream_that_cannot_be_had_is_an_answer_in_json(
     ("key", "status", "code"),
     [(None, 401, "unauthorized"), ("wrong", 401, "unauthorized"), (OTHER_KEY, 404, "not_found")],
 )
-async def test_who_may_not_read_gets_an_answer_in_json(
+async def test_an_unauthorized_reader_gets_json(
     served: InProcessGateway, session: str, key: str | None, status: int, code: str
 ) -> None:
     """SSE-1, HTTP-7, HTTP-8."""
@@ -122,12 +122,12 @@ async def test_the_stream_of_an_unknown_session_is_404(served: InProcessGateway)
 
 
 async def test_a_heartbeat_starts_the_stream(served: InProcessGateway, session: str) -> None:
-    """SSE-3: a single newline ends it, so that it is no frame for any parser."""
+    """SSE-3: it ends with a single newline, so that no parser takes it for a frame."""
     async with asyncio.timeout(5), event_stream(served.port, session) as stream:
         assert await stream.chunk() == f"{HEARTBEAT}\n".encode()
 
 
-async def test_heartbeats_go_on_while_nothing_happens(tmp_path: Path) -> None:
+async def test_heartbeats_are_sent_while_nothing_happens(tmp_path: Path) -> None:
     """SSE-3."""
     async with in_process_gateway(tmp_path, heartbeat_ms=40) as served, served.client() as client:
         await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": "s"})
@@ -135,8 +135,8 @@ async def test_heartbeats_go_on_while_nothing_happens(tmp_path: Path) -> None:
             assert {await stream.chunk() for _ in range(5)} == {f"{HEARTBEAT}\n".encode()}
 
 
-async def test_heartbeats_go_on_while_what_happens_is_filtered_out(tmp_path: Path) -> None:
-    """SSE-3, SSE-8: a reader of one rare event is not cut off by a proxy."""
+async def test_heartbeats_are_sent_while_events_are_filtered_out(tmp_path: Path) -> None:
+    """SSE-3, SSE-8: so that no proxy closes the stream of a rare event."""
     async with in_process_gateway(tmp_path, heartbeat_ms=40) as served, served.client() as client:
         await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": "s"})
         async with asyncio.timeout(5), event_stream(served.port, "s", "?types=agent_end") as stream:
@@ -147,7 +147,7 @@ async def test_heartbeats_go_on_while_what_happens_is_filtered_out(tmp_path: Pat
 
 
 async def test_heartbeats_between_events_have_no_effect(tmp_path: Path) -> None:
-    """SSE-3: the strict parser sees the same run as without."""
+    """SSE-3: the strict parser returns the same run as without them."""
     async with in_process_gateway(tmp_path, heartbeat_ms=10) as served, served.client() as client:
         await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": "s"})
         await client.post("/v1/sessions/s/prompt", json={"text": script({"text": ["a", "b", "c"], "delayMs": 50})})
@@ -172,7 +172,7 @@ async def test_the_stream_of_a_queued_request_has_heartbeats_too(tmp_path: Path)
 # The end
 
 
-async def test_a_stream_ends_by_itself_after_the_terminal_event(
+async def test_a_stream_ends_after_the_terminal_event(
     served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """SSE-4: and the connection can be used again."""
@@ -187,7 +187,7 @@ async def test_a_stream_ends_by_itself_after_the_terminal_event(
 
 
 @pytest.mark.parametrize("reason", ["aborted", "enough of it"])
-async def test_a_stream_ends_by_itself_after_an_abort(
+async def test_a_stream_ends_after_an_abort(
     served: InProcessGateway, client: httpx.AsyncClient, session: str, reason: str
 ) -> None:
     """SSE-4: a question is left open, and is closed first (EVT-9)."""
@@ -226,7 +226,7 @@ async def test_an_idle_stream_ends_silently_when_its_session_is_deleted(
         assert await stream.rest() == []
 
 
-async def test_a_stream_that_follows_stays_open_across_runs(
+async def test_a_following_stream_stays_open_across_runs(
     served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """SSE-4."""
@@ -256,10 +256,10 @@ async def test_follow_false_is_the_default(served: InProcessGateway, client: htt
         ['"', "\\", "\\u2028", "{}", "\x7f"],
     ],
 )
-async def test_text_arrives_as_the_model_gave_it(
+async def test_text_arrives_unchanged(
     served: InProcessGateway, client: httpx.AsyncClient, session: str, pieces: list[str]
 ) -> None:
-    """EVT-6, SSE-2: on one line, by anybody's definition of a line."""
+    """EVT-6, SSE-2: on one line, by every definition of a line."""
     await client.post(f"/v1/sessions/{session}/prompt", json={"text": script({"text": pieces})})
 
     raw = b""
@@ -277,7 +277,7 @@ async def test_text_arrives_as_the_model_gave_it(
 
 
 async def test_every_reader_gets_every_event(served: InProcessGateway, client: httpx.AsyncClient, session: str) -> None:
-    """SSE-9: fifty of them, some there before the prompt and some in the middle of it."""
+    """SSE-9: fifty readers, some connected before the prompt and some during the run."""
 
     async def read(stream: EventStream) -> list[str]:
         return [json.dumps([event.id, event.name, event.data]) for event in await stream.rest()]
@@ -304,10 +304,10 @@ async def test_every_reader_gets_every_event(served: InProcessGateway, client: h
     assert len(seen[0]) == 204
 
 
-async def test_a_run_does_not_end_because_its_reader_leaves(
+async def test_a_run_continues_when_its_reader_disconnects(
     served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
-    """SSE-9: and who comes next, without a cursor, gets all of it."""
+    """SSE-9: and the next reader without a cursor gets all of it."""
     await client.post(f"/v1/sessions/{session}/prompt", json={"text": script({"text": ["x"] * 50, "delayMs": 4})})
     async with asyncio.timeout(10):
         async with event_stream(served.port, session) as stream:
@@ -328,7 +328,7 @@ async def test_a_run_needs_no_reader(served: InProcessGateway, client: httpx.Asy
             assert text_of(await stream.rest()) == "You said: hello"
 
 
-async def test_readers_that_left_leave_nothing_behind(served: InProcessGateway, session: str) -> None:
+async def test_disconnected_readers_leave_nothing_behind(served: InProcessGateway, session: str) -> None:
     """SSE-9, SSE-10."""
     async with asyncio.timeout(10):
         for _ in range(20):

@@ -1,4 +1,4 @@
-"""EVT-5: all fifteen events, alike in a stream, on a WebSocket and in a page."""
+"""EVT-5: all fifteen events are the same over SSE, over a WebSocket and in a page."""
 
 import asyncio
 from typing import Any
@@ -55,7 +55,7 @@ SECOND_RUN = [
 async def converse(
     client: httpx.AsyncClient, session: str, reader: EventStream | WebSocketClient
 ) -> list[ReceivedEvent]:
-    """Provoke every event, with the decisions a person would take over HTTP; what `reader` saw."""
+    """Cause every event, with decisions over HTTP; return what `reader` received."""
 
     async def do(action: str, **body: Any) -> None:
         answer = await client.post(f"/v1/sessions/{session}/{action}", json=body)
@@ -81,7 +81,7 @@ async def converse(
 async def test_all_fifteen_events_are_the_same_in_a_stream_on_a_websocket_and_in_a_page(
     served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
-    """EVT-5, SSE-2, WS-2, SSE-11: the same members, whoever is looking, live or later."""
+    """EVT-5, SSE-2, WS-2, SSE-11: the same members for every reader, live or later."""
     async with (
         asyncio.timeout(10),
         event_stream(served.port, session, "?follow=true") as stream,
@@ -100,9 +100,7 @@ async def test_all_fifteen_events_are_the_same_in_a_stream_on_a_websocket_and_in
     assert [received_event(entry["id"], entry["event"], entry["data"]) for entry in page["events"]] == streamed
 
 
-async def test_every_event_says_what_it_has_to_say(
-    served: InProcessGateway, client: httpx.AsyncClient, session: str
-) -> None:
+async def test_every_event_has_its_values(served: InProcessGateway, client: httpx.AsyncClient, session: str) -> None:
     """EVT-5: the values."""
     async with asyncio.timeout(10), event_stream(served.port, session, "?follow=true") as stream:
         seen = await converse(client, session, stream)
@@ -142,10 +140,10 @@ async def test_every_event_says_what_it_has_to_say(
     assert data("agent_abort") == {"reason": "enough"}
 
 
-async def test_the_decisions_can_be_taken_on_the_websocket_too(
+async def test_decisions_can_be_made_over_the_websocket(
     served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
-    """WS-3: the whole conversation without any other connection."""
+    """WS-3: the whole conversation over one connection."""
     async with asyncio.timeout(10), open_websocket(served.port, session) as talk:
         accepted = await talk.act("prompt", text=TALKATIVE)
         seen = await talk.until("ask_user")
@@ -173,7 +171,7 @@ async def test_the_decisions_can_be_taken_on_the_websocket_too(
 
 
 @pytest.mark.parametrize("name", sorted(EVENTS))
-async def test_each_event_can_be_had_alone(
+async def test_each_event_type_can_be_selected(
     served: InProcessGateway, client: httpx.AsyncClient, session: str, name: str
 ) -> None:
     """SSE-8."""

@@ -1,4 +1,4 @@
-"""Where many sessions speak at once, what comes meanwhile is committed and sent together; the log does not show it."""
+"""With many active sessions, chunks are committed and sent in batches, which the log does not show."""
 
 import asyncio
 
@@ -8,8 +8,8 @@ from cmdc_testkit.conversations import Conversation, script
 PIECES = [f"piece {number} " for number in range(30)]
 
 
-async def test_every_piece_stays_an_event_of_its_own(client: httpx.AsyncClient) -> None:
-    """EVT-6, EVT-7, SSE-11: what is in the log is what each reader got, and `at` never goes back."""
+async def test_every_chunk_is_an_event_of_its_own(client: httpx.AsyncClient) -> None:
+    """EVT-6, EVT-7, SSE-11: each reader gets what is in the log, and `at` never decreases."""
     talks = [await Conversation.begin(client) for _ in range(40)]
 
     runs = await asyncio.gather(*(talk.run(script({"text": PIECES, "delayMs": 1})) for talk in talks))

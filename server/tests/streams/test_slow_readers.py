@@ -1,4 +1,4 @@
-"""SSE-10 and WS-6: a reader that does not read costs little, delays nobody, and is let go of."""
+"""SSE-10 and WS-6: a client that does not read costs little, delays no other, and is disconnected."""
 
 import asyncio
 import gc
@@ -23,7 +23,7 @@ LAST_CHUNK = b"\r\n0\r\n\r\n"
 
 @pytest.fixture
 async def served(tmp_path: Path) -> AsyncIterator[InProcessGateway]:
-    """A gateway that has less patience than usual."""
+    """A gateway that disconnects stalled readers after a short time."""
     async with in_process_gateway(tmp_path, heartbeat_ms=100) as served:
         served.gateway.heartbeats.stalled_after = STALLED_AFTER
         yield served
@@ -31,7 +31,7 @@ async def served(tmp_path: Path) -> AsyncIterator[InProcessGateway]:
 
 @pytest.fixture
 async def session(served: InProcessGateway, client: httpx.AsyncClient, tmp_path: Path) -> str:
-    """A session whose one run, read by nobody, has 8 MB of events: more than the system's buffers take."""
+    """A session whose only run, unread, has 8 MB of events: more than the system's buffers hold."""
     (tmp_path / "workspace" / "long.txt").write_text("x" * 60_000)
     await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": "long", "tools": ["read_file"]})
     reads = script({"toolCalls": [call("read_file", path="long.txt")] * 120}, {"text": ["That", " was", " long."]})
@@ -47,7 +47,7 @@ Stall = Callable[[bytes], Awaitable["Stalled"]]
 
 @pytest.fixture
 async def stall(served: InProcessGateway) -> AsyncIterator[Stall]:
-    """Makes clients that send a request and do not read what comes."""
+    """Creates clients that send a request and do not read the response."""
     made: list[Stalled] = []
 
     async def stall(request: bytes) -> Stalled:
@@ -76,7 +76,7 @@ class Stalled:
         return cls(connected)
 
     async def read_on(self) -> bytes:
-        """Read after all, until the server has nothing more to say; the bytes."""
+        """Read until the server closes the connection; return the bytes."""
         got = b""
         try:
             while piece := await self.read(65536):
@@ -89,7 +89,7 @@ class Stalled:
         return await asyncio.get_running_loop().sock_recv(self._socket, size)
 
     async def read_until(self, end: bytes) -> bytes:
-        """Read until these bytes are the last that came, or the connection is closed."""
+        """Read until these bytes arrive last, or the connection is closed."""
         got = b""
         while not got.endswith(end) and (piece := await self.read(65536)):
             got += piece
@@ -122,11 +122,11 @@ def beats(served: InProcessGateway) -> list[WatchedStream]:
 
 
 def stalled(served: InProcessGateway) -> int:
-    """How many streams wait for their client."""
+    """The number of streams that wait for their client."""
     return sum(beat.writing_since is not None for beat in beats(served))
 
 
-async def test_a_stalled_stream_is_closed_and_can_come_back_with_its_cursor(
+async def test_a_stalled_stream_is_closed_and_can_resume_from_its_cursor(
     served: InProcessGateway, session: str, stall: Stall
 ) -> None:
     """SSE-10."""
@@ -144,10 +144,10 @@ async def test_a_stalled_stream_is_closed_and_can_come_back_with_its_cursor(
     assert text_of(rest) == "That was long."
 
 
-async def test_a_run_whose_end_a_stalled_reader_never_took_counts_as_unread(
+async def test_a_run_whose_end_a_stalled_reader_never_read_counts_as_unread(
     served: InProcessGateway, session: str, stall: Stall
 ) -> None:
-    """SSE-5, SSE-10: a client without cursors, too, gets all of it when it comes back."""
+    """SSE-5, SSE-10: a client without cursors also gets all of it when it reconnects."""
     await stall(events_request(session))
     await wait_until(lambda: beats(served))
     await wait_until(lambda: not beats(served))
@@ -156,10 +156,10 @@ async def test_a_run_whose_end_a_stalled_reader_never_took_counts_as_unread(
         assert names(await stream.rest())[0] == "prompt_received"
 
 
-async def test_a_terminal_event_that_a_stalled_reader_took_half_of_counts_as_unread(
+async def test_a_terminal_event_that_a_stalled_reader_read_half_of_counts_as_unread(
     served: InProcessGateway, client: httpx.AsyncClient, session: str, stall: Stall
 ) -> None:
-    """SSE-5, SSE-10: the connection was closed while it was being written."""
+    """SSE-5, SSE-10: the connection is closed while the event is being written."""
     accepted = await client.post(f"/v1/sessions/{session}/prompt", json={"text": script({"text": ["x" * 900_000]})})
     reader = await stall(events_request(session, f"?after={accepted.json()['cursor']}"))
     async with asyncio.timeout(10):
@@ -175,7 +175,7 @@ async def test_a_terminal_event_that_a_stalled_reader_took_half_of_counts_as_unr
 
 
 async def test_a_stalled_websocket_is_closed_with_4008(served: InProcessGateway, session: str, stall: Stall) -> None:
-    """SSE-10, WS-6: a client that reads again soon can still see why."""
+    """SSE-10, WS-6: a client that reads again soon gets the close code."""
     reader = await stall(socket_request(session, "?after=start"))
     await wait_until(lambda: beats(served))
     [beat] = beats(served)
@@ -194,7 +194,7 @@ async def test_a_stalled_websocket_is_closed_with_4008(served: InProcessGateway,
     await wait_until(lambda: not beats(served))
 
 
-async def test_a_websocket_that_never_reads_again_is_closed_all_the_same(
+async def test_a_websocket_that_never_reads_again_is_reset(
     served: InProcessGateway, session: str, stall: Stall, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SSE-10."""
@@ -207,10 +207,10 @@ async def test_a_websocket_that_never_reads_again_is_closed_all_the_same(
 
 
 @pytest.mark.parametrize("kind", ["stream", "websocket"])
-async def test_a_reader_that_is_merely_slow_is_not_closed(
+async def test_a_slow_reader_is_not_disconnected(
     served: InProcessGateway, session: str, stall: Stall, kind: str
 ) -> None:
-    """SSE-10: *without progress* is what closes it, and it makes some within each stall time."""
+    """SSE-10: only a lack of progress disconnects it."""
     request = events_request(session) if kind == "stream" else socket_request(session, "?after=start")
     reader = await stall(request)
     await wait_until(lambda: stalled(served))
@@ -225,7 +225,7 @@ async def test_a_reader_that_is_merely_slow_is_not_closed(
 
 
 async def test_a_stalled_reader_costs_at_most_1_mib(served: InProcessGateway, session: str, stall: Stall) -> None:
-    """SSE-10: on streams and WebSockets, each far behind in a log that is not kept in memory for it."""
+    """SSE-10: over SSE and WebSockets, each far behind in a log that is not in memory."""
     served.gateway.heartbeats.stalled_after = 60
     requests = [events_request(session), socket_request(session, "?after=start")] * 10
     for request in requests[:2]:  # what the log keeps for everybody, once somebody asks, is not a reader's cost
@@ -247,10 +247,10 @@ async def test_a_stalled_reader_costs_at_most_1_mib(served: InProcessGateway, se
     assert max(beat.buffered_bytes() for beat in beats(served)) <= MIB
 
 
-async def test_a_stalled_reader_delays_nobody(
+async def test_a_stalled_reader_delays_no_other_reader(
     served: InProcessGateway, client: httpx.AsyncClient, session: str, stall: Stall
 ) -> None:
-    """SSE-10: neither the other readers of its session, nor the run, nor other sessions."""
+    """SSE-10: nor the run, nor other sessions."""
     served.gateway.heartbeats.stalled_after = 60
     await stall(events_request(session))
     await stall(socket_request(session, "?after=start"))
@@ -273,10 +273,10 @@ async def test_a_stalled_reader_delays_nobody(
     assert stalled(served) == 2
 
 
-async def test_readers_far_behind_a_deleted_session_come_to_an_end(
+async def test_streams_far_behind_end_when_their_session_is_deleted(
     served: InProcessGateway, client: httpx.AsyncClient, session: str, stall: Stall
 ) -> None:
-    """EP-delete: what they had not read is forgotten with the log."""
+    """EP-delete: unread events are deleted with the log."""
     served.gateway.heartbeats.stalled_after = 60
     stream = await stall(events_request(session))
     talk = await stall(socket_request(session, "?after=start"))
@@ -289,10 +289,10 @@ async def test_readers_far_behind_a_deleted_session_come_to_an_end(
         assert (await talk.read_until(close_frame(4004))).endswith(close_frame(4004))
 
 
-async def test_a_server_that_stops_does_not_wait_for_readers_that_do_not_read(
+async def test_a_stopping_server_does_not_wait_for_stalled_readers(
     served: InProcessGateway, session: str, stall: Stall, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """DUR-3: nor does it fill its log with them."""
+    """DUR-3: and logs nothing about each of them."""
     served.gateway.heartbeats.stalled_after = 60
     await stall(events_request(session))
     await stall(socket_request(session, "?after=start"))

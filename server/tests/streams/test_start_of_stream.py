@@ -1,4 +1,4 @@
-"""SSE-5: where a reader without a cursor starts, so that nothing is missed."""
+"""SSE-5: where a reader without a cursor starts."""
 
 import asyncio
 from collections.abc import Callable
@@ -40,7 +40,7 @@ async def read(served: InProcessGateway, session: str, query: str = "") -> list[
         return await stream.rest()
 
 
-async def test_a_reader_that_comes_during_a_run_starts_at_its_first_event(
+async def test_a_reader_that_connects_during_a_run_starts_at_its_first_event(
     served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """SSE-5: an earlier run, never read, is not shown."""
@@ -56,7 +56,7 @@ async def test_a_reader_that_comes_during_a_run_starts_at_its_first_event(
     assert {event.request_id for event in events} == {accepted["requestId"]}
 
 
-async def test_a_reader_that_comes_after_a_run_that_nobody_read_gets_it_whole(
+async def test_a_reader_that_connects_after_an_unread_run_gets_all_of_it(
     served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """SSE-5."""
@@ -69,7 +69,7 @@ async def test_a_reader_that_comes_after_a_run_that_nobody_read_gets_it_whole(
     assert text_of(events) == "You said: hello"
 
 
-async def test_of_two_runs_that_nobody_read_a_reader_gets_the_later(
+async def test_of_two_unread_runs_a_reader_gets_the_later(
     served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """SSE-5: the terminal event of the *most recent* run decides."""
@@ -80,7 +80,7 @@ async def test_of_two_runs_that_nobody_read_a_reader_gets_the_later(
     assert text_of(await read(served, session)) == "You said: two"
 
 
-async def test_a_reader_that_comes_after_a_run_that_was_read_waits_for_the_next(
+async def test_a_reader_that_connects_after_a_read_run_waits_for_the_next(
     served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """SSE-5."""
@@ -92,7 +92,7 @@ async def test_a_reader_that_comes_after_a_run_that_was_read_waits_for_the_next(
         assert text_of(await stream.rest()) == "You said: two"
 
 
-async def test_of_two_runs_the_earlier_of_which_was_read_a_reader_gets_the_later(
+async def test_of_a_read_run_and_an_unread_one_a_reader_gets_the_unread(
     served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """SSE-5."""
@@ -104,7 +104,7 @@ async def test_of_two_runs_the_earlier_of_which_was_read_a_reader_gets_the_later
     assert text_of(await read(served, session)) == "You said: two"
 
 
-async def test_prompts_that_wait_do_not_hide_the_active_run(
+async def test_queued_prompts_do_not_hide_the_active_run(
     served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """SSE-5: the reader gets the run that is active, and the next reader the next."""
@@ -124,7 +124,7 @@ async def test_prompts_that_wait_do_not_hide_the_active_run(
 async def test_a_hundred_prompts_read_one_after_the_other_are_all_read(
     served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
-    """SSE-5: as the published client does it, which posts first and subscribes second."""
+    """SSE-5: in the order of the published client, which sends the prompt before it opens the stream."""
     for number in range(100):
         await post(client, session, str(number))
         assert text_of(await read(served, session)) == f"You said: {number}"
@@ -153,10 +153,10 @@ async def test_a_page_does_not_count_as_a_reader(
     assert text_of(await read(served, session)) == "You said: hello"
 
 
-async def test_a_stream_whose_filter_keeps_the_terminal_event_back_does_not_count(
+async def test_a_stream_that_filters_out_the_terminal_event_does_not_count(
     served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
-    """SSE-5, SSE-8: it was not written to anybody."""
+    """SSE-5, SSE-8: no reader received the event."""
     await post(client, session, "hello")
     assert names(await read(served, session, "?types=agent_start")) == ["agent_start"]
 
@@ -164,7 +164,7 @@ async def test_a_stream_whose_filter_keeps_the_terminal_event_back_does_not_coun
 
 
 @pytest.mark.parametrize("query", ["?after=start", "?requestId={requestId}", "?follow=true", "?types=agent_end"])
-async def test_any_stream_that_carried_the_terminal_event_counts(
+async def test_any_stream_that_sent_the_terminal_event_counts(
     served: InProcessGateway, client: httpx.AsyncClient, session: str, query: str
 ) -> None:
     """SSE-5."""
@@ -177,7 +177,7 @@ async def test_any_stream_that_carried_the_terminal_event_counts(
         assert text_of(await stream.rest()) == "You said: two"
 
 
-async def test_a_reader_that_left_before_the_terminal_event_does_not_count(
+async def test_a_reader_that_disconnected_before_the_terminal_event_does_not_count(
     served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """SSE-5, SSE-9."""

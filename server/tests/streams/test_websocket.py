@@ -1,4 +1,4 @@
-"""WS-2 … WS-7: what is said on a WebSocket, in which order, and how it ends."""
+"""WS-2 … WS-7: messages of a WebSocket, their order, and close codes."""
 
 import asyncio
 import json
@@ -27,10 +27,10 @@ async def talk(served: InProcessGateway, session: str) -> AsyncIterator[WebSocke
 # Events
 
 
-async def test_events_come_from_the_moment_of_connecting_across_runs(
+async def test_events_are_sent_from_the_time_of_connecting_across_runs(
     served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
-    """WS-2: nothing of the run before; everything of those that follow, numbered without a gap."""
+    """WS-2: nothing of the previous run, and all of the following ones, without a gap."""
     await client.post(f"/v1/sessions/{session}/prompt", json={"text": "before"})
     async with event_stream(served.port, session) as stream:
         last = (await stream.rest())[-1]
@@ -45,10 +45,10 @@ async def test_events_come_from_the_moment_of_connecting_across_runs(
 
 
 @pytest.mark.parametrize("place", ["start", "2", "end"])
-async def test_after_starts_a_websocket_as_it_starts_a_stream(
+async def test_after_works_as_for_a_stream(
     served: InProcessGateway, client: httpx.AsyncClient, session: str, place: str
 ) -> None:
-    """WS-2, SSE-6: and it goes on with what is new."""
+    """WS-2, SSE-6: and new events follow."""
     await client.post(f"/v1/sessions/{session}/prompt", json={"text": "one"})
     async with event_stream(served.port, session) as stream:
         run = await stream.rest()
@@ -63,7 +63,7 @@ async def test_after_starts_a_websocket_as_it_starts_a_stream(
 async def test_any_number_of_websockets_get_every_event(
     served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
-    """WS-2, SSE-9: and one that leaves changes nothing for the others."""
+    """WS-2, SSE-9: also when one of them disconnects."""
 
     async def listen(number: int, ready: asyncio.Barrier) -> list[str]:
         async with open_websocket(served.port, session) as talk:
@@ -151,7 +151,7 @@ async def test_an_abort_is_acknowledged_before_its_events(talk: WebSocketClient)
 
 
 async def test_each_action_is_acknowledged_once_and_in_order(talk: WebSocketClient) -> None:
-    """WS-4: also those that were sent without waiting, and those that are refused."""
+    """WS-4: also actions that are pipelined, and actions that are rejected."""
     for number in range(15):
         action = {"action": "prompt", "text": "x"} if number % 3 else {"action": "nonsense"}
         await talk.socket.send(json.dumps({**action, "actionId": str(number)}))
@@ -163,14 +163,14 @@ async def test_each_action_is_acknowledged_once_and_in_order(talk: WebSocketClie
 
 
 @pytest.mark.parametrize("action_id", ["", "a", "x" * 64, "👧", "\u2028"])
-async def test_an_action_id_is_given_back_as_it_is(talk: WebSocketClient, action_id: str) -> None:
-    """WS-3, WS-4: base clients send none and get none."""
+async def test_an_action_id_is_returned_unchanged(talk: WebSocketClient, action_id: str) -> None:
+    """WS-3, WS-4: base clients send none and receive none."""
     assert await talk.act("abort", actionId=action_id) == {"ok": False, "actionId": action_id}
     assert await talk.act("abort") == {"ok": False}
 
 
 @pytest.mark.parametrize("action_id", ["x" * 65, 7, None, ["a"], {}])
-async def test_an_impossible_action_id_is_refused(talk: WebSocketClient, action_id: Any) -> None:
+async def test_an_invalid_action_id_is_rejected(talk: WebSocketClient, action_id: Any) -> None:
     """WS-3, HTTP-3."""
     answer = await talk.act("abort", actionId=action_id)
 
@@ -192,7 +192,7 @@ async def test_an_impossible_action_id_is_refused(talk: WebSocketClient, action_
         ("abort", {"more": 1}),
     ],
 )
-async def test_an_action_is_answered_as_over_http(
+async def test_an_acknowledgement_has_the_body_of_the_http_response(
     client: httpx.AsyncClient, session: str, talk: WebSocketClient, action: str, body: dict[str, Any]
 ) -> None:
     """WS-3, WS-4: the same rules, and the same body."""
@@ -201,10 +201,10 @@ async def test_an_action_is_answered_as_over_http(
     assert await talk.act(action, **body) == over_http.json()
 
 
-async def test_a_decision_that_was_taken_is_taken_for_both(
+async def test_a_decision_over_one_transport_holds_for_the_other(
     client: httpx.AsyncClient, session: str, talk: WebSocketClient
 ) -> None:
-    """WS-3, APP-2: whoever comes second, by whatever way."""
+    """WS-3, APP-2: the second decision gets the first one's result."""
     await talk.act("prompt", text=script({"toolCalls": [call("write_file", path="x", content="x")]}))
     approval = (await talk.until("approval_required"))[-1].data["approvalId"]
 
@@ -214,8 +214,8 @@ async def test_a_decision_that_was_taken_is_taken_for_both(
     assert (refused["error"], refused["status"]) == ("already_resolved", "rejected")
 
 
-async def test_a_digest_is_checked_here_too(talk: WebSocketClient) -> None:
-    """WS-3, APP-3: and edited arguments are what runs."""
+async def test_a_digest_is_checked_over_websockets_too(talk: WebSocketClient) -> None:
+    """WS-3, APP-3: and the call runs with edited arguments."""
     await talk.act("prompt", text=script({"toolCalls": [call("write_file", path="x", content="x")]}))
     shown = (await talk.until("approval_required"))[-1].data
     approval = {"approvalId": shown["approvalId"]}
@@ -232,7 +232,7 @@ async def test_a_digest_is_checked_here_too(talk: WebSocketClient) -> None:
 async def test_an_action_with_an_idempotency_key_has_one_effect(
     client: httpx.AsyncClient, session: str, talk: WebSocketClient
 ) -> None:
-    """WS-3, HTTP-11: sent twice here and twice over HTTP; the answer is the stored one."""
+    """WS-3, HTTP-11: sent twice over each transport; the response is the stored one."""
     answers = [await talk.act("prompt", text="hello", idempotencyKey="once", actionId=name) for name in "ab"]
     over_http = [
         await client.post(f"/v1/sessions/{session}/prompt", json={"text": "hello"}, headers={"Idempotency-Key": "once"})
@@ -247,10 +247,10 @@ async def test_an_action_with_an_idempotency_key_has_one_effect(
     assert (await client.get(f"/v1/sessions/{session}/stats")).json()["promptCount"] == 1
 
 
-async def test_what_was_first_sent_over_http_is_not_done_again_here(
+async def test_a_request_first_sent_over_http_is_not_executed_again(
     client: httpx.AsyncClient, session: str, talk: WebSocketClient
 ) -> None:
-    """WS-3, HTTP-11: nor with another text."""
+    """WS-3, HTTP-11: also not with another text."""
     first = await client.post(
         f"/v1/sessions/{session}/prompt", json={"text": "hello"}, headers={"Idempotency-Key": "once"}
     )
@@ -260,8 +260,8 @@ async def test_what_was_first_sent_over_http_is_not_done_again_here(
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "a b", "é", 7, None])
-async def test_an_impossible_idempotency_key_is_refused(talk: WebSocketClient, key: Any) -> None:
-    """WS-3, HTTP-11: never taken as none."""
+async def test_an_invalid_idempotency_key_is_rejected(talk: WebSocketClient, key: Any) -> None:
+    """WS-3, HTTP-11: it is never ignored."""
     answer = await talk.act("prompt", text="hello", idempotencyKey=key)
 
     assert answer["error"] == "bad_request"
@@ -298,8 +298,10 @@ async def test_an_impossible_idempotency_key_is_refused(talk: WebSocketClient, k
         b"\xff\xfe",
     ],
 )
-async def test_a_bad_frame_is_answered_and_the_conversation_goes_on(talk: WebSocketClient, frame: str | bytes) -> None:
-    """WS-5, HTTP-4: and nothing is left behind."""
+async def test_a_bad_frame_gets_an_error_and_the_connection_stays_open(
+    talk: WebSocketClient, frame: str | bytes
+) -> None:
+    """WS-5, HTTP-4: and it has no effect."""
     answer = await talk.send(frame)
 
     assert set(answer) <= {"error", "message", "details"}
@@ -309,14 +311,14 @@ async def test_a_bad_frame_is_answered_and_the_conversation_goes_on(talk: WebSoc
 
 
 @pytest.mark.parametrize("members", [{"action": "nonsense"}, {"action": "prompt"}, {}, {"action": "prompt", "text": 7}])
-async def test_a_bad_frame_gets_its_action_id_back(talk: WebSocketClient, members: dict[str, Any]) -> None:
-    """WS-5: when it could be read."""
+async def test_the_error_for_a_bad_frame_has_its_action_id(talk: WebSocketClient, members: dict[str, Any]) -> None:
+    """WS-5: if it could be parsed."""
     answer = await talk.send(json.dumps({**members, "actionId": "mine"}))
 
     assert (answer["error"], answer["actionId"]) == ("bad_request", "mine")
 
 
-async def test_a_frame_of_1_mib_is_taken_and_one_byte_more_closes_with_1009(
+async def test_a_frame_of_1_mib_is_accepted_and_one_byte_more_closes_with_1009(
     served: InProcessGateway, session: str, talk: WebSocketClient
 ) -> None:
     """WS-5, WS-6."""
@@ -332,10 +334,10 @@ async def test_a_frame_of_1_mib_is_taken_and_one_byte_more_closes_with_1009(
 # The pace
 
 
-async def test_at_most_20_messages_a_second_are_taken(
+async def test_at_most_20_messages_per_second_are_executed(
     served: InProcessGateway, session: str, talk: WebSocketClient
 ) -> None:
-    """WS-7: bad ones count; those over it are answered, with their actionId, and not carried out."""
+    """WS-7: bad frames count; frames over the limit get an error with their actionId."""
     loop = asyncio.get_running_loop()
     begun = loop.time()
     for number in range(100):
@@ -355,8 +357,8 @@ async def test_at_most_20_messages_a_second_are_taken(
     assert stats["promptCount"] == sum("requestId" in answer for answer in answers)
 
 
-async def test_a_long_frame_over_the_limit_is_not_even_read(tmp_path: Path) -> None:
-    """WS-7, HTTP-9: reading it is what costs; a client that sends them all the time would have all of the server."""
+async def test_a_long_frame_over_the_rate_limit_is_not_parsed(tmp_path: Path) -> None:
+    """WS-7, HTTP-9: parsing is the expensive part, and a client could occupy the server with it."""
     async with in_process_gateway(tmp_path, rate_limit_rpm=3) as served, served.client() as client:
         await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": "s"})
         async with asyncio.timeout(20), open_websocket(served.port, "s") as talk:
@@ -384,10 +386,10 @@ async def test_fragments_and_control_frames_do_not_count(talk: WebSocketClient) 
         assert "error" not in await talk.act("abort", actionId=str(number))
 
 
-async def test_one_busy_connection_does_not_slow_another_one_down(
+async def test_a_busy_connection_does_not_slow_down_another(
     served: InProcessGateway, session: str, talk: WebSocketClient
 ) -> None:
-    """WS-7: each has its own pace."""
+    """WS-7: each has its own limit."""
     for _ in range(200):
         await talk.socket.send("nonsense")
 
@@ -399,8 +401,8 @@ async def test_one_busy_connection_does_not_slow_another_one_down(
 # The end
 
 
-async def test_a_client_that_is_done_closes_with_1000(served: InProcessGateway, session: str) -> None:
-    """WS-6: and nothing of it is left."""
+async def test_a_client_closes_with_1000(served: InProcessGateway, session: str) -> None:
+    """WS-6: and its stream is removed."""
     async with asyncio.timeout(5), open_websocket(served.port, session) as talk:
         await talk.socket.close(1000)
 
@@ -408,10 +410,10 @@ async def test_a_client_that_is_done_closes_with_1000(served: InProcessGateway, 
     await wait_until(lambda: len(served.gateway.connections) == 0)
 
 
-async def test_a_run_goes_on_when_the_websocket_that_asked_for_it_is_lost(
+async def test_a_run_continues_when_its_websocket_is_lost(
     served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
-    """SSE-9: an action that was acknowledged is done."""
+    """SSE-9: an acknowledged action stays in effect."""
     async with asyncio.timeout(5), open_websocket(served.port, session) as talk:
         await talk.act("prompt", text=script({"text": ["x"] * 40, "delayMs": 2}))
         talk.socket.transport.abort()
@@ -423,7 +425,7 @@ async def test_a_run_goes_on_when_the_websocket_that_asked_for_it_is_lost(
 async def test_a_revoked_key_closes_its_websockets_with_4001(
     served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
-    """WS-6: and ends its streams; those of other keys stay."""
+    """WS-6: and its streams end; those of other keys stay open."""
     async with served.client(OTHER_KEY) as other:
         await other.post("/v1/sessions", json={"model": "scripted:x", "sessionId": "theirs"})
     async with (
@@ -443,10 +445,10 @@ async def test_a_revoked_key_closes_its_websockets_with_4001(
             assert await theirs.act("abort") == {"ok": False}
 
 
-async def test_a_revoked_key_does_nothing_any_more(
+async def test_actions_of_a_revoked_key_are_rejected(
     served: InProcessGateway, session: str, talk: WebSocketClient
 ) -> None:
-    """WS-6, HTTP-7: though its client has not yet heard of it."""
+    """WS-6, HTTP-7: even before the connection is closed."""
     served.keys.replace({KEY + "2": "default"})
     for _ in range(5):
         await talk.socket.send('{"action": "prompt", "text": "hello"}')
@@ -470,8 +472,8 @@ async def test_a_deleted_session_closes_its_websockets_with_4004(
     assert await talk.closed() == 4004
 
 
-async def test_a_server_that_stops_closes_its_websockets_with_1012(tmp_path: Path) -> None:
-    """WS-6, DUR-3: those of idle sessions at once, those of active runs at the end of the grace period."""
+async def test_a_stopping_server_closes_its_websockets_with_1012(tmp_path: Path) -> None:
+    """WS-6, DUR-3: for idle sessions immediately, for active runs at the end of the grace period."""
     gateway = GatewayProcess(tmp_path, GATEWAY_GRACE_MS="400")
     async with gateway, gateway.client() as client:
         for name in ("idle", "busy"):
@@ -491,7 +493,7 @@ async def test_a_server_that_stops_closes_its_websockets_with_1012(tmp_path: Pat
 
 
 async def test_events_of_a_run_that_ends_within_the_grace_period_still_arrive(tmp_path: Path) -> None:
-    """DUR-3: to the terminal one; then 1012."""
+    """DUR-3: up to the terminal event; then 1012."""
     async with in_process_gateway(tmp_path, grace_ms=5000) as served, served.client() as client:
         await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": "s"})
         async with (

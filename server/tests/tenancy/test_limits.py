@@ -1,4 +1,4 @@
-"""How often a key may ask (HTTP-9)."""
+"""Rate limits per API key (HTTP-9)."""
 
 import pytest
 from cmdc_gateway.errors import RateLimited
@@ -21,7 +21,7 @@ def clock() -> Clock:
 
 
 def admitted(limit: RateLimit, key_id: str, tries: int) -> int:
-    """How many of so many requests at once are let in."""
+    """The number of `tries` immediate requests that are admitted."""
     count = 0
     for _ in range(tries):
         try:
@@ -32,7 +32,7 @@ def admitted(limit: RateLimit, key_id: str, tries: int) -> int:
     return count
 
 
-def test_sixty_a_minute_may_come_at_once_and_then_one_a_second(clock: Clock) -> None:
+def test_sixty_per_minute_is_a_burst_of_sixty_and_then_one_per_second(clock: Clock) -> None:
     limit = RateLimit(60, clock=clock)
 
     assert admitted(limit, "k", 100) == 60
@@ -42,7 +42,7 @@ def test_sixty_a_minute_may_come_at_once_and_then_one_a_second(clock: Clock) -> 
     assert admitted(limit, "k", 100) == 60
 
 
-def test_a_burst_may_be_smaller_or_larger_than_a_minutes_worth(clock: Clock) -> None:
+def test_a_burst_may_be_smaller_or_larger_than_the_requests_per_minute(clock: Clock) -> None:
     assert admitted(RateLimit(60, 5, clock=clock), "k", 100) == 5
     assert admitted(RateLimit(60, 90, clock=clock), "k", 100) == 90
 
@@ -55,8 +55,8 @@ def test_keys_do_not_share_a_bucket(clock: Clock) -> None:
 
 
 @given(rpm=st.integers(1, 1000), tries=st.integers(0, 20), start=st.floats(0, 1e7))
-def test_who_waits_as_long_as_told_is_let_in(rpm: int, tries: int, start: float) -> None:
-    """HTTP-9: Retry-After is in whole seconds, and enough of them."""
+def test_a_client_that_waits_for_retry_after_is_admitted(rpm: int, tries: int, start: float) -> None:
+    """HTTP-9: Retry-After is in whole seconds, rounded up."""
     clock = Clock()
     clock.now = start
     limit = RateLimit(rpm, 3, clock=clock)
@@ -70,7 +70,7 @@ def test_who_waits_as_long_as_told_is_let_in(rpm: int, tries: int, start: float)
     assert limit.spend("k") is not None
 
 
-def test_without_a_limit_nobody_is_refused_and_nothing_is_told(clock: Clock) -> None:
+def test_without_a_limit_every_request_is_admitted_and_there_is_no_quota(clock: Clock) -> None:
     limit = RateLimit(0, clock=clock)
 
     assert admitted(limit, "k", 10_000) == 10_000
@@ -78,8 +78,8 @@ def test_without_a_limit_nobody_is_refused_and_nothing_is_told(clock: Clock) -> 
     assert limit.quota("k") is None
 
 
-def test_a_quota_says_what_is_left_and_when_all_is_there_again(clock: Clock) -> None:
-    """HTTP-9, the RateLimit header."""
+def test_a_quota_has_the_remaining_requests_and_the_time_until_it_is_full(clock: Clock) -> None:
+    """HTTP-9: the RateLimit header."""
     limit = RateLimit(60, 3, clock=clock)
 
     assert limit.quota("k") == Quota(limit=3, remaining=3, reset=0)
@@ -88,7 +88,7 @@ def test_a_quota_says_what_is_left_and_when_all_is_there_again(clock: Clock) -> 
     assert limit.quota("k") == Quota(limit=3, remaining=1, reset=2)
 
 
-def test_a_quota_after_a_refusal_says_that_nothing_is_left(clock: Clock) -> None:
+def test_a_quota_after_a_rejection_has_no_remaining_requests(clock: Clock) -> None:
     limit = RateLimit(60, 1, clock=clock)
     limit.spend("k")
     clock.now += 0.5

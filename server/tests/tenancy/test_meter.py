@@ -1,4 +1,4 @@
-"""Budgets (MTR-2): a call reserves what it may come to; over the budget none starts."""
+"""Budgets (MTR-2): a call reserves its estimate, and none starts once a budget is exhausted."""
 
 import asyncio
 from contextlib import nullcontext
@@ -17,7 +17,7 @@ TEN = Spend(10)
 
 
 class Clock:
-    """Time as days of 2026."""
+    """A clock that is set to days of 2026."""
 
     def __init__(self) -> None:
         self.at("03-15")
@@ -30,7 +30,7 @@ class Clock:
 
 
 @dataclass(frozen=True)
-class Used:
+class Usage:
     key_id: str
     day: str
     usage: TokenUsage
@@ -42,30 +42,30 @@ def clock() -> Clock:
     return Clock()
 
 
-def meter_of(clock: Clock, **allowances: BudgetConfig) -> Meter:
+def meter_of(clock: Clock, **budgets: BudgetConfig) -> Meter:
     """A meter with budgets by short names."""
     names = {"acme": "tenant:acme", "alice": "key:key_a", "bob": "key:key_b"}
-    return Meter({names[name]: given for name, given in allowances.items()}, clock=clock)
+    return Meter({names[name]: budget for name, budget in budgets.items()}, clock=clock)
 
 
 def session_budget(tokens: int) -> BudgetAccount:
     return BudgetAccount("this session", Budget(tokens))
 
 
-async def call(meter: Meter, caller: Principal, spent: Spend, own: BudgetAccount | None = None) -> None:
-    """One model call that comes to what was expected of it."""
-    reservation = await meter.reserve(caller, own, spent)
-    meter.count(caller, own, spent)
+async def call(meter: Meter, principal: Principal, spent: Spend, own: BudgetAccount | None = None) -> None:
+    """A model call that costs exactly its estimate."""
+    reservation = await meter.reserve(principal, own, spent)
+    meter.count(principal, own, spent)
     meter.release(reservation)
 
 
 async def settled() -> None:
-    """Let everybody act who can."""
+    """Let every runnable task run."""
     for _ in range(10):
         await asyncio.sleep(0)
 
 
-def test_without_a_budget_nothing_is_refused(clock: Clock) -> None:
+def test_a_principal_without_a_budget_is_never_rejected(clock: Clock) -> None:
     meter = meter_of(clock, acme=BudgetConfig(max_tokens=1))
     meter.count(ALICE, None, Spend(10**9, 1e6))
 
@@ -77,8 +77,8 @@ def test_without_a_budget_nothing_is_refused(clock: Clock) -> None:
 @pytest.mark.parametrize(
     ("spent", "refused"), [(Spend(99, 0.99), False), (Spend(100, 0.0), True), (Spend(0, 1.0), True)]
 )
-def test_a_budget_is_spent_in_tokens_or_in_money(clock: Clock, spent: Spend, refused: bool) -> None:
-    """§3.5: 402 `budget_exceeded`."""
+def test_a_budget_is_exhausted_in_tokens_or_in_dollars(clock: Clock, spent: Spend, refused: bool) -> None:
+    """MTR-2: 402 `budget_exceeded`."""
     meter = meter_of(clock, alice=BudgetConfig(100, 1.0))
     meter.count(ALICE, None, spent)
 
@@ -86,7 +86,7 @@ def test_a_budget_is_spent_in_tokens_or_in_money(clock: Clock, spent: Spend, ref
         meter.check(ALICE, None)
 
 
-def test_keys_of_a_tenant_share_its_budget_and_not_each_others(clock: Clock) -> None:
+def test_keys_of_a_tenant_share_the_tenants_budget_and_not_each_others(clock: Clock) -> None:
     meter = meter_of(clock, acme=BudgetConfig(100), alice=BudgetConfig(10))
     meter.count(ALICE, None, TEN)
 
@@ -98,7 +98,7 @@ def test_keys_of_a_tenant_share_its_budget_and_not_each_others(clock: Clock) -> 
         meter.check(BOB, None)
 
 
-async def test_a_session_has_a_budget_of_its_own(clock: Clock) -> None:
+async def test_a_session_can_have_its_own_budget(clock: Clock) -> None:
     meter, own = meter_of(clock), session_budget(10)
 
     await call(meter, ALICE, TEN, own)
@@ -108,7 +108,7 @@ async def test_a_session_has_a_budget_of_its_own(clock: Clock) -> None:
     await call(meter, ALICE, TEN, session_budget(10))
 
 
-async def test_a_call_waits_for_another_that_may_yet_come_to_less(clock: Clock) -> None:
+async def test_a_call_waits_for_another_that_may_cost_less_than_its_estimate(clock: Clock) -> None:
     meter = meter_of(clock, acme=BudgetConfig(15))
     first = await meter.reserve(ALICE, None, TEN)
 
@@ -123,13 +123,13 @@ async def test_a_call_waits_for_another_that_may_yet_come_to_less(clock: Clock) 
     async with asyncio.timeout(5):
         reservation = await second
     assert reservation.amount == TEN
-    assert [account.budget.held for account in reservation.accounts] == [TEN]
+    assert [account.budget.reserved for account in reservation.accounts] == [TEN]
 
 
-async def test_a_call_that_waited_is_refused_once_the_budget_is_spent(clock: Clock) -> None:
+async def test_a_waiting_call_is_rejected_once_the_budget_is_exhausted(clock: Clock) -> None:
     meter = meter_of(clock, acme=BudgetConfig(15))
     first = await meter.reserve(ALICE, None, TEN)
-    waiting = [asyncio.create_task(meter.reserve(caller, None, TEN)) for caller in (BOB, ALICE)]
+    waiting = [asyncio.create_task(meter.reserve(principal, None, TEN)) for principal in (BOB, ALICE)]
     await settled()
 
     meter.count(ALICE, None, Spend(15))
@@ -140,7 +140,7 @@ async def test_a_call_that_waited_is_refused_once_the_budget_is_spent(clock: Clo
     assert [type(outcome) for outcome in outcomes] == [BudgetExceeded, BudgetExceeded]
 
 
-async def test_a_call_that_gives_up_waiting_holds_nothing(clock: Clock) -> None:
+async def test_a_canceled_waiting_call_reserves_nothing(clock: Clock) -> None:
     meter = meter_of(clock, acme=BudgetConfig(15))
     first = await meter.reserve(ALICE, None, TEN)
     waiting = asyncio.create_task(meter.reserve(BOB, None, TEN))
@@ -155,7 +155,7 @@ async def test_a_call_that_gives_up_waiting_holds_nothing(clock: Clock) -> None:
     assert [reservation.amount.tokens for reservation in both] == [7, 8]
 
 
-async def test_a_call_waits_only_for_those_who_pay_from_the_same_budget(clock: Clock) -> None:
+async def test_a_call_waits_only_for_calls_on_the_same_budget(clock: Clock) -> None:
     meter = meter_of(clock, alice=BudgetConfig(10), bob=BudgetConfig(10))
     await meter.reserve(ALICE, None, TEN)
 
@@ -164,19 +164,19 @@ async def test_a_call_waits_only_for_those_who_pay_from_the_same_budget(clock: C
         await meter.reserve(STRANGER, None, TEN)
 
 
-async def test_many_calls_at_once_overspend_by_no_more_than_one(clock: Clock) -> None:
+async def test_many_concurrent_calls_overrun_the_budget_by_at_most_one(clock: Clock) -> None:
     """MTR-2."""
     meter, spent, running, most_at_once = meter_of(clock, acme=BudgetConfig(100)), 0, 0, 0
 
-    async def one_call(caller: Principal, cost: int) -> None:
+    async def one_call(principal: Principal, cost: int) -> None:
         nonlocal spent, running, most_at_once
-        reservation = await meter.reserve(caller, None, Spend(30))
+        reservation = await meter.reserve(principal, None, Spend(30))
         running += 1
         most_at_once = max(most_at_once, running)
         await settled()
         running -= 1
         spent += cost
-        meter.count(caller, None, Spend(cost))
+        meter.count(principal, None, Spend(cost))
         meter.release(reservation)
 
     async with asyncio.timeout(5):
@@ -189,7 +189,7 @@ async def test_many_calls_at_once_overspend_by_no_more_than_one(clock: Clock) ->
     assert {type(outcome) for outcome in outcomes} == {type(None), BudgetExceeded}
 
 
-async def test_a_call_without_a_budget_leaves_nothing_to_settle(clock: Clock) -> None:
+async def test_a_call_without_a_budget_reserves_nothing(clock: Clock) -> None:
     meter = meter_of(clock)
 
     reservation = await meter.reserve(ALICE, None, TEN)
@@ -202,18 +202,18 @@ async def test_a_call_without_a_budget_leaves_nothing_to_settle(clock: Clock) ->
 
 
 @pytest.mark.parametrize(
-    ("period", "still_spent_on", "renewed_on"),
+    ("period", "still_exhausted_on", "renewed_on"),
     [("day", "03-15", "03-16"), ("month", "03-31", "04-01"), ("total", "12-31", None)],
 )
 def test_a_budget_is_renewed_with_its_period(
-    clock: Clock, period: str, still_spent_on: str, renewed_on: str | None
+    clock: Clock, period: str, still_exhausted_on: str, renewed_on: str | None
 ) -> None:
-    """In UTC: the clock stands a millisecond before midnight."""
+    """In UTC: the clock is set to a millisecond before midnight."""
     meter = meter_of(clock, acme=BudgetConfig(10, period=period))  # pyright: ignore[reportArgumentType]
     meter.check(ALICE, None)
     meter.count(ALICE, None, TEN)
 
-    clock.at(still_spent_on)
+    clock.at(still_exhausted_on)
     with pytest.raises(BudgetExceeded):
         meter.check(ALICE, None)
     if renewed_on:
@@ -221,7 +221,7 @@ def test_a_budget_is_renewed_with_its_period(
         meter.check(ALICE, None)
 
 
-async def test_a_call_over_midnight_is_still_held_and_counts_in_the_new_day(clock: Clock) -> None:
+async def test_a_call_across_midnight_stays_reserved_and_counts_in_the_new_day(clock: Clock) -> None:
     meter = meter_of(clock, acme=BudgetConfig(15, period="day"))
     night_call = await meter.reserve(ALICE, None, TEN)
     clock.at("03-16")
@@ -234,16 +234,16 @@ async def test_a_call_over_midnight_is_still_held_and_counts_in_the_new_day(cloc
 
     async with asyncio.timeout(5):
         (account,) = (await waiting).accounts
-    assert account.budget == Budget(15, spent=TEN, held=TEN, calls=1)
+    assert account.budget == Budget(15, spent=TEN, reserved=TEN, calls=1)
 
 
 @pytest.mark.parametrize(("period", "counted"), [("day", 1), ("month", 11), ("total", 111)])
-def test_what_was_used_before_a_restart_counts_in_its_period(clock: Clock, period: str, counted: int) -> None:
+def test_usage_before_a_restart_counts_in_its_period(clock: Clock, period: str, counted: int) -> None:
     """MTR-1."""
     used = [
-        Used("key_a", "2026-03-15", TokenUsage(1)),
-        Used("key_b", "2026-03-01", TokenUsage(7, 3)),
-        Used("key_a", "2025-03-15", TokenUsage(100)),
+        Usage("key_a", "2026-03-15", TokenUsage(1)),
+        Usage("key_b", "2026-03-01", TokenUsage(7, 3)),
+        Usage("key_a", "2025-03-15", TokenUsage(100)),
     ]
     enough = meter_of(clock, acme=BudgetConfig(counted + 1, period=period))  # pyright: ignore[reportArgumentType]
     spent = meter_of(clock, acme=BudgetConfig(counted, period=period))  # pyright: ignore[reportArgumentType]
@@ -256,12 +256,12 @@ def test_what_was_used_before_a_restart_counts_in_its_period(clock: Clock, perio
         spent.check(ALICE, None)
 
 
-def test_what_another_tenant_used_counts_for_nobody_else(clock: Clock) -> None:
-    """HTTP-8: nor does what another key used."""
+def test_usage_of_another_tenant_or_key_does_not_count(clock: Clock) -> None:
+    """HTTP-8."""
     meter = meter_of(clock, acme=BudgetConfig(10), alice=BudgetConfig(10))
 
-    meter.load_usage("globex", [Used("key_c", "2026-03-15", TokenUsage(100))])
-    meter.load_usage("acme", [Used("key_b", "2026-03-15", TokenUsage(9), 99.0)])
+    meter.load_usage("globex", [Usage("key_c", "2026-03-15", TokenUsage(100))])
+    meter.load_usage("acme", [Usage("key_b", "2026-03-15", TokenUsage(9), 99.0)])
 
     meter.check(ALICE, None)
     meter.count(BOB, None, Spend(1))
@@ -269,5 +269,5 @@ def test_what_another_tenant_used_counts_for_nobody_else(clock: Clock) -> None:
         meter.check(ALICE, None)
 
 
-def test_its_budgets_have_names(clock: Clock) -> None:
+def test_budgets_are_listed_by_name(clock: Clock) -> None:
     assert meter_of(clock, acme=BudgetConfig(), bob=BudgetConfig()).names == ["tenant:acme", "key:key_b"]

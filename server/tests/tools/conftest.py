@@ -5,30 +5,30 @@ from pathlib import Path
 import pytest
 from cmdc_gateway.tools.workspace import Workspace
 
-Answer = Callable[[asyncio.StreamWriter], Awaitable[None]]
+Respond = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
 
 class Endpoint:
-    """A callback tool on loopback that keeps what it was sent and answers byte for byte what a test tells it to."""
+    """A callback tool on loopback that records its requests, and sends the bytes that a test prepares."""
 
     def __init__(self) -> None:
         self.requests: list[tuple[dict[str, str], bytes]] = []
         self.request_lines: list[str] = []
-        self.answers: list[Answer] = []
+        self.responses: list[Respond] = []
         self.port = 0
-        self.gone = asyncio.Event()
+        self.disconnected = asyncio.Event()
 
     def url(self, path: str = "/tool") -> str:
         return f"http://127.0.0.1:{self.port}{path}"
 
-    def will_say(self, body: bytes, *, status: str = "200 OK", headers: str = "") -> None:
+    def respond_with(self, body: bytes, *, status: str = "200 OK", headers: str = "") -> None:
         head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n{headers}\r\n".encode()
 
-        async def answer(writer: asyncio.StreamWriter) -> None:
+        async def respond(writer: asyncio.StreamWriter) -> None:
             writer.write(head + body)
             await writer.drain()
 
-        self.answers.append(answer)
+        self.responses.append(respond)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -38,27 +38,27 @@ class Endpoint:
             body = await reader.readexactly(int(headers.get("content-length", "0")))
             self.request_lines.append(line)
             self.requests.append((headers, body))
-            await self.answers.pop(0)(writer)
+            await self.responses.pop(0)(writer)
         except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
             writer.close()
-            self.gone.set()
+            self.disconnected.set()
 
 
 @pytest.fixture
 async def endpoint() -> AsyncIterator[Endpoint]:
-    found = Endpoint()
-    server = await asyncio.start_server(found.serve, "127.0.0.1", 0)
-    found.port = server.sockets[0].getsockname()[1]
-    yield found
+    endpoint = Endpoint()
+    server = await asyncio.start_server(endpoint.serve, "127.0.0.1", 0)
+    endpoint.port = server.sockets[0].getsockname()[1]
+    yield endpoint
     server.close()
     await server.wait_closed()
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A workspace's root, beside which there is something to steal."""
+    """The root of a workspace, next to a folder with a secret."""
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / "secret.txt").write_text("secret")
     root = tmp_path / "root"

@@ -2,8 +2,8 @@ from ipaddress import ip_address
 
 import pytest
 from cmdc_gateway.errors import RegistrationFailed
-from cmdc_gateway.tools.addresses import AddressPolicy
-from cmdc_gateway.tools.url import MAX_URL, CallbackUrl, InvalidUrl
+from cmdc_gateway.tools.callbacks.addresses import AddressPolicy
+from cmdc_gateway.tools.callbacks.url import MAX_URL, CallbackUrl, InvalidUrl
 from cmdc_testkit.addresses import DISGUISED, FORBIDDEN
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,25 +38,25 @@ def test_a_public_address_is_allowed(address: str) -> None:
 
 
 @pytest.mark.parametrize("address", FORBIDDEN)
-def test_what_is_not_public_is_forbidden(address: str) -> None:
+def test_an_address_that_is_not_public_is_forbidden(address: str) -> None:
     assert not AddressPolicy().is_allowed(address)
 
 
 @pytest.mark.parametrize("host", LITERALS)
 @pytest.mark.parametrize("form", ["http://{}/", "https://{}:8443/x?y=z", "HTTP://{}"])
-def test_a_forbidden_address_is_refused_at_registration_in_any_spelling(host: str, form: str) -> None:
+def test_a_forbidden_address_is_rejected_at_registration_in_any_notation(host: str, form: str) -> None:
     with pytest.raises(RegistrationFailed):
         AddressPolicy().check_url(form.format(host))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1", "2130706433", "0x7f.1", "127.0.0.1."])
-def test_an_allowed_network_is_allowed_in_any_spelling(host: str) -> None:
+def test_an_allowed_network_is_allowed_in_any_notation(host: str) -> None:
     AddressPolicy(["127.0.0.0/8"]).check_url(f"http://{host}:8080/x")
 
     assert CallbackUrl.parse(f"http://{host}:8080/x").host == "127.0.0.1"
 
 
-def test_an_allowed_network_does_not_allow_its_addresses_in_disguise() -> None:
+def test_an_allowed_network_does_not_allow_its_embedded_addresses() -> None:
     policy = AddressPolicy(["127.0.0.0/8", "10.0.0.7"])
 
     assert policy.is_allowed("127.9.9.9")
@@ -65,7 +65,7 @@ def test_an_allowed_network_does_not_allow_its_addresses_in_disguise() -> None:
         assert not policy.is_allowed(address)
 
 
-def test_an_allowed_host_allows_what_it_resolves_to_and_no_other_name() -> None:
+def test_an_allowed_host_allows_its_addresses_and_no_other_host() -> None:
     policy = AddressPolicy(["Tools.Internal."])
 
     assert policy.is_allowed("10.0.0.7", "tools.internal")
@@ -76,13 +76,13 @@ def test_an_allowed_host_allows_what_it_resolves_to_and_no_other_name() -> None:
 @pytest.mark.parametrize(
     "entry", ["", "127.0.0.1/8", "10.0.0.0/99", "*", "*.example.com", "http://x", "::1/0x", "127.1"]
 )
-def test_an_entry_that_cannot_be_understood_is_an_error(entry: str) -> None:
+def test_an_invalid_entry_is_an_error(entry: str) -> None:
     with pytest.raises(ValueError, match="network"):
         AddressPolicy([entry])
 
 
 @pytest.mark.parametrize("text", ["", "localhost", "127.1", "1.2.3.4 ", "0x7f000001"])
-def test_what_is_no_address_is_not_allowed(text: str) -> None:
+def test_text_that_is_not_an_address_is_not_allowed(text: str) -> None:
     assert not AddressPolicy(["0.0.0.0/0", "::/0"]).is_allowed(text)
 
 
@@ -93,13 +93,13 @@ def test_what_is_no_address_is_not_allowed(text: str) -> None:
         "https://example.com/",
         "https://Example.COM:8443/a/b?c=d&e=%20",
         "http://my_service.internal:80/",
-        "http://localhost:8080/judged-when-connecting",
+        "http://localhost:8080/checked-when-connecting",
         "https://xn--mnchen-3ya.de/",
         "http://8.8.8.8/",
         "http://[2606:4700::1111]:8080/",
     ],
 )
-def test_a_proper_url_is_accepted(url: str) -> None:
+def test_a_valid_url_is_accepted(url: str) -> None:
     AddressPolicy().check_url(url)
 
 
@@ -150,20 +150,20 @@ def test_a_proper_url_is_accepted(url: str) -> None:
         "http://example.com/" + "x" * MAX_URL,
     ],
 )
-def test_what_is_no_proper_url_is_refused_without_being_repeated(url: str) -> None:
-    with pytest.raises(RegistrationFailed) as refused:
+def test_an_invalid_url_is_rejected_without_being_repeated(url: str) -> None:
+    with pytest.raises(RegistrationFailed) as raised:
         AddressPolicy(["0.0.0.0/0", "::/0"]).check_url(url)
 
-    assert "password" not in str(refused.value).replace("user name or password", "")
-    assert len(str(refused.value)) < 200
+    assert "password" not in str(raised.value).replace("user name or password", "")
+    assert len(str(raised.value)) < 200
 
 
-def test_a_user_name_in_a_url_is_called_by_its_name() -> None:
+def test_a_url_with_a_user_name_is_rejected() -> None:
     with pytest.raises(RegistrationFailed, match="user name or password"):
         AddressPolicy().check_url("http://user:pw@example.com/")
 
 
-def test_a_url_is_taken_apart() -> None:
+def test_a_url_is_parsed() -> None:
     url = CallbackUrl.parse("HTTPS://Tools.Example.com.:8443?secret=x")
 
     assert (url.scheme, url.host, url.port, url.target) == ("https", "tools.example.com", 8443, "/?secret=x")
@@ -172,7 +172,7 @@ def test_a_url_is_taken_apart() -> None:
 
 
 @given(st.text(max_size=60) | st.from_regex(r"https?://[0-9a-fx.\[\]:%@]{0,30}(/.*)?", fullmatch=True))
-def test_whatever_is_taken_for_a_host_is_an_address_or_ends_in_no_number(text: str) -> None:
+def test_a_host_is_either_an_address_or_does_not_end_in_a_number(text: str) -> None:
     try:
         url = CallbackUrl.parse(text)
     except InvalidUrl:

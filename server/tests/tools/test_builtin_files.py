@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 from cmdc_gateway.protocol.history import ToolCall
-from cmdc_gateway.tools.builtin import BUILTIN, READ_ONLY, builtin_spec, builtin_tool, canonical_name
-from cmdc_gateway.tools.builtin.base import Definition, FileTool, Stop, Stopped
+from cmdc_gateway.tools.builtin import NAMES, READ_ONLY
+from cmdc_gateway.tools.builtin.definition import Definition
+from cmdc_gateway.tools.builtin.file_tool import Cancelled, CancelToken, FileTool
 from cmdc_gateway.tools.builtin.grep import matching_lines
-from cmdc_gateway.tools.builtin.output import MAX_OUTPUT, capped
+from cmdc_gateway.tools.builtin.output import MAX_OUTPUT, truncate
 from cmdc_gateway.tools.builtin.patterns import line_pattern, path_pattern
+from cmdc_gateway.tools.plugin import ToolPlugin, canonical_name, find_tool
 from cmdc_gateway.tools.schema import Parameters
 from cmdc_gateway.tools.tool import ToolResult
 from cmdc_gateway.tools.workspace import Workspace
@@ -18,17 +20,25 @@ from hypothesis import strategies as st
 from pydantic import JsonValue
 
 
+def plugin(name: str) -> ToolPlugin:
+    found = find_tool(name)
+    assert found is not None
+    return found
+
+
 async def use(workspace: Workspace, name: str, **args: JsonValue) -> ToolResult:
-    return await builtin_tool(name, workspace).run(ToolCall("c1", name, args))
+    tool = plugin(name).create(workspace)
+    assert tool is not None
+    return await tool.run(ToolCall("c1", name, args))
 
 
-@pytest.mark.parametrize("name", BUILTIN)
-def test_every_tool_has_a_schema_that_takes_nothing_unknown(name: str) -> None:
-    spec = builtin_spec(name)
+@pytest.mark.parametrize("name", NAMES)
+def test_every_tool_has_a_schema_that_rejects_unknown_arguments(name: str) -> None:
+    spec = plugin(name).spec
 
     assert spec.name == name
     assert len(spec.description) > 30
-    assert Parameters(spec.parameters).flaw({"unknown": 1}) is not None
+    assert Parameters(spec.parameters).error({"unknown": 1}) is not None
 
 
 @pytest.mark.parametrize(
@@ -44,28 +54,27 @@ def test_every_tool_has_a_schema_that_takes_nothing_unknown(name: str) -> None:
         ("", None),
     ],
 )
-def test_the_originals_module_names_are_aliases(given: str, canonical: str | None) -> None:
+def test_the_module_names_of_the_original_are_aliases(given: str, canonical: str | None) -> None:
     assert canonical_name(given) == canonical
 
 
 def test_ask_user_is_only_a_spec(workspace: Workspace) -> None:
-    with pytest.raises(KeyError):
-        builtin_tool("ask_user", workspace)
+    assert plugin("ask_user").create(workspace) is None
 
 
 def test_the_read_only_tools_exist() -> None:
-    assert set(READ_ONLY) < set(BUILTIN)
+    assert set(READ_ONLY) < set(NAMES)
 
 
 @pytest.mark.parametrize("name", ["read_file", "list_dir", "glob", "grep", "write_file", "shell"])
-async def test_arguments_are_checked_first(workspace: Workspace, name: str) -> None:
+async def test_arguments_are_validated_first(workspace: Workspace, name: str) -> None:
     result = await use(workspace, name, path=7, unknown=1)
 
     assert result.status == "error"
     assert "args" in result.result
 
 
-async def test_read_file_gives_the_text_as_it_is(root: Path, workspace: Workspace) -> None:
+async def test_read_file_returns_the_text_unchanged(root: Path, workspace: Workspace) -> None:
     (root / "crlf.txt").write_bytes("a\r\nb\u2028c\x0cd\nlast".encode())
 
     assert await use(workspace, "read_file", path="crlf.txt") == ToolResult("ok", "a\r\nb\u2028c\x0cd\nlast")
@@ -85,13 +94,13 @@ async def test_read_file_counts_lines_from_one(
     assert await use(workspace, "read_file", path="docs/a.txt", **args) == ToolResult("ok", expected)
 
 
-async def test_read_file_says_when_there_is_no_such_line(workspace: Workspace) -> None:
+async def test_read_file_reports_a_missing_line(workspace: Workspace) -> None:
     result = await use(workspace, "read_file", path="docs/a.txt", offset=5)
 
-    assert result == ToolResult("error", "'docs/a.txt' has 3 lines; there is no line 5")
+    assert result == ToolResult("error", "'docs/a.txt' has 3 lines; line 5 does not exist")
 
 
-async def test_a_long_file_can_be_read_to_its_end_piece_by_piece(root: Path, workspace: Workspace) -> None:
+async def test_a_long_file_can_be_read_in_parts(root: Path, workspace: Workspace) -> None:
     text = "".join(f"line {n} {'x' * 90}\n" for n in range(3000))
     (root / "long.txt").write_text(text)
 
@@ -99,26 +108,26 @@ async def test_a_long_file_can_be_read_to_its_end_piece_by_piece(root: Path, wor
     while True:
         result = (await use(workspace, "read_file", path="long.txt", offset=offset)).result
         assert len(result.encode()) < MAX_OUTPUT + 200
-        piece, cut, note = result.rpartition("[cut; go on with offset ")
-        read += piece if cut else result
-        if not cut:
+        part, truncated, note = result.rpartition("[truncated; continue with offset ")
+        read += part if truncated else result
+        if not truncated:
             break
         offset = int(note.rstrip("]"))
 
     assert read == text
 
 
-async def test_one_endless_line_is_cut(root: Path, workspace: Workspace) -> None:
+async def test_a_long_line_is_truncated(root: Path, workspace: Workspace) -> None:
     (root / "line.txt").write_text("ä" * 100_000)
 
     result = await use(workspace, "read_file", path="line.txt")
 
     assert result.status == "ok"
     assert len(result.result.encode()) < MAX_OUTPUT + 200
-    assert f"[cut after {MAX_OUTPUT} bytes]" in result.result
+    assert f"[truncated after {MAX_OUTPUT} bytes]" in result.result
 
 
-async def test_what_is_no_text_becomes_text(root: Path, workspace: Workspace) -> None:
+async def test_binary_content_is_converted_to_text(root: Path, workspace: Workspace) -> None:
     (root / "binary").write_bytes(b"a\xff\x00b")
 
     assert await use(workspace, "read_file", path="binary") == ToolResult("ok", "a\ufffd\ufffdb")
@@ -141,14 +150,14 @@ async def test_no_tool_leaves_the_workspace(root: Path, workspace: Workspace, na
     assert (root.parent / "outside" / "secret.txt").read_text() == "secret"
 
 
-async def test_list_dir_marks_what_is_no_file(root: Path, workspace: Workspace) -> None:
+async def test_list_dir_marks_entries_that_are_not_files(root: Path, workspace: Workspace) -> None:
     (root / "link").symlink_to("docs")
 
     assert await use(workspace, "list_dir") == ToolResult("ok", "docs/\nlink@\nnotes.md\n")
     assert await use(workspace, "list_dir", path="docs") == ToolResult("ok", "a.txt\n")
 
 
-async def test_glob_finds_files_by_their_paths(root: Path, workspace: Workspace) -> None:
+async def test_glob_finds_files_by_path(root: Path, workspace: Workspace) -> None:
     (root / "docs" / "deep").mkdir()
     (root / "docs" / "deep" / "b.md").write_text("")
     (root / "out").symlink_to("../outside")
@@ -184,7 +193,7 @@ def test_path_patterns(pattern: str, path: str, matches: bool) -> None:
     assert bool(path_pattern(pattern).fullmatch(path.encode())) is matches
 
 
-async def test_grep_gives_path_number_and_line(root: Path, workspace: Workspace) -> None:
+async def test_grep_returns_path_number_and_line(root: Path, workspace: Workspace) -> None:
     (root / "binary").write_bytes(b"two\0two")
     (root / "docs" / "b.md").write_bytes(b"zwei\r\ntwo\r\n")
     (root / "out").symlink_to("../outside")
@@ -199,7 +208,7 @@ async def test_grep_gives_path_number_and_line(root: Path, workspace: Workspace)
 
 
 @pytest.mark.parametrize("pattern", ["(", "(?=a)", r"(a)\1", "a{5000}", "x" * 2000])
-async def test_a_pattern_that_cannot_be_used_is_a_sentence(workspace: Workspace, pattern: str) -> None:
+async def test_an_invalid_pattern_is_an_error(workspace: Workspace, pattern: str) -> None:
     result = await use(workspace, "grep", pattern=pattern)
 
     assert result.status == "error"
@@ -217,7 +226,7 @@ async def test_a_hostile_pattern_takes_linear_time(root: Path, workspace: Worksp
     lines=st.lists(st.text("ab\r ", max_size=4), max_size=8),
     pattern=st.sampled_from(["a", "^a", "b$", "", r"\s", "[^a]"]),
 )
-def test_lines_match_one_by_one(lines: list[str], pattern: str) -> None:
+def test_no_match_spans_two_lines(lines: list[str], pattern: str) -> None:
     import re
 
     content = "".join(f"{line}\n" for line in lines).encode()
@@ -227,27 +236,27 @@ def test_lines_match_one_by_one(lines: list[str], pattern: str) -> None:
     assert found == [number for number, line in enumerate(lines, 1) if re.search(pattern, line)]
 
 
-async def test_many_matches_are_cut(root: Path, workspace: Workspace) -> None:
+async def test_many_matches_are_truncated(root: Path, workspace: Workspace) -> None:
     (root / "many.txt").write_text("match\n" * 50_000)
 
     result = await use(workspace, "grep", pattern="match")
 
-    assert f"[cut after {MAX_OUTPUT} bytes]" in result.result
+    assert f"[truncated after {MAX_OUTPUT} bytes]" in result.result
     assert len(result.result.encode()) < MAX_OUTPUT + 200
 
 
-async def test_a_search_of_too_many_files_says_so(
+async def test_a_search_of_too_many_files_is_marked_as_incomplete(
     root: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cmdc_gateway.tools.builtin.walk.MAX_FILES", 10)
+    monkeypatch.setattr("cmdc_gateway.tools.builtin.file_tree.MAX_FILES", 10)
     for n in range(20):
         (root / "docs" / f"{n}.txt").write_text("word")
 
     for name, pattern in (("grep", "word"), ("glob", "**")):
-        assert "[not everything was looked at" in (await use(workspace, name, pattern=pattern)).result
+        assert "[not all files were visited" in (await use(workspace, name, pattern=pattern)).result
 
 
-async def test_a_search_of_too_many_bytes_says_so(
+async def test_a_search_of_too_many_bytes_is_marked_as_incomplete(
     root: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cmdc_gateway.tools.builtin.grep.MAX_BYTES", 10_000)
@@ -257,44 +266,44 @@ async def test_a_search_of_too_many_bytes_says_so(
 
     result = (await use(workspace, "grep", pattern="word")).result
 
-    assert "[files over 10000 bytes were left out]" in result
-    assert "[not everything was searched: stopped after 10000 bytes]" in result
+    assert "[files over 10000 bytes were skipped]" in result
+    assert "[not all files were searched: stopped after 10000 bytes]" in result
 
 
-async def test_write_file_makes_folders_and_says_what_it_wrote(root: Path, workspace: Workspace) -> None:
+async def test_write_file_creates_folders_and_returns_the_size(root: Path, workspace: Workspace) -> None:
     result = await use(workspace, "write_file", path="new/æ.txt", content="æ\n")
 
     assert result == ToolResult("ok", "wrote 3 bytes to new/æ.txt")
     assert (root / "new" / "æ.txt").read_text() == "æ\n"
 
 
-async def test_file_work_stops_when_the_call_is_cancelled(workspace: Workspace) -> None:
-    begun, ended = threading.Event(), threading.Event()
+async def test_a_file_function_stops_when_the_call_is_cancelled(workspace: Workspace) -> None:
+    started, stopped = threading.Event(), threading.Event()
 
-    def work(workspace: Workspace, args: dict[str, JsonValue], stop: Stop) -> str:
-        begun.set()
+    def endless(workspace: Workspace, args: dict[str, JsonValue], token: CancelToken) -> str:
+        started.set()
         try:
             while True:
-                stop.check()
+                token.check()
                 time.sleep(0.001)
-        except Stopped:
-            ended.set()
+        except Cancelled:
+            stopped.set()
             raise
 
-    tool = FileTool(Definition("endless", "", {}), work, workspace)
+    tool = FileTool(endless, Definition("endless", "", {}), workspace)
     task = asyncio.create_task(tool.run(ToolCall("c1", "endless", {})))
-    assert await asyncio.to_thread(begun.wait, 5)
+    assert await asyncio.to_thread(started.wait, 5)
 
     task.cancel()
 
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert await asyncio.to_thread(ended.wait, 5)
+    assert await asyncio.to_thread(stopped.wait, 5)
 
 
 @given(st.text() | st.binary(), st.sampled_from(["", "[note]"]))
 def test_output_is_always_text(content: str | bytes, note: str) -> None:
-    text = capped(content, note)
+    text = truncate(content, note)
 
     text.encode()
     assert "\0" not in text

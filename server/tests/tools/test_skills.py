@@ -25,23 +25,23 @@ def test_skills_are_listed_with_the_path_for_read_file(root: Path, workspace: Wo
         pass
 
 
-def test_no_skills_is_no_text(workspace: Workspace) -> None:
+def test_without_skills_there_is_no_text(workspace: Workspace) -> None:
     assert skills_prompt(workspace, []) == ""
     assert skills_prompt(workspace, ["docs"]) == ""
 
 
 @pytest.mark.parametrize("text", ["", "name: x", "---\nname: x", "---\n- a\n---"])
-def test_what_is_no_front_matter_has_no_fields(text: str) -> None:
+def test_text_without_front_matter_has_no_fields(text: str) -> None:
     assert front_matter(text) == {}
 
 
-def test_only_simple_lines_are_read() -> None:
+def test_only_simple_fields_are_parsed() -> None:
     text = '---\nname: "a"\nnested:\n  name: b\nurl: http://x\n---\nname: c\n'
 
     assert front_matter(text) == {"name": "a", "nested": "", "url": "http://x"}
 
 
-def test_the_text_is_bounded(root: Path, workspace: Workspace) -> None:
+def test_the_length_of_the_text_is_bounded(root: Path, workspace: Workspace) -> None:
     for n in range(MAX_SKILLS + 5):
         add_skill(root, f"s{n}", f"---\nname: {'n' * 5000}\ndescription: {'d' * 2000}\n---\n")
 
@@ -51,7 +51,7 @@ def test_the_text_is_bounded(root: Path, workspace: Workspace) -> None:
     assert len(text) < MAX_SKILLS * (MAX_DESCRIPTION + 200)
 
 
-def test_a_missing_folder_and_one_outside_are_refused(root: Path, workspace: Workspace) -> None:
+def test_a_missing_folder_and_one_outside_the_workspace_are_errors(root: Path, workspace: Workspace) -> None:
     (root / "out").symlink_to("../outside")
 
     with pytest.raises(WorkspaceError):

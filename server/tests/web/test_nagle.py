@@ -1,4 +1,4 @@
-"""An event that is committed is on its way (SSE-3): nothing below us may hold it back."""
+"""A committed event is sent without delay: Nagle's algorithm is disabled."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cmdc_testkit.gateways import in_process_gateway
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 
-async def test_a_connection_sends_at_once_whoever_made_the_listening_socket(tmp_path: Path) -> None:
+async def test_a_connection_has_tcp_nodelay_whatever_created_the_listening_socket(tmp_path: Path) -> None:
     async with in_process_gateway(tmp_path) as served, served.client() as client:
         await client.get("/healthz")
 

@@ -7,7 +7,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from cmdc_gateway.store.store import Lease, Store, StoreUnavailable, Write
+from cmdc_gateway.store.errors import StoreUnavailable
+from cmdc_gateway.store.store import Lease, Store
+from cmdc_gateway.store.writes import Write
 
 Verdict = Callable[[Sequence[Write]], Exception | None]
 

@@ -15,9 +15,9 @@ from typing import Any, Literal, Self
 
 from cmdc_gateway.kernel.signals import TextArrived, ThoughtArrived, ToolRequested
 from cmdc_gateway.protocol.history import Message
-from cmdc_gateway.providers.failures import rejection
+from cmdc_gateway.providers.errors import status_message
 from cmdc_gateway.providers.provider import ModelError
-from cmdc_gateway.providers.script import Chunk, Reply, Tries, reply_for
+from cmdc_gateway.providers.scripted.script import AttemptCounter, Chunk, Reply, reply_for
 
 Fault = Literal[
     "stall",  # headers, then nothing
@@ -66,7 +66,7 @@ class ScriptedModelServer:
         self.base_url = ""
         self.connections = 0
         self._received = asyncio.Event()
-        self._tries = Tries()
+        self._attempts = AttemptCounter()
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.Task[None]] = set()
 
@@ -136,8 +136,8 @@ class ScriptedModelServer:
             reply = reply_for([_message(message) for message in request.body["messages"]])
         except ModelError as error:
             return await _refuse(writer, 400, error.reason)
-        if (status := self._tries.failed_status(reply)) is not None:
-            return await _refuse(writer, status, rejection(status), retry_after=self.retry_after)
+        if (status := self._attempts.failure_status(reply)) is not None:
+            return await _refuse(writer, status, status_message(status), retry_after=self.retry_after)
         chunks = _cut_chunks(reply) if reply.cut else _chunks(reply, usage=self.usage)
         return await _stream(writer, chunks, delay=reply.delay, done=not reply.cut)
 
@@ -169,7 +169,7 @@ def _chunks(reply: Reply, *, usage: bool) -> Iterator[dict[str, Any]]:
 
 
 def _cut_chunks(reply: Reply) -> Iterator[dict[str, Any]]:
-    for chunk in reply.shown:
+    for chunk in reply.visible_chunks:
         yield _chunk(_delta(chunk, 0))
 
 

@@ -261,7 +261,7 @@ def last_key_wins() -> None:
 @breaks("HTTP-4.depth")
 def any_depth() -> None:
     """JSON is parsed at any depth, until the parser overflows its stack and returns 500."""
-    wrap(strict, "_refuse_depth", lambda _: lambda _: None)
+    wrap(strict, "_check_depth", lambda _: lambda _: None)
 
 
 @breaks("HTTP-4.nul", "HTTP-4.nothing-left")

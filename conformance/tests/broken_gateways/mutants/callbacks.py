@@ -10,11 +10,12 @@ from dataclasses import replace
 from typing import Any
 
 from cmdc_gateway.errors import RegistrationFailed
-from cmdc_gateway.sessions.session import Session
+from cmdc_gateway.sessions.commands import SessionCommands
 from cmdc_gateway.sessions.toolset import Toolset
-from cmdc_gateway.tools import callback, registration, url
-from cmdc_gateway.tools.addresses import AddressPolicy
-from cmdc_gateway.tools.callback import CallbackClient, CallbackTool
+from cmdc_gateway.tools.callbacks import client, errors, registration, response, url
+from cmdc_gateway.tools.callbacks.addresses import AddressPolicy
+from cmdc_gateway.tools.callbacks.client import CallbackClient
+from cmdc_gateway.tools.callbacks.tool import CallbackTool
 from cmdc_gateway.tools.tool import ToolResult
 from cmdc_gateway.web import actions, dependencies
 
@@ -68,11 +69,11 @@ def first_registration_wins() -> None:
     """Registering a tool again does not replace it."""
 
     def change(given: dict[str, Any]) -> None:
-        present = given["self"]._live.toolset.get(given["definition"].name)
+        present = given["self"]._actor.view.snapshot.toolset.get(given["definition"].name)
         if present is not None and present.definition is not None:
             given["definition"] = present.definition
 
-    change_arguments(Session, "register", change)
+    change_arguments(SessionCommands, "register", change)
 
 
 @breaks("CB-1.running")
@@ -88,26 +89,26 @@ def available_in_the_next_run() -> None:
         return error
 
     def with_callback(original: Any) -> Any:
-        def changed(self: Any, fitting: Any) -> Any:
-            made = original(self, fitting)
-            made._too_late = {*getattr(self, "_too_late", ()), fitting.spec.name}
+        def changed(self: Any, tool: Any) -> Any:
+            made = original(self, tool)
+            made._too_late = {*getattr(self, "_too_late", ()), tool.spec.name}
             return made
 
         return changed
 
     def register(original: Any) -> Any:
         async def changed(self: Any, *args: Any) -> Any:
-            idle = self._live.turn is None
+            idle = self._actor.view.snapshot.active is None
             reply = await original(self, *args)
             if idle:
-                self._live.toolset._too_late = set()
+                self._actor.view.snapshot.toolset._too_late = set()
             return reply
 
         return changed
 
-    wrap(Toolset, "error", around)
+    wrap(Toolset, "call_error", around)
     wrap(Toolset, "with_callback", with_callback)
-    wrap(Session, "register", register)
+    wrap(SessionCommands, "register", register)
 
 
 @breaks("CB-1.approval")
@@ -116,8 +117,8 @@ def requires_approval_ignored() -> None:
 
     def around(original: Any) -> Any:
         def needs_approval(self: Any, name: str) -> bool:
-            fitting = self._tools.get(name)
-            if fitting is not None and fitting.spec.requires_approval:
+            tool = self._tools.get(name)
+            if tool is not None and tool.spec.requires_approval:
                 return name in self._approval
             return original(self, name)
 
@@ -141,12 +142,12 @@ def call_without_session_id() -> None:
 
         return dumps
 
-    wrap(callback, "dumps", around)
+    wrap(client, "dumps", around)
 
 
 def _result(change: Any) -> None:
     """Change how the response of a tool becomes a result."""
-    wrap(callback, "_result", change)
+    wrap(client, "parse_result", change)
 
 
 @breaks("CB-2.result")
@@ -189,7 +190,7 @@ def unvalidated_arguments() -> None:
 
         return error
 
-    wrap(Toolset, "error", around)
+    wrap(Toolset, "call_error", around)
 
 
 # -- CB-3 --------------------------------------------------------------------------------------------------------------
@@ -207,13 +208,13 @@ def _failure(part: str, status: str = "ok") -> None:
 @breaks("CB-3.timeout")
 def timeout_is_success() -> None:
     """A call that times out is successful."""
-    _failure("did not answer within")
+    _failure("did not respond within")
 
 
 @breaks("CB-3.refused")
 def refused_connection_is_success() -> None:
     """A call whose connection is refused is successful."""
-    _failure("refused or not answered")
+    _failure("refused or timed out")
 
 
 @breaks("CB-3.status")
@@ -227,13 +228,13 @@ def any_status() -> None:
 
         return check_status
 
-    wrap(callback, "_check_status", around)
+    wrap(response, "_check_status", around)
 
 
 @breaks("CB-3.redirect")
 def redirect_is_success() -> None:
     """A call that is redirected is successful."""
-    _failure("answered with a redirect")
+    _failure("returned a redirect")
 
 
 @breaks("CB-3.not-json")
@@ -244,7 +245,7 @@ def text_is_a_result() -> None:
         def result(response: bytes) -> ToolResult:
             try:
                 return original(response)
-            except callback.CallbackFailed:
+            except errors.CallbackFailed:
                 return ToolResult("ok", response.decode("utf-8", "replace"))
 
         return result
@@ -255,7 +256,7 @@ def text_is_a_result() -> None:
 @breaks("CB-3.too-long")
 def unlimited_response() -> None:
     """A response of any length is accepted."""
-    wrap(callback, "MAX_ANSWER", lambda _: 2**30)
+    wrap(response, "MAX_RESPONSE_BYTES", lambda _: 2**30)
 
 
 # -- CB-4 --------------------------------------------------------------------------------------------------------------
@@ -289,7 +290,7 @@ def secret_not_returned() -> None:
 @breaks("CB-4.bad-secret")
 def any_secret() -> None:
     """An invalid secret is accepted and replaced."""
-    from cmdc_gateway.tools.callback import check_secret, new_secret
+    from cmdc_gateway.tools.callbacks.secret import check_secret, new_secret
 
     def around(original: Any) -> Any:
         def define(body: Any, addresses: Any) -> Any:
@@ -308,7 +309,7 @@ def any_secret() -> None:
 @breaks("CB-4.retried")
 def never_retried() -> None:
     """A call of an idempotent tool is not retried."""
-    wrap(callback, "RETRY_DELAYS", lambda _: ())
+    wrap(client, "RETRY_DELAYS", lambda _: ())
 
 
 @breaks("CB-4.not-retried")
@@ -318,7 +319,7 @@ def always_retried() -> None:
     def around(original: Any) -> Any:
         return lambda self, definition, *args: original(self, replace(definition, idempotent=True), *args)
 
-    wrap(CallbackClient, "_try_and_retry", around)
+    wrap(CallbackClient, "_call_with_retries", around)
 
 
 # -- CB-5 --------------------------------------------------------------------------------------------------------------

@@ -13,11 +13,11 @@ from typing import Any
 from cmdc_gateway import server
 from cmdc_gateway.kernel import recovery
 from cmdc_gateway.kernel.turn import Turn
-from cmdc_gateway.sessions import actor, unit_of_work
+from cmdc_gateway.sessions import actor, loader, unit_of_work
 from cmdc_gateway.sessions.registry import Registry
 from cmdc_gateway.sessions.session import Session
 from cmdc_gateway.sessions.unit_of_work import UnitOfWork
-from cmdc_gateway.store.store import AppendEvents, PutApproval, PutQuestion, PutRequest, PutTool
+from cmdc_gateway.store.writes import AppendEvents, PutApproval, PutQuestion, PutRequest, PutTool
 from cmdc_gateway.web.streaming import connections, websocket
 
 from broken_gateways.mutant import breaks
@@ -96,7 +96,7 @@ def interrupted_without_closing_calls() -> None:
 
         return left_open
 
-    wrap(Turn, "_close_open", around)
+    wrap(Turn, "_close_open_calls", around)
 
 
 @breaks("DUR-2.queue", "DUR-1.prompts")
@@ -108,7 +108,7 @@ def queue_forgotten() -> None:
             present.queue.clear()
         return present
 
-    after(actor, "restore", change)
+    after(loader, "restore", change)
 
 
 @breaks("DUR-3.refuses")
@@ -202,7 +202,7 @@ def aborted_at_shutdown() -> None:
             await original(self, *args, **options)
             for session in [*self._sessions.values()]:
                 if session.delays_exit:
-                    await session.abort("nobody")
+                    await session.commands.abort("nobody")
 
         return drain
 

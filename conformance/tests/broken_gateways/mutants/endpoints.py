@@ -18,11 +18,12 @@ from cmdc_gateway.kernel.turn import Turn
 from cmdc_gateway.protocol.sessions import AbortTaken, SessionCreated, SessionDeleted
 from cmdc_gateway.sessions import registry as registry_module
 from cmdc_gateway.sessions.command import Reply
+from cmdc_gateway.sessions.commands import SessionCommands
 from cmdc_gateway.sessions.registry import Registry
-from cmdc_gateway.sessions.session import Session
 from cmdc_gateway.sessions.settings import SessionPolicy
 from cmdc_gateway.sessions.transitions import RunTransitions
-from cmdc_gateway.store.store import AppendMessages, SessionKey
+from cmdc_gateway.store.rows import SessionKey
+from cmdc_gateway.store.writes import AppendMessages
 from cmdc_gateway.tenancy.tickets import Tickets
 from cmdc_gateway.web.routes import history, sessions, tools
 
@@ -240,9 +241,9 @@ def requested_calls_counted() -> None:
     """The figure toolCalls counts requested calls, whether they ran or not."""
 
     def change(given: dict[str, Any]) -> None:
-        draft = given["draft"]
-        lookup = sum(len(message.tool_calls) for message in given["outcome"].messages)
-        draft.row = replace(draft.row, tool_calls=draft.row.tool_calls + lookup)
+        unit = given["unit"]
+        requested = sum(len(message.tool_calls) for message in given["outcome"].messages)
+        unit.row = replace(unit.row, tool_calls=unit.row.tool_calls + requested)
 
     change_arguments(RunTransitions, "_advance", change)
 
@@ -365,7 +366,7 @@ def deletion_not_emitted() -> None:
 
         return aborted
 
-    wrap(Turn, "_aborted", around)
+    wrap(Turn, "_abort", around)
 
 
 @breaks("EP-delete.forgets")
@@ -432,9 +433,9 @@ def last_in_first_out() -> None:
     """The newest queued prompt runs first."""
 
     def change(given: dict[str, Any]) -> None:
-        now = given["now"]
-        if now.turn is None and len(now.queue) > 1:
-            now.queue.rotate(1)
+        live = given["live"]
+        if live.turn is None and len(live.queue) > 1:
+            live.queue.rotate(1)
 
     change_arguments(RunTransitions, "begin_next", change)
 
@@ -544,7 +545,7 @@ def partial_text_lost() -> None:
 
         return left_open
 
-    wrap(Turn, "_close_open", around)
+    wrap(Turn, "_close_open_calls", around)
 
 
 @breaks("EP-messages.pages")
@@ -580,13 +581,13 @@ def wrong_reason() -> None:
 
         return aborted
 
-    wrap(Turn, "_aborted", around)
+    wrap(Turn, "_abort", around)
 
 
 @breaks("EP-abort.reason")
 def reason_lost() -> None:
     """The reason of an abort is lost."""
-    change_arguments(Session, "abort", lambda given: given.update(reason=None))
+    change_arguments(SessionCommands, "abort", lambda given: given.update(reason=None))
 
 
 @breaks("EP-abort.idle")
@@ -595,13 +596,13 @@ def idle_abort_returns_202() -> None:
 
     def around(original: Any) -> Any:
         async def abort(self: Any, *given: Any) -> Any:
-            if self.snapshot.active is None:
+            if self._actor.view.snapshot.active is None:
                 return Reply(AbortTaken(ok=True), 202)
             return await original(self, *given)
 
         return abort
 
-    wrap(Session, "abort", around)
+    wrap(SessionCommands, "abort", around)
 
 
 @breaks("EP-abort.queue")
@@ -611,7 +612,7 @@ def abort_clears_the_queue() -> None:
     def change(given: dict[str, Any]) -> None:
         signal = given["signal"]
         if type(signal).__name__ == "Aborted" and signal.reason != "interrupted":
-            given["now"].queue.clear()
+            given["live"].queue.clear()
 
     change_arguments(RunTransitions, "receive", change)
 
@@ -685,14 +686,17 @@ def tool_not_removed() -> None:
 
     def around(original: Any) -> Any:
         async def remove_tool(self: Any, name: str, *rest: Any) -> Any:
-            tool = self._live.toolset.get(name)
+            actor = self._actor
+            tool = actor.view.snapshot.toolset.get(name)
             reply = await original(self, name, *rest)
-            self._live.toolset = self._live.toolset.with_callback(tool)
+            live = actor._live
+            live.toolset = live.toolset.with_callback(tool)
+            actor.view.snapshot = live.snapshot()
             return reply
 
         return remove_tool
 
-    wrap(Session, "remove_tool", around)
+    wrap(SessionCommands, "remove_tool", around)
 
 
 @breaks("EP-capabilities.declared", "HTTP-1.fields")

@@ -94,7 +94,7 @@ def bad_arguments_emit_nothing() -> None:
     def around(original: Any) -> Any:
         def open_call(self: Any, call: Any, error: str | None, now: int) -> Outcome:
             outcome = original(self, call, error, now)
-            return replace(outcome, events=()) if error is not None and "do not fit" in error else outcome
+            return replace(outcome, events=()) if error is not None and "do not match" in error else outcome
 
         return open_call
 
@@ -171,7 +171,7 @@ def rejected_call_runs() -> None:
 
         return refused
 
-    wrap(Turn, "_refused", around)
+    wrap(Turn, "_decline", around)
 
 
 @breaks("EVT-4.unique", shown_by=["EP-messages.tools"])
@@ -184,7 +184,7 @@ def call_ids_per_run() -> None:
 
         return numbered
 
-    wrap(Turn, "_numbered", around)
+    wrap(Turn, "_assign_id", around)
 
 
 @breaks("EVT-5.schema", hidden_from_sdk="the client drops unknown fields of events")

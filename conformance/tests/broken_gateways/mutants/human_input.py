@@ -15,7 +15,7 @@ from cmdc_gateway.protocol.decisions import DecisionTaken, ResponseTaken
 from cmdc_gateway.sessions import toolset, transitions
 from cmdc_gateway.sessions.approval_timers import ApprovalTimers
 from cmdc_gateway.sessions.command import Reply
-from cmdc_gateway.sessions.session import Session
+from cmdc_gateway.sessions.commands import SessionCommands
 
 from broken_gateways.mutant import breaks
 from broken_gateways.patching import after, change_arguments, wrap
@@ -52,11 +52,11 @@ def approved_call_fails() -> None:
             call = self.waiting_approval(decision.approval_id)
             if call is None:
                 return original(self, decision)
-            return self._refused(call, "approved", "This call was forgotten.") + self._continue()
+            return self._decline(call, "approved", "This call was forgotten.") + self._continue()
 
         return decided
 
-    wrap(Turn, "_decided", around)
+    wrap(Turn, "_resolve_approval", around)
 
 
 @breaks("APP-1.reject")
@@ -69,7 +69,7 @@ def rejection_without_reason() -> None:
 
         return refused
 
-    wrap(Turn, "_refused", around)
+    wrap(Turn, "_decline", around)
 
 
 def _decide(change: Any) -> None:
@@ -82,7 +82,7 @@ def _decide(change: Any) -> None:
 
             return decide
 
-        wrap(Session, action, around)
+        wrap(SessionCommands, action, around)
 
 
 @breaks("APP-2.same")
@@ -185,7 +185,7 @@ def digest_without_session() -> None:
 @breaks("APP-3.mismatch")
 def digest_ignored() -> None:
     """A different digest is ignored."""
-    change_arguments(Session, "approve", lambda given: given.update(digest=None))
+    change_arguments(SessionCommands, "approve", lambda given: given.update(digest=None))
 
 
 @breaks("APP-3.edited")
@@ -200,7 +200,7 @@ def edited_arguments_ignored() -> None:
 
         return decided
 
-    wrap(Turn, "_decided", around)
+    wrap(Turn, "_resolve_approval", around)
 
 
 @breaks("APP-3.edited-invalid", "EVT-1.grammar")
@@ -209,17 +209,17 @@ def edited_arguments_unvalidated() -> None:
 
     def around(original: Any) -> Any:
         async def approve(self: Any, *given: Any) -> Any:
-            kind = type(self._live.toolset)
-            checks = kind.error
-            kind.error = lambda *_: None
+            kind: Any = toolset.Toolset
+            checks = kind.call_error
+            kind.call_error = lambda *_: None
             try:
                 return await original(self, *given)
             finally:
-                kind.error = checks
+                kind.call_error = checks
 
         return approve
 
-    wrap(Session, "approve", around)
+    wrap(SessionCommands, "approve", around)
 
 
 @breaks("APP-3.shown-runs")
@@ -236,7 +236,7 @@ def other_arguments_run() -> None:
 
         return decided
 
-    wrap(Turn, "_decided", around)
+    wrap(Turn, "_resolve_approval", around)
 
 
 def _altered(effect: RunTool) -> RunTool:
@@ -248,7 +248,7 @@ def _altered(effect: RunTool) -> RunTool:
 @breaks("APP-3.replaced")
 def approval_survives_replacement() -> None:
     """Registering a tool again does not cancel its pending approval."""
-    wrap(Turn, "_replaced", lambda _: lambda _, __: Outcome())
+    wrap(Turn, "_cancel_approvals", lambda _: lambda _, __: Outcome())
 
 
 @breaks("APP-5")
@@ -265,7 +265,7 @@ def question_reversed() -> None:
     """The text of a question is reversed."""
     from cmdc_gateway.kernel import turn
 
-    after(turn, "_question", lambda lookup: replace(lookup, question=lookup.question[::-1]))
+    after(turn, "_ask_user_event", lambda event: replace(event, question=event.question[::-1]))
 
 
 @breaks("ASK-1.respond")
@@ -278,7 +278,7 @@ def answer_reversed() -> None:
 
         return answered
 
-    wrap(Turn, "_answered", around)
+    wrap(Turn, "_answer_question", around)
 
 
 def _respond(change: Any) -> None:
@@ -288,7 +288,7 @@ def _respond(change: Any) -> None:
 
         return respond
 
-    wrap(Session, "respond", around)
+    wrap(SessionCommands, "respond", around)
 
 
 @breaks("ASK-1.options")
@@ -296,9 +296,9 @@ def any_answer() -> None:
     """An answer that is not an option is accepted."""
 
     async def change(session: Any, ref: str, _: str, respond: Any) -> Any:
-        lookup = session._live.questions.get(ref)
+        lookup = session._actor._live.questions.get(ref)
         if lookup is not None:
-            session._live.questions[ref] = replace(lookup, options=None)
+            session._actor._live.questions[ref] = replace(lookup, options=None)
         return await respond()
 
     _respond(change)

@@ -9,7 +9,7 @@ from typing import Any
 
 from cmdc_gateway.errors import Forbidden, SessionExists, SessionNotFound
 from cmdc_gateway.sessions.registry import Registry
-from cmdc_gateway.store.store import SessionKey
+from cmdc_gateway.store.rows import SessionKey
 from cmdc_gateway.web.routes import history, sessions
 
 from broken_gateways.mutant import breaks

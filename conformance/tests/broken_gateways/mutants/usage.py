@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from cmdc_gateway.protocol.history import TokenUsage
-from cmdc_gateway.sessions import actor
-from cmdc_gateway.sessions.session import Session
+from cmdc_gateway.sessions import loader
+from cmdc_gateway.sessions.commands import SessionCommands
 from cmdc_gateway.sessions.transitions import RunTransitions
 from cmdc_gateway.sessions.unit_of_work import UnitOfWork
 from cmdc_gateway.tenancy.meter import Meter
@@ -33,15 +33,15 @@ def _forget(end: str) -> None:
     """Discard the usage of runs that end in this way."""
 
     def around(original: Any) -> Any:
-        def receive(self: Any, now: Any, turn: Any, signal: Any, draft: Any) -> None:
-            used = now.active.usage if now.active else TokenUsage()
-            original(self, now, turn, signal, draft)
+        def receive(self: Any, live: Any, turn: Any, signal: Any, unit: Any) -> None:
+            used = live.active.usage if live.active else TokenUsage()
+            original(self, live, turn, signal, unit)
             if type(signal).__name__ == end:
-                counted = draft.row.usage
+                counted = unit.row.usage
                 left = TokenUsage(
                     counted.prompt_tokens - used.prompt_tokens, counted.completion_tokens - used.completion_tokens
                 )
-                draft.row = replace(draft.row, usage=left)
+                unit.row = replace(unit.row, usage=left)
 
         return receive
 
@@ -68,7 +68,7 @@ def usage_lost_at_restart() -> None:
         stored = given["stored"]
         given["stored"] = replace(stored, row=replace(stored.row, usage=TokenUsage(), prompts=0))
 
-    change_arguments(actor, "restore", change)
+    change_arguments(loader, "restore", change)
 
 
 @breaks("MTR-2.spent")
@@ -100,4 +100,4 @@ def budget_not_enforced_for_prompts() -> None:
 
         return submit
 
-    wrap(Session, "submit", around)
+    wrap(SessionCommands, "submit", around)

@@ -142,7 +142,7 @@ class ApprovalResolved:
 
 @dataclass(frozen=True, slots=True)
 class ToolExecutionStart:
-    """A tool is about to run with exactly these arguments."""
+    """A tool call starts with exactly these arguments."""
 
     event: ClassVar[Literal["tool_execution_start"]] = "tool_execution_start"
     id: str

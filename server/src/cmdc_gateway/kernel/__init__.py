@@ -1,1 +1,1 @@
-"""The agent, decided: what follows from what has happened. No clock, no network, no event loop."""
+"""The agent's decisions, as pure functions of what has happened: no clock, no network, no event loop."""

@@ -1,25 +1,25 @@
-"""A token bucket that is only numbers."""
+"""A token bucket as a pure value (HTTP-9)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-# What sums of floats may lose of a token: who waits as long as they were told is not sent away once more.
-_LOST = 1e-6
+# Tolerance for rounding: a client that waits exactly as long as it was told must get its token.
+_EPSILON = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """A token bucket, by any clock that does not run backwards. Times are seconds."""
+    """A token bucket. Times are seconds of any monotonic clock."""
 
     capacity: float
     per_second: float
     tokens: float
-    at: float
+    updated_at: float
 
     def take(self, now: float) -> tuple[Bucket, float]:
-        """Spend one token, or say how many seconds are missing."""
-        tokens = min(self.capacity, self.tokens + max(0.0, now - self.at) * self.per_second)
-        if tokens < 1 - _LOST:
-            return replace(self, tokens=tokens, at=now), (1 - tokens) / self.per_second
-        return replace(self, tokens=tokens - 1, at=now), 0.0
+        """Take one token. Return the bucket and the seconds to wait: 0.0 if a token was taken."""
+        tokens = min(self.capacity, self.tokens + max(0.0, now - self.updated_at) * self.per_second)
+        if tokens < 1 - _EPSILON:
+            return replace(self, tokens=tokens, updated_at=now), (1 - tokens) / self.per_second
+        return replace(self, tokens=tokens - 1, updated_at=now), 0.0

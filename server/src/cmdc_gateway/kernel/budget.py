@@ -1,4 +1,4 @@
-"""What may be spent, and what is: a budget that is only numbers."""
+"""A spending budget as a pure value (MTR-2)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True, slots=True)
 class Spend:
-    """Tokens, and money in US dollars."""
+    """An amount of tokens and US dollars."""
 
     tokens: int = 0
     cost_usd: float = 0.0
@@ -21,44 +21,48 @@ class Spend:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A budget with what was spent of it, and what calls that still run may come to (MTR-2)."""
+    """Limits, what has been spent, and what is reserved for the `calls` model calls in flight (MTR-2).
+
+    A limit of None means unlimited.
+    """
 
     max_tokens: int | None = None
     max_cost_usd: float | None = None
     spent: Spend = Spend()
-    held: Spend = Spend()
+    reserved: Spend = Spend()
     calls: int = 0
 
     @property
     def exhausted(self) -> bool:
-        """Nothing more may be started."""
+        """Whether a limit has been reached, so that no further call may start."""
         return not _below(self.spent, self, strictly=True)
 
     def admits(self, amount: Spend) -> bool:
-        """Whether a call that may come to this much can start now.
+        """Whether a call that may cost up to `amount` can start now.
 
-        A call that runs alone always can: so no more than one call goes over the budget.
+        A call always may if no other is in flight, whatever its estimate; at most one call can therefore overrun
+        the budget.
         """
         if self.exhausted:
             return False
-        return self.calls == 0 or _below(self.spent + self.held + amount, self, strictly=False)
+        return self.calls == 0 or _below(self.spent + self.reserved + amount, self, strictly=False)
 
-    def hold(self, amount: Spend) -> Budget:
-        return replace(self, held=self.held + amount, calls=self.calls + 1)
+    def reserve(self, amount: Spend) -> Budget:
+        return replace(self, reserved=self.reserved + amount, calls=self.calls + 1)
 
     def release(self, amount: Spend) -> Budget:
-        return replace(self, held=self.held - amount, calls=self.calls - 1)
+        return replace(self, reserved=self.reserved - amount, calls=self.calls - 1)
 
     def spend(self, amount: Spend) -> Budget:
         return replace(self, spent=self.spent + amount)
 
     def renewed(self) -> Budget:
-        """The same budget in a new period."""
+        """The same budget at the start of a new period: nothing spent, reservations kept."""
         return replace(self, spent=Spend())
 
 
-def _below(amount: Spend, ledger: Budget, *, strictly: bool) -> bool:
-    def fits(value: float, limit: float | None) -> bool:
+def _below(amount: Spend, budget: Budget, *, strictly: bool) -> bool:
+    def within(value: float, limit: float | None) -> bool:
         return limit is None or (value < limit if strictly else value <= limit)
 
-    return fits(amount.tokens, ledger.max_tokens) and fits(amount.cost_usd, ledger.max_cost_usd)
+    return within(amount.tokens, budget.max_tokens) and within(amount.cost_usd, budget.max_cost_usd)

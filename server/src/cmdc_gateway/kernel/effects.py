@@ -1,4 +1,4 @@
-"""What is still to do: the kernel's outputs beside events."""
+"""The kernel's outputs: events to publish, messages to store, and effects to start."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from cmdc_gateway.protocol.history import Message, TokenUsage, ToolCall
 
 @dataclass(frozen=True, slots=True)
 class AskModel:
-    """Call the model with the history as it is now."""
+    """Call the model with the current history."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunTool:
-    """Run this tool with exactly these arguments."""
+    """Run a tool with exactly these arguments."""
 
     call: ToolCall
 
 
 @dataclass(frozen=True, slots=True)
 class StopWork:
-    """Stop the model call and every tool of this run."""
+    """Cancel the model call and every tool of this run."""
 
 
 Effect = AskModel | RunTool | StopWork
@@ -30,9 +30,10 @@ Effect = AskModel | RunTool | StopWork
 
 @dataclass(slots=True)
 class Outcome:
-    """What follows from one signal: facts to commit and show, then work to start. Never changed once made.
+    """What follows from one signal. Treated as immutable.
 
-    `messages` go to the end of the history; `usage` and `cost_usd` are to be counted.
+    `events` are published once committed, `messages` are appended to the history, `usage` and `cost_usd` are added to
+    the meters; `effects` start after the commit.
     """
 
     events: tuple[Event, ...] = ()
@@ -41,26 +42,26 @@ class Outcome:
     usage: TokenUsage = TokenUsage()
     cost_usd: float = 0.0
 
-    def __add__(self, then: Outcome) -> Outcome:
+    def __add__(self, other: Outcome) -> Outcome:
         return Outcome(
-            self.events + then.events,
-            self.messages + then.messages,
-            self.effects + then.effects,
-            self.usage + then.usage,
-            self.cost_usd + then.cost_usd,
+            self.events + other.events,
+            self.messages + other.messages,
+            self.effects + other.effects,
+            self.usage + other.usage,
+            self.cost_usd + other.cost_usd,
         )
 
 
 def publish(*events: Event) -> Outcome:
-    """Facts to show, and nothing else."""
+    """An outcome of events only."""
     return Outcome(events=events)
 
 
 def start(*effects: Effect) -> Outcome:
-    """Work to start, and nothing else."""
+    """An outcome of effects only."""
     return Outcome(effects=effects)
 
 
-def say(*messages: Message) -> Outcome:
-    """Messages for the history, and nothing else."""
+def add_messages(*messages: Message) -> Outcome:
+    """An outcome of messages for the history only."""
     return Outcome(messages=messages)

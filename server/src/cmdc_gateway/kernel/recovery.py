@@ -1,6 +1,6 @@
-"""Where a run stood when its process ended, read from what was committed.
+"""Reconstructs the state of an unfinished run from what was committed (DUR-2).
 
-Nothing is kept for this alone: the history says which calls were asked for, the log says which of them had begun.
+No snapshots are needed: the history says which tool calls the model requested, the log which of them had started.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from cmdc_gateway.protocol.history import Message, ToolCall
 
 @dataclass(frozen=True, slots=True)
 class RecoveredRun:
-    """What a run left: calls without a result, and answer text that is in no message yet."""
+    """The unfinished part of a run: calls without a result, and answer text that is not in a message yet."""
 
     open_calls: tuple[OpenCall, ...]
     text: str
 
     @property
     def blocked_on_user(self) -> bool:
-        """True if every open call waits for a person: such a run simply goes on waiting (DUR-2)."""
+        """Whether every open call waits for the user, so that the run can resume waiting (DUR-2)."""
         stages = {item.stage for item in self.open_calls}
         return bool(stages) and stages <= {"waiting_approval", "waiting_input"}
 
@@ -37,20 +37,20 @@ def recover_run(
     undecided: AbstractSet[str],
     unanswered: AbstractSet[str],
 ) -> RecoveredRun:
-    """Work out what is left of a run.
+    """Reconstruct a run from the session's `messages` and the run's `events`, in order.
 
-    `events` are the run's, in order; `undecided` and `unanswered` the callIds with a pending approval or question.
+    `undecided` and `unanswered` are the callIds that have a pending approval or question.
     """
-    begun: set[str] = set()
-    said: list[str] = []
+    started: set[str] = set()
+    text: list[str] = []
     for event in events:
         match event.name:
             case PromptReceived.name | ToolCalls.name:
-                said.clear()
+                text.clear()
             case MessageDelta.name:
-                said.append(json.loads(event.data)["delta"])
+                text.append(json.loads(event.data)["delta"])
             case ToolExecutionStart.name:
-                begun.add(json.loads(event.data)["callId"])
+                started.add(json.loads(event.data)["callId"])
             case _:
                 pass
 
@@ -59,9 +59,9 @@ def recover_run(
             return "waiting_approval"
         if call.id in unanswered:
             return "waiting_input"
-        return "running" if call.id in begun else "ready"
+        return "running" if call.id in started else "ready"
 
-    return RecoveredRun(tuple(OpenCall(call, stage(call)) for call in _unfinished_calls(messages)), "".join(said))
+    return RecoveredRun(tuple(OpenCall(call, stage(call)) for call in _unfinished_calls(messages)), "".join(text))
 
 
 def _unfinished_calls(messages: Sequence[Message]) -> list[ToolCall]:

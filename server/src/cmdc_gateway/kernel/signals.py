@@ -1,4 +1,4 @@
-"""What can happen to a run: the kernel's inputs."""
+"""Signals: the kernel's inputs, one class for each thing that can happen to a run."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from cmdc_gateway.protocol.history import TokenUsage
 
 @dataclass(frozen=True, slots=True)
 class Prompted:
-    """The run begins."""
+    """The run starts with this prompt."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class ThoughtArrived:
-    """The model gave a piece of its reasoning."""
+    """A chunk of reasoning text arrived from the model."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class TextArrived:
-    """The model gave a piece of its answer."""
+    """A chunk of answer text arrived from the model."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class ToolRequested:
-    """The model asked for a tool. `flaw` says why `args` are not what it meant, where its JSON was broken."""
+    """The model requested a tool call. `error` is set if its arguments were not valid JSON."""
 
     name: str
     args: dict[str, JsonValue]
@@ -42,7 +42,7 @@ class ToolRequested:
 
 @dataclass(frozen=True, slots=True)
 class ModelFinished:
-    """The model call is complete. `usage` and `cost_usd` are of this call alone."""
+    """The model call completed. `usage` and `cost_usd` are those of this call."""
 
     usage: TokenUsage
     cost_usd: float = 0.0
@@ -50,7 +50,7 @@ class ModelFinished:
 
 @dataclass(frozen=True, slots=True)
 class ModelFailed:
-    """The model call broke off for good. What it used until then still counts."""
+    """The model call failed after all retries. Tokens used until then still count."""
 
     reason: str
     usage: TokenUsage = TokenUsage()
@@ -59,14 +59,14 @@ class ModelFailed:
 
 @dataclass(frozen=True, slots=True)
 class BudgetRefused:
-    """The next model call may not be paid for (MTR-2)."""
+    """A budget does not allow the next model call (MTR-2)."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Approved:
-    """A person allowed a tool call, with other arguments where `args` is given (already checked)."""
+    """The user approved a tool call; `args`, already validated, replace its arguments if given."""
 
     approval_id: str
     args: dict[str, JsonValue] | None = None
@@ -74,22 +74,22 @@ class Approved:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A person refused a tool call."""
+    """The user rejected a tool call."""
 
     approval_id: str
     reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Expired:
-    """Nobody decided in time."""
+class ApprovalExpired:
+    """An approval reached its time limit undecided."""
 
     approval_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """A person answered a question."""
+    """The user answered a question."""
 
     ref: str
     response: str
@@ -97,14 +97,14 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class ToolReplaced:
-    """A tool was registered again, or removed: what waited for approval under its name was not about this one."""
+    """A tool was registered again or removed, which invalidates the approvals pending for the old one (APP-3)."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class ToolFinished:
-    """A tool is done."""
+    """A tool call finished."""
 
     call_id: str
     status: ToolStatus
@@ -113,9 +113,9 @@ class ToolFinished:
 
 @dataclass(frozen=True, slots=True)
 class Aborted:
-    """The run is to stop now. What the model used until then still counts.
+    """The run must stop now. Tokens used until then still count.
 
-    `error`, where given, is told to readers before the end.
+    `error`, if given, becomes an `error` event before the `agent_abort`.
     """
 
     reason: str
@@ -126,7 +126,7 @@ class Aborted:
 
 Chunk = ThoughtArrived | TextArrived
 CHUNKS = (ThoughtArrived, TextArrived)
-"""What `isinstance` is to look for: to make a union for each piece would take longer than looking."""
+"""For `isinstance`: building the union for every chunk costs more than the check itself."""
 
 ModelSignal = Chunk | ToolRequested | ModelFinished
 
@@ -137,7 +137,7 @@ Signal = (
     | BudgetRefused
     | Approved
     | Rejected
-    | Expired
+    | ApprovalExpired
     | Answered
     | ToolReplaced
     | ToolFinished

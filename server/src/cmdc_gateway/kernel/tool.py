@@ -1,4 +1,4 @@
-"""What the kernel and the model know of a tool. How it runs is the business of `tools/`."""
+"""The description of a tool that the kernel and the model see. `tools/` runs it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import JsonValue
 
 @dataclass(frozen=True, slots=True)
 class ToolSpec:
-    """A tool as it is offered to the model. `parameters` is a JSON Schema of type object."""
+    """A tool as presented to the model. `parameters` is a JSON Schema of type object."""
 
     name: str
     description: str

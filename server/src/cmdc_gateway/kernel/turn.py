@@ -1,8 +1,8 @@
-"""One prompt's journey through the agent.
+"""The state machine of one run.
 
-The whole of what an agent decides is here: which events a run shows and in what order (EVT-1 … EVT-4, EVT-9), what a
-person's decision leads to (APP-1, APP-2), and when the model is asked again. How the model is reached, how a tool
-runs and where events are kept, it does not know.
+Everything the agent decides is decided here: which events a run emits and in what order (EVT-1 … EVT-4, EVT-9), what
+follows from the user's decisions (APP-1, APP-2), and when the model is called again. Model calls, tool execution and
+storage happen elsewhere.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Literal, assert_never
 from pydantic import JsonValue
 
 from cmdc_gateway.errors import ApprovalNotFound, QuestionNotFound
-from cmdc_gateway.kernel.effects import AskModel, Outcome, RunTool, StopWork, publish, say, start
+from cmdc_gateway.kernel.effects import AskModel, Outcome, RunTool, StopWork, add_messages, publish, start
 from cmdc_gateway.kernel.signals import (
     Aborted,
     Answered,
+    ApprovalExpired,
     Approved,
     BudgetRefused,
     Chunk,
-    Expired,
     ModelFailed,
     ModelFinished,
     Prompted,
@@ -68,13 +68,14 @@ _HINT_LENGTH = 200
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What holds for the calls of a session. Each is a pure question about a tool call.
+    """The policy for a session's tool calls, as pure functions.
 
-    `flaw` says why a tool cannot be called so: the session does not have it, or its schema refuses the arguments.
-    `parallel` is how many tools may run at once; `approval_ms` how long a person has to decide, 0 for ever.
+    `call_error` returns why a call is invalid (unknown tool, arguments that do not match its schema), or None.
+    `parallel` is the number of tools that may run at the same time; `approval_ms` the time limit of an approval in ms,
+    0 for none.
     """
 
-    error: Callable[[str, dict[str, JsonValue]], str | None]
+    call_error: Callable[[str, dict[str, JsonValue]], str | None]
     requires_approval: Callable[[str], bool]
     digest: Callable[[ToolCall], str]
     approval_ms: int = 0
@@ -84,17 +85,17 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class OpenCall:
-    """A tool call of the current step that has no result yet."""
+    """A tool call of the current step without a result."""
 
     call: ToolCall
     stage: Stage
 
 
 class Turn:
-    """One prompt's journey through the agent.
+    """The run of one prompt. `history_length` is the number of messages in the session when the run starts.
 
-    `history_length` is the number of messages the session has when the turn begins. The other arguments describe a
-    turn that is taken up again where an earlier process left it.
+    The other keyword arguments restore a run that an earlier process left unfinished. `steps` counts model calls,
+    `calls` tool calls.
     """
 
     def __init__(
@@ -115,7 +116,7 @@ class Turn:
         self.calls = calls
         self.ended = False
         self._rules = rules
-        self._length = history_length
+        self._history_length = history_length
         self._usage = usage or TokenUsage()
         self._cost_usd = cost_usd
         self._open = {item.call.id: item for item in open_calls}
@@ -125,7 +126,7 @@ class Turn:
         self._text = [text] if text else []
         self._requested: list[ToolRequested] = []
 
-    # -- what can be asked of a turn -----------------------------------------------------------------------------------
+    # -- queries -------------------------------------------------------------------------------------------------------
 
     @property
     def state(self) -> RunState:
@@ -138,7 +139,7 @@ class Turn:
 
     @property
     def blocked_on_user(self) -> bool:
-        """True while nothing can happen before a person decides or answers."""
+        """Whether the run cannot proceed before the user decides or answers."""
         stages = {item.stage for item in self._open.values()}
         return bool(stages) and not self._asking_model and stages <= {"waiting_approval", "waiting_input"}
 
@@ -147,43 +148,43 @@ class Turn:
         return self._asking_model
 
     def waiting_approval(self, approval_id: str) -> ToolCall | None:
-        """The call that waits under this approvalId."""
-        return self._in_stage(approval_id, "apr_", "waiting_approval")
+        """The call whose pending approval has this id, or None."""
+        return self._call_in_stage(approval_id, "apr_", "waiting_approval")
 
     def waiting_input(self, ref: str) -> ToolCall | None:
-        """The `ask_user` call that waits under this ref."""
-        return self._in_stage(ref, "ask_", "waiting_input")
+        """The `ask_user` call whose open question has this ref, or None."""
+        return self._call_in_stage(ref, "ask_", "waiting_input")
 
-    def _in_stage(self, name: str, prefix: str, stage: Stage) -> ToolCall | None:
+    def _call_in_stage(self, name: str, prefix: str, stage: Stage) -> ToolCall | None:
         item = self._open.get(name.removeprefix(prefix)) if name.startswith(prefix) else None
         return item.call if item and item.stage == stage else None
 
-    # -- what happens to it --------------------------------------------------------------------------------------------
+    # -- signals -------------------------------------------------------------------------------------------------------
 
     def receive(self, signal: Signal, now: int) -> Outcome:
-        """Take in one thing that happened at `now` (ms); return what to commit, show and start.
+        """Process a signal that occurred at `now` (ms) and return what follows from it.
 
-        What comes from work that was stopped, or after the end, leads to nothing.
+        Signals from canceled work, or after the end of the run, have no effect.
 
         Raises:
-            ApprovalNotFound: no call waits under the approvalId decided about.
-            QuestionNotFound: no question waits under the ref answered.
+            ApprovalNotFound: no call waits for the approval that was decided.
+            QuestionNotFound: no call waits for the answer that was given.
         """
         match signal:
-            case Approved() | Rejected() | Expired():
-                return self._decided(signal)
+            case Approved() | Rejected() | ApprovalExpired():
+                return self._resolve_approval(signal)
             case Answered(ref, response):
-                return self._answered(ref, response)
+                return self._answer_question(ref, response)
             case _ if self.ended:
                 return Outcome()
             case Prompted(text):
-                return self._message(user(text), PromptReceived(text), AgentStart()) + self._ask_model()
+                return self._append(user(text), PromptReceived(text), AgentStart()) + self._ask_model()
             case ToolFinished(call_id, status, result):
-                return self._finished(call_id, status, result)
+                return self._finish_call(call_id, status, result)
             case ToolReplaced(name):
-                return self._replaced(name)
+                return self._cancel_approvals(name)
             case Aborted():
-                return self._aborted(signal)
+                return self._abort(signal)
             case TextArrived() | ThoughtArrived():
                 return publish(*self.receive_chunk(signal))
             case _ if not self._asking_model:
@@ -192,36 +193,36 @@ class Turn:
                 self._requested.append(signal)
                 return Outcome()
             case ModelFinished(usage, cost_usd):
-                return self._count(usage, cost_usd) + self._step_done(now)
+                return self._add_usage(usage, cost_usd) + self._finish_step(now)
             case ModelFailed(reason, usage, cost_usd):
-                return self._count(usage, cost_usd) + self._failed(reason, "error")
+                return self._add_usage(usage, cost_usd) + self._fail(reason, "error")
             case BudgetRefused(reason):
-                return self._failed(reason, "budget_exceeded")
+                return self._fail(reason, "budget_exceeded")
             case _:
                 assert_never(signal)
 
-    def receive_chunk(self, piece: Chunk) -> tuple[Event, ...]:
-        """Take in a piece of what the model says, as `receive` does: all that follows are events."""
-        if not self._asking_model or not piece.text:
+    def receive_chunk(self, chunk: Chunk) -> tuple[Event, ...]:
+        """Process a chunk of text as `receive` does; nothing but events follows from it."""
+        if not self._asking_model or not chunk.text:
             return ()
-        if isinstance(piece, TextArrived):
-            self._text.append(piece.text)
-            delta = MessageDelta(piece.text)
+        if isinstance(chunk, TextArrived):
+            self._text.append(chunk.text)
+            delta = MessageDelta(chunk.text)
             if self._block == "text":
                 return (delta,)
             self._block = "text"
             return MessageStart(), delta
-        thought = ThinkingDelta(piece.text)
+        thinking = ThinkingDelta(chunk.text)
         if self._block == "thinking":
-            return (thought,)
+            return (thinking,)
         self._block = "thinking"
-        return ThinkingStart(), thought
+        return ThinkingStart(), thinking
 
-    # -- the model speaks ----------------------------------------------------------------------------------------------
+    # -- model calls ---------------------------------------------------------------------------------------------------
 
     def _ask_model(self) -> Outcome:
         if self.steps >= self._rules.max_steps:
-            return self._end(AgentAbort("max_turns_exceeded"))
+            return self._finish(AgentAbort("max_turns_exceeded"))
         self.steps += 1
         self._asking_model = True
         self._block = ""
@@ -229,28 +230,28 @@ class Turn:
         self._requested = []
         return start(AskModel())
 
-    def _step_done(self, now: int) -> Outcome:
+    def _finish_step(self, now: int) -> Outcome:
         self._asking_model = False
-        said, self._text = "".join(self._text), []
+        text, self._text = "".join(self._text), []
         if not self._requested:
-            return self._message(assistant(said)) + self._end(self._agent_end(said))
-        calls = [self._numbered(request) for request in self._requested]
-        outcome = self._message(assistant(said, tuple(calls)), ToolCalls(len(calls)))
+            return self._append(assistant(text)) + self._finish(self._agent_end(text))
+        calls = [self._assign_id(request) for request in self._requested]
+        outcome = self._append(assistant(text, tuple(calls)), ToolCalls(len(calls)))
         for call, request in zip(calls, self._requested, strict=True):
-            outcome += self._open_call(call, request.error or self._rules.error(call.name, call.args), now)
+            outcome += self._open_call(call, request.error or self._rules.call_error(call.name, call.args), now)
         return outcome + self._continue()
 
-    def _numbered(self, request: ToolRequested) -> ToolCall:
-        # A model's own ids repeat between sessions, and a callback's receiver tells calls apart by them (CB-4).
+    def _assign_id(self, request: ToolRequested) -> ToolCall:
+        # Providers reuse ids between sessions, and callback receivers deduplicate calls by id (CB-4).
         self.calls += 1
         return ToolCall(f"call_{self.request_id}_{self.calls}", request.name, request.args)
 
-    def _open_call(self, call: ToolCall, flaw: str | None, now: int) -> Outcome:
-        if flaw is not None:
-            return self._message(tool_result(call, flaw, is_error=True), RunError(flaw))
+    def _open_call(self, call: ToolCall, error: str | None, now: int) -> Outcome:
+        if error is not None:
+            return self._append(tool_result(call, error, is_error=True), RunError(error))
         if call.name == ASK_USER:
             self._open[call.id] = OpenCall(call, "waiting_input")
-            return publish(_started(call), _question(call))
+            return publish(_execution_start(call), _ask_user_event(call))
         if self._rules.requires_approval(call.name):
             self._open[call.id] = OpenCall(call, "waiting_approval")
             return publish(self._approval_required(call, now))
@@ -270,9 +271,9 @@ class Turn:
             expires_at=now + self._rules.approval_ms if self._rules.approval_ms else None,
         )
 
-    # -- a person decides ----------------------------------------------------------------------------------------------
+    # -- approvals and questions ---------------------------------------------------------------------------------------
 
-    def _decided(self, decision: Approved | Rejected | Expired) -> Outcome:
+    def _resolve_approval(self, decision: Approved | Rejected | ApprovalExpired) -> Outcome:
         call = self.waiting_approval(decision.approval_id)
         if call is None:
             raise ApprovalNotFound(decision.approval_id)
@@ -283,112 +284,112 @@ class Turn:
                 self._ready.append(call.id)
                 return publish(ApprovalResolved(decision.approval_id, "approved")) + self._continue()
             case Rejected(_, reason):
-                sentence = "A person rejected this call." + (f" Reason: {reason}" if reason else "")
-                return self._refused(call, "rejected", sentence) + self._continue()
-            case Expired():
-                return self._refused(call, "expired", "Nobody decided about this call in time.") + self._continue()
+                result = "The user rejected this call." + (f" Reason: {reason}" if reason else "")
+                return self._decline(call, "rejected", result) + self._continue()
+            case ApprovalExpired():
+                return self._decline(call, "expired", "This call was not approved in time.") + self._continue()
             case _:
                 assert_never(decision)
 
-    def _replaced(self, name: str) -> Outcome:
+    def _cancel_approvals(self, name: str) -> Outcome:
         waiting = [item.call for item in self._open.values() if item.stage == "waiting_approval"]
         outcome = Outcome()
         for call in waiting:
             if call.name == name:
-                outcome += self._refused(call, "cancelled", "This tool was replaced before anybody decided.")
+                outcome += self._decline(call, "cancelled", "The tool was replaced before this call was approved.")
         return outcome + self._continue() if outcome.events else outcome
 
-    def _refused(self, call: ToolCall, status: ApprovalStatus, sentence: str) -> Outcome:
+    def _decline(self, call: ToolCall, status: ApprovalStatus, result: str) -> Outcome:
         del self._open[call.id]
-        return self._message(tool_result(call, sentence, is_error=True), ApprovalResolved(f"apr_{call.id}", status))
+        return self._append(tool_result(call, result, is_error=True), ApprovalResolved(f"apr_{call.id}", status))
 
-    def _answered(self, ref: str, response: str) -> Outcome:
+    def _answer_question(self, ref: str, response: str) -> Outcome:
         call = self.waiting_input(ref)
         if call is None:
             raise QuestionNotFound(ref)
-        return self._finished(call.id, "ok", response)
+        return self._finish_call(call.id, "ok", response)
 
-    # -- tools run -----------------------------------------------------------------------------------------------------
+    # -- tool calls ----------------------------------------------------------------------------------------------------
 
     def _continue(self) -> Outcome:
-        """Start what may start now, or ask the model again once every call of the step has its result."""
+        """Start the calls that may run now; call the model once every call of the step has a result."""
         outcome = Outcome()
         running = sum(item.stage == "running" for item in self._open.values())
         while self._ready and running < self._rules.parallel:
             call = self._open[self._ready.popleft()].call
             self._open[call.id] = OpenCall(call, "running")
-            outcome += Outcome(events=(_started(call),), effects=(RunTool(call),))
+            outcome += Outcome(events=(_execution_start(call),), effects=(RunTool(call),))
             running += 1
         return outcome if self._open else outcome + self._ask_model()
 
-    def _finished(self, call_id: str, status: ToolStatus, result: str) -> Outcome:
+    def _finish_call(self, call_id: str, status: ToolStatus, result: str) -> Outcome:
         item = self._open.get(call_id)
         if item is None or item.stage not in ("running", "waiting_input"):
             return Outcome()
-        return self._closed(item.call, status, result) + self._continue()
+        return self._close_call(item.call, status, result) + self._continue()
 
-    def _closed(self, call: ToolCall, status: ToolStatus, result: str) -> Outcome:
+    def _close_call(self, call: ToolCall, status: ToolStatus, result: str) -> Outcome:
         del self._open[call.id]
         end = ToolExecutionEnd(tool_name=call.name, call_id=call.id, status=status, result=result)
-        return self._message(tool_result(call, result, is_error=status == "error"), end)
+        return self._append(tool_result(call, result, is_error=status == "error"), end)
 
-    # -- the end -------------------------------------------------------------------------------------------------------
+    # -- end of the run ------------------------------------------------------------------------------------------------
 
-    def _aborted(self, signal: Aborted) -> Outcome:
-        outcome = self._count(signal.usage, signal.cost_usd) + self._close_open(f"Stopped: {signal.reason}.")
+    def _abort(self, signal: Aborted) -> Outcome:
+        outcome = self._add_usage(signal.usage, signal.cost_usd) + self._close_open_calls(f"Stopped: {signal.reason}.")
         outcome += publish(*((RunError(signal.error),) if signal.error else ()))
-        return outcome + self._end(AgentAbort(signal.reason)) + start(StopWork())
+        return outcome + self._finish(AgentAbort(signal.reason)) + start(StopWork())
 
-    def _failed(self, error: str, reason: str) -> Outcome:
-        return self._close_open("The run failed.") + publish(RunError(error)) + self._end(AgentAbort(reason))
+    def _fail(self, error: str, reason: str) -> Outcome:
+        return self._close_open_calls("The run failed.") + publish(RunError(error)) + self._finish(AgentAbort(reason))
 
-    def _close_open(self, sentence: str) -> Outcome:
-        """Close what the run leaves open (EVT-9). Text that readers saw stays in the history (§3.9)."""
+    def _close_open_calls(self, result: str) -> Outcome:
+        """Close every open call (EVT-9). Text that was already published stays in the history (EP-messages)."""
         self._asking_model = False
         self._ready.clear()
-        said, self._text = "".join(self._text), []
-        outcome = self._message(assistant(said)) if said else Outcome()
+        text, self._text = "".join(self._text), []
+        outcome = self._append(assistant(text)) if text else Outcome()
         for item in list(self._open.values()):
             match item.stage:
                 case "waiting_approval":
-                    outcome += self._refused(item.call, "cancelled", sentence)
+                    outcome += self._decline(item.call, "cancelled", result)
                 case "running" | "waiting_input":
-                    outcome += self._closed(item.call, "error", sentence)
+                    outcome += self._close_call(item.call, "error", result)
                 case "ready":
                     del self._open[item.call.id]
-                    outcome += self._message(tool_result(item.call, sentence, is_error=True))
+                    outcome += self._append(tool_result(item.call, result, is_error=True))
                 case _:
                     assert_never(item.stage)
         return outcome
 
-    def _end(self, terminal: Event) -> Outcome:
+    def _finish(self, terminal: Event) -> Outcome:
         self.ended = True
         return publish(terminal)
 
-    def _agent_end(self, said: str) -> AgentEnd:
+    def _agent_end(self, text: str) -> AgentEnd:
         return AgentEnd(
-            message_count=self._length,
-            last_message=LastMessage("assistant", said),
+            message_count=self._history_length,
+            last_message=LastMessage("assistant", text),
             token_usage=self._usage,
             cost_usd=self._cost_usd,
         )
 
-    def _count(self, usage: TokenUsage, cost_usd: float) -> Outcome:
+    def _add_usage(self, usage: TokenUsage, cost_usd: float) -> Outcome:
         self._usage += usage
         self._cost_usd += cost_usd
         return Outcome(usage=usage, cost_usd=cost_usd)
 
-    def _message(self, message: Message, *events: Event) -> Outcome:
-        self._length += 1
-        return publish(*events) + say(message)
+    def _append(self, message: Message, *events: Event) -> Outcome:
+        self._history_length += 1
+        return publish(*events) + add_messages(message)
 
 
-def _started(call: ToolCall) -> ToolExecutionStart:
+def _execution_start(call: ToolCall) -> ToolExecutionStart:
     return ToolExecutionStart(tool_name=call.name, call_id=call.id, args=call.args)
 
 
-def _question(call: ToolCall) -> AskUser:
-    # The schema of `ask_user` has been checked: a question, and options only as a list of strings.
+def _ask_user_event(call: ToolCall) -> AskUser:
+    # The arguments match the schema of `ask_user`: a question, and options only as a list of strings.
     options = call.args.get("options")
     return AskUser(
         ref=f"ask_{call.id}",

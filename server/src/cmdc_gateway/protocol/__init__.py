@@ -1,1 +1,1 @@
-"""What goes over the wire: shapes and bytes, no behaviour. Nothing here knows a session, a store or a socket."""
+"""The wire format: bodies, events and their encoding. Independent of sessions, stores and sockets."""

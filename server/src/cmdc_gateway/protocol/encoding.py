@@ -1,6 +1,6 @@
-"""From values to the JSON bytes that every reader gets.
+"""The JSON encoder for everything that is stored or sent.
 
-One encoder for everything that is stored or sent, so that an event delivered twice is byte-identical (EVT-7).
+There is exactly one, so that an event delivered twice is byte-identical (EVT-7).
 """
 
 from __future__ import annotations
@@ -8,23 +8,23 @@ from __future__ import annotations
 import json
 from typing import Any
 
-# Legal inside JSON strings, but clients that split a stream with `str.splitlines` would cut a line there.
+# Valid inside JSON strings, but clients that split a stream with `str.splitlines` break lines at them.
 _LINE_BREAKERS = (("\u0085", "\\u0085"), ("\u2028", "\\u2028"), ("\u2029", "\\u2029"))
 
 _encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
 
 def dumps(value: Any) -> bytes:
-    """Encode a JSON value, compact, in UTF-8, on one line by anybody's definition of a line.
+    """Encode a JSON value as compact UTF-8 on one line, free of Unicode line breaks.
 
     Raises:
-        ValueError: the value holds NaN or an infinity.
+        ValueError: the value contains NaN or an infinity.
     """
     return one_line(_encoder.encode(value))
 
 
 def one_line(text: str) -> bytes:
-    """The UTF-8 bytes of JSON text, with the line breaks that JSON would allow written as escapes."""
+    """Encode JSON text as UTF-8, with Unicode line breaks written as escapes."""
     if text.isascii():
         return text.encode("ascii")
     for raw, escaped in _LINE_BREAKERS:
@@ -37,5 +37,5 @@ def one_line(text: str) -> bytes:
 
 
 def whole_text(text: str) -> str:
-    """Unicode text made of whole characters: surrogate pairs joined, a lone surrogate replaced by U+FFFD."""
+    """Join surrogate pairs, and replace lone surrogates by U+FFFD."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

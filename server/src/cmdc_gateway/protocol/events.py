@@ -1,7 +1,7 @@
-"""The fifteen events of a run (PROTOCOL §4), and the bytes they travel as.
+"""The fifteen events of a run (EVT-5), and their encoding.
 
-An event is a plain frozen dataclass, because the agent makes one for every piece of text a model says. Its attributes
-are the members of `data` in snake_case; `requestId`, which every event carries, is added when it is encoded.
+An event is a plain frozen dataclass, which is cheap enough to create one per chunk of model text. Its attributes are
+the members of `data` in snake_case; `requestId`, which every event has, is added when it is encoded.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Event:
     name: ClassVar[str]
 
     def data(self) -> dict[str, JsonValue]:
-        """The members of `data` by their names on the wire, without `requestId`."""
+        """The members of `data` by their wire names, without `requestId`."""
         return {wire: _plain(getattr(self, attribute)) for attribute, wire in _members(type(self))}
 
 
@@ -113,7 +113,7 @@ class ApprovalResolved(Event):
 
 @dataclass(frozen=True, slots=True)
 class ToolExecutionStart(Event):
-    """A tool is about to run with exactly these arguments."""
+    """A tool call starts with exactly these arguments."""
 
     name: ClassVar[str] = "tool_execution_start"
     tool_name: str
@@ -203,13 +203,13 @@ EVENT_TYPES: tuple[type[Event], ...] = (
 EVENT_NAMES: frozenset[str] = frozenset(event.name for event in EVENT_TYPES)
 TERMINAL: frozenset[str] = frozenset({AgentEnd.name, AgentAbort.name})
 
-# Making a union for each event would take longer than looking.
+# For `isinstance`: building a union for each event costs more than the check itself.
 _TEXT = (MessageDelta, ThinkingDelta)
 
 
 def encode_data(event: Event, request_id: str) -> bytes:
-    """The JSON of an event's `data`, on one line. Made once; every reader on every transport sends these bytes."""
-    if isinstance(event, _TEXT):  # the hot one: only the text needs work
+    """Encode an event's `data` on one line. Done once per event: all readers on all transports get these bytes."""
+    if isinstance(event, _TEXT):  # the hot path: only the text needs escaping
         return one_line('{"delta":%s,"requestId":"%s"}' % (encode_basestring(event.delta), request_id))  # noqa: UP031
     return dumps({**event.data(), "requestId": request_id})
 

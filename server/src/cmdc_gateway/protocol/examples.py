@@ -1,4 +1,4 @@
-"""An example of each event, for the published schemas: one run, as it may have been."""
+"""One example of each event for the published schemas, from one plausible run."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ _EVENTS: tuple[Event, ...] = (
     ToolExecutionStart(tool_name="get_weather", call_id=CALL_ID, args={"city": "Oslo"}),
     AskUser(ref=REF, question="Which unit?", options=["°C", "°F"]),
     ToolExecutionEnd(tool_name="get_weather", call_id=CALL_ID, status="ok", result="-3 °C, snow"),
-    RunError(reason="there is no tool 'get_forecast' in this session"),
+    RunError(reason="this session has no tool 'get_forecast'"),
     AgentEnd(
         message_count=6,
         last_message=LastMessage(role="assistant", content="It is snowing in Oslo at -3 °C."),
@@ -67,7 +67,7 @@ _EVENTS: tuple[Event, ...] = (
 
 
 def event_examples() -> dict[type[Event], dict[str, Any]]:
-    """An example of each event type, as it goes over the wire."""
+    """An example of each event type in its wire form."""
     return {type(event): _frame(event, seq) for seq, event in enumerate(_EVENTS, start=1)}
 
 

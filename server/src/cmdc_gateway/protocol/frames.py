@@ -1,4 +1,4 @@
-"""The forms an event takes on its way out: a log entry, its SSE frame, its WebSocket text, its entry in a page."""
+"""The wire forms of a logged event: its SSE frame, its WebSocket message, its entry in a page."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from cmdc_gateway.protocol.events import TERMINAL
 
-# One newline: a blank line would make httpx-sse 0.4.3 deliver an empty event (SSE-3).
+# A single newline: after a blank line, httpx-sse 0.4.3 would deliver an empty event (SSE-3).
 HEARTBEAT = b": heartbeat\n"
 
 _CURSOR = re.compile(r"([0-9a-z]{1,32})\.(0|[1-9][0-9]{0,18})", re.ASCII)
@@ -17,10 +17,10 @@ _CURSOR = re.compile(r"([0-9a-z]{1,32})\.(0|[1-9][0-9]{0,18})", re.ASCII)
 
 @dataclass(slots=True)
 class LoggedEvent:
-    """An event as the log holds it: numbered, stamped, encoded. Never changed once made.
+    """An event in the log: numbered, timestamped and encoded. Treated as immutable.
 
-    `seq` is 1, 2, 3 … over all events of the session; `at` is milliseconds since 1970; `data` is one line of JSON.
-    Each frame is made when the first reader wants it, and kept for the others.
+    `seq` counts all events of the session from 1; `at` is ms since 1970; `data` is one line of JSON. Each wire form is
+    built when first needed and shared by all readers.
     """
 
     epoch: str
@@ -63,7 +63,7 @@ class LoggedEvent:
 
 @dataclass(slots=True)
 class Page:
-    """Events in a row. What each transport sends for all of them is joined once, for every reader that takes this page."""
+    """Consecutive events. Their frames are joined once per transport and shared by all readers of the page."""
 
     events: Sequence[LoggedEvent]
     _terminal: bool | None = field(default=None, init=False, repr=False, compare=False)
@@ -72,14 +72,14 @@ class Page:
 
     @property
     def terminal(self) -> bool:
-        """Whether a run ends in it."""
+        """Whether it contains the end of a run."""
         if self._terminal is None:
             self._terminal = not TERMINAL.isdisjoint([event.name for event in self.events])
         return self._terminal
 
     @property
     def chunk(self) -> bytes:
-        """Their SSE frames as one chunk of an HTTP/1.1 body."""
+        """The SSE frames as one chunk of a chunked HTTP/1.1 body."""
         if self._chunk is None:
             frames = b"".join([event.sse for event in self.events])
             self._chunk = b"%x\r\n%b\r\n" % (len(frames), frames)
@@ -87,7 +87,7 @@ class Page:
 
     @property
     def messages(self) -> bytes:
-        """Their WebSocket messages as a server sends them: each in a frame of its own, unmasked (RFC 6455, 5.2)."""
+        """The WebSocket messages, each in one unmasked frame (RFC 6455, section 5.2)."""
         if self._messages is None:
             self._messages = b"".join([_text_frame(event.text.encode()) for event in self.events])
         return self._messages
@@ -104,7 +104,7 @@ def _text_frame(payload: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """A place in a session's log: just after event `seq` of this epoch (EVT-7)."""
+    """A position in a session's log: after event `seq` of this epoch (EVT-7)."""
 
     epoch: str
     seq: int
@@ -114,6 +114,6 @@ class Cursor:
 
     @classmethod
     def parse(cls, text: str) -> Cursor | None:
-        """The cursor written as `<epoch>.<seq>`, or None if it is malformed."""
+        """Parse `<epoch>.<seq>`; return None if it is malformed."""
         found = _CURSOR.fullmatch(text)
         return cls(found[1], int(found[2])) if found else None

@@ -1,4 +1,4 @@
-"""What was said in a session: messages, the tool calls in them, and what they cost in tokens."""
+"""The history of a session: messages, tool calls and token usage."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Role = Literal["system", "user", "assistant", "tool_result"]
 
 @dataclass(frozen=True, slots=True)
 class TokenUsage:
-    """Tokens read and written by a model. Counts of tokens, never negative."""
+    """Input and output tokens of model calls, never negative."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -37,7 +37,7 @@ class TokenUsage:
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A tool the model wants to run. `id` is the callId, unique in its session (EVT-4)."""
+    """A tool call requested by the model. `id` is the callId, unique in its session (EVT-4)."""
 
     id: str
     name: str
@@ -60,7 +60,7 @@ class MessageData(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One entry of the history, as `GET …/messages` shows it (§3.9)."""
+    """One message of the history, as `GET …/messages` returns it (EP-messages)."""
 
     role: Role
     content: str
@@ -91,20 +91,20 @@ class Message:
 
 
 def system(content: str) -> Message:
-    """What the model is told before anything else."""
+    """The system prompt."""
     return Message("system", content)
 
 
 def user(content: str) -> Message:
-    """A prompt."""
+    """A prompt of the user."""
     return Message("user", content)
 
 
 def assistant(content: str, tool_calls: tuple[ToolCall, ...] = ()) -> Message:
-    """What the agent said, and the tools it asked for."""
+    """An answer of the model, with the tool calls it requested."""
     return Message("assistant", content, tool_calls)
 
 
 def tool_result(call: ToolCall, content: str, *, is_error: bool) -> Message:
-    """What became of a tool call."""
+    """The result of a tool call."""
     return Message("tool_result", content, call_id=call.id, name=call.name, is_error=is_error)

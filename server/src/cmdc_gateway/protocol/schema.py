@@ -15,7 +15,7 @@ from cmdc_gateway.protocol.history import TokenUsage
 
 CURSOR_PATTERN = "^[0-9a-z]{1,32}\\.(0|[1-9][0-9]*)$"
 
-_RULES = re.compile(r"\s*\((?:(?:[A-Z]+-\d+|PROTOCOL|§[\d.]+)[, ]*(?:… )?)+\)")
+_RULES = re.compile(r"\s*\((?:[A-Z]+-\d+[, ]*(?:… )?)+\)")
 
 _COUNT: dict[str, Any] = {"type": "integer", "minimum": 0}
 _SHAPES: dict[Any, dict[str, Any]] = {

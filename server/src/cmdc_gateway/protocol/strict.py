@@ -1,9 +1,8 @@
-"""JSON as HTTP-4 wants it: read exactly or refused, with a sentence.
+"""A strict JSON parser (HTTP-4) for the raw bytes of HTTP bodies, WebSocket messages and callback responses.
 
-The standard library reads a lot that is not JSON, or that cannot be stored and sent on: lone surrogates, NaN, numbers
-of any size, duplicate keys. This reader takes the raw bytes of HTTP bodies, WebSocket frames and callback answers. What
-it gives back can be encoded again, fits into SQLite's integers, and never holds U+0000. It knows nothing of what a body
-means: that is for the models that take the value from here.
+The standard library accepts input that is not JSON, or that cannot be stored and sent again: lone surrogates, NaN,
+integers of any size, duplicate keys. Values that pass this parser can be encoded again, fit into 64-bit integers, and
+never contain U+0000. Validating what they mean is left to the models of the bodies.
 """
 
 from __future__ import annotations
@@ -21,22 +20,22 @@ MAX_DEPTH = 64
 INT64 = range(-(2**63), 2**63)
 
 _BOM = b"\xef\xbb\xbf"
-# A string, or what the end of the input left of one, so that no quote is ever looked at twice.
+# A string, also one that is not terminated, so that no quote is scanned twice.
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _STEPS = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
-# In valid JSON a backslash always begins an escape, so the matches follow one another without a gap that matters.
+# In valid JSON a backslash always starts an escape, so consecutive matches cover every escape.
 _ESCAPE = re.compile(
     rb"\\u[dD][89abAB]..\\u[dD][c-fC-F]..|(?P<surrogate>\\u[dD][89a-fA-F]..)|(?P<null>\\u0000)|\\.", re.DOTALL
 )
 
 
 class NotStrictJson(ValueError):
-    """The bytes are not JSON as HTTP-4 wants it; the sentence says what is wrong and, where known, where."""
+    """The bytes are not strict JSON (HTTP-4); the message says what is wrong and, if known, where."""
 
 
 def parse_object(raw: bytes) -> dict[str, JsonValue]:
-    """Read a JSON object. Raises `NotStrictJson`, also for any other JSON value."""
+    """Parse a JSON object. Raises `NotStrictJson`, also for any other JSON value."""
     value = parse_value(raw)
     if not isinstance(value, dict):
         raise NotStrictJson(f"the JSON must be an object, not {_kind(value)}")
@@ -44,36 +43,36 @@ def parse_object(raw: bytes) -> dict[str, JsonValue]:
 
 
 def parse_value(raw: bytes) -> JsonValue:
-    """Read any JSON value, in time proportional to its length. Raises `NotStrictJson`."""
+    """Parse any JSON value in linear time. Raises `NotStrictJson`."""
     text = _text(raw)
-    _refuse_depth(raw)
+    _check_depth(raw)
     try:
         value = cast("JsonValue", _DECODER.decode(text))
     except json.JSONDecodeError as error:
-        raise NotStrictJson(_what_is_wrong(error)) from None
+        raise NotStrictJson(_syntax_error(error)) from None
     if b"\\u" in raw:
-        _refuse_escapes(raw)
+        _check_escapes(raw)
     return value
 
 
 def _text(raw: bytes) -> str:
     if not raw or raw.isspace():
-        raise NotStrictJson("there is no JSON here: the input is empty")
+        raise NotStrictJson("the input is empty; a JSON value is expected")
     if raw.startswith(_BOM):
         raise NotStrictJson("the JSON must not begin with a byte order mark")
     if (at := raw.find(0)) >= 0:
-        raise NotStrictJson(f"the character U+0000 at byte {at} is not allowed; JSON is sent as UTF-8")
+        raise NotStrictJson(f"the character U+0000 at byte {at} is not allowed; send JSON as UTF-8")
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise NotStrictJson(f"the JSON is not valid UTF-8: {error.reason} at byte {error.start}") from None
 
 
-def _refuse_depth(raw: bytes) -> None:
-    """Refuse deep nesting before the parser sees it: the parser recurses.
+def _check_depth(raw: bytes) -> None:
+    """Reject deep nesting before the parser, which is recursive, sees it.
 
-    Up to the first syntax error, where the parser stops, the brackets outside strings are balanced, and what is counted
-    here is its depth.
+    Up to the first syntax error, where the parser stops, the brackets outside strings are balanced, so that their
+    running sum is the nesting depth.
     """
     if raw.count(b"[") + raw.count(b"{") <= MAX_DEPTH:
         return
@@ -82,11 +81,11 @@ def _refuse_depth(raw: bytes) -> None:
         raise NotStrictJson(f"the JSON is nested deeper than {MAX_DEPTH} levels")
 
 
-def _refuse_escapes(raw: bytes) -> None:
+def _check_escapes(raw: bytes) -> None:
     for escape in _ESCAPE.finditer(raw):
         match escape.lastgroup:
             case "surrogate":
-                raise NotStrictJson(f"half of a surrogate pair at byte {escape.start()} is not text")
+                raise NotStrictJson(f"the lone surrogate at byte {escape.start()} is not valid text")
             case "null":
                 raise NotStrictJson(f"the character U+0000 at byte {escape.start()} is not allowed")
             case _:
@@ -94,16 +93,16 @@ def _refuse_escapes(raw: bytes) -> None:
 
 
 def _integer(digits: str) -> int:
-    # The length first: making an int of a million digits takes its time, and Python refuses it besides.
+    # Check the length first: converting a million digits is slow, and Python refuses it.
     if len(digits) > len(str(INT64.start)) or (number := int(digits)) not in INT64:
-        raise NotStrictJson(f"the integer {_shown(digits)} does not fit into 64 bits")
+        raise NotStrictJson(f"the integer {_excerpt(digits)} does not fit into 64 bits")
     return number
 
 
 def _float(digits: str) -> float:
     number = float(digits)
     if math.isinf(number):
-        raise NotStrictJson(f"the number {_shown(digits)} is too large")
+        raise NotStrictJson(f"the number {_excerpt(digits)} is too large")
     return number
 
 
@@ -114,13 +113,13 @@ def _constant(name: str) -> NoReturn:
 def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(members)
     if len(found) != len(members):
-        raise NotStrictJson(f"the key {_shown(_first_repeated(key for key, _ in members))} is given twice")
+        raise NotStrictJson(f"the key {_excerpt(_first_repeated(key for key, _ in members))} is duplicated")
     return found
 
 
 def _first_repeated(keys: Iterable[str]) -> str:
     seen: set[str] = set()
-    # `set.add` gives None: a key is kept when it was there before.
+    # `set.add` returns None, so the first key that is already in the set is returned.
     return next(key for key in keys if key in seen or seen.add(key))
 
 
@@ -129,15 +128,15 @@ _DECODER = json.JSONDecoder(
 )
 
 
-def _what_is_wrong(error: json.JSONDecodeError) -> str:
+def _syntax_error(error: json.JSONDecodeError) -> str:
     reason = error.msg.removesuffix(" at").removesuffix(" starting").rstrip(": ")
     return f"the JSON is not valid at line {error.lineno}, column {error.colno}: {reason[:1].lower()}{reason[1:]}"
 
 
-def _shown(given: str) -> str:
-    """As much of the input as an error may repeat, in plain ASCII."""
-    shown = ascii(given[:40])
-    return shown if len(given) <= 40 and len(shown) <= 40 else f"{shown[:36]}..."
+def _excerpt(text: str) -> str:
+    """A short ASCII excerpt of the input for an error message."""
+    excerpt = ascii(text[:40])
+    return excerpt if len(text) <= 40 and len(excerpt) <= 40 else f"{excerpt[:36]}..."
 
 
 def _kind(value: JsonValue) -> str:

@@ -1,4 +1,4 @@
-"""How bodies are described: camelCase, nothing unknown, nothing coerced (HTTP-1, HTTP-3)."""
+"""Base classes of request and response bodies: camelCase, no unknown fields, no coercion (HTTP-1, HTTP-3)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class _NotNull:
-    """Takes `None` out of what may be sent, so that it only ever means: left out."""
+    """Removes `None` from the accepted values, so that it only means that the field is absent."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         schema = handler(source)
@@ -25,17 +25,17 @@ class _NotNull:
 
 
 LeftOut = Annotated[T | None, _NotNull()]
-"""A field that may be left out. It is None then; `null` on the wire is a value of the wrong type (HTTP-3)."""
+"""An optional field of a request. It is None if absent; `null` on the wire is a type error (HTTP-3)."""
 
 
 Names = Annotated[list[str], Field(fail_fast=True)]
-"""A list of strings. Of those that are none the first is told: naming half a million of them takes seconds."""
+"""A list of strings. Validation stops at the first error: listing half a million of them takes seconds."""
 
-_UNKNOWN_TOLD = 50
+_REPORTED_UNKNOWN_FIELDS = 50
 
 
 class _NullNotShown:
-    """Takes `null` out of the published schema of a field that is left out when it is None."""
+    """Removes `null` from the published schema of a field that is omitted when it is None."""
 
     def __get_pydantic_json_schema__(self, source: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         schema = handler(source)
@@ -43,17 +43,17 @@ class _NullNotShown:
 
 
 MayBeAbsent = Annotated[T | None, _NullNotShown()]
-"""A field of an answer that is left out when it is None."""
+"""An optional field of a response, omitted when it is None."""
 
 
 def _without_null_defaults(schema: dict[str, Any]) -> None:
-    for described in schema.get("properties", {}).values():
-        if described.get("default", ...) is None:
-            del described["default"]
+    for member in schema.get("properties", {}).values():
+        if member.get("default", ...) is None:
+            del member["default"]
 
 
 class RequestBody(BaseModel):
-    """A body that a client sends. Unknown fields and wrong types are refused."""
+    """The body of a request. Unknown fields and wrong types are rejected."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
         alias_generator=to_camel,
@@ -66,21 +66,21 @@ class RequestBody(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _look_at_few_unknown_fields(cls, data: object) -> object:
-        """Some unknown fields are enough to refuse a body; to name a hundred thousand would hold everybody up."""
-        if not isinstance(data, dict) or len(data) <= len(cls.model_fields) + _UNKNOWN_TOLD:  # pyright: ignore[reportUnknownArgumentType]
+    def _limit_unknown_fields(cls, data: object) -> object:
+        """Report only some unknown fields: reporting a hundred thousand would block the event loop."""
+        if not isinstance(data, dict) or len(data) <= len(cls.model_fields) + _REPORTED_UNKNOWN_FIELDS:  # pyright: ignore[reportUnknownArgumentType]
             return cast("object", data)
-        given = cast("dict[str, object]", data)
+        fields = cast("dict[str, object]", data)
         known = {field.alias or name for name, field in cls.model_fields.items()}
-        return {name: given[name] for name in (*(known & given.keys()), *_first_others(given, known))}
+        return {name: fields[name] for name in (*(known & fields.keys()), *_first_unknown(fields, known))}
 
 
-def _first_others(given: Collection[str], known: Collection[str]) -> list[str]:
-    return list(islice((name for name in given if name not in known), _UNKNOWN_TOLD))
+def _first_unknown(names: Collection[str], known: Collection[str]) -> list[str]:
+    return list(islice((name for name in names if name not in known), _REPORTED_UNKNOWN_FIELDS))
 
 
 class AnswerBody(BaseModel):
-    """A body that the server sends. A field that is None is left out, unless its class says that it is sent as null."""
+    """The body of a response. Fields that are None are omitted, except those in `sent_as_null`."""
 
     model_config: ClassVar[ConfigDict] = ConfigDict(
         alias_generator=to_camel,
@@ -93,7 +93,7 @@ class AnswerBody(BaseModel):
     sent_as_null: ClassVar[frozenset[str]] = frozenset()
 
     def wire(self) -> dict[str, Any]:
-        """The JSON object that is sent."""
+        """The body as a JSON object."""
         data = self.model_dump(mode="json", by_alias=True)
         return _pruned(self, data)
 
@@ -113,9 +113,9 @@ def _pruned(model: BaseModel, data: dict[str, Any]) -> dict[str, Any]:
     return pruned
 
 
-def _pruned_value(held: Any, value: Any) -> Any:
-    if isinstance(held, BaseModel):
-        return _pruned(held, value)
-    if isinstance(held, list | tuple):
-        return [_pruned_value(*pair) for pair in zip(held, value, strict=True)]  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+def _pruned_value(source: Any, value: Any) -> Any:
+    if isinstance(source, BaseModel):
+        return _pruned(source, value)
+    if isinstance(source, list | tuple):
+        return [_pruned_value(*pair) for pair in zip(source, value, strict=True)]  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
     return value

@@ -1,1 +1,1 @@
-"""Language models: a model's chunks in, the kernel's signals out."""
+"""Language models: a common interface, the providers that implement it, and the registry that finds them by name."""

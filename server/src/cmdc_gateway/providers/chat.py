@@ -1,7 +1,4 @@
-"""Between our words and those of OpenAI's chat format, which litellm translates into everybody else's.
-
-Pure: the history and the tools on their way to a model, the fragments of its tool calls on their way back.
-"""
+"""Conversion between the gateway's types and OpenAI's Chat Completions format, which litellm accepts for every model."""
 
 from __future__ import annotations
 
@@ -21,12 +18,12 @@ ChatMessage = dict[str, JsonValue]
 
 
 def chat_messages(messages: Sequence[Message]) -> list[ChatMessage]:
-    """The history as a chat."""
+    """The history as messages of a chat completion."""
     return [_chat_message(message) for message in messages]
 
 
-def functions(tools: Sequence[ToolSpec]) -> list[JsonValue]:
-    """The tools on offer, as functions."""
+def function_tools(tools: Sequence[ToolSpec]) -> list[JsonValue]:
+    """The tools as functions that the model can call."""
     return [
         {
             "type": "function",
@@ -36,16 +33,16 @@ def functions(tools: Sequence[ToolSpec]) -> list[JsonValue]:
     ]
 
 
-def estimated_usage(request: ModelRequest, answer_bytes: int) -> TokenUsage:
-    """What a call has used when the provider does not say: a token for every four bytes, rounded up.
+def estimated_usage(request: ModelRequest, output_bytes: int) -> TokenUsage:
+    """The usage of a call whose provider does not report it: one token per four bytes, rounded up.
 
-    Read are the contents and tool calls of all messages and the descriptions of the tools; written is the text, the
-    reasoning and the arguments of tool calls.
+    The input is the content and the tool calls of all messages, and the tools with their schemas. The output is text,
+    reasoning, and the arguments of tool calls.
     """
-    read = sum(len(dumps(message.content)) - 2 for message in request.messages)
-    read += sum(len(dumps(call.args)) for message in request.messages for call in message.tool_calls)
-    read += sum(len(tool.description.encode()) + len(dumps(tool.parameters)) for tool in request.tools)
-    return TokenUsage(prompt_tokens=-(-read // 4), completion_tokens=-(-answer_bytes // 4))
+    input_bytes = sum(len(dumps(message.content)) - 2 for message in request.messages)
+    input_bytes += sum(len(dumps(call.args)) for message in request.messages for call in message.tool_calls)
+    input_bytes += sum(len(tool.description.encode()) + len(dumps(tool.parameters)) for tool in request.tools)
+    return TokenUsage(prompt_tokens=-(-input_bytes // 4), completion_tokens=-(-output_bytes // 4))
 
 
 def _chat_message(message: Message) -> ChatMessage:
@@ -67,51 +64,51 @@ def _chat_message(message: Message) -> ChatMessage:
 
 
 @dataclass(slots=True)
-class _Call:
-    """A tool call of which some fragments have come."""
+class _PartialCall:
+    """A tool call of which some fragments have arrived."""
 
     id: str | None
     name: str
-    pieces: list[str] = field(default_factory=list[str])
+    arguments: list[str] = field(default_factory=list[str])
 
     def request(self) -> ToolRequested:
-        text = whole_text("".join(self.pieces))
+        arguments = whole_text("".join(self.arguments))
         if not self.name:
             return ToolRequested("", {}, error="The tool call has no name.")
-        if not text.strip():
+        if not arguments.strip():
             return ToolRequested(self.name, {})
         try:
-            return ToolRequested(self.name, parse_object(text.encode()))
+            return ToolRequested(self.name, parse_object(arguments.encode()))
         except NotStrictJson as error:
-            return ToolRequested(self.name, {}, error=f"The arguments of {self.name} cannot be read: {error}.")
+            return ToolRequested(self.name, {}, error=f"The arguments of {self.name} are not a JSON object: {error}.")
 
 
-class ToolFragments:
-    """Tool calls put together from the pieces that a stream brings, in the order in which they began."""
+class ToolCallAssembler:
+    """Assembles tool calls from the fragments in a stream. The calls keep the order in which they began."""
 
     def __init__(self) -> None:
-        self._calls: list[_Call] = []
-        self._open: dict[int, _Call] = {}
+        self._calls: list[_PartialCall] = []
+        self._by_index: dict[int, _PartialCall] = {}
 
     def add(self, index: int, call_id: str | None, name: str | None, arguments: str | None) -> None:
-        """Take in one fragment. After the first one of a call, mostly only `index` and `arguments` are given."""
-        call = self._open.get(index)
-        if call is None or _is_another(call, call_id, name):
-            call = self._open[index] = _Call(call_id, name or "")
+        """Add a fragment. After the first fragment of a call, most providers send only `index` and `arguments`."""
+        call = self._by_index.get(index)
+        if call is None or _begins_another(call, call_id, name):
+            call = self._by_index[index] = _PartialCall(call_id, name or "")
             self._calls.append(call)
         call.id = call.id or call_id
         call.name = call.name or name or ""
         if arguments:
-            call.pieces.append(arguments)
+            call.arguments.append(arguments)
 
     def requests(self) -> list[ToolRequested]:
         return [call.request() for call in self._calls]
 
 
-def _is_another(call: _Call, call_id: str | None, name: str | None) -> bool:
-    """True where a fragment begins a new call although its index is taken: some providers number every call 0."""
+def _begins_another(call: _PartialCall, call_id: str | None, name: str | None) -> bool:
+    """Whether a fragment with the index of `call` begins another call: some providers give every call the index 0."""
     if call_id and call.id:
         return call_id != call.id
     if not name or not call.name:
         return False
-    return name != call.name or (bool(call.pieces) and call.request().error is None)
+    return name != call.name or (bool(call.arguments) and call.request().error is None)

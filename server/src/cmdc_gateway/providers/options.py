@@ -1,7 +1,7 @@
-"""The options that a session may pass to its model (`providerOpts`, PROTOCOL §3.2): an allow-list with types and ranges.
+"""The options that a session can pass to its model in `providerOpts`: an allow-list with types and ranges.
 
-Addresses and credentials are not on it, nor is anything that changes how many answers come or what they cost per token:
-those are the operator's.
+It excludes addresses and credentials, and everything that changes the number of completions or the price of a token.
+Only the operator sets those.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from cmdc_gateway.errors import BadRequest, CreateFailed
 
 
 class UnknownOption(CreateFailed):
-    """This provider option is not offered."""
+    """A provider option is not on the list."""
 
     def __init__(self, name: str) -> None:
         super().__init__(
-            f"the provider option {name!r} is not offered (addresses and credentials are set by the operator); "
-            f"offered: {', '.join(sorted(OPTIONS))}"
+            f"unknown provider option {name!r} (only the operator can set addresses and credentials); "
+            f"available options: {', '.join(sorted(OPTIONS))}"
         )
         self.name = name
 
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """What an option may be: in words, and as a question about a value."""
+    """The values that an option accepts, as a phrase for messages and as a predicate."""
 
     expected: str
     allows: Callable[[JsonValue], bool]
 
 
 def check_options(options: Mapping[str, JsonValue]) -> None:
-    """Refuse options that are not offered or that are not what they should be.
+    """Validate the names and the values of options.
 
     Raises:
         UnknownOption: an option is not on the list.
-        BadRequest: an option's value has the wrong type or is out of its range.
+        BadRequest: a value has the wrong type or is out of range.
     """
     for name, value in options.items():
         option = OPTIONS.get(name)
@@ -51,7 +51,7 @@ def check_options(options: Mapping[str, JsonValue]) -> None:
 
 def _number(low: float, high: float) -> Option:
     def allows(value: JsonValue) -> bool:
-        # NaN is not within any bounds.
+        # False for NaN, as every comparison with it is.
         return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
     return Option(f"a number from {low:g} to {high:g}", allows)
@@ -64,39 +64,39 @@ def _integer(low: int, high: int) -> Option:
     return Option(f"an integer from {low} to {high}", allows)
 
 
-def _word(*words: str) -> Option:
-    return Option(f"one of {', '.join(words)}", lambda value: value in words)
+def _choice(*choices: str) -> Option:
+    return Option(f"one of {', '.join(choices)}", lambda value: value in choices)
 
 
-def _text(longest: int) -> Option:
-    return Option(f"a string of 1 to {longest} characters", lambda value: _is_text(value, longest))
+def _string(max_length: int) -> Option:
+    return Option(f"a string of 1 to {max_length} characters", lambda value: _is_string(value, max_length))
 
 
-def _is_text(value: JsonValue, longest: int) -> bool:
-    return isinstance(value, str) and 1 <= len(value) <= longest
+def _is_string(value: JsonValue, max_length: int) -> bool:
+    return isinstance(value, str) and 1 <= len(value) <= max_length
 
 
 def _is_stop(value: JsonValue) -> bool:
-    texts = value if isinstance(value, list) else [value]
-    return 1 <= len(texts) <= 4 and all(_is_text(text, 256) for text in texts)
+    sequences = value if isinstance(value, list) else [value]
+    return 1 <= len(sequences) <= 4 and all(_is_string(sequence, 256) for sequence in sequences)
 
 
 def _is_tool_choice(value: JsonValue) -> bool:
     match value:
         case "auto" | "none" | "required":
             return True
-        case {"type": "function", "function": {"name": str(name), **none}, **nothing}:
-            return bool(name) and not none and not nothing
+        case {"type": "function", "function": {"name": str(name), **extra}, **more}:
+            return bool(name) and not extra and not more
         case _:
             return False
 
 
 def _is_response_format(value: JsonValue) -> bool:
     match value:
-        case {"type": "text" | "json_object", **nothing}:
-            return not nothing
-        case {"type": "json_schema", "json_schema": {"name": str(), "schema": dict()}, **nothing}:
-            return not nothing
+        case {"type": "text" | "json_object", **extra}:
+            return not extra
+        case {"type": "json_schema", "json_schema": {"name": str(), "schema": dict()}, **extra}:
+            return not extra
         case _:
             return False
 
@@ -105,19 +105,19 @@ OPTIONS: Mapping[str, Option] = {
     "frequency_penalty": _number(-2, 2),
     "parallel_tool_calls": Option("true or false", lambda value: isinstance(value, bool)),
     "presence_penalty": _number(-2, 2),
-    "reasoning_effort": _word("none", "minimal", "low", "medium", "high", "xhigh"),
+    "reasoning_effort": _choice("none", "minimal", "low", "medium", "high", "xhigh"),
     "response_format": Option(
-        'an object with the type "text", "json_object" or "json_schema" (and then json_schema: {name, schema})',
+        'an object whose type is "text", "json_object", or "json_schema" with json_schema: {name, schema}',
         _is_response_format,
     ),
     "seed": _integer(-(2**63), 2**63 - 1),
     "stop": Option("a string or 1 to 4 strings, of 1 to 256 characters each", _is_stop),
     "temperature": _number(0, 2),
     "tool_choice": Option(
-        '"auto", "none", "required" or {"type": "function", "function": {"name": a tool}}', _is_tool_choice
+        '"auto", "none", "required" or {"type": "function", "function": {"name": "<tool>"}}', _is_tool_choice
     ),
     "top_k": _integer(1, 1_000_000),
     "top_p": _number(0, 1),
-    "user": _text(256),
-    "verbosity": _word("low", "medium", "high"),
+    "user": _string(256),
+    "verbosity": _choice("low", "medium", "high"),
 }

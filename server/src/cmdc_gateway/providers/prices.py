@@ -1,4 +1,4 @@
-"""What tokens cost, from the list that litellm carries, without importing litellm."""
+"""Prices of tokens, from the list in the litellm package. litellm itself is not imported."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TIER = re.compile(rf"{_PROMPT}_above_(\d+)k_tokens")
 
 @dataclass(frozen=True, slots=True)
 class PriceTier:
-    """US dollars per token for prompts of more than `above` tokens. `cached` is for what the provider remembered."""
+    """US dollars per token for prompts of more than `above` tokens. `cached` is the price of cached input tokens."""
 
     above: int
     prompt: float
@@ -30,55 +30,55 @@ class PriceTier:
 
 
 class PriceList:
-    """The tariffs of some providers' models, by litellm's names for them."""
+    """The prices of the models of some providers, by their names in litellm's syntax."""
 
-    def __init__(self, listed: Mapping[str, Mapping[str, Any]], providers: Iterable[str]) -> None:
-        wanted = frozenset(providers)
+    def __init__(self, entries: Mapping[str, Mapping[str, Any]], providers: Iterable[str]) -> None:
+        included = frozenset(providers)
         self._tiers = {
-            self._full_name(name, entry["litellm_provider"]): _price_tiers(entry)
-            for name, entry in listed.items()
-            if entry.get("litellm_provider") in wanted and _PROMPT in entry and _COMPLETION in entry
+            self._qualified(name, entry["litellm_provider"]): _price_tiers(entry)
+            for name, entry in entries.items()
+            if entry.get("litellm_provider") in included and _PROMPT in entry and _COMPLETION in entry
         }
 
     def price(self, model: str) -> Price | None:
-        """What a token of a short prompt costs."""
-        tariffs = self._tiers.get(model)
-        return Price(tariffs[0].prompt, tariffs[0].completion) if tariffs else None
+        """The price in the lowest tier; None for an unknown model."""
+        tiers = self._tiers.get(model)
+        return Price(tiers[0].prompt, tiers[0].completion) if tiers else None
 
     def cost_usd(self, model: str, usage: TokenUsage, cached_tokens: int = 0) -> float:
-        """What a call came to; 0 where no price is known. `cached_tokens` are among the tokens of the prompt."""
-        tariffs = self._tiers.get(model)
-        if not tariffs:
+        """The cost of a call; 0 for an unknown model. `cached_tokens` are part of the input tokens."""
+        tiers = self._tiers.get(model)
+        if not tiers:
             return 0.0
-        tariff = next(tariff for tariff in reversed(tariffs) if usage.prompt_tokens > tariff.above or not tariff.above)
+        tier = next(tier for tier in reversed(tiers) if usage.prompt_tokens > tier.above or not tier.above)
         cached = min(max(cached_tokens, 0), usage.prompt_tokens)
-        fresh = usage.prompt_tokens - cached
-        return fresh * tariff.prompt + cached * tariff.cached + usage.completion_tokens * tariff.completion
+        uncached = usage.prompt_tokens - cached
+        return uncached * tier.prompt + cached * tier.cached + usage.completion_tokens * tier.completion
 
     @staticmethod
-    def _full_name(name: str, provider: str) -> str:
+    def _qualified(name: str, provider: str) -> str:
         return name if name.startswith(f"{provider}/") else f"{provider}/{name}"
 
 
 @functools.cache
 def price_list(providers: frozenset[str]) -> PriceList:
-    """The list for these providers. Reads some MB, once."""
-    spec = find_spec("litellm")  # looks for the package, and does not import it
+    """The prices for these providers. Parses a file of several MB, once."""
+    spec = find_spec("litellm")  # finds the package without importing it
     if spec is None or not spec.submodule_search_locations:
         return PriceList({}, ())
-    listed = json.loads(Path(spec.submodule_search_locations[0], _FILE).read_text(encoding="utf-8"))
-    return PriceList(listed, providers)
+    entries = json.loads(Path(spec.submodule_search_locations[0], _FILE).read_text(encoding="utf-8"))
+    return PriceList(entries, providers)
 
 
 def _price_tiers(entry: Mapping[str, Any]) -> tuple[PriceTier, ...]:
-    """From the shortest prompts to the longest."""
-    ends = {0: ""}
+    """The tiers of a model, in ascending order."""
+    suffixes = {0: ""}
     for name in entry:
-        if found := _TIER.fullmatch(name):
-            ends[int(found[1]) * 1000] = f"_above_{found[1]}k_tokens"
-    tariffs: list[PriceTier] = []
-    for above, end in sorted(ends.items()):
-        prompt = float(entry[_PROMPT + end])
-        completion = float(entry.get(_COMPLETION + end) or entry[_COMPLETION])
-        tariffs.append(PriceTier(above, prompt, completion, float(entry.get(_CACHED + end) or prompt)))
-    return tuple(tariffs)
+        if match := _TIER.fullmatch(name):
+            suffixes[int(match[1]) * 1000] = f"_above_{match[1]}k_tokens"
+    tiers: list[PriceTier] = []
+    for above, suffix in sorted(suffixes.items()):
+        prompt = float(entry[_PROMPT + suffix])
+        completion = float(entry.get(_COMPLETION + suffix) or entry[_COMPLETION])
+        tiers.append(PriceTier(above, prompt, completion, float(entry.get(_CACHED + suffix) or prompt)))
+    return tuple(tiers)

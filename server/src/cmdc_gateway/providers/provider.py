@@ -1,4 +1,4 @@
-"""What a language model is to the gateway."""
+"""The interface of a language model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cmdc_gateway.protocol.history import Message, TokenUsage
 
 @dataclass(frozen=True, slots=True)
 class ModelRequest:
-    """One model call: everything the model is told. `model` is the session's name for it, `provider:model`."""
+    """The input of one model call. `model` is the name that the session uses, `provider:model`."""
 
     model: str
     messages: tuple[Message, ...]
@@ -35,9 +35,9 @@ class Price:
 class ModelError(Exception):
     """A model call failed.
 
-    `transient`: the same call may succeed a moment later. `retry_after`: seconds the provider asked to wait.
-    `usage` and `cost_usd`: what is known to have been used before it failed. The sentence is shown to readers: it
-    holds no address and no credential.
+    `reason` is shown to readers: it contains no address and no credential. `transient` is true if the same call may
+    succeed later, and `retry_after` is the delay in seconds that the provider asked for. `usage` and `cost_usd` are
+    what the call is known to have consumed before it failed.
     """
 
     def __init__(
@@ -58,19 +58,23 @@ class ModelError(Exception):
 
 
 class ModelProvider(Protocol):
-    """A source of answers."""
+    """Calls one model. `cmdc_gateway.testing.providers` tests an implementation."""
 
     def stream(self, request: ModelRequest) -> AsyncIterator[ModelSignal]:
-        """Ask once. Yields text, thoughts and tool requests as they come, ModelFinished last.
+        """Call the model once, without retries. Yields chunks as they arrive, and ModelFinished last.
 
-        Raises ModelError. Closing the iterator stops the call and frees its connection.
+        A chunk with empty text reports progress that readers do not see. Closing the iterator cancels the call and
+        releases its connection.
+
+        Raises:
+            ModelError: the call failed.
         """
         ...
 
     def price(self, model: str) -> Price | None:
-        """What a token costs, where it is known now. Never blocks."""
+        """The price of a token; None if it is unknown, or not loaded yet. Never blocks."""
         ...
 
     async def prepare(self) -> None:
-        """Do what the first call would wait for (imports, say). Harmless to repeat."""
+        """Do slow work, such as imports, ahead of the first call. Idempotent."""
         ...

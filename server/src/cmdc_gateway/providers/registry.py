@@ -1,101 +1,93 @@
-"""The models that this server serves, by the names that sessions know them by."""
+"""The models that sessions can use, by name."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from pydantic import JsonValue
 
 from cmdc_gateway.errors import CreateFailed
-from cmdc_gateway.providers.factory import ProviderFactory
-from cmdc_gateway.providers.hosted import HOSTED, is_model_name
+from cmdc_gateway.providers.aliases import SCRIPTED, is_model_name, provider_of
 from cmdc_gateway.providers.options import check_options
+from cmdc_gateway.providers.plugin import ProviderPlugin
 from cmdc_gateway.providers.provider import ModelProvider
 from cmdc_gateway.providers.retry import RetryingProvider
-from cmdc_gateway.providers.scripted import ScriptedProvider
 from cmdc_gateway.providers.target import ModelTarget
+from cmdc_gateway.providers.vendors import prefix_of
 
-SCRIPTED = "scripted"
-
-# A hosted provider has any number of models, and a caller may make up more.
-_REMEMBERED = 256
+# Clients choose the model names, so the cache must be bounded.
+_CACHED_PROVIDERS = 256
 
 
 class UnknownModel(CreateFailed):
-    """The server does not serve a model of this name."""
+    """No model of this name is available."""
 
-    def __init__(self, name: str, why: str, offered: list[str]) -> None:
-        super().__init__(f"the model {name!r} is not served: {why}; offered: {', '.join(offered) or 'none'}")
+    def __init__(self, name: str, reason: str, available: Sequence[str]) -> None:
+        super().__init__(
+            f"the model {name!r} is not available: {reason}; available models: {', '.join(available) or 'none'}"
+        )
         self.name = name
 
 
 class ModelRegistry:
-    """Which models are served, and the one provider for each.
+    """Finds the provider of a model.
 
-    `aliases` are the names in the configuration. `environ` holds the credentials of the hosted providers; one without
-    is not served. `scripted` says whether the scripted model is. `reach` makes the provider for a target, and `retry`
-    surrounds every provider: both are there to be replaced.
+    `aliases` are the models that the operator configured by name; they take precedence over those of `plugins`. `retry`
+    wraps every provider.
     """
 
     def __init__(
         self,
         *,
         aliases: Mapping[str, ModelTarget],
-        environ: Mapping[str, str],
-        scripted: bool = True,
-        factory: Callable[[ModelTarget], ModelProvider] | None = None,
+        plugins: Mapping[str, ProviderPlugin],
         retry: Callable[[ModelProvider], ModelProvider] = RetryingProvider,
     ) -> None:
         self._aliases = dict(aliases)
-        self._environ = environ
-        self._factory = factory or ProviderFactory()
+        self._plugins = plugins
         self._retry = retry
-        # One for all its names: it counts tries.
-        self._scripted = retry(ScriptedProvider()) if scripted else None
-        self._found: OrderedDict[str, ModelProvider] = OrderedDict()
+        self._providers: OrderedDict[str, ModelProvider] = OrderedDict()
 
     def find(self, name: str) -> ModelProvider:
         """The provider of a model. Raises `UnknownModel`."""
-        if name in self._found:
-            self._found.move_to_end(name)
-            return self._found[name]
-        provider, colon, model = name.partition(":")
-        if name not in self._aliases:
-            if not (colon and provider and model):
-                raise self._unknown(name, "a model is named provider:model")
-            if provider == SCRIPTED and self._scripted is not None:
-                return self._scripted
-        found = self._found[name] = self._retry(self._factory(self._target(name, provider, model)))
-        if len(self._found) > _REMEMBERED:
-            self._found.popitem(last=False)
-        return found
+        if name in self._providers:
+            self._providers.move_to_end(name)
+            return self._providers[name]
+        provider = self._providers[name] = self._retry(self._create(name))
+        if len(self._providers) > _CACHED_PROVIDERS:
+            self._providers.popitem(last=False)
+        return provider
 
     def names(self) -> list[str]:
-        """What is offered: names, and patterns such as `openai:*`."""
-        hosted = [f"{name}:*" for name, provider in HOSTED.items() if provider.missing(self._environ) is None]
-        return [*([f"{SCRIPTED}:*"] if self._scripted else []), *sorted(self._aliases), *hosted]
+        """The available models: names, and patterns such as `openai:*`."""
+        patterns = (f"{name}:*" for name, plugin in self._plugins.items() if plugin.unavailable() is None)
+        return sorted({*self._aliases, *patterns})
 
     def check_options(self, options: Mapping[str, JsonValue]) -> None:
-        """Refuse options for a model call that are not offered. Raises `UnknownOption`, `BadRequest`."""
+        """Validate the options for a model call. Raises `UnknownOption` or `BadRequest`."""
         check_options(options)
 
     async def close(self) -> None:
-        """Close the connections that are kept open for the next call."""
-        if isinstance(self._factory, ProviderFactory):
-            await self._factory.close()
+        """Close idle connections to models."""
+        for plugin in self._plugins.values():
+            await plugin.close()
 
-    def _target(self, name: str, provider: str, model: str) -> ModelTarget:
+    def _create(self, name: str) -> ModelProvider:
         if name in self._aliases:
-            return self._aliases[name]
-        hosted = HOSTED.get(provider)
-        if hosted is None:
-            raise self._unknown(name, f"there is no provider {provider!r} here")
-        if (variable := hosted.missing(self._environ)) is not None:
-            raise self._unknown(name, f"{variable} is not set on the server")
-        if not is_model_name(model):
-            raise self._unknown(name, "this is not the name of a model")
-        return hosted.target(model, self._environ)
+            target = self._aliases[name]
+            return self._plugins[provider_of(target)].create(target)
+        provider, colon, model = name.partition(":")
+        if not (colon and provider and model):
+            raise self._unknown(name, "a model is named provider:model")
+        plugin = self._plugins.get(provider)
+        if plugin is None:
+            raise self._unknown(name, f"this server has no provider {provider!r}")
+        if (reason := plugin.unavailable()) is not None:
+            raise self._unknown(name, reason)
+        if provider != SCRIPTED and not is_model_name(model):
+            raise self._unknown(name, f"{model[:100]!r} is not a valid model name")
+        return plugin.create(ModelTarget(f"{prefix_of(provider)}/{model}"))
 
-    def _unknown(self, name: str, why: str) -> UnknownModel:
-        return UnknownModel(name, why, self.names())
+    def _unknown(self, name: str, reason: str) -> UnknownModel:
+        return UnknownModel(name, reason, self.names())

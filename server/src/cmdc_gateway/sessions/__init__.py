@@ -1,1 +1,1 @@
-"""The shell round the kernel: sessions that commit, then show, then act."""
+"""The imperative shell around the kernel: one actor per session that commits, then publishes, then acts."""

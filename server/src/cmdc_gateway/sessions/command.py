@@ -1,4 +1,4 @@
-"""What is asked of a session, and what it answers."""
+"""What an actor's mailbox holds: commands from outside, and signals from the session's own effects."""
 
 from __future__ import annotations
 
@@ -7,22 +7,26 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from cmdc_gateway.kernel.signals import Signal
+from cmdc_gateway.kernel.turn import Turn
 from cmdc_gateway.protocol.wire import AnswerBody
+from cmdc_gateway.sessions.state import LiveState
 from cmdc_gateway.sessions.unit_of_work import UnitOfWork
-from cmdc_gateway.store.store import PutResponse, StoredResponseRow
+from cmdc_gateway.store.rows import StoredResponseRow
+from cmdc_gateway.store.writes import PutResponse
 
 F = TypeVar("F", bound="asyncio.Future[Any]")
 
 
 def unattended(future: F) -> F:
-    """A future that may fail when whoever waited for it has gone: asyncio is not to call that a mistake."""
+    """Mark a future's exception as retrieved, so that asyncio does not log it when the waiting client is gone."""
     future.add_done_callback(lambda done: done.cancelled() or done.exception())
     return future
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """An answer: the body, and the status it has over HTTP."""
+    """The response to a command: the body and its HTTP status."""
 
     body: AnswerBody
     status: int = 200
@@ -30,7 +34,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyRecord:
-    """Under which Idempotency-Key the answer is to be kept, in the transaction of its effect (HTTP-11)."""
+    """The Idempotency-Key under which a response is stored, in the transaction of its effect (HTTP-11)."""
 
     tenant: str
     route: str
@@ -51,16 +55,19 @@ class IdempotencyRecord:
         )
 
 
+Decide = Callable[[LiveState, UnitOfWork], Reply]
+"""Changes the live state and the unit of work and returns the reply; or raises, having changed nothing."""
+
+
 @dataclass(slots=True)
 class Command:
-    """Something asked of a session, decided in its turn among all that happens to it.
+    """A request to a session, processed in order with everything else that happens to it.
 
-    `key_id` is the key it was asked with, empty where the session asks it of itself. `decide` either says what changes
-    and what the answer is, or raises and has changed nothing. The answer is given once the change is committed. Nobody
-    need wait for it.
+    `answer` is resolved once the unit of work is committed. `key_id` is the API key of the request, empty for commands
+    of the session itself.
     """
 
-    decide: Callable[[UnitOfWork], Reply]
+    decide: Decide
     key_id: str = ""
     idempotency: IdempotencyRecord | None = None
     answer: asyncio.Future[Reply] = field(
@@ -69,28 +76,42 @@ class Command:
     reply: Reply | None = None
     failure: Exception | None = None
 
-    def execute(self, draft: UnitOfWork) -> None:
-        draft.key_id = self.key_id
+    @property
+    def executed(self) -> bool:
+        return self.reply is not None or self.failure is not None
+
+    def execute(self, live: LiveState, unit: UnitOfWork) -> None:
+        """Run `decide` and keep its reply, or the exception it raised, until `respond`."""
+        unit.key_id = self.key_id
         try:
-            self.reply = self.decide(draft)
-        except Exception as failure:  # noqa: BLE001 - it belongs to whoever asked
+            self.reply = self.decide(live, unit)
+        except Exception as failure:  # noqa: BLE001 - raised where the command was posted
             self.failure = failure
         else:
             if self.idempotency is not None:
-                draft.write(self.idempotency.write(self.reply, draft.now))
+                unit.write(self.idempotency.write(self.reply, unit.now))
         finally:
-            draft.key_id = ""
+            unit.key_id = ""
 
     def respond(self) -> None:
-        """Let the asker know, unless they have gone."""
+        """Resolve `answer`; no effect if it was cancelled or resolved before."""
         if self.answer.done():
             return
         if self.reply is not None:
             self.answer.set_result(self.reply)
         else:
-            self.answer.set_exception(self.failure or AssertionError("a command was given before it was taken"))
+            self.answer.set_exception(self.failure or AssertionError("respond() was called before execute()"))
 
-    def refuse(self, failure: Exception) -> None:
-        """Nothing came of it."""
+    def fail(self, failure: Exception) -> None:
+        """Respond with `failure`, whatever `decide` returned."""
         self.reply, self.failure = None, failure
         self.respond()
+
+
+@dataclass(slots=True)
+class RunSignal:
+    """A signal for a run, posted at `at` (ms) by one of its effects. Treated as immutable."""
+
+    turn: Turn
+    signal: Signal
+    at: int

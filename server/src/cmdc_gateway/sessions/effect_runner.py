@@ -1,4 +1,4 @@
-"""What a session has under way: at most one model call, and some tools."""
+"""Runs the effects of a session: at most one model call at a time, and tool calls beside it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from cmdc_gateway.kernel.turn import Turn
 from cmdc_gateway.protocol.history import TokenUsage, ToolCall
 from cmdc_gateway.providers.chat import estimated_usage
 from cmdc_gateway.providers.provider import ModelError, ModelProvider, ModelRequest
-from cmdc_gateway.store.store import StoreUnavailable
+from cmdc_gateway.store.errors import StoreUnavailable
 from cmdc_gateway.tenancy.keys import Principal
 from cmdc_gateway.tenancy.meter import BudgetAccount, Meter, Reservation
 from cmdc_gateway.tools.tool import Tool
@@ -31,133 +31,139 @@ from cmdc_gateway.tools.tool import Tool
 Post = Callable[[Turn, Signal], Awaitable[None]]
 TryPost = Callable[[Turn, Signal], bool]
 
-# Held for an answer whose length nobody has bounded.
-_PRESUMED_ANSWER_TOKENS = 4_096
+# Reserved for the output of a model call without max_tokens.
+_DEFAULT_OUTPUT_TOKENS = 4_096
 
 _log = structlog.get_logger(__name__)
 
 
 class EffectRunner:
-    """Starts effects and tells the session what comes of them."""
+    """Starts effects as tasks and posts what comes of them as signals."""
 
     def __init__(self, post: Post, try_post: TryPost, meter: Meter) -> None:
-        """`tell_now` tells without waiting, or tells nothing and returns False where there is no room."""
+        """`post` waits while the mailbox is full; `try_post` returns False instead."""
         self._post = post
         self._try_post = try_post
         self._meter = meter
         self._tasks: set[asyncio.Task[None]] = set()
         self._best_effort: set[asyncio.Task[None]] = set()
         self._reservation: Reservation | None = None
-        self._asked: ModelRequest | None = None
+        self._request: ModelRequest | None = None
         self._received_bytes = 0
 
     @property
-    def used_so_far(self) -> TokenUsage:
-        """What the model call that is under way has used, by estimate: it has not said so yet."""
-        if self._asked is None or self._reservation is None:
+    def usage_so_far(self) -> TokenUsage:
+        """The estimated usage of the model call in flight, whose provider has not reported any yet."""
+        if self._request is None or self._reservation is None:
             return TokenUsage()
-        return estimated_usage(self._asked, self._received_bytes)
+        return estimated_usage(self._request, self._received_bytes)
 
-    def ask(
+    def call_model(
         self,
         turn: Turn,
         provider: ModelProvider,
         request: ModelRequest,
-        caller: Principal,
+        principal: Principal,
         account: BudgetAccount | None,
     ) -> None:
-        self._asked, self._received_bytes = request, 0
-        self._start(self._ask(turn, provider, request, caller, account))
+        """Start a model call, once the budgets of `principal` and the session's own `account` admit it."""
+        self._request, self._received_bytes = request, 0
+        self._start(self._call_model(turn, provider, request, principal, account))
 
-    def run(self, turn: Turn, call: ToolCall, tool: Tool | None) -> None:
-        self._start(self._run(turn, call, tool))
+    def run_tool(self, turn: Turn, call: ToolCall, tool: Tool | None) -> None:
+        """Start a tool call; without a tool it fails, because the tool was removed."""
+        self._start(self._run_tool(turn, call, tool))
 
     def spawn_best_effort(self, commit: Coroutine[Any, Any, None]) -> None:
-        """Write something down that nobody waits for, and that may be lost."""
+        """Start a commit whose result nobody awaits and which may be lost."""
 
-        async def quietly() -> None:
+        async def commit_if_possible() -> None:
             with suppress(StoreUnavailable):
                 await commit
 
-        task = asyncio.get_running_loop().create_task(quietly())
+        task = asyncio.get_running_loop().create_task(commit_if_possible())
         self._best_effort.add(task)
         task.add_done_callback(self._best_effort.discard)
 
     def stop(self) -> None:
-        """End everything that is under way; what it would still tell is nobody's business."""
+        """Cancel the model call and all tool calls."""
         for task in self._tasks:
             task.cancel()
 
     def model_call_ended(self) -> None:
-        """The model call is over and counted: hold nothing for it any longer."""
-        self._asked = None
+        """Release the reservation of the model call, whose usage has been counted."""
+        self._request = None
         if self._reservation is not None:
             self._meter.release(self._reservation)
             self._reservation = None
 
     async def wait(self) -> None:
-        """Return once nothing is under way any longer."""
+        """Return once all tasks have ended."""
         while pending := self._tasks | self._best_effort:
             await asyncio.wait(pending)
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+    def _start(self, effect: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(effect)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _ask(
+    async def _call_model(
         self,
         turn: Turn,
         provider: ModelProvider,
         request: ModelRequest,
-        caller: Principal,
+        principal: Principal,
         account: BudgetAccount | None,
     ) -> None:
         try:
-            most = _most(request, provider) if self._meter.bounds(caller, account) else Spend()
-            self._reservation = await self._meter.reserve(caller, account, most)
-            stream = cast("AsyncGenerator[Signal]", provider.stream(request))
-            async with aclosing(stream):
-                async for signal in stream:
-                    if isinstance(signal, CHUNKS):
-                        self._received_bytes += _bytes(signal.text)
-                        if self._try_post(turn, signal):
-                            continue
-                    await self._post(turn, signal)
-                    if isinstance(signal, ModelFinished):
-                        return
-            raise ModelError("the model's answer was cut off")
-        except BudgetExceeded as refusal:
-            await self._post(turn, BudgetRefused(refusal.message))
-        except ModelError as failure:
-            usage = failure.usage or (
+            bounded = self._meter.bounds(principal, account)
+            estimate = _upper_estimate(request, provider) if bounded else Spend()
+            self._reservation = await self._meter.reserve(principal, account, estimate)
+            await self._stream(turn, provider, request)
+        except BudgetExceeded as error:
+            await self._post(turn, BudgetRefused(error.message))
+        except ModelError as error:
+            usage = error.usage or (
                 estimated_usage(request, self._received_bytes) if self._received_bytes else TokenUsage()
             )
-            await self._post(turn, ModelFailed(failure.reason, usage, failure.cost_usd))
-        except Exception:  # noqa: BLE001 - a defect ends the run, and is told
+            await self._post(turn, ModelFailed(error.reason, usage, error.cost_usd))
+        except Exception:  # noqa: BLE001 - a defect ends the run, not the session
             _log.exception("model_call_failed", request_id=turn.request_id)
-            await self._post(turn, ModelFailed("the model call failed inside the server; its log says why"))
+            await self._post(turn, ModelFailed("the model call failed inside the server; see the server's log"))
 
-    async def _run(self, turn: Turn, call: ToolCall, tool: Tool | None) -> None:
+    async def _stream(self, turn: Turn, provider: ModelProvider, request: ModelRequest) -> None:
+        stream = cast("AsyncGenerator[Signal]", provider.stream(request))
+        async with aclosing(stream):
+            async for signal in stream:
+                if isinstance(signal, CHUNKS):
+                    self._received_bytes += _utf8_length(signal.text)
+                    if self._try_post(turn, signal):
+                        continue
+                await self._post(turn, signal)
+                if isinstance(signal, ModelFinished):
+                    return
+        raise ModelError("the model's answer was cut off")
+
+    async def _run_tool(self, turn: Turn, call: ToolCall, tool: Tool | None) -> None:
         if tool is None:
             await self._post(turn, ToolFinished(call.id, "error", f"the tool {call.name!r} was removed"))
             return
         try:
             result = await tool.run(call)
-        except Exception:  # noqa: BLE001 - a defect fails the call, and is told
+        except Exception:  # noqa: BLE001 - a defect fails the call, not the run
             _log.exception("tool_failed", request_id=turn.request_id, call_id=call.id, tool=call.name)
             await self._post(turn, ToolFinished(call.id, "error", "the tool failed inside the server"))
         else:
             await self._post(turn, ToolFinished(call.id, result.status, result.result))
 
 
-def _bytes(text: str) -> int:
+def _utf8_length(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
 
 
-def _most(request: ModelRequest, provider: ModelProvider) -> Spend:
-    """What a call may come to."""
+def _upper_estimate(request: ModelRequest, provider: ModelProvider) -> Spend:
+    """An upper estimate of what the call may cost."""
     prompt = estimated_usage(request, 0).prompt_tokens
-    answer = request.max_tokens or _PRESUMED_ANSWER_TOKENS
+    output = request.max_tokens or _DEFAULT_OUTPUT_TOKENS
     price = provider.price(request.model)
-    return Spend(prompt + answer, prompt * price.prompt + answer * price.completion if price else 0.0)
+    return Spend(prompt + output, prompt * price.prompt + output * price.completion if price else 0.0)

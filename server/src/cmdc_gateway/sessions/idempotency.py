@@ -1,4 +1,4 @@
-"""One effect for one Idempotency-Key, however often and over whatever connection it is sent (HTTP-11)."""
+"""Idempotency keys: one effect per key, however often and over whichever transport a request is sent (HTTP-11)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from cmdc_gateway.errors import IdempotencyInProgress, IdempotencyMismatch
 from cmdc_gateway.sessions.command import IdempotencyRecord, Reply
 from cmdc_gateway.store.store import Store
 
-KEPT_MS = 24 * 60 * 60 * 1000
+RETENTION_MS = 24 * 60 * 60 * 1000
 
 
 @dataclass(frozen=True, slots=True)
 class StoredResponse:
-    """An answer as bytes; `replayed` if it was first given to an earlier request."""
+    """An encoded response; `replayed` if it was first sent to an earlier request."""
 
     status: int
     body: bytes
@@ -25,7 +25,7 @@ class StoredResponse:
 
 
 class Idempotency:
-    """Remembers answers. Refusals are not kept: they had no effect, so a retry is a new try."""
+    """Stores and replays responses. Errors are not stored: they had no effect, so a retry is a new attempt."""
 
     def __init__(self, store: Store, clock: Callable[[], int]) -> None:
         self._store = store
@@ -36,33 +36,36 @@ class Idempotency:
         self,
         tenant: str,
         route: str,
-        key: str | None,
+        idempotency_key: str | None,
         body: dict[str, Any],
         act: Callable[[IdempotencyRecord | None], Awaitable[Reply]],
     ) -> StoredResponse:
-        """Act, unless this key has been answered.
+        """Call `act`, or return the response stored under this key.
 
-        `route` names what is asked for, with all ids in it; `act` puts the Remember it gets into its transaction.
+        `route` identifies the operation, including all ids in its path. `act` must write the record it receives in the
+        transaction of its effect.
 
         Raises:
-            IdempotencyInProgress, IdempotencyMismatch, and what `act` raises.
+            IdempotencyInProgress: the first request with this key is still running.
+            IdempotencyMismatch: this key was used with another body.
+            Exception: whatever `act` raises.
         """
-        if key is None:
+        if idempotency_key is None:
             reply = await act(None)
             return StoredResponse(reply.status, reply.body.encode())
         fingerprint = sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
-        place = (tenant, route, key)
-        running = self._running.get(place)
+        scope = (tenant, route, idempotency_key)
+        running = self._running.get(scope)
         if running is not None:
             raise IdempotencyInProgress if running == fingerprint else IdempotencyMismatch
-        self._running[place] = fingerprint
+        self._running[scope] = fingerprint
         try:
-            row = await self._store.response(tenant, route, key)
-            if row is not None and row.at > self._clock() - KEPT_MS:
+            row = await self._store.response(tenant, route, idempotency_key)
+            if row is not None and row.at > self._clock() - RETENTION_MS:
                 if row.fingerprint != fingerprint:
                     raise IdempotencyMismatch
                 return StoredResponse(row.status, row.body, replayed=True)
-            reply = await act(IdempotencyRecord(tenant, route, key, fingerprint))
+            reply = await act(IdempotencyRecord(tenant, route, idempotency_key, fingerprint))
             return StoredResponse(reply.status, reply.body.encode())
         finally:
-            del self._running[place]
+            del self._running[scope]

@@ -1,4 +1,4 @@
-"""Names for what has none of its own: requests, runs."""
+"""Random ids for requests and runs."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import secrets
 from collections.abc import Generator
 
 _DIGITS = 16
-_SUPPLY = 128
+_BATCH = 128
 
 
 def random_ids() -> Generator[str]:
-    """Give random ids of 16 hex digits, without end.
+    """Yield random ids of 16 hex digits.
 
-    The system is asked for many at once: asking lets go of the interpreter, and so hands it to any other thread that
-    waits for it, which costs many times what an id does.
+    Entropy is read in batches: each read releases the GIL, and losing it to another thread costs far more than an id.
     """
     while True:
-        supply = secrets.token_hex(_SUPPLY * _DIGITS // 2)
-        yield from (supply[at : at + _DIGITS] for at in range(0, len(supply), _DIGITS))
+        digits = secrets.token_hex(_BATCH * _DIGITS // 2)
+        yield from (digits[at : at + _DIGITS] for at in range(0, len(digits), _DIGITS))

@@ -1,4 +1,4 @@
-"""What has happened to a session and waits for its task."""
+"""The mailbox of a session's actor."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ T = TypeVar("T")
 
 
 class Mailbox(Generic[T]):
-    """A queue that one task takes from: all at once, in order.
+    """A FIFO queue with one consumer, which takes items in batches.
 
-    Nearly everything in it are pieces of what a model says, and what has only those can be carried out more cheaply.
+    It tracks whether all items are chunks of model text: those are most of the traffic, and a batch of nothing else
+    takes a shorter path.
     """
 
     def __init__(self) -> None:
@@ -23,30 +24,30 @@ class Mailbox(Generic[T]):
         return len(self._items)
 
     def put(self, item: T) -> None:
-        """Add what is not a piece of what a model says."""
+        """Add an item that is not a chunk of model text."""
         self._only_chunks = False
         self.put_chunk(item)
 
     def put_chunk(self, item: T) -> None:
-        """Add a piece of what a model says."""
+        """Add a chunk of model text."""
         self._items.append(item)
         if self._arrived is not None and not self._arrived.done():
             self._arrived.set_result(None)
 
-    async def take(self, most: int) -> tuple[list[T], bool]:
-        """What has gathered, once there is something: so much at most, and whether it is known to be only pieces."""
+    async def take(self, limit: int) -> tuple[list[T], bool]:
+        """Wait for items; return up to `limit` of them, and whether all of them are known to be chunks."""
         while not self._items:
             self._arrived = asyncio.get_running_loop().create_future()
             try:
                 await self._arrived
             finally:
                 self._arrived = None
-        taken, only_pieces = self._items, self._only_chunks
-        self._items, self._only_chunks = taken[most:], only_pieces or len(taken) <= most
-        del taken[most:]
-        return taken, only_pieces
+        batch, only_chunks = self._items, self._only_chunks
+        self._items, self._only_chunks = batch[limit:], only_chunks or len(batch) <= limit
+        del batch[limit:]
+        return batch, only_chunks
 
     def drain(self) -> list[T]:
-        """Everything that waits, which nobody is to take any more."""
+        """Remove and return all items."""
         items, self._items, self._only_chunks = self._items, [], True
         return items

@@ -1,4 +1,4 @@
-"""What every session needs from outside: where things are kept, who answers, what time it is."""
+"""The services that every session shares."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from cmdc_gateway.sessions.settings import SessionPolicy
 from cmdc_gateway.store.store import Store
 from cmdc_gateway.tenancy.meter import Meter
-from cmdc_gateway.tools.callback import CallbackClient
+from cmdc_gateway.tools.callbacks.client import CallbackClient
 
 
 @dataclass(slots=True)
 class Services:
-    """`clock` gives ms since 1970, `new_id` 16 random hex digits; `owner` is this process' name in the store.
+    """`clock` returns ms since 1970, `new_id` 16 random hex digits; `owner` names this process in the store's leases.
 
-    `replay_events` is how many events of a session are kept at least, None for all. While `draining` no new run begins.
+    `replay_events` is the minimum number of events kept per session, None for all. `parallel_tools` and
+    `queued_prompts` are limits per session. While `draining`, no run starts.
     """
 
     store: Store

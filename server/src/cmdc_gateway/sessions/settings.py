@@ -1,4 +1,4 @@
-"""What a session was created with, and what the server allows a session to be created with."""
+"""The settings of a session, and the server's policy for them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from cmdc_gateway.errors import CreateFailed
 from cmdc_gateway.protocol.encoding import dumps
 from cmdc_gateway.protocol.sessions import CreateSessionBody
 from cmdc_gateway.providers.registry import ModelRegistry
-from cmdc_gateway.tools.builtin import READ_ONLY, canonical_name
+from cmdc_gateway.tools.builtin import READ_ONLY
+from cmdc_gateway.tools.plugin import canonical_name
 from cmdc_gateway.tools.skills import skills_prompt
 from cmdc_gateway.tools.workspace import Workspace, WorkspaceError
 
@@ -30,7 +31,7 @@ class NewerSettings(Exception):
 
 @dataclass(frozen=True, slots=True)
 class SessionSettings:
-    """A session's settings with every default filled in. Times are ms, money is US dollars."""
+    """A session's settings with all defaults resolved. Times are in ms, costs in US dollars."""
 
     model: str
     system_prompt: str | None = None
@@ -50,7 +51,12 @@ class SessionSettings:
 
     @classmethod
     def decode(cls, raw: bytes) -> SessionSettings:
-        """Read what `encode` wrote. Raises NewerSettings, or ValueError, KeyError or TypeError for damaged bytes."""
+        """Decode what `encode` returned.
+
+        Raises:
+            NewerSettings: a newer version of the server encoded it.
+            ValueError, KeyError, TypeError: the bytes are damaged.
+        """
         data: dict[str, Any] = json.loads(raw)
         if data.pop("format") > FORMAT:
             raise NewerSettings
@@ -60,7 +66,7 @@ class SessionSettings:
 
 @dataclass(frozen=True, slots=True)
 class SessionPolicy:
-    """What this server lets a session have. `guarded` tools need an approval whoever asks for them."""
+    """What a session may be created with. Tools in `requires_approval` need approval in every session."""
 
     models: ModelRegistry
     workspace: Workspace
@@ -69,35 +75,35 @@ class SessionPolicy:
     blueprints: Mapping[str, CreateSessionBody] = field(default_factory=dict[str, CreateSessionBody])
 
     def resolve(self, body: CreateSessionBody) -> SessionSettings:
-        """Fill in blueprint and defaults, and see that everything asked for is offered.
+        """Apply the blueprint and the defaults, and check that everything requested is available.
 
         Raises:
-            CreateFailed: something named is not offered; the message lists what is.
-            BadRequest: a provider option is not what it should be.
+            CreateFailed: a name is unknown or not enabled; the message lists the available ones.
+            BadRequest: a provider option has an invalid value.
         """
         body = self._with_blueprint(body)
         if body.model is None:
-            raise CreateFailed("model is missing, and no blueprint gives it")
+            raise CreateFailed("model is required: set it in the request or use a blueprint that does")
         options = body.provider_opts or {}
         try:
             self.models.find(body.model)
             self.models.check_options(options)
-            room = self.workspace.enter(body.working_dir or ".")
-            skills = skills_prompt(room, body.skills_dirs or [])
-        except WorkspaceError as refusal:
-            raise CreateFailed(str(refusal)) from None
-        asked = body.approval
+            workspace = self.workspace.enter(body.working_dir or ".")
+            skills = skills_prompt(workspace, body.skills_dirs or [])
+        except WorkspaceError as error:
+            raise CreateFailed(str(error)) from None
+        approval = body.approval
         budget = body.budget
         return SessionSettings(
             model=body.model,
             system_prompt="\n\n".join(part for part in (body.system_prompt, skills) if part) or None,
-            working_dir=room.cwd,
+            working_dir=workspace.cwd,
             tools=self._tools(body.tools or []),
             max_turns=body.max_turns or 100,
             max_tokens=body.max_tokens,
             options=options,
-            approval=self._approval(asked.tools if asked else [], self._plugins(body.plugins or [])),
-            approval_ms=asked.timeout_ms if asked else 0,
+            approval=self._approval(approval.tools if approval else [], self._plugins(body.plugins or [])),
+            approval_ms=approval.timeout_ms if approval else 0,
             metadata=body.metadata or {},
             budget_tokens=budget.max_tokens if budget else None,
             budget_cost_usd=budget.max_cost_usd if budget else None,
@@ -126,17 +132,17 @@ class SessionPolicy:
                 raise CreateFailed(_unknown("plugin", name, PLUGINS))
         return (HUMAN_APPROVAL,) if names else ()
 
-    def _approval(self, asked: Iterable[str], plugins: tuple[str, ...]) -> tuple[str, ...]:
+    def _approval(self, requested: Iterable[str], plugins: tuple[str, ...]) -> tuple[str, ...]:
         by_plugin = APPROVED_BY_PLUGIN if plugins else ()
         return tuple(
-            dict.fromkeys((*self.requires_approval, *by_plugin, *(canonical_name(name) or name for name in asked)))
+            dict.fromkeys((*self.requires_approval, *by_plugin, *(canonical_name(name) or name for name in requested)))
         )
 
 
-def with_policy(settings: SessionSettings, offer: SessionPolicy) -> SessionSettings:
-    """Settings under the operator's policy of today: what has come under guard since, is guarded."""
-    return replace(settings, approval=tuple(dict.fromkeys((*settings.approval, *offer.requires_approval))))
+def with_policy(settings: SessionSettings, policy: SessionPolicy) -> SessionSettings:
+    """Add the tools that require approval by the operator's current policy to the stored settings."""
+    return replace(settings, approval=tuple(dict.fromkeys((*settings.approval, *policy.requires_approval))))
 
 
-def _unknown(what: str, name: str, offered: Iterable[str]) -> str:
-    return f"unknown {what} {name!r}; this server offers: {', '.join(offered) or 'none'}"
+def _unknown(kind: str, name: str, available: Iterable[str]) -> str:
+    return f"unknown {kind} {name!r}; available: {', '.join(available) or 'none'}"

@@ -1,4 +1,4 @@
-"""A session as it stands: what is in its task's hands, and what everybody else gets to see of it."""
+"""The state of a session: `LiveState`, private to its actor, and `SessionSnapshot`, which everyone may read."""
 
 from __future__ import annotations
 
@@ -13,27 +13,22 @@ from cmdc_gateway.providers.provider import ModelRequest
 from cmdc_gateway.sessions.services import Services
 from cmdc_gateway.sessions.settings import SessionSettings, with_policy
 from cmdc_gateway.sessions.toolset import BoundTool, Toolset
-from cmdc_gateway.store.store import (
-    ApprovalRow,
-    QuestionRow,
-    RequestRow,
-    SessionKey,
-    SessionRow,
-    StoredSession,
-    ToolRow,
-)
+from cmdc_gateway.store.rows import ApprovalRow, QuestionRow, RequestRow, SessionKey, SessionRow, StoredSession, ToolRow
 from cmdc_gateway.tenancy.meter import BudgetAccount
-from cmdc_gateway.tools.builtin import builtin_spec, builtin_tool
-from cmdc_gateway.tools.callback import CallbackDefinition, CallbackTool
+from cmdc_gateway.tools.callbacks.definition import CallbackDefinition
+from cmdc_gateway.tools.callbacks.tool import CallbackTool
+from cmdc_gateway.tools.plugin import find_tool
 from cmdc_gateway.tools.schema import Parameters
 from cmdc_gateway.tools.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
 class SessionSnapshot:
-    """A session as it is committed: what everybody outside its task gets to see."""
+    """The committed state of a session."""
 
     row: SessionRow
+    settings: SessionSettings
+    toolset: Toolset
     queue: tuple[RequestRow, ...] = ()
     active: RequestRow | None = None
     newest_done: RequestRow | None = None
@@ -44,7 +39,10 @@ class SessionSnapshot:
 
 @dataclass(slots=True)
 class LiveState:
-    """A session as it is in its task's hands. Thrown away, and read back from the store, when a commit fails."""
+    """The working state of a session, changed by its actor alone; discarded and reloaded when a commit fails.
+
+    `bound` holds, by callId, the tools that approved calls are bound to.
+    """
 
     row: SessionRow
     settings: SessionSettings
@@ -63,6 +61,8 @@ class LiveState:
     def snapshot(self) -> SessionSnapshot:
         return SessionSnapshot(
             row=self.row,
+            settings=self.settings,
+            toolset=self.toolset,
             queue=tuple(self.queue),
             active=self.active,
             newest_done=self.newest_done,
@@ -72,7 +72,7 @@ class LiveState:
         )
 
     def model_request(self) -> ModelRequest:
-        """What the model is told when it is asked now."""
+        """The request for the next model call."""
         settings = self.settings
         return ModelRequest(
             settings.model, tuple(self.history), self.toolset.specs(), settings.max_tokens, settings.options
@@ -80,11 +80,11 @@ class LiveState:
 
 
 def restore(stored: StoredSession, services: Services) -> LiveState:
-    """A session as the store has it.
+    """Build the live state from the stored session.
 
     Raises:
-        NewerSettings: a newer version wrote its settings.
-        ValueError, KeyError, TypeError: what is stored is damaged.
+        NewerSettings: the settings were written by a newer version.
+        ValueError, KeyError, TypeError: the stored data is damaged.
     """
     settings = with_policy(SessionSettings.decode(stored.row.settings), services.policy)
     active = next((row for row in stored.requests if row.status == "active"), None)
@@ -105,24 +105,25 @@ def restore(stored: StoredSession, services: Services) -> LiveState:
 
 
 def bind_callback(key: SessionKey, definition: CallbackDefinition, services: Services) -> BoundTool:
-    """A registered callback tool, ready to be called for this session."""
+    """Bind a registered callback tool to this session."""
     tool = CallbackTool(definition, services.callbacks, key.session_id)
     return BoundTool(definition.spec, Parameters(definition.parameters), tool, definition)
 
 
 def _toolset(key: SessionKey, settings: SessionSettings, registered: Iterable[ToolRow], services: Services) -> Toolset:
     workspace = Workspace(services.policy.workspace.root, settings.working_dir)
-    fittings: list[BoundTool] = []
-    for name in settings.tools:
-        spec = builtin_spec(name)
-        tool = None if name == "ask_user" else builtin_tool(name, workspace)
-        fittings.append(BoundTool(spec, Parameters(spec.parameters), tool))
+    builtins = [
+        BoundTool(plugin.spec, Parameters(plugin.spec.parameters), plugin.create(workspace))
+        for name in settings.tools
+        # The package of a tool may have been uninstalled since the session was created.
+        if (plugin := find_tool(name)) is not None
+    ]
     callbacks = [bind_callback(key, CallbackDefinition.from_json(row.definition), services) for row in registered]
-    return Toolset([*fittings, *callbacks], settings.approval)
+    return Toolset([*builtins, *callbacks], settings.approval)
 
 
 def _account(settings: SessionSettings, row: SessionRow) -> BudgetAccount | None:
     if settings.budget_tokens is None and settings.budget_cost_usd is None:
         return None
-    ledger = Budget(settings.budget_tokens, settings.budget_cost_usd)
-    return BudgetAccount("this session", ledger.spend(Spend(row.usage.total_tokens, row.cost_usd)))
+    budget = Budget(settings.budget_tokens, settings.budget_cost_usd)
+    return BudgetAccount("this session", budget.spend(Spend(row.usage.total_tokens, row.cost_usd)))

@@ -1,4 +1,4 @@
-"""What a batch of happenings changes: collected first, committed in one transaction, shown and acted on after."""
+"""The unit of work of one batch: collected first, committed in one transaction, then published and acted on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from cmdc_gateway.kernel.turn import Turn
 from cmdc_gateway.protocol.frames import LoggedEvent
 from cmdc_gateway.protocol.history import Message, TokenUsage
 from cmdc_gateway.sessions.audit import audit_row
-from cmdc_gateway.store.store import (
+from cmdc_gateway.store.rows import RequestRow, SessionRow, UsageRow
+from cmdc_gateway.store.writes import (
     AddUsage,
     AppendAudit,
     AppendEvents,
@@ -20,14 +21,11 @@ from cmdc_gateway.store.store import (
     PutQuestion,
     PutRequest,
     PutSession,
-    RequestRow,
-    SessionRow,
     TrimEvents,
-    UsageRow,
     Write,
 )
 
-# `list[LoggedEvent]` would do, but calling that takes twenty times as long, and there is a draft for each piece of text.
+# As default factories: `list[LoggedEvent]` works too, but calling a generic alias is twenty times slower.
 
 
 def _list() -> list[Any]:
@@ -40,9 +38,10 @@ def _dict() -> dict[str, Any]:
 
 @dataclass(slots=True)
 class UnitOfWork:
-    """One transaction in the making. `row` and `last_seq` are as they will be once it is committed.
+    """The changes of one batch. `row` and `last_seq` have the values that hold after the commit; `now` is in ms.
 
-    `key_id` is whose command is being decided at this moment, empty where something else happens.
+    `spent` and `ended` are reported after the commit. `key_id` is the API key of the command being executed, empty
+    outside commands.
     """
 
     row: SessionRow
@@ -65,7 +64,7 @@ class UnitOfWork:
         self._writes.append(write)
 
     def audit(self, action: str, subject: str = "", *, digest: str = "", **detail: Any) -> None:
-        """Add a decision to the audit trail: it stands or falls with what it decides. No payload belongs here."""
+        """Record a decision in the audit log, in the same transaction. `detail` must not contain payload."""
         row = audit_row(self.row.key, self.key_id, self.now, action, digest, subject=subject, **detail)
         self.write(AppendAudit(row))
 
@@ -75,7 +74,7 @@ class UnitOfWork:
             self.last_seq = events[-1].seq
 
     def put_request(self, row: RequestRow) -> None:
-        """Keep this state of a request; only its last state is written."""
+        """Write this state of a request; a later one in the same unit replaces it."""
         self._requests[row.request_id] = row
 
     def count_prompt(self, key_id: str) -> None:
@@ -83,7 +82,7 @@ class UnitOfWork:
         self.write(AddUsage(UsageRow(self.row.key.tenant, key_id, self.day, prompts=1)))
 
     def add_usage(self, key_id: str, usage: TokenUsage, cost_usd: float) -> None:
-        """Count what a model call used, for the session and for who pays (MTR-1)."""
+        """Add the usage of a model call to the session and to the API key that pays (MTR-1)."""
         if not usage.total_tokens and not cost_usd:
             return
         self.row = replace(self.row, usage=self.row.usage + usage, cost_usd=self.row.cost_usd + cost_usd)
@@ -91,7 +90,7 @@ class UnitOfWork:
         self.spent.append((key_id, Spend(usage.total_tokens, cost_usd)))
 
     def writes(self, before: SessionRow) -> list[Write]:
-        """The transaction; `before` is the session's row as it is stored."""
+        """The writes of the transaction; `before` is the session's row as stored."""
         key = self.row.key
         writes: list[Write] = []
         if self.row != before:
@@ -103,16 +102,16 @@ class UnitOfWork:
             writes.append(TrimEvents(key, self.trim_before))
         if self.messages:
             writes.append(AppendMessages(key, tuple(self.messages)))
-        return writes + _last_of_each(self._writes)
+        return writes + _without_superseded(self._writes)
 
 
-def _last_of_each(writes: list[Write]) -> list[Write]:
-    """The writes, without states of an approval or a question that a later one of them replaces."""
-    last = {_name(write): index for index, write in enumerate(writes)}
-    return [write for index, write in enumerate(writes) if _name(write) is None or last[_name(write)] == index]
+def _without_superseded(writes: list[Write]) -> list[Write]:
+    """Drop states of an approval or question that a later write replaces."""
+    last = {_entity(write): index for index, write in enumerate(writes)}
+    return [write for index, write in enumerate(writes) if _entity(write) is None or last[_entity(write)] == index]
 
 
-def _name(write: Write) -> str | None:
+def _entity(write: Write) -> str | None:
     match write:
         case PutApproval(_, row):
             return row.approval_id

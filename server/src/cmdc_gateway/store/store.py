@@ -13,13 +13,6 @@ from typing import Literal, Protocol
 
 from cmdc_gateway.protocol.frames import LoggedEvent
 from cmdc_gateway.protocol.history import Message
-from cmdc_gateway.store.errors import (
-    LeaseLost,
-    OwnedElsewhere,
-    SessionAlreadyExists,
-    StoredStateDamaged,
-    StoreUnavailable,
-)
 from cmdc_gateway.store.rows import (
     ApprovalRow,
     AuditRow,
@@ -30,65 +23,11 @@ from cmdc_gateway.store.rows import (
     SessionState,
     StoredResponseRow,
     StoredSession,
-    ToolRow,
     UsageRow,
 )
 from cmdc_gateway.store.writes import (
-    AddUsage,
-    AppendAudit,
-    AppendEvents,
-    AppendMessages,
-    CreateSession,
-    DeleteSession,
-    MarkDelivered,
-    PutApproval,
-    PutQuestion,
-    PutRequest,
-    PutResponse,
-    PutSession,
-    PutTool,
-    RemoveTool,
-    TrimEvents,
     Write,
 )
-
-__all__ = [
-    "AddUsage",
-    "AppendAudit",
-    "AppendEvents",
-    "AppendMessages",
-    "ApprovalRow",
-    "AuditRow",
-    "CreateSession",
-    "DeleteSession",
-    "Durability",
-    "Lease",
-    "LeaseLost",
-    "MarkDelivered",
-    "OwnedElsewhere",
-    "PutApproval",
-    "PutQuestion",
-    "PutRequest",
-    "PutResponse",
-    "PutSession",
-    "PutTool",
-    "QuestionRow",
-    "RemoveTool",
-    "RequestRow",
-    "SessionAlreadyExists",
-    "SessionKey",
-    "SessionRow",
-    "SessionState",
-    "Store",
-    "StoreUnavailable",
-    "StoredResponseRow",
-    "StoredSession",
-    "StoredStateDamaged",
-    "ToolRow",
-    "TrimEvents",
-    "UsageRow",
-    "Write",
-]
 
 Durability = Literal["memory", "process", "disk"]
 """`memory`: lost with the process. `process`: survives `kill -9`. `disk`: survives power loss too (DUR-4)."""

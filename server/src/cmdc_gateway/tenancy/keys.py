@@ -1,4 +1,4 @@
-"""API keys: whose they are. A key itself is never kept, only its SHA-256."""
+"""API keys and their tenants. Only the SHA-256 of a key is kept."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DEFAULT_TENANT = "default"
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who sends a request. `key_id` names the key in public and says nothing about it."""
+    """The authenticated sender of a request. `key_id` is the public name of the key and reveals nothing about it."""
 
     tenant: str
     key_id: str
@@ -22,14 +22,14 @@ class Principal:
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """A key that was just made: `key` is for its owner, `stored` for the server's configuration."""
+    """A generated key: `key` is for the client, `stored` for the server's configuration."""
 
     key: str
     stored: str
 
 
 def new_key() -> NewKey:
-    """A key as `cmdc_<id>_<secret>`, with 256 bits of chance in the secret."""
+    """Generate a key of the form `cmdc_<id>_<secret>` with a secret of 256 random bits."""
     key = f"cmdc_{secrets.token_hex(4)}_{secrets.token_urlsafe(32)}"
     return NewKey(key, f"sha256:{_digest(key)}")
 
@@ -44,10 +44,10 @@ _UNKNOWN = _Entry("0" * 64, Principal("", ""))
 
 
 class KeyRing:
-    """The keys that open this server, each with its tenant. A tenant may have several, so that one can replace another."""
+    """The valid API keys, each with its tenant. A tenant may have several, which allows key rotation."""
 
     def __init__(self, tenants: Mapping[str, str]) -> None:
-        """`tenants` maps a key, or `sha256:<hex>` of one, to its tenant."""
+        """`tenants` maps keys, in plain text or as `sha256:<hex>`, to tenants."""
         self._entries = _entries(tenants)
         self._revoked: list[Callable[[set[str]], None]] = []
 
@@ -55,42 +55,43 @@ class KeyRing:
         return bool(self._entries)
 
     def principal(self, key: str) -> Principal | None:
-        """Whose key this is.
+        """The principal of a key, or None if the key is not valid.
 
-        It is looked up by its public name, and compared in constant time whether there is one of that name or not: the
-        time that a refusal takes tells nothing about the keys there are.
+        The lookup uses the public name, and a digest is compared in constant time even if there is no such name: the
+        response time reveals nothing about the valid keys.
         """
         digest = _digest(key)
         entry = self._entries.get(key_id(digest), _UNKNOWN)
         return entry.principal if compare_digest(entry.digest, digest) else None
 
     def knows(self, key_id: str) -> bool:
-        """Whether the key of this public name opens anything now."""
+        """Whether a valid key has this public name."""
         return key_id in self._entries
 
     def principals(self) -> list[Principal]:
         return [entry.principal for entry in self._entries.values()]
 
     def replace(self, tenants: Mapping[str, str]) -> None:
-        """Take another set of keys; whoever listens hears the keyIds that open nothing any longer, or not the same."""
+        """Replace all keys; listeners receive the keyIds that were revoked or moved to another tenant."""
         before = self._entries
         self._entries = _entries(tenants)
-        gone = {name for name, entry in before.items() if self._entries.get(name) != entry}
-        if gone:
+        revoked = {name for name, entry in before.items() if self._entries.get(name) != entry}
+        if revoked:
             for listener in self._revoked:
-                listener(gone)
+                listener(revoked)
 
     def on_revoked(self, listener: Callable[[set[str]], None]) -> None:
+        """Call `listener` with the keyIds whenever keys are revoked."""
         self._revoked.append(listener)
 
 
 def key_id(digest: str) -> str:
-    """The public name of a key, from its SHA-256 (hex)."""
+    """The public name of a key, derived from its SHA-256 in hex."""
     return f"key_{sha256(digest.encode()).hexdigest()[:12]}"
 
 
 def check_keys(keys: Iterable[str]) -> None:
-    """Raise ValueError, without repeating the key, for one that could not be sent in a header."""
+    """Raise ValueError for a key that cannot be sent in a header; the message does not contain the key."""
     for key in keys:
         if key.startswith("sha256:"):
             if not fullmatch(r"sha256:[0-9a-f]{64}", key):

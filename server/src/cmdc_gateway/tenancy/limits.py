@@ -1,4 +1,4 @@
-"""How often a key may ask (HTTP-9)."""
+"""Rate limits per API key (HTTP-9)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cmdc_gateway.kernel.bucket import Bucket
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """What is left to a key: `remaining` requests now; the bucket is full again in `reset` seconds."""
+    """The remaining quota of a key: `remaining` requests now; all of `limit` again in `reset` seconds."""
 
     limit: int
     remaining: int
@@ -20,7 +20,7 @@ class Quota:
 
 
 class RateLimit:
-    """A token bucket per key. `rpm` is requests per minute, 0 for no limit; `burst` how many may come at once."""
+    """A token bucket per key. `rpm` is requests per minute, 0 for no limit; `burst` is the bucket size, by default `rpm`."""
 
     def __init__(self, rpm: int, burst: int | None = None, *, clock: Callable[[], float]) -> None:
         self.rpm = rpm
@@ -29,10 +29,10 @@ class RateLimit:
         self._buckets: dict[str, Bucket] = {}
 
     def spend(self, key_id: str) -> Quota | None:
-        """Count one request. None where there is no limit.
+        """Count one request and return the remaining quota, or None if there is no limit.
 
         Raises:
-            RateLimited: too many; `retry_after` says when one will be allowed.
+            RateLimited: the quota is used up; `retry_after` says when the next request is allowed.
         """
         if self.rpm == 0:
             return None
@@ -44,7 +44,7 @@ class RateLimit:
         return self._quota(self._buckets[key_id])
 
     def quota(self, key_id: str) -> Quota | None:
-        """What is left, spending nothing."""
+        """The remaining quota, or None if there is no limit. Counts no request."""
         bucket = self._buckets.get(key_id)
         if self.rpm == 0:
             return None

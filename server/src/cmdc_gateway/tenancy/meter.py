@@ -1,7 +1,7 @@
-"""Budgets: what keys, tenants and sessions may spend, and how much of it is left (§8).
+"""Budgets of API keys, tenants and sessions (MTR-2).
 
-What was used is counted in the store, in the transaction of the event that tells it (MTR-1). This module only decides
-whether a model call may start.
+The store is the record of usage, written in the transaction of the event that reports it (MTR-1). This module keeps
+running totals in memory and decides whether a model call may start.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Period = Literal["day", "month", "total"]
 
 
 class RecordedUsage(Protocol):
-    """What a key used on a day, written `YYYY-MM-DD`."""
+    """The usage of a key on one day (UTC, `YYYY-MM-DD`)."""
 
     @property
     def key_id(self) -> str: ...
@@ -37,7 +37,7 @@ class RecordedUsage(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class BudgetConfig:
-    """An operator's budget for a tenant or a key, renewed with each period (UTC)."""
+    """The operator's budget for a tenant or a key, renewed each period (UTC)."""
 
     max_tokens: int | None = None
     max_cost_usd: float | None = None
@@ -46,7 +46,7 @@ class BudgetConfig:
 
 @dataclass(slots=True)
 class BudgetAccount:
-    """A budget that is being spent."""
+    """A budget in use. `window` is the current period, such as `2026-03`."""
 
     name: str
     budget: Budget
@@ -54,7 +54,7 @@ class BudgetAccount:
     window: str = "all"
 
     def turn_over(self, day: str) -> None:
-        """Begin a new period where one has begun."""
+        """Renew the budget if a new period has begun."""
         window = _window(self.period, day)
         if window != self.window:
             self.budget, self.window = self.budget.renewed(), window
@@ -62,81 +62,84 @@ class BudgetAccount:
 
 @dataclass(slots=True)
 class Reservation:
-    """What one running model call may come to, held on each account that pays for it."""
+    """The estimate of one model call in flight, reserved on each account that pays for it."""
 
     accounts: tuple[BudgetAccount, ...]
     amount: Spend
 
 
 class Meter:
-    """Decides whether a model call may start, and remembers what is being spent."""
+    """Decides whether model calls may start, and keeps the running totals of the budgets."""
 
-    def __init__(self, allowances: Mapping[str, BudgetConfig], *, clock: Callable[[], int]) -> None:
-        """`allowances` are named `tenant:NAME` or `key:ID`; `clock` gives ms since 1970."""
+    def __init__(self, budgets: Mapping[str, BudgetConfig], *, clock: Callable[[], int]) -> None:
+        """`budgets` are named `tenant:NAME` or `key:ID`; `clock` returns ms since 1970."""
         self._clock = clock
         self._accounts = {
-            name: BudgetAccount(name, Budget(given.max_tokens, given.max_cost_usd), given.period)
-            for name, given in allowances.items()
+            name: BudgetAccount(name, Budget(config.max_tokens, config.max_cost_usd), config.period)
+            for name, config in budgets.items()
         }
         self.loaded: set[str] = set()
         self._changed = asyncio.Condition()
-        self._day = -1, ""  # asked for with every piece of text
-        self._settling: set[asyncio.Task[None]] = set()
+        self._day = -1, ""  # cached: needed for every batch
+        self._notifying: set[asyncio.Task[None]] = set()
 
     @property
     def names(self) -> list[str]:
+        """The names of the operator's budgets."""
         return list(self._accounts)
 
-    def load_usage(self, tenant: str, used: Iterable[RecordedUsage]) -> None:
-        """Take up what a tenant's keys have used, as the store has it. To be called once, before any of them is used."""
+    def load_usage(self, tenant: str, usage: Iterable[RecordedUsage]) -> None:
+        """Add a tenant's usage from the store. Must be called once, before any of its keys is used."""
         self.loaded.add(tenant)
         day = self.day()
-        for row in used:
+        for row in usage:
             amount = Spend(row.usage.total_tokens, row.cost_usd)
             for account in self._paying(Principal(tenant, row.key_id)):
                 if _window(account.period, row.day) == _window(account.period, day):
                     account.turn_over(day)
                     account.budget = account.budget.spend(amount)
 
-    def check(self, caller: Principal, own: BudgetAccount | None) -> None:
-        """Raise BudgetExceeded if a budget of this caller, or the session's own, is spent."""
-        for account in self._accounts_of(caller, own):
+    def check(self, principal: Principal, own: BudgetAccount | None) -> None:
+        """Raise BudgetExceeded if a budget of the principal, or the session's own, is exhausted."""
+        for account in self._accounts_of(principal, own):
             if account.budget.exhausted:
-                raise BudgetExceeded(f"the budget of {account.name} is spent")
+                raise BudgetExceeded(f"the budget of {account.name} is exhausted")
 
-    def bounds(self, caller: Principal, own: BudgetAccount | None) -> bool:
-        """Whether there is a budget that this caller's calls count against."""
-        return own is not None or bool(self._paying(caller))
+    def bounds(self, principal: Principal, own: BudgetAccount | None) -> bool:
+        """Whether any budget applies to calls of this principal in a session with this account."""
+        return own is not None or bool(self._paying(principal))
 
-    async def reserve(self, caller: Principal, own: BudgetAccount | None, amount: Spend) -> Reservation:
-        """Hold what a model call may come to, waiting for calls that run where they may yet come to less (MTR-2).
+    async def reserve(self, principal: Principal, own: BudgetAccount | None, amount: Spend) -> Reservation:
+        """Reserve the estimate of a model call (MTR-2).
+
+        If it does not fit beside the calls in flight, wait for them: they may cost less than their estimates.
 
         Raises:
-            BudgetExceeded: a budget is spent.
+            BudgetExceeded: a budget is exhausted.
         """
         async with self._changed:
             while True:
-                accounts = self._accounts_of(caller, own)
-                self.check(caller, own)
+                accounts = self._accounts_of(principal, own)
+                self.check(principal, own)
                 if all(account.budget.admits(amount) for account in accounts):
                     for account in accounts:
-                        account.budget = account.budget.hold(amount)
+                        account.budget = account.budget.reserve(amount)
                     return Reservation(accounts, amount)
                 await self._changed.wait()
 
-    def count(self, caller: Principal, own: BudgetAccount | None, spent: Spend) -> None:
-        """Take note of what was used, once it has been committed."""
-        for account in self._accounts_of(caller, own):
+    def count(self, principal: Principal, own: BudgetAccount | None, spent: Spend) -> None:
+        """Add committed usage to the totals."""
+        for account in self._accounts_of(principal, own):
             account.budget = account.budget.spend(spent)
 
     def release(self, reservation: Reservation) -> None:
-        """Hold nothing any longer for a call that has ended, after what it came to was counted."""
+        """Release the reservation of a call whose usage was counted, and admit waiting calls."""
         for account in reservation.accounts:
             account.budget = account.budget.release(reservation.amount)
         if reservation.accounts:
-            task = asyncio.get_running_loop().create_task(self._tell())
-            self._settling.add(task)
-            task.add_done_callback(self._settling.discard)
+            task = asyncio.get_running_loop().create_task(self._notify_waiting())
+            self._notifying.add(task)
+            task.add_done_callback(self._notifying.discard)
 
     def day(self) -> str:
         """Today, in UTC, as `YYYY-MM-DD`."""
@@ -145,18 +148,18 @@ class Meter:
             self._day = number, datetime.fromtimestamp(number * _DAY_MS / 1000, UTC).strftime("%Y-%m-%d")
         return self._day[1]
 
-    async def _tell(self) -> None:
+    async def _notify_waiting(self) -> None:
         async with self._changed:
             self._changed.notify_all()
 
-    def _accounts_of(self, caller: Principal, own: BudgetAccount | None) -> tuple[BudgetAccount, ...]:
-        accounts = (*self._paying(caller), *((own,) if own else ()))
+    def _accounts_of(self, principal: Principal, own: BudgetAccount | None) -> tuple[BudgetAccount, ...]:
+        accounts = (*self._paying(principal), *((own,) if own else ()))
         for account in accounts:
             account.turn_over(self.day())
         return accounts
 
-    def _paying(self, caller: Principal) -> list[BudgetAccount]:
-        names = (f"tenant:{caller.tenant}", f"key:{caller.key_id}")
+    def _paying(self, principal: Principal) -> list[BudgetAccount]:
+        names = (f"tenant:{principal.tenant}", f"key:{principal.key_id}")
         return [self._accounts[name] for name in names if name in self._accounts]
 
 

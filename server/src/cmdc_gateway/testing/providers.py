@@ -1,7 +1,7 @@
-"""What every `ModelProvider` promises, as tests to inherit.
+"""The contract test of a `ModelProvider`.
 
-Subclass `ProviderContract` in a test module and give it a fixture `provider`: a provider whose model obeys the scripts
-of PROTOCOL §10, without anything round it that retries.
+Subclass `ProviderContract` in a test module, and define a fixture `provider`: a provider without retries, whose model
+follows scripts as the scripted model does.
 """
 
 from __future__ import annotations
@@ -28,51 +28,53 @@ WEATHER = ToolSpec(
 
 
 def script(*replies: dict[str, Any], nonce: str | None = None) -> str:
-    """A user message that holds a script. Without a nonce it gets one of its own."""
+    """A user message with a script. Without `nonce`, the nonce is random."""
     text = json.dumps({"nonce": uuid4().hex if nonce is None else nonce, "replies": replies}, indent=1)
-    return f"Do as you are told.\n\n```script\n{text}\n```\n"
+    return f"Follow the script.\n\n```script\n{text}\n```\n"
 
 
 def request(*messages: Message | str, tools: Sequence[ToolSpec] = (), **more: Any) -> ModelRequest:
-    """A model call; a string is a user's message."""
-    told = tuple(user(message) if isinstance(message, str) else message for message in messages)
-    return ModelRequest("scripted:contract", told, tuple(tools), **more)
+    """A model call. A string is a user message."""
+    history = tuple(user(message) if isinstance(message, str) else message for message in messages)
+    return ModelRequest("scripted:contract", history, tuple(tools), **more)
 
 
-async def answer(provider: ModelProvider, asked: ModelRequest) -> list[ModelSignal]:
-    """All of an answer, but for signs of life."""
-    signals = [signal async for signal in provider.stream(asked)]
+async def collect(provider: ModelProvider, model_request: ModelRequest) -> list[ModelSignal]:
+    """All signals of a call, except empty chunks."""
+    signals = [signal async for signal in provider.stream(model_request)]
     return [signal for signal in signals if not (isinstance(signal, TextArrived | ThoughtArrived) and not signal.text)]
 
 
-async def until_failure(provider: ModelProvider, asked: ModelRequest) -> tuple[list[ModelSignal], ModelError]:
-    """What comes of an answer before it fails, and how it fails."""
+async def collect_until_error(
+    provider: ModelProvider, model_request: ModelRequest
+) -> tuple[list[ModelSignal], ModelError]:
+    """The signals of a call that fails, and its error."""
     signals: list[ModelSignal] = []
     try:
-        async for signal in provider.stream(asked):
-            signals.append(signal)  # noqa: PERF401 - it is wanted although the answer fails
+        async for signal in provider.stream(model_request):
+            signals.append(signal)  # noqa: PERF401 - kept although the call fails
     except ModelError as error:
         return signals, error
-    raise AssertionError("the answer did not fail")
+    raise AssertionError("the call did not fail")
 
 
-def said(signals: Sequence[ModelSignal]) -> str:
-    """The answer text."""
+def text_in(signals: Sequence[ModelSignal]) -> str:
+    """The text of the response."""
     return "".join(signal.text for signal in signals if isinstance(signal, TextArrived))
 
 
 class ProviderContract:
-    """The tests. A subclass has a fixture `provider`."""
+    """The tests. A subclass defines the fixture `provider`."""
 
-    async def test_without_a_script_it_says_the_message_back_word_by_word(self, provider: ModelProvider) -> None:
-        signals = await answer(provider, request("  What a\n\nfine   day \u2028 ☀️ "))
+    async def test_without_a_script_the_message_is_repeated_word_by_word(self, provider: ModelProvider) -> None:
+        signals = await collect(provider, request("  What a\n\nfine   day \u2028 ☀️ "))
 
-        assert said(signals) == "You said:   What a\n\nfine   day \u2028 ☀️ "
+        assert text_in(signals) == "You said:   What a\n\nfine   day \u2028 ☀️ "
         assert len(signals) > 5
         assert signals[-1] == ModelFinished(TokenUsage(prompt_tokens=5, completion_tokens=len(signals) - 1))
 
-    async def test_a_script_is_obeyed_in_order(self, provider: ModelProvider) -> None:
-        asked = script(
+    async def test_a_script_is_followed_in_order(self, provider: ModelProvider) -> None:
+        model_request = script(
             {
                 "thinking": ["Let me ", "see."],
                 "text": ["Hel", "lo"],
@@ -81,7 +83,7 @@ class ProviderContract:
             }
         )
 
-        signals = await answer(provider, request(asked, tools=[WEATHER]))
+        signals = await collect(provider, request(model_request, tools=[WEATHER]))
 
         assert signals == [
             ThoughtArrived("Let me "),
@@ -92,7 +94,7 @@ class ProviderContract:
             ModelFinished(TokenUsage(prompt_tokens=7, completion_tokens=3)),
         ]
 
-    async def test_any_text_arrives_as_the_model_gave_it(self, provider: ModelProvider) -> None:
+    async def test_any_text_arrives_unchanged(self, provider: ModelProvider) -> None:
         text = [
             " ",
             "\r",
@@ -107,89 +109,95 @@ class ProviderContract:
             "\t",
         ]
 
-        signals = await answer(provider, request(script({"text": text})))
+        signals = await collect(provider, request(script({"text": text})))
 
-        assert said(signals) == "".join(text)
+        assert text_in(signals) == "".join(text)
 
-    async def test_the_same_chunk_may_come_any_number_of_times(self, provider: ModelProvider) -> None:
-        signals = await answer(provider, request(script({"text": ["again "] * 300})))
+    async def test_a_chunk_may_repeat_any_number_of_times(self, provider: ModelProvider) -> None:
+        signals = await collect(provider, request(script({"text": ["again "] * 300})))
 
-        assert said(signals) == "again " * 300
+        assert text_in(signals) == "again " * 300
 
     async def test_parallel_calls_keep_their_order_and_their_arguments(self, provider: ModelProvider) -> None:
         calls = [{"name": f"tool_{n % 7}", "args": {"n": n, "deep": {"list": [n, None, "ü\n"]}}} for n in range(1000)]
 
-        *requests, finished = await answer(provider, request(script({"toolCalls": calls}), tools=[WEATHER]))
+        *requests, finished = await collect(provider, request(script({"toolCalls": calls}), tools=[WEATHER]))
 
         assert requests == [ToolRequested(str(call["name"]), cast("dict[str, Any]", call["args"])) for call in calls]
         assert isinstance(finished, ModelFinished)
 
-    async def test_a_call_to_a_tool_that_was_not_offered_is_passed_on(self, provider: ModelProvider) -> None:
-        signals = await answer(provider, request(script({"toolCalls": [{"name": "no_such_tool"}]})))
+    async def test_a_call_to_an_unknown_tool_is_passed_on(self, provider: ModelProvider) -> None:
+        signals = await collect(provider, request(script({"toolCalls": [{"name": "no_such_tool"}]})))
 
         assert signals[0] == ToolRequested("no_such_tool", {})
 
     async def test_each_step_gets_the_next_reply_and_then_done(self, provider: ModelProvider) -> None:
-        asked = user(script({"toolCalls": [{"name": "get_weather", "args": {"city": "Oslo"}}]}, {"text": ["Rain."]}))
+        model_request = user(
+            script({"toolCalls": [{"name": "get_weather", "args": {"city": "Oslo"}}]}, {"text": ["Rain."]})
+        )
         call = ToolCall("call_1", "get_weather", {"city": "Oslo"})
-        so_far = (system("Be brief."), user("Hello"), assistant("You said: Hello"), asked, assistant("", (call,)))
+        so_far = (
+            system("Be brief."),
+            user("Hello"),
+            assistant("You said: Hello"),
+            model_request,
+            assistant("", (call,)),
+        )
         so_far += (tool_result(call, "It rains.", is_error=False),)
 
-        second = await answer(provider, request(*so_far, tools=[WEATHER]))
-        third = await answer(provider, request(*so_far, assistant("Rain."), tools=[WEATHER]))
+        second = await collect(provider, request(*so_far, tools=[WEATHER]))
+        third = await collect(provider, request(*so_far, assistant("Rain."), tools=[WEATHER]))
 
-        assert (said(second), said(third)) == ("Rain.", "done")
+        assert (text_in(second), text_in(third)) == ("Rain.", "done")
 
-    async def test_a_failure_that_may_pass_says_so_until_it_has_passed(self, provider: ModelProvider) -> None:
-        asked = request(script({"fail": {"status": 503, "attempts": 2}, "text": ["at last"]}))
+    async def test_a_transient_failure_is_marked_as_such_until_the_call_succeeds(self, provider: ModelProvider) -> None:
+        model_request = request(script({"fail": {"status": 503, "attempts": 2}, "text": ["at last"]}))
 
-        failures = [await _failure(provider, asked) for _ in range(2)]
+        errors = [await _error(provider, model_request) for _ in range(2)]
 
-        assert [(failure.transient, failure.usage or TokenUsage()) for failure in failures] == [
-            (True, TokenUsage())
-        ] * 2
-        assert said(await answer(provider, asked)) == "at last"
+        assert [(error.transient, error.usage or TokenUsage()) for error in errors] == [(True, TokenUsage())] * 2
+        assert text_in(await collect(provider, model_request)) == "at last"
 
     @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504, 529])
-    async def test_these_failures_may_pass(self, provider: ModelProvider, status: int) -> None:
-        failure = await _failure(provider, request(script({"fail": {"status": status, "attempts": 0}})))
+    async def test_these_statuses_are_transient(self, provider: ModelProvider, status: int) -> None:
+        error = await _error(provider, request(script({"fail": {"status": status, "attempts": 0}})))
 
-        assert failure.transient
-        assert str(status) in failure.reason
+        assert error.transient
+        assert str(status) in error.reason
 
     @pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 413, 422])
-    async def test_these_failures_do_not_pass(self, provider: ModelProvider, status: int) -> None:
-        failure = await _failure(provider, request(script({"fail": {"status": status}})))
+    async def test_these_statuses_are_permanent(self, provider: ModelProvider, status: int) -> None:
+        error = await _error(provider, request(script({"fail": {"status": status}})))
 
-        assert not failure.transient
-        assert str(status) in failure.reason
+        assert not error.transient
+        assert str(status) in error.reason
 
-    async def test_a_cut_after_text_is_final_and_what_was_used_is_known(self, provider: ModelProvider) -> None:
-        signals, failure = await until_failure(provider, request(script({"text": ["so ", "far"], "cut": True})))
+    async def test_a_cut_after_text_is_permanent_and_reports_usage(self, provider: ModelProvider) -> None:
+        signals, error = await collect_until_error(provider, request(script({"text": ["so ", "far"], "cut": True})))
 
-        assert said(signals) == "so far"
-        assert not failure.transient
-        assert failure.usage is not None
-        assert failure.usage.total_tokens > 0
+        assert text_in(signals) == "so far"
+        assert not error.transient
+        assert error.usage is not None
+        assert error.usage.total_tokens > 0
 
-    async def test_a_cut_before_anything_was_shown_may_pass(self, provider: ModelProvider) -> None:
-        asked = script({"toolCalls": [{"name": "get_weather", "args": {"city": "Oslo"}}], "cut": True})
+    async def test_a_cut_before_any_text_is_transient(self, provider: ModelProvider) -> None:
+        model_request = script({"toolCalls": [{"name": "get_weather", "args": {"city": "Oslo"}}], "cut": True})
 
-        failure = await _failure(provider, request(asked, tools=[WEATHER]))
+        error = await _error(provider, request(model_request, tools=[WEATHER]))
 
-        assert failure.transient
+        assert error.transient
 
-    async def test_a_script_that_cannot_be_read_is_a_failure_with_a_reason(self, provider: ModelProvider) -> None:
-        failure = await _failure(provider, request('```script\n{"replies": [{"text": "not a list"}]}\n```'))
+    async def test_an_invalid_script_fails_with_a_reason(self, provider: ModelProvider) -> None:
+        error = await _error(provider, request('```script\n{"replies": [{"text": "not a list"}]}\n```'))
 
-        assert not failure.transient
-        assert "replies.0.text" in failure.reason
+        assert not error.transient
+        assert "replies.0.text" in error.reason
 
-    async def test_closing_the_answer_stops_the_call(self, provider: ModelProvider) -> None:
-        asked = request(script({"text": ["word "] * 1000, "delayMs": 50}))
+    async def test_closing_the_iterator_stops_the_call(self, provider: ModelProvider) -> None:
+        model_request = request(script({"text": ["word "] * 1000, "delayMs": 50}))
 
         async with asyncio.timeout(10):
-            stream = cast("AsyncGenerator[ModelSignal]", provider.stream(asked))
+            stream = cast("AsyncGenerator[ModelSignal]", provider.stream(model_request))
             async with aclosing(stream) as signals:
                 first = await anext(signals)
 
@@ -197,35 +205,35 @@ class ProviderContract:
         with pytest.raises(StopAsyncIteration):
             await anext(stream)
 
-    async def test_a_task_that_asks_can_be_cancelled(self, provider: ModelProvider) -> None:
-        began = asyncio.Event()
+    async def test_a_task_that_calls_a_model_can_be_cancelled(self, provider: ModelProvider) -> None:
+        started = asyncio.Event()
 
-        async def ask() -> None:
+        async def call() -> None:
             async for _ in provider.stream(request(script({"text": ["word "] * 1000, "delayMs": 50}))):
-                began.set()
+                started.set()
 
         async with asyncio.timeout(10):
-            task = asyncio.create_task(ask())
-            await began.wait()
+            task = asyncio.create_task(call())
+            await started.wait()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
 
-    async def test_many_calls_at_once_do_not_mix(self, provider: ModelProvider) -> None:
-        async def ask(n: int) -> str:
-            return said(await answer(provider, request(script({"text": [f"{n} "] * 20, "delayMs": 1}))))
+    async def test_concurrent_calls_do_not_mix(self, provider: ModelProvider) -> None:
+        async def call(n: int) -> str:
+            return text_in(await collect(provider, request(script({"text": [f"{n} "] * 20, "delayMs": 1}))))
 
-        answers = await asyncio.gather(*(ask(n) for n in range(20)))
+        texts = await asyncio.gather(*(call(n) for n in range(20)))
 
-        assert answers == [f"{n} " * 20 for n in range(20)]
+        assert texts == [f"{n} " * 20 for n in range(20)]
 
-    async def test_preparing_it_again_and_asking_for_a_price_do_no_harm(self, provider: ModelProvider) -> None:
+    async def test_preparing_is_idempotent_and_the_scripted_model_has_no_price(self, provider: ModelProvider) -> None:
         await provider.prepare()
         await provider.prepare()
 
         assert provider.price("scripted:contract") is None
 
 
-async def _failure(provider: ModelProvider, asked: ModelRequest) -> ModelError:
-    _, failure = await until_failure(provider, asked)
-    return failure
+async def _error(provider: ModelProvider, model_request: ModelRequest) -> ModelError:
+    _, error = await collect_until_error(provider, model_request)
+    return error

@@ -1,1 +1,1 @@
-"""What an agent can do: tools of the gateway's own, and tools behind an HTTP callback."""
+"""Tools that agents can call: those that run in the server, and callback tools, which are called over HTTP."""

@@ -1,4 +1,4 @@
-"""What the agent is told of its skills: folders with a `SKILL.md` each, whose text it reads when it needs it."""
+"""Skills: folders with a `SKILL.md`. The system prompt lists them, and the agent reads a file when it needs it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ MAX_FRONT_MATTER: Final = 8 * 1024
 MAX_DESCRIPTION: Final = 500
 FILE_NAME: Final = "SKILL.md"
 
-_HEAD: Final = "Skills you have. When one fits the task, read its file with read_file first and follow it:"
+_HEADING: Final = "You have these skills. If one fits the task, first read its file with read_file, then follow it:"
 
 
 @dataclass(frozen=True, slots=True)
 class Skill:
-    """A skill as it stands in the system prompt. `path` is for read_file."""
+    """A skill in the system prompt. `path` is relative to the root of the workspace."""
 
     name: str
     description: str
@@ -28,21 +28,21 @@ class Skill:
 
 
 def skills_prompt(workspace: Workspace, folders: Sequence[str]) -> str:
-    """The text for the end of the system prompt; empty if there are no skills. It reads files: call it in a thread.
+    """The list of skills for the system prompt; empty without skills. Reads files, so call it in a thread.
 
-    The folders are relative to the workspace's root, the paths in the text to its working folder.
+    The folders are relative to the root of the workspace, the paths in the text to its working folder.
 
     Raises:
         WorkspaceError: a folder is missing or outside the workspace.
     """
     root = Workspace(workspace.root)
-    found = [skill for folder in folders for skill in _skills(root.enter(folder))]
-    if not found:
+    skills = [skill for folder in folders for skill in _skills(root.enter(folder))]
+    if not skills:
         return ""
-    lines = [_line(skill, workspace.cwd) for skill in found[:MAX_SKILLS]]
-    if len(found) > MAX_SKILLS:
-        lines.append(f"- and {len(found) - MAX_SKILLS} more, which are not listed")
-    return "\n".join([_HEAD, *lines])
+    lines = [_line(skill, workspace.cwd) for skill in skills[:MAX_SKILLS]]
+    if len(skills) > MAX_SKILLS:
+        lines.append(f"- and {len(skills) - MAX_SKILLS} more, which are not listed")
+    return "\n".join([_HEADING, *lines])
 
 
 def _skills(folder: Workspace) -> Iterator[Skill]:
@@ -53,13 +53,13 @@ def _skills(folder: Workspace) -> Iterator[Skill]:
             with folder.open(f"{name}/{FILE_NAME}") as file:
                 fields = front_matter(file.read(MAX_FRONT_MATTER).decode(errors="replace"))
         except WorkspaceError:
-            continue  # not the folder of a skill
+            continue  # not a skill
         path = posixpath.join(folder.cwd, name, FILE_NAME)
         yield Skill(fields.get("name") or name, fields.get("description", ""), path)
 
 
 def front_matter(text: str) -> dict[str, str]:
-    """The `key: value` lines between the first two lines `---`. Nothing else of YAML is understood."""
+    """The `key: value` lines between the first two `---` lines. Other YAML is ignored."""
     lines = text.splitlines()
     if not lines or lines[0].strip() != "---":
         return {}

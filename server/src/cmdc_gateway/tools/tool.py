@@ -1,4 +1,4 @@
-"""What a tool is to a session."""
+"""The interface of a tool."""
 
 from __future__ import annotations
 
@@ -12,18 +12,21 @@ from cmdc_gateway.protocol.history import ToolCall
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """How a call ended. `result` goes to the model and to readers."""
+    """The outcome of a call. The model and the readers receive `result`."""
 
     status: ToolStatus
     result: str
 
 
 class Tool(Protocol):
-    """Something a session can run for its agent."""
+    """A tool of one session."""
 
     @property
     def spec(self) -> ToolSpec: ...
 
     async def run(self, call: ToolCall) -> ToolResult:
-        """Run it. A failure is a ToolResult with status `error`, never an exception; cancelling stops all its work."""
+        """Run a call. A failure is a ToolResult with the status `error`, never an exception.
+
+        Cancelling it stops all its work.
+        """
         ...

@@ -1,8 +1,8 @@
-"""How much work it is to check a value against a JSON Schema, without doing it.
+"""An upper bound for the work of validating a value against a JSON Schema.
 
-A validator walks a schema as it is written. Where `$ref`s fan out that can be 2^n steps for a few lines of schema, and
-`jsonschema_rs` holds the interpreter's lock meanwhile. Here every pair of a subschema and a value is looked at once,
-however often a validator would come back to it, so the bound is cheap where the work is not.
+A validator follows a schema as it is written. References that fan out can cost 2^n steps in a few lines of schema, and
+`jsonschema_rs` holds the GIL meanwhile. The bound visits every pair of a subschema and a value only once, however often a
+validator would visit it, so it is cheap even if validation is not.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from pydantic import JsonValue
 REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")
 
 _ANCHORS = ("$anchor", "$dynamicAnchor")
-_SELF_ONE = ("not", "if", "then", "else")
-_SELF_LIST = ("allOf", "anyOf", "oneOf")
-_SELF_NAMED = ("dependentSchemas", "dependencies")
-_CHILD_ONE = (
+_SAME_SCHEMA = ("not", "if", "then", "else")
+_SAME_LIST = ("allOf", "anyOf", "oneOf")
+_SAME_MAP = ("dependentSchemas", "dependencies")
+_CHILD_SCHEMA = (
     "additionalProperties",
     "unevaluatedProperties",
     "propertyNames",
@@ -30,20 +30,20 @@ _CHILD_ONE = (
     "contains",
 )
 _CHILD_LIST = ("prefixItems", "items")
-_CHILD_NAMED = ("properties", "patternProperties")
-_DEFINITIONS = ("$defs", "definitions")
+_CHILD_MAP = ("properties", "patternProperties")
+_DEFINITION_MAP = ("$defs", "definitions")
 
 Schema = dict[str, JsonValue]
 Cost = int | float
-"""A number of steps; infinite for what cannot be bounded."""
+"""A number of steps; infinite if there is no bound."""
 
 
-class TooMuch(Exception):
-    """More pairs of subschema and value than are worth looking at."""
+class CostUnbounded(Exception):
+    """There are too many pairs of subschema and value to visit, or a reference does not resolve."""
 
 
 class ValidationCost:
-    """Bounds the work of checking values against one schema."""
+    """Bounds the work of validating values against one schema."""
 
     def __init__(self, schema: Schema, *, max_pairs: int = 100_000) -> None:
         self._schema = schema
@@ -51,28 +51,28 @@ class ValidationCost:
         self._anchors = dict(_anchors(schema))
 
     def steps(self, value: JsonValue) -> Cost:
-        """An upper bound of the steps a validator needs that does not remember what it has seen."""
+        """An upper bound for the steps of a validator that caches nothing."""
         try:
             return self._steps(self._schema, value, {})
-        except (TooMuch, RecursionError):
+        except (CostUnbounded, RecursionError):
             return math.inf
 
-    def target(self, reference: JsonValue) -> JsonValue:
-        """What a local reference points to.
+    def resolve(self, reference: JsonValue) -> JsonValue:
+        """The subschema that a local reference points to.
 
         Raises:
-            LookupError: nothing, or the reference leaves the schema.
+            LookupError: it does not exist, or the reference leaves the schema.
         """
         if not isinstance(reference, str) or not reference.startswith("#"):
             raise LookupError(reference)
         pointer = unquote(reference[1:])
         if pointer and not pointer.startswith("/"):
             return self._anchors[pointer]
-        found: Any = self._schema
+        node: Any = self._schema
         for token in pointer.split("/")[1:]:
             key = token.replace("~1", "/").replace("~0", "~")
-            found = _member(found, key)
-        return cast("JsonValue", found)
+            node = _member(node, key)
+        return cast("JsonValue", node)
 
     def _steps(self, schema: JsonValue, value: JsonValue, seen: dict[tuple[int, int], Cost]) -> Cost:
         if not isinstance(schema, dict):
@@ -81,56 +81,59 @@ class ValidationCost:
         if pair in seen:
             return seen[pair]
         if len(seen) >= self._max_pairs:
-            raise TooMuch
-        seen[pair] = 1  # a reference that comes back to the same place does no more work: validators stop there
+            raise CostUnbounded
+        seen[pair] = 1  # validators stop at a reference to a pair that they are visiting
         total: Cost = 1
-        for part in self._on_itself(schema):
+        for part in self._for_same_value(schema):
             total += self._steps(part, value, seen)
-        for part, child in _on_children(schema, value):
+        for part, child in _for_children(schema, value):
             total += self._steps(part, child, seen)
         seen[pair] = total
         return total
 
-    def _on_itself(self, schema: Schema) -> Iterator[JsonValue]:
-        """The subschemas that are applied to the same value."""
-        yield from _parts(schema, _SELF_ONE, _SELF_LIST, _SELF_NAMED)
+    def _for_same_value(self, schema: Schema) -> Iterator[JsonValue]:
+        """The subschemas that apply to the same value."""
+        yield from _parts(schema, _SAME_SCHEMA, _SAME_LIST, _SAME_MAP)
         for keyword in REFERENCES:
             if keyword in schema:
                 try:
-                    yield self.target(schema[keyword])
+                    yield self.resolve(schema[keyword])
                 except LookupError:
-                    raise TooMuch from None
+                    raise CostUnbounded from None
 
 
 def subschemas(schema: JsonValue) -> Iterator[Schema]:
-    """The schema and every schema inside it, at the places where the standard puts them. Data is not looked into."""
-    waiting = [schema]
-    while waiting:
-        found = waiting.pop()
-        if isinstance(found, dict):
-            yield found
-            waiting += _parts(found, (*_SELF_ONE, *_CHILD_ONE), (*_SELF_LIST, *_CHILD_LIST), _NAMED)
+    """The schema and all subschemas, as the standard defines their places. Data, such as `enum`, is not searched."""
+    pending = [schema]
+    while pending:
+        subschema = pending.pop()
+        if isinstance(subschema, dict):
+            yield subschema
+            pending += _parts(subschema, (*_SAME_SCHEMA, *_CHILD_SCHEMA), (*_SAME_LIST, *_CHILD_LIST), _MAPS)
 
 
-_NAMED = (*_SELF_NAMED, *_CHILD_NAMED, *_DEFINITIONS)
+_MAPS = (*_SAME_MAP, *_CHILD_MAP, *_DEFINITION_MAP)
 
 
-def _parts(schema: Schema, one: tuple[str, ...], lists: tuple[str, ...], named: tuple[str, ...]) -> Iterator[JsonValue]:
-    for keyword in one:
+def _parts(
+    schema: Schema, schemas: tuple[str, ...], lists: tuple[str, ...], maps: tuple[str, ...]
+) -> Iterator[JsonValue]:
+    """The subschemas under keywords whose value is a schema, a list of schemas, or a map of schemas."""
+    for keyword in schemas:
         if isinstance(part := schema.get(keyword), dict):
             yield part
     for keyword in lists:
         if isinstance(part := schema.get(keyword), list):
             yield from part
-    for keyword in named:
+    for keyword in maps:
         if isinstance(part := schema.get(keyword), dict):
             yield from part.values()
 
 
-def _on_children(schema: Schema, value: JsonValue) -> Iterator[tuple[JsonValue, JsonValue]]:
-    """Every subschema that may be applied to a member of the value, with that member."""
+def _for_children(schema: Schema, value: JsonValue) -> Iterator[tuple[JsonValue, JsonValue]]:
+    """Every subschema that may apply to a member of the value, with that member."""
     if isinstance(value, dict):
-        common = list(_parts(schema, _CHILD_ONE[:2], (), ("patternProperties",)))
+        common = list(_parts(schema, _CHILD_SCHEMA[:2], (), ("patternProperties",)))
         names = list(_parts(schema, ("propertyNames",), (), ()))
         properties = schema.get("properties")
         for key, child in value.items():
@@ -139,23 +142,23 @@ def _on_children(schema: Schema, value: JsonValue) -> Iterator[tuple[JsonValue, 
             yield from ((part, child) for part in common)
             yield from ((part, key) for part in names)
     elif isinstance(value, list):
-        parts = list(_parts(schema, _CHILD_ONE[3:], (), ()))
-        for at, child in enumerate(value):
+        parts = list(_parts(schema, _CHILD_SCHEMA[3:], (), ()))
+        for index, child in enumerate(value):
             for keyword in _CHILD_LIST:
-                if isinstance(listed := schema.get(keyword), list) and at < len(listed):
-                    yield listed[at], child
+                if isinstance(listed := schema.get(keyword), list) and index < len(listed):
+                    yield listed[index], child
             yield from ((part, child) for part in parts)
 
 
 def _anchors(schema: Schema) -> Iterator[tuple[str, JsonValue]]:
-    for found in subschemas(schema):
+    for subschema in subschemas(schema):
         for keyword in _ANCHORS:
-            if isinstance(name := found.get(keyword), str):
-                yield name, found
+            if isinstance(name := subschema.get(keyword), str):
+                yield name, subschema
 
 
-def _member(found: Any, key: str) -> Any:
-    if isinstance(found, list) and key.isdecimal():
-        return cast("list[Any]", found)[int(key)]
-    members = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+def _member(node: Any, key: str) -> Any:
+    if isinstance(node, list) and key.isdecimal():
+        return cast("list[Any]", node)[int(key)]
+    members = cast("dict[str, Any]", node) if isinstance(node, dict) else {}
     return members[key]

@@ -1,8 +1,8 @@
-"""Files of a session, none of them outside its workspace.
+"""Access to the files in a workspace, and to no file outside it.
 
-A path is walked folder by folder with descriptors that follow no link; links are read and walked by hand. So nothing is
-checked first and used later, and whoever swaps a folder for a link meanwhile gains nothing. The operating system's own
-path resolution is never given more than one component.
+A path is resolved component by component, with file descriptors that do not follow symbolic links; links are read and
+resolved here. The operating system never resolves more than one component. Therefore nothing is checked before it is used,
+and replacing a folder by a link in between (TOCTOU) has no effect.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ Kind = Literal["file", "folder", "link", "special"]
 
 
 class WorkspaceError(Exception):
-    """A path cannot be used; the sentence says why."""
+    """A path cannot be used; the message says why."""
 
 
 class OutsideWorkspace(WorkspaceError):
-    """The path is not one inside the workspace."""
+    """The path leads outside the workspace."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What a folder holds under one name."""
+    """An entry of a folder."""
 
     name: str
     kind: Kind
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """A name in an open folder; `.` is the folder itself. `parts` is the way there from the root, free of links."""
+class _Location:
+    """A name in an open folder; `.` is the folder itself. `parts` is its path from the root, without links."""
 
     folder: int
     name: str
@@ -55,7 +55,7 @@ class _Place:
 
 
 class Workspace:
-    """A folder that paths cannot leave. Paths are relative to `cwd`, which is relative to `root`."""
+    """A folder that paths cannot leave. Paths are relative to `cwd`, and `cwd` to `root`. Methods raise `WorkspaceError`."""
 
     def __init__(self, root: Path, cwd: str = ".") -> None:
         self.root = root.resolve()
@@ -63,87 +63,90 @@ class Workspace:
 
     @property
     def folder(self) -> Path:
-        """Where a program that works in this workspace is started."""
+        """The working folder for programs."""
         return self.root / self.cwd
 
     def enter(self, path: str) -> Workspace:
-        """The workspace of the same root that works in this folder. Raises `WorkspaceError`."""
+        """The workspace with the same root and this working folder."""
         with self._open_folder(path) as (_, parts):
             return Workspace(self.root, "/".join(parts) or ".")
 
     @contextlib.contextmanager
     def open(self, path: str) -> Generator[BinaryIO]:
-        """Read a regular file. Raises `WorkspaceError`."""
-        with _sentences(path), self._place(path) as place, _regular_file(place, path) as file:
+        """Open a regular file for reading."""
+        with _errors_of(path), self._locate(path) as location, _open_regular(location, path) as file:
             yield file
 
     @contextlib.contextmanager
     def entries(self, path: str) -> Generator[Iterator[Entry]]:
-        """What is in a folder, in the order the system gives it. Raises `WorkspaceError`."""
-        with _sentences(path), self._open_folder(path) as (folder, _), os.scandir(folder) as found:
-            yield (Entry(entry.name, _kind(entry)) for entry in found)
+        """The entries of a folder, in no particular order."""
+        with _errors_of(path), self._open_folder(path) as (folder, _), os.scandir(folder) as entries:
+            yield (Entry(entry.name, _kind(entry)) for entry in entries)
 
     def write(self, path: str, content: bytes) -> None:
-        """Put a file there at once or not at all; folders on the way are made. Raises `WorkspaceError`."""
-        with _sentences(path), self._place(path, make_folders=True) as place:
-            mode = _mode_of(place, path)
+        """Write a file atomically, and create missing folders."""
+        with _errors_of(path), self._locate(path, create_folders=True) as location:
+            mode = _mode_of(location, path)
             temporary = f".{secrets.token_hex(8)}.tmp"
             try:
-                with os.fdopen(os.open(temporary, _NEW_FILE, 0o666, dir_fd=place.folder), "wb") as file:
+                with os.fdopen(os.open(temporary, _NEW_FILE, 0o666, dir_fd=location.folder), "wb") as file:
                     file.write(content)
                     if mode is not None:
                         os.fchmod(file.fileno(), mode)
-                os.rename(temporary, place.name, src_dir_fd=place.folder, dst_dir_fd=place.folder)
+                os.rename(temporary, location.name, src_dir_fd=location.folder, dst_dir_fd=location.folder)
             except BaseException:
                 with contextlib.suppress(OSError):
-                    os.unlink(temporary, dir_fd=place.folder)
+                    os.unlink(temporary, dir_fd=location.folder)
                 raise
 
     @contextlib.contextmanager
     def _open_folder(self, path: str) -> Generator[tuple[int, tuple[str, ...]]]:
-        with _sentences(path), self._place(path) as place:
-            folder = os.open(place.name, _FOLDER, dir_fd=place.folder)
+        with _errors_of(path), self._locate(path) as location:
+            folder = os.open(location.name, _FOLDER, dir_fd=location.folder)
             try:
-                yield folder, place.parts
+                yield folder, location.parts
             finally:
                 os.close(folder)
 
     @contextlib.contextmanager
-    def _place(self, path: str, *, make_folders: bool = False) -> Generator[_Place]:
-        """Find the folder that a path's last name is in. That name is no link, though it may become one at any time."""
-        walk = _Walk(self.root, make_folders=make_folders)
+    def _locate(self, path: str, *, create_folders: bool = False) -> Generator[_Location]:
+        """Open the folder that contains the last component of a path.
+
+        That component is not a link, although it may be replaced by one at any time.
+        """
+        resolver = _Resolver(self.root, create_folders=create_folders)
         try:
-            walk.go(_checked(self.cwd))
-            walk.go(_checked(path))
-            yield walk.place()
+            resolver.follow(_checked(self.cwd))
+            resolver.follow(_checked(path))
+            yield resolver.location()
         finally:
-            walk.close()
+            resolver.close()
 
 
-class _Walk:
-    """A way from the root, one component at a time, with one open folder."""
+class _Resolver:
+    """Resolves a path from the root, one component at a time. It holds one open folder."""
 
-    def __init__(self, root: Path, *, make_folders: bool) -> None:
+    def __init__(self, root: Path, *, create_folders: bool) -> None:
         self._root = root
-        self._make_folders = make_folders
+        self._create_folders = create_folders
         self._parts: list[str] = []
         self._folder = os.open(root, _ROOT)
         self._last: str | None = None
         self._links = 0
 
-    def place(self) -> _Place:
+    def location(self) -> _Location:
         if self._last is None:
-            return _Place(self._folder, ".", tuple(self._parts))
-        return _Place(self._folder, self._last, (*self._parts, self._last))
+            return _Location(self._folder, ".", tuple(self._parts))
+        return _Location(self._folder, self._last, (*self._parts, self._last))
 
     def close(self) -> None:
         os.close(self._folder)
 
-    def go(self, path: str) -> None:
-        """Walk on. The last component is only looked at; it is entered when more follows."""
-        waiting = path.split("/")[::-1]
-        while waiting:
-            name = waiting.pop()
+    def follow(self, path: str) -> None:
+        """Resolve a path from here. The last component is opened only when another one follows."""
+        pending = path.split("/")[::-1]
+        while pending:
+            name = pending.pop()
             if name in ("", "."):
                 continue
             if self._last is not None:
@@ -152,12 +155,12 @@ class _Walk:
             if name == "..":
                 self._leave()
             elif (target := self._link(name)) is not None:
-                waiting += target.split("/")[::-1]
+                pending += target.split("/")[::-1]
             else:
                 self._last = name
 
     def _enter(self, name: str) -> None:
-        if self._make_folders:
+        if self._create_folders:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(name, dir_fd=self._folder)
         self._move_to(os.open(name, _FOLDER, dir_fd=self._folder))
@@ -167,7 +170,7 @@ class _Walk:
         if not self._parts:
             raise OutsideWorkspace("the path leaves the workspace")
         self._parts.pop()
-        # From the root again, by the names walked before: the folder's own `..` may be elsewhere by now.
+        # Start again at the root: the folder may have been moved, so its own `..` may be elsewhere.
         self._move_to(os.open(self._root, _ROOT))
         for name in self._parts:
             self._move_to(os.open(name, _FOLDER, dir_fd=self._folder))
@@ -177,7 +180,7 @@ class _Walk:
         self._folder = folder
 
     def _link(self, name: str) -> str | None:
-        """Where the link of this name points; None if it is no link."""
+        """The target of a link; None if the name is not a link."""
         try:
             target = os.readlink(name, dir_fd=self._folder)
         except FileNotFoundError:
@@ -188,17 +191,17 @@ class _Walk:
             raise
         self._links += 1
         if self._links > MAX_LINKS:
-            raise WorkspaceError("the path goes through too many links")
+            raise WorkspaceError(f"the path has more than {MAX_LINKS} symbolic links")
         if target.startswith("/"):
-            raise OutsideWorkspace("the path goes through a link that leaves the workspace")
+            raise OutsideWorkspace("the path contains a symbolic link that leaves the workspace")
         return target
 
 
 def _checked(path: str) -> str:
     if path.startswith("/"):
-        raise OutsideWorkspace("an absolute path is not allowed: paths start in the working folder")
+        raise OutsideWorkspace(f"{path[:100]!r} is absolute; a path must be relative to the working folder")
     if "\0" in path:
-        raise OutsideWorkspace("a path cannot hold the character U+0000")
+        raise OutsideWorkspace("a path cannot contain the character U+0000")
     if len(os.fsencode(path)) > MAX_PATH:
         raise OutsideWorkspace(f"the path is longer than {MAX_PATH} bytes")
     return path
@@ -212,18 +215,18 @@ def _kind(entry: os.DirEntry[str]) -> Kind:
     return "file" if entry.is_file(follow_symlinks=False) else "special"
 
 
-def _mode_of(place: _Place, path: str) -> int | None:
-    """The permissions of the file that is there now, if one is."""
+def _mode_of(location: _Location, path: str) -> int | None:
+    """The permissions of the existing file; None if there is none."""
     try:
-        found = os.stat(place.name, dir_fd=place.folder, follow_symlinks=False)
+        status = os.stat(location.name, dir_fd=location.folder, follow_symlinks=False)
     except FileNotFoundError:
         return None
-    _require_regular(found.st_mode, path)
-    return stat.S_IMODE(found.st_mode)
+    _require_regular(status.st_mode, path)
+    return stat.S_IMODE(status.st_mode)
 
 
-def _regular_file(place: _Place, path: str) -> BinaryIO:
-    descriptor = os.open(place.name, _FILE, dir_fd=place.folder)
+def _open_regular(location: _Location, path: str) -> BinaryIO:
+    descriptor = os.open(location.name, _FILE, dir_fd=location.folder)
     try:
         _require_regular(os.fstat(descriptor).st_mode, path)
         return os.fdopen(descriptor, "rb")
@@ -240,13 +243,13 @@ def _require_regular(mode: int, path: str) -> None:
 
 
 @contextlib.contextmanager
-def _sentences(path: str) -> Generator[None]:
-    """Say what the operating system refused, without the names it saw on the way."""
+def _errors_of(path: str) -> Generator[None]:
+    """Turn an OSError into a WorkspaceError that names only the path as it was given."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.EMLINK):
-            raise OutsideWorkspace(f"{path!r} became a link while it was opened") from None
+            raise OutsideWorkspace(f"{path!r} was replaced by a symbolic link while it was opened") from None
         raise WorkspaceError(f"{path!r}: {os.strerror(error.errno or 0)}") from None
     except UnicodeEncodeError:
-        raise WorkspaceError("the path holds characters that a file name cannot hold") from None
+        raise WorkspaceError("the path contains characters that are invalid in a file name") from None

@@ -13,16 +13,16 @@ from cmdc_gateway.protocol.sessions import AbortBody, CreateSessionBody, PromptB
 from cmdc_gateway.protocol.tools import RegisterToolBody, ToolRegistered
 from cmdc_gateway.protocol.wire import RequestBody
 from cmdc_gateway.sessions.command import IdempotencyRecord, Reply
+from cmdc_gateway.sessions.commands import SessionCommands
 from cmdc_gateway.sessions.idempotency import Idempotency, StoredResponse
 from cmdc_gateway.sessions.registry import Registry
-from cmdc_gateway.sessions.session import Session
-from cmdc_gateway.store.store import SessionKey
+from cmdc_gateway.store.rows import SessionKey
 from cmdc_gateway.tenancy.keys import Principal
 from cmdc_gateway.tenancy.tickets import Tickets
-from cmdc_gateway.tools.addresses import AddressPolicy
-from cmdc_gateway.tools.registration import define
+from cmdc_gateway.tools.callbacks.addresses import AddressPolicy
+from cmdc_gateway.tools.callbacks.registration import define
 
-SessionCall = Callable[[Session, IdempotencyRecord | None], Awaitable[Reply]]
+SessionCall = Callable[[SessionCommands, IdempotencyRecord | None], Awaitable[Reply]]
 
 
 class Actions:
@@ -50,7 +50,7 @@ class Actions:
     async def prompt(
         self, principal: Principal, key: SessionKey, body: PromptBody, idempotency_key: str | None
     ) -> StoredResponse:
-        async def submit(session: Session, record: IdempotencyRecord | None) -> Reply:
+        async def submit(session: SessionCommands, record: IdempotencyRecord | None) -> Reply:
             return await session.submit(body.text, principal.key_id, record)
 
         return await self._execute(key, "prompt", body, idempotency_key, submit)
@@ -58,7 +58,7 @@ class Actions:
     async def approve(
         self, principal: Principal, key: SessionKey, body: ApproveBody, idempotency_key: str | None
     ) -> StoredResponse:
-        async def approve(session: Session, record: IdempotencyRecord | None) -> Reply:
+        async def approve(session: SessionCommands, record: IdempotencyRecord | None) -> Reply:
             return await session.approve(body.approval_id, principal.key_id, body.args, body.digest, record)
 
         return await self._execute(key, "approve", body, idempotency_key, approve)
@@ -66,7 +66,7 @@ class Actions:
     async def reject(
         self, principal: Principal, key: SessionKey, body: RejectBody, idempotency_key: str | None
     ) -> StoredResponse:
-        async def reject(session: Session, record: IdempotencyRecord | None) -> Reply:
+        async def reject(session: SessionCommands, record: IdempotencyRecord | None) -> Reply:
             return await session.reject(body.approval_id, principal.key_id, body.reason, record)
 
         return await self._execute(key, "reject", body, idempotency_key, reject)
@@ -74,7 +74,7 @@ class Actions:
     async def respond(
         self, principal: Principal, key: SessionKey, body: RespondBody, idempotency_key: str | None
     ) -> StoredResponse:
-        async def respond(session: Session, record: IdempotencyRecord | None) -> Reply:
+        async def respond(session: SessionCommands, record: IdempotencyRecord | None) -> Reply:
             return await session.respond(body.ref, body.response, principal.key_id, record)
 
         return await self._execute(key, "respond", body, idempotency_key, respond)
@@ -82,7 +82,7 @@ class Actions:
     async def abort(
         self, principal: Principal, key: SessionKey, body: AbortBody, idempotency_key: str | None
     ) -> StoredResponse:
-        async def abort(session: Session, record: IdempotencyRecord | None) -> Reply:
+        async def abort(session: SessionCommands, record: IdempotencyRecord | None) -> Reply:
             return await session.abort(principal.key_id, body.reason, record)
 
         return await self._execute(key, "abort", body, idempotency_key, abort)
@@ -90,7 +90,7 @@ class Actions:
     async def register(
         self, principal: Principal, key: SessionKey, body: RegisterToolBody, idempotency_key: str | None
     ) -> StoredResponse:
-        async def register(session: Session, record: IdempotencyRecord | None) -> Reply:
+        async def register(session: SessionCommands, record: IdempotencyRecord | None) -> Reply:
             definition = await asyncio.to_thread(define, body, self._addresses)
             generated = definition.secret if body.secret is None else None
             answer = ToolRegistered(name=body.name, status="registered", secret=generated)
@@ -101,7 +101,7 @@ class Actions:
     async def ticket(
         self, principal: Principal, key: SessionKey, body: TicketBody, idempotency_key: str | None
     ) -> StoredResponse:
-        async def issue(session: Session, record: IdempotencyRecord | None) -> Reply:
+        async def issue(session: SessionCommands, record: IdempotencyRecord | None) -> Reply:
             name, ticket = self._tickets.issue(principal, key.session_id, body.scope)
             issued = TicketIssued(ticket=name, expires_at=ticket.expires_at)
             return await session.issue_ticket(issued, body.scope, principal.key_id, record)
@@ -112,7 +112,7 @@ class Actions:
         self, key: SessionKey, action: str, body: RequestBody, idempotency_key: str | None, call: SessionCall
     ) -> StoredResponse:
         async def call_session(record: IdempotencyRecord | None) -> Reply:
-            return await call(await self.registry.find(key), record)
+            return await call((await self.registry.find(key)).commands, record)
 
         if idempotency_key is not None:
             # Take over the session before looking for a stored response: its previous owner has then committed its own.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final
 
 from starlette.types import Scope
 
@@ -33,7 +33,8 @@ def set_auth(scope: Scope, auth: AuthContext) -> None:
 
 def auth_of(scope: Scope) -> AuthContext:
     """Return who sent this request. Raises KeyError on a public route."""
-    return cast("AuthContext", scope["state"][_KEY])
+    auth: AuthContext = scope["state"][_KEY]
+    return auth
 
 
 def key_id_of(scope: Scope) -> str | None:

@@ -14,7 +14,7 @@ from starlette.datastructures import QueryParams
 from cmdc_gateway.errors import BadRequest, Unauthorized, UnsupportedMediaType
 from cmdc_gateway.protocol.strict import NotStrictJson, parse_object
 from cmdc_gateway.protocol.wire import RequestBody
-from cmdc_gateway.store.store import SessionKey
+from cmdc_gateway.store.rows import SessionKey
 from cmdc_gateway.tenancy.keys import Principal
 from cmdc_gateway.web.auth import auth_of
 from cmdc_gateway.web.transport.body import read_body

@@ -8,6 +8,7 @@ and its connection stays in memory. So three handlers are called directly, with 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,7 +16,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from cmdc_gateway.errors import GatewayError, MethodNotAllowed, NotFound
 from cmdc_gateway.protocol.sessions import PromptBody
-from cmdc_gateway.store.store import SessionKey, StoreUnavailable
+from cmdc_gateway.store.errors import StoreUnavailable
+from cmdc_gateway.store.rows import SessionKey
 from cmdc_gateway.web.auth import auth_of
 from cmdc_gateway.web.dependencies import NoQuery, idempotency_key, no_body, parsed_query, read_as
 from cmdc_gateway.web.errors import as_gateway_error, deny_websocket, error_response
@@ -44,30 +46,31 @@ class Dispatcher:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         match scope["type"]:
             case "http":
-                await self._http(scope, receive, send)
-            case "websocket" if route_match(scope).stream == "websocket":
-                await self._socket(scope, receive, send)
+                responder = await self._responder(scope, receive)
             case "websocket":
-                error = NotFound(f"there is no WebSocket at {scope['path']}")
-                await deny_websocket(error, scope, receive, send)
+                responder = self._websocket_responder(scope)
             case _:
-                await self.app(scope, receive, send)
+                responder = self.app
+        await responder(scope, receive, send)
 
-    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _responder(self, scope: Scope, receive: Receive) -> ASGIApp:
+        """Return what sends the response: the response itself, or FastAPI."""
         match = route_match(scope)
         if match.route is None:
-            await error_response(_routing_error(match, scope["method"], scope["path"]))(scope, receive, send)
-            return
+            return error_response(_routing_error(match, scope["method"], scope["path"]))
         call = self._direct_calls.get(match.route.handler)
         if call is None:
-            await self.app(scope, receive, send)
-            return
-        request = Request(scope, receive)
+            return self.app
+        key = SessionKey(auth_of(scope).principal.tenant, match.params["session_id"])
         try:
-            response = await call(request, SessionKey(auth_of(scope).principal.tenant, match.params["session_id"]))
+            return await call(Request(scope, receive), key)
         except (GatewayError, StoreUnavailable) as failure:
-            response = error_response(as_gateway_error(failure))
-        await response(scope, receive, send)
+            return error_response(as_gateway_error(failure))
+
+    def _websocket_responder(self, scope: Scope) -> ASGIApp:
+        if route_match(scope).stream == "websocket":
+            return self._socket
+        return partial(deny_websocket, NotFound(f"there is no WebSocket at {scope['path']}"))
 
     async def _post_prompt(self, request: Request, key: SessionKey) -> Response:
         _no_query(request)

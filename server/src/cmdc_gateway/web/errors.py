@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from cmdc_gateway.errors import GatewayError, Internal, MethodNotAllowed, RateLimited, Unavailable
 from cmdc_gateway.protocol.encoding import dumps
-from cmdc_gateway.store.store import StoreUnavailable
+from cmdc_gateway.store.errors import StoreUnavailable
 
 STATUS: Final[dict[str, int]] = {
     "bad_request": 400,
@@ -77,7 +77,7 @@ def as_gateway_error(failure: Exception) -> GatewayError:
         case GatewayError():
             return failure
         case StoreUnavailable():
-            _log.warning("store_down", reason=str(failure))
+            _log.warning("store_unavailable", reason=str(failure))
             return Unavailable("the store is not available")
         case _:
             incident = secrets.token_hex(8)

@@ -31,7 +31,8 @@ from cmdc_gateway.sessions.session import Session
 from cmdc_gateway.sessions.settings import NewerSettings, SessionSettings
 from cmdc_gateway.sessions.state import SessionSnapshot
 from cmdc_gateway.sessions.toolset import BoundTool
-from cmdc_gateway.store.store import ApprovalRow, QuestionRow, SessionKey, SessionRow, Store, UsageRow
+from cmdc_gateway.store.rows import ApprovalRow, QuestionRow, SessionKey, SessionRow, UsageRow
+from cmdc_gateway.store.store import Store
 
 _DEFAULT_PAGE = 100
 _NO_UPTIME = b'"uptimeMs":0,'

@@ -13,7 +13,8 @@ from typing import Any, NoReturn
 from cmdc_gateway.protocol.frames import LoggedEvent
 from cmdc_gateway.protocol.history import TokenUsage, ToolCall
 from cmdc_gateway.store.memory import MemoryStore
-from cmdc_gateway.store.store import AppendEvents, DeleteSession, PutSession, SessionKey, StoredSession, Write
+from cmdc_gateway.store.rows import SessionKey, StoredSession
+from cmdc_gateway.store.writes import AppendEvents, DeleteSession, PutSession, Write
 
 from cmdc_testkit.audit import SessionRecord, audit, audit_so_far
 from cmdc_testkit.events import ReceivedEvent

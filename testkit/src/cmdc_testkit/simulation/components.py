@@ -10,11 +10,15 @@ from typing import Any, cast
 
 from cmdc_gateway.kernel.signals import ModelFinished, ModelSignal, TextArrived, ThoughtArrived, ToolRequested
 from cmdc_gateway.protocol.history import TokenUsage, ToolCall
-from cmdc_gateway.providers.provider import ModelError, ModelRequest, Price
+from cmdc_gateway.providers.provider import ModelError, ModelProvider, ModelRequest, Price
+from cmdc_gateway.providers.target import ModelTarget
+from cmdc_gateway.store.errors import StoreUnavailable
 from cmdc_gateway.store.memory import MemoryStore
-from cmdc_gateway.store.store import Durability, Lease, StoreUnavailable, Write
-from cmdc_gateway.tools.addresses import AddressPolicy
-from cmdc_gateway.tools.callback import CallbackClient, CallbackDefinition
+from cmdc_gateway.store.store import Durability, Lease
+from cmdc_gateway.store.writes import Write
+from cmdc_gateway.tools.callbacks.addresses import AddressPolicy
+from cmdc_gateway.tools.callbacks.client import CallbackClient
+from cmdc_gateway.tools.callbacks.definition import CallbackDefinition
 from cmdc_gateway.tools.tool import ToolResult
 from pydantic import JsonValue
 
@@ -80,6 +84,21 @@ class SimulatedStore:
     def _may_fail(self) -> None:
         if self.cut or self._faults.down or self._random.random() < self._faults.failing:
             raise StoreUnavailable("the disk is gone")
+
+
+class SimulatedModels:
+    """A provider plugin with one model for every name."""
+
+    def __init__(self, model: ModelProvider) -> None:
+        self._model = model
+
+    def unavailable(self) -> str | None:
+        return None
+
+    def create(self, target: ModelTarget) -> ModelProvider:  # noqa: ARG002
+        return self._model
+
+    async def close(self) -> None: ...
 
 
 class SimulatedModel:

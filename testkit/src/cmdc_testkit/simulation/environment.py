@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cmdc_gateway.providers.registry import ModelRegistry
-from cmdc_gateway.providers.target import ModelTarget
 from cmdc_gateway.sessions.idempotency import Idempotency
 from cmdc_gateway.sessions.registry import Registry
 from cmdc_gateway.sessions.services import Services
@@ -19,12 +18,18 @@ from cmdc_gateway.store.memory import MemoryStore
 from cmdc_gateway.tenancy.keys import Principal
 from cmdc_gateway.tenancy.meter import BudgetConfig, Meter
 from cmdc_gateway.tenancy.tickets import Tickets
-from cmdc_gateway.tools.addresses import AddressPolicy
+from cmdc_gateway.tools.callbacks.addresses import AddressPolicy
 from cmdc_gateway.tools.workspace import Workspace
 from cmdc_gateway.web.actions import Actions
 
 from cmdc_testkit.simulation.auditor import Auditor
-from cmdc_testkit.simulation.components import SimulatedCallbacks, SimulatedModel, SimulatedStore, StoreFaults
+from cmdc_testkit.simulation.components import (
+    SimulatedCallbacks,
+    SimulatedModel,
+    SimulatedModels,
+    SimulatedStore,
+    StoreFaults,
+)
 from cmdc_testkit.simulation.loop import SimulatedLoop
 
 T = TypeVar("T")
@@ -51,9 +56,7 @@ class Environment:
         self.store_faults = StoreFaults()
         self.random = self.random_for("world", 0)
         model = SimulatedModel(self.random_for("model", 0))
-        models = ModelRegistry(
-            aliases={"simulated:x": ModelTarget("none")}, environ={}, scripted=False, factory=lambda _: model
-        )
+        models = ModelRegistry(aliases={}, plugins={"simulated": SimulatedModels(model)})
         self.policy = SessionPolicy(models, Workspace(folder))
         self.budgets = (
             {f"tenant:{TENANT}": BudgetConfig(max_tokens=self.random.randrange(500, 5_000))}

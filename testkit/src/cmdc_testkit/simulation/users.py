@@ -15,7 +15,8 @@ from cmdc_gateway.protocol.sessions import AbortBody, PromptBody
 from cmdc_gateway.protocol.tools import RegisterToolBody
 from cmdc_gateway.sessions.idempotency import StoredResponse
 from cmdc_gateway.sessions.log import Trimmed
-from cmdc_gateway.store.store import SessionKey, StoreUnavailable
+from cmdc_gateway.store.errors import StoreUnavailable
+from cmdc_gateway.store.rows import SessionKey
 from cmdc_gateway.web.actions import Actions
 
 from cmdc_testkit.events import ReceivedEvent
@@ -159,7 +160,7 @@ class SimulatedUser:
 
         async def remove() -> None:
             session = await gateway.registry.find(self._key)
-            await session.remove_tool(tool, PRINCIPAL.key_id)
+            await session.commands.remove_tool(tool, PRINCIPAL.key_id)
 
         with suppress(NoResponse, StoreUnavailable, GatewayError):
             await gateway.request(remove())

@@ -14,7 +14,8 @@ from typing import Any
 import structlog
 from cmdc_gateway.errors import GatewayError
 from cmdc_gateway.protocol.sessions import CreateSessionBody
-from cmdc_gateway.store.store import SessionKey, StoreUnavailable
+from cmdc_gateway.store.errors import StoreUnavailable
+from cmdc_gateway.store.rows import SessionKey
 
 from cmdc_testkit.simulation.auditor import Violation
 from cmdc_testkit.simulation.environment import PRINCIPAL, TENANT, Environment, NoResponse, SimulatedGateway

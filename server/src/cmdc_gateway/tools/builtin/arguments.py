@@ -1,4 +1,4 @@
-"""Arguments that a schema has already accepted, with their types."""
+"""Typed access to arguments that match the schema."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from pydantic import JsonValue
 Arguments = dict[str, JsonValue]
 
 
-def text(args: Arguments, name: str, default: str = "") -> str:
-    """A string, or the default if it was left out."""
+def string(args: Arguments, name: str, default: str = "") -> str:
+    """A string, or the default if it is missing."""
     value = args.get(name, default)
     assert isinstance(value, str)
     return value
 
 
-def number(args: Arguments, name: str, default: int) -> int:
-    """An integer; JSON Schema takes 2.0 for one too."""
+def integer(args: Arguments, name: str, default: int) -> int:
+    """An integer, or the default if it is missing. In JSON Schema, 2.0 is an integer too."""
     value = args.get(name, default)
     assert isinstance(value, int | float)
     return int(value)

@@ -1,16 +1,16 @@
-"""`ask_user {question, options?}`: its spec alone. The kernel asks and waits (ASK-1); nothing runs here."""
+"""`ask_user {question, options?}`: only its definition. The kernel asks the question and waits (ASK-1)."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from cmdc_gateway.tools.builtin.base import Definition
+from cmdc_gateway.tools.builtin.definition import Definition
 
 ASK_USER: Final = Definition(
     name="ask_user",
     description=(
-        "Ask the person you work for a question and wait for the answer. Use it when only they can decide. "
-        "With `options`, the answer will be one of them."
+        "Ask the user a question and wait for the answer. Use it for decisions that only the user can make. "
+        "With `options`, the answer is one of them."
     ),
     properties={
         "question": {"type": "string", "minLength": 1},
@@ -19,7 +19,7 @@ ASK_USER: Final = Definition(
             "items": {"type": "string"},
             "minItems": 1,
             "maxItems": 100,
-            "description": "The answers to choose from; leave it out for a free answer.",
+            "description": "The possible answers. Without it, the user can answer freely.",
         },
     },
     required=("question",),

@@ -1,4 +1,4 @@
-"""What a tool gives back to the model: Unicode text of a bounded length."""
+"""The result of a built-in tool: Unicode text of a bounded length."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import Final
 from cmdc_gateway.protocol.encoding import whole_text
 
 MAX_OUTPUT: Final = 64 * 1024
-"""The bytes of UTF-8 that a result may have, without the sentence that says it was cut."""
+"""The maximum size of a result in bytes of UTF-8, without the note that it was truncated."""
 
 
-def text_of(content: bytes | str) -> str:
-    """Text that every reader can take: U+FFFD stands for what is not UTF-8, and for U+0000."""
+def clean_text(content: bytes | str) -> str:
+    """Text that every client can display: U+FFFD replaces invalid UTF-8 and U+0000."""
     text = content.decode(errors="replace") if isinstance(content, bytes) else whole_text(content)
     return text.replace("\0", "\ufffd")
 
 
-def capped(content: bytes | str, note: str = "") -> str:
-    """The text, cut at `MAX_OUTPUT` with a sentence that says so; `note` goes on a line of its own at the end."""
-    raw = text_of(content).encode()
+def truncate(content: bytes | str, note: str = "") -> str:
+    """The text, truncated to `MAX_OUTPUT` with a note that says so. `note` is appended on a line of its own."""
+    raw = clean_text(content).encode()
     if len(raw) > MAX_OUTPUT:
         kept = raw[:MAX_OUTPUT].decode(errors="ignore")
-        note = f"[cut after {MAX_OUTPUT} bytes] {note}".rstrip()
+        note = f"[truncated after {MAX_OUTPUT} bytes] {note}".rstrip()
     else:
         kept = raw.decode()
     if not note:

@@ -1,29 +1,31 @@
-"""`write_file {path, content}`: a file as a whole."""
+"""`write_file {path, content}`: create or replace a file."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from cmdc_gateway.protocol.encoding import whole_text
-from cmdc_gateway.tools.builtin.arguments import Arguments, text
-from cmdc_gateway.tools.builtin.base import PATH, Definition, Stop
+from cmdc_gateway.tools.builtin.arguments import Arguments, string
+from cmdc_gateway.tools.builtin.definition import PATH, Definition
+from cmdc_gateway.tools.builtin.file_tool import CancelToken, file_tool
 from cmdc_gateway.tools.workspace import Workspace
+
+
+def write_text(workspace: Workspace, args: Arguments, token: CancelToken) -> str:
+    """Create or replace a file."""
+    path, content = string(args, "path"), whole_text(string(args, "content")).encode()
+    token.check()
+    workspace.write(path, content)
+    return f"wrote {len(content)} bytes to {path}"
+
 
 WRITE_FILE: Final = Definition(
     name="write_file",
     description=(
-        "Write a text file as a whole: it is made, or replaced if it is there. Folders on the way are made. "
-        "Nobody ever sees half of it."
+        "Create a text file, or replace it if it exists. Missing folders are created. The file is written atomically."
     ),
-    properties={"path": PATH, "content": {"type": "string", "description": "The whole new text of the file."}},
+    properties={"path": PATH, "content": {"type": "string", "description": "The complete text of the file."}},
     required=("path", "content"),
     idempotent=True,
+    factory=file_tool(write_text),
 )
-
-
-def write_text(workspace: Workspace, args: Arguments, stop: Stop) -> str:
-    """Make or replace a file."""
-    path, content = text(args, "path"), whole_text(text(args, "content")).encode()
-    stop.check()
-    workspace.write(path, content)
-    return f"wrote {len(content)} bytes to {path}"

@@ -40,9 +40,9 @@ class RequestLogMiddleware:
         clear_contextvars()
         session_id = route_match(scope).params.get("session_id", "")
         if _SESSION_ID.fullmatch(session_id):
-            bind_contextvars(request=next(self._ids), session_id=session_id)
+            bind_contextvars(http_request_id=next(self._ids), session_id=session_id)
         else:
-            bind_contextvars(request=next(self._ids))
+            bind_contextvars(http_request_id=next(self._ids))
         if _log.is_enabled_for(logging.DEBUG):
             return self._logged(scope, receive, send)
         return self.app(scope, receive, send)
@@ -63,7 +63,7 @@ class RequestLogMiddleware:
         finally:
             resource = route_match(scope).resource
             _log.debug(
-                "answered",
+                "http_request",
                 method=scope.get("method", "GET"),
                 route=resource.template if resource is not None else None,
                 status=status,

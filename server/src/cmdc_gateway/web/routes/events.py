@@ -12,7 +12,7 @@ from cmdc_gateway.errors import BadRequest, CursorExpired, RequestNotFound, Sess
 from cmdc_gateway.protocol.events import EVENT_NAMES, EVENT_TYPES
 from cmdc_gateway.sessions.log import EventLog
 from cmdc_gateway.sessions.session import Session
-from cmdc_gateway.store.store import SessionKey
+from cmdc_gateway.store.rows import SessionKey
 from cmdc_gateway.web.dependencies import KeyDep, PrincipalDep, QueryModel, WholeNumber, query_of
 from cmdc_gateway.web.responses import json_response
 from cmdc_gateway.web.routes.sessions import GONE

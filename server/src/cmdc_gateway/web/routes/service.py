@@ -9,7 +9,7 @@ from starlette.responses import Response
 from cmdc_gateway import __version__
 from cmdc_gateway.errors import Unavailable
 from cmdc_gateway.protocol.service import ActiveSessions, Capabilities, Health, Readiness, TrackedKeys
-from cmdc_gateway.store.store import StoreUnavailable
+from cmdc_gateway.store.errors import StoreUnavailable
 from cmdc_gateway.web.responses import json_response
 from cmdc_gateway.web.routing import Operation, RouteGroup
 from cmdc_gateway.web.state import GatewayDep

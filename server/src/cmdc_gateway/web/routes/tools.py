@@ -52,4 +52,4 @@ async def list_tools(gateway: GatewayDep, key: KeyDep) -> Response:
 async def remove_tool(gateway: GatewayDep, principal: PrincipalDep, key: KeyDep, name: str) -> Response:
     """Delete a callback tool. Pending approvals of its calls are cancelled."""
     session = await gateway.registry.find(key)
-    return json_response((await session.remove_tool(name, principal.key_id)).body.encode())
+    return json_response((await session.commands.remove_tool(name, principal.key_id)).body.encode())

@@ -28,7 +28,7 @@ _ACTIONS: dict[str, tuple[type[RequestBody], type[AnswerBody]]] = {
 }
 _ANSWERS: tuple[type[AnswerBody], ...] = (PromptAccepted, DecisionTaken, ResponseTaken, AbortTaken, ErrorBody)
 
-_REFUSED = ("bad_request", "unauthorized", "forbidden", "not_found", "cursor_expired", "rate_limited", "unavailable")
+_REJECTIONS = ("bad_request", "unauthorized", "forbidden", "not_found", "cursor_expired", "rate_limited", "unavailable")
 _CLOSE_CODES = {
     1000: "closed by the client",
     1001: "server going away",
@@ -46,7 +46,7 @@ Events and actions of one session over one connection. The HTTP API is described
 
 **Credentials** are sent in the header `X-API-Key` or `Authorization`; in a browser, as the subprotocols `cmdc.v1` and
 `cmdc.ticket.<ticket>`, with a ticket created by `POST /v1/sessions/{sessionId}/tickets`; or in the query parameter
-`api_key`, if the server allows it. Connections are rejected before the upgrade with the usual error body: {refused}.
+`api_key`, if the server allows it. Connections are rejected before the upgrade with the usual error body: {rejections}.
 
 **Events** are sent from the time of connecting, or from just after the cursor `after`, across runs.
 
@@ -113,8 +113,8 @@ def asyncapi(version: str) -> Described:
 
 def _description() -> str:
     codes = ", ".join(f"{code} {meaning}" for code, meaning in _CLOSE_CODES.items())
-    refused = ", ".join(f"`{code}`" for code in _REFUSED)
-    return _DESCRIPTION.replace("{codes}", codes).replace("{refused}", refused)
+    rejections = ", ".join(f"`{code}`" for code in _REJECTIONS)
+    return _DESCRIPTION.replace("{codes}", codes).replace("{rejections}", rejections)
 
 
 def _license() -> Described:
@@ -220,13 +220,13 @@ def _with_action_id(schema: Described) -> Described:
     title = schema["title"]
     if title == ErrorBody.__name__:
         title, examples = "ActionRefused", [error_example(code) for code in ("bad_request", "rate_limited")]
-        told = f"{schema['description']} Uses the error codes of the HTTP API: {', '.join(error_meanings())}."
+        description = f"{schema['description']} Uses the error codes of the HTTP API: {', '.join(error_meanings())}."
     else:
         examples = next(EXAMPLES[answer] for answer in _ANSWERS if answer.__name__ == title).values()
-        told = schema["description"]
+        description = schema["description"]
     return schema | {
         "title": title,
-        "description": told,
+        "description": description,
         "properties": {**schema["properties"], "actionId": _ACTION_ID},
         "examples": [{**example, "actionId": "a1"} for example in examples],
     }

@@ -306,10 +306,10 @@ ERRORS: dict[str, GatewayError] = {
     error.code: error
     for error in (
         BadRequest("model: should be a valid string", [("model", "should be a valid string")]),
-        InvalidCursor(f"'yesterday' is no cursor; one looks like {EPOCH}.14, or is `start` or `latest`"),
+        InvalidCursor(f"'yesterday' is not a cursor; use one such as {EPOCH}.14, or `start` or `latest`"),
         Unauthorized(),
         BudgetExceeded("the budget of the session is spent"),
-        Forbidden("a ticket of scope `read` allows no action"),
+        Forbidden("a ticket of scope `read` allows no actions"),
         SessionNotFound("support-4712"),
         SessionDead(SESSION_ID),
         MethodNotAllowed("PUT", "/v1/sessions", ("GET", "POST")),
@@ -322,8 +322,12 @@ ERRORS: dict[str, GatewayError] = {
         PayloadTooLarge(1_048_576),
         UriTooLong(8_192),
         UnsupportedMediaType("text/plain"),
-        CreateFailed("the model 'nope:x' is not served: there is no provider 'nope' here; offered: scripted:*"),
-        RegistrationFailed("callbackUrl: its host is an address that callbacks may not be sent to"),
+        CreateFailed(
+            "the model 'nope:x' is not available: this server has no provider 'nope'; available models: scripted:*"
+        ),
+        RegistrationFailed(
+            "callbackUrl: 127.0.0.1 is not a public address; the operator can allow it with GATEWAY_CALLBACK_ALLOW"
+        ),
         IdempotencyMismatch(),
         UpgradeRequired(),
         RateLimited(7),
@@ -336,6 +340,6 @@ ERRORS: dict[str, GatewayError] = {
 
 
 def error_example(code: str) -> Example:
-    """The body of an error of this code."""
+    """Return the body of an error with this code."""
     error = ERRORS[code]
     return {"error": error.code, "message": error.message, **error.members()}

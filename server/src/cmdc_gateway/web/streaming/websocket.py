@@ -47,7 +47,7 @@ from cmdc_gateway.sessions.command import unattended
 from cmdc_gateway.sessions.idempotency import StoredResponse
 from cmdc_gateway.sessions.log import EventLog, Reader, Trimmed
 from cmdc_gateway.sessions.session import Session
-from cmdc_gateway.store.store import SessionKey
+from cmdc_gateway.store.rows import SessionKey
 from cmdc_gateway.tenancy.limits import RateLimit
 from cmdc_gateway.web.actions import Actions
 from cmdc_gateway.web.auth import AuthContext, auth_of
@@ -316,10 +316,7 @@ class _OpenSocket:
 
     async def _execute(self, data: dict[str, Any]) -> StoredResponse:
         action = data.pop("action", None)
-        idempotency_key: str | None = None
-        if "idempotencyKey" in data:
-            given = data.pop("idempotencyKey")
-            idempotency_key = checked_idempotency_key(given if isinstance(given, str) else "")
+        idempotency_key = _idempotency_key(data)
         if action not in ("prompt", "approve", "reject", "respond", "abort"):
             raise BadRequest(
                 "action must be one of prompt, approve, reject, respond, abort", [("action", "unknown or missing")]
@@ -354,11 +351,19 @@ def _parsed_frame(message: Message) -> dict[str, Any]:
         raise BadRequest(f"the frame is not acceptable JSON: {error}") from None
 
 
+def _idempotency_key(data: dict[str, Any]) -> str | None:
+    """Remove and return the idempotencyKey (HTTP-11). Raises BadRequest."""
+    if "idempotencyKey" not in data:
+        return None
+    value = data.pop("idempotencyKey")
+    return checked_idempotency_key(value if isinstance(value, str) else "")
+
+
 def _action_id(data: dict[str, Any]) -> str | None:
     """Remove and return the actionId. Raises BadRequest."""
     if "actionId" not in data:
         return None
-    given = data.pop("actionId")
-    if not (isinstance(given, str) and len(given) <= _ACTION_ID_LENGTH):
+    value = data.pop("actionId")
+    if not (isinstance(value, str) and len(value) <= _ACTION_ID_LENGTH):
         raise BadRequest(f"actionId must be a string of at most {_ACTION_ID_LENGTH} characters")
-    return given
+    return value

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from starlette.types import Scope
 
@@ -52,4 +52,5 @@ def extensions(handle: TransportHandle) -> dict[str, Any]:
 
 def transport_of(scope: Scope) -> TransportHandle:
     """Return the handle of this request's connection, `NO_TRANSPORT` if the server provides none."""
-    return cast("TransportHandle", scope.get("extensions", {}).get(_EXTENSION, NO_TRANSPORT))
+    handle: TransportHandle = scope.get("extensions", {}).get(_EXTENSION, NO_TRANSPORT)
+    return handle

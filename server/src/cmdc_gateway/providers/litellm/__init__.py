@@ -1,0 +1,1 @@
+"""Models that are called through litellm, which implements the APIs of many providers."""

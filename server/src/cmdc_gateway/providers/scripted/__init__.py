@@ -1,0 +1,1 @@
+"""The scripted model: it produces every event of a run without a language model."""
