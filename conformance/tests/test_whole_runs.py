@@ -16,7 +16,7 @@ import pytest_asyncio
 from cmdc_conformance import Keys, Options, Report, Target, run_suite_async, write_report
 from cmdc_conformance.__main__ import main
 from cmdc_conformance.reports.report import schema
-from cmdc_testkit.gateways import KEY, OTHER_KEY, Served, serving
+from cmdc_testkit.gateways import KEY, OTHER_KEY, InProcessGateway, in_process_gateway
 
 shares_gateway = pytest.mark.asyncio(loop_scope="module")
 
@@ -25,22 +25,22 @@ SAMPLE = ("EP-session.get", "EP-create.names", "EVT-3", "EVT-6", "WS-4.before", 
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Served]:
+async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[InProcessGateway]:
     """A gateway that all tests share."""
-    async with serving(tmp_path_factory.mktemp("gateway")) as gateway:
+    async with in_process_gateway(tmp_path_factory.mktemp("gateway")) as gateway:
         yield gateway
 
 
-def target_of(gateway: Served) -> Target:
+def target_of(gateway: InProcessGateway) -> Target:
     return Target(gateway.url, Keys(KEY, OTHER_KEY))
 
 
-async def report_on(gateway: Served, only: tuple[str, ...] = SAMPLE, **options: object) -> Report:
+async def report_on(gateway: InProcessGateway, only: tuple[str, ...] = SAMPLE, **options: object) -> Report:
     return await run_suite_async(target_of(gateway), Options(profile="full", only=only, examples=3, **options))  # type: ignore[arg-type]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def report(gateway: Served) -> Report:
+async def report(gateway: InProcessGateway) -> Report:
     """The report of a run against our gateway. One of its requirements cannot be exercised."""
     return await report_on(gateway, (*SAMPLE, "HTTP-7.revoked"))
 
@@ -93,7 +93,7 @@ def test_junit_counts_blocking_results_as_failures(report: Report, folder: Path)
 
 
 @shares_gateway
-async def test_a_requirement_that_is_not_exercised_blocks_the_claim(gateway: Served) -> None:
+async def test_a_requirement_that_is_not_exercised_blocks_the_claim(gateway: InProcessGateway) -> None:
     report = await report_on(gateway, ("HTTP-7.revoked",))
 
     assert report.result("HTTP-7.revoked").status == "NOT_EXERCISED"
@@ -102,7 +102,7 @@ async def test_a_requirement_that_is_not_exercised_blocks_the_claim(gateway: Ser
 
 
 @shares_gateway
-async def test_the_same_seed_gives_the_same_report(gateway: Served) -> None:
+async def test_the_same_seed_gives_the_same_report(gateway: InProcessGateway) -> None:
     only = ("EP-session.get", "EVT-6", "HTTP-3.wrong-type", "HTTP-7.revoked")
     first, second = [(await report_on(gateway, only, seed=7, via="raw")).as_json() for _ in range(2)]
 
@@ -111,7 +111,7 @@ async def test_the_same_seed_gives_the_same_report(gateway: Served) -> None:
 
 @shares_gateway
 async def test_the_command_exits_with_0_for_a_pass_and_1_otherwise(
-    gateway: Served, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    gateway: InProcessGateway, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     common = [
         "--url",
@@ -133,7 +133,7 @@ async def test_the_command_exits_with_0_for_a_pass_and_1_otherwise(
 
 
 @shares_gateway
-async def test_a_stale_baseline_entry_is_a_failure(gateway: Served) -> None:
+async def test_a_stale_baseline_entry_is_a_failure(gateway: InProcessGateway) -> None:
     report = await report_on(gateway, ("EP-session.get",), baseline={"EP-session.get": "not yet"})
 
     assert report.result("EP-session.get").status == "FAIL"
@@ -141,7 +141,7 @@ async def test_a_stale_baseline_entry_is_a_failure(gateway: Served) -> None:
 
 
 @shares_gateway
-async def test_the_profile_base_requires_nothing_extended(gateway: Served) -> None:
+async def test_the_profile_base_requires_nothing_extended(gateway: InProcessGateway) -> None:
     report = await run_suite_async(
         target_of(gateway), Options(profile="base", only=("EVT-3", "EP-prompt", "APP-1"), via="raw")
     )
@@ -151,7 +151,7 @@ async def test_the_profile_base_requires_nothing_extended(gateway: Served) -> No
 
 
 @shares_gateway
-async def test_a_replay_file_is_executed(gateway: Served) -> None:
+async def test_a_replay_file_is_executed(gateway: InProcessGateway) -> None:
     steps = [
         {"op": "create", "tenant": 0},
         {"op": "prompt", "session": 0, "kind": "guarded"},
@@ -166,7 +166,7 @@ async def test_a_replay_file_is_executed(gateway: Served) -> None:
 
 @shares_gateway
 async def test_a_difference_from_the_reference_model_is_a_failure_with_a_replay_file(
-    gateway: Served, monkeypatch: pytest.MonkeyPatch
+    gateway: InProcessGateway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
         "cmdc_conformance.checks.properties.reference_model.ReferenceSession.state", property(lambda _: "waiting_input")
@@ -186,7 +186,7 @@ async def test_a_difference_from_the_reference_model_is_a_failure_with_a_replay_
 
 
 @shares_gateway
-async def test_pytest_has_one_test_per_requirement(gateway: Served, tmp_path: Path) -> None:
+async def test_pytest_has_one_test_per_requirement(gateway: InProcessGateway, tmp_path: Path) -> None:
     arguments = [
         "--cmdc-url",
         gateway.url,
@@ -208,7 +208,7 @@ async def test_pytest_has_one_test_per_requirement(gateway: Served, tmp_path: Pa
     assert "2 passed" in output, output
 
 
-async def notices_about(gateway: Served) -> list[str]:
+async def notices_about(gateway: InProcessGateway) -> list[str]:
     notices: list[str] = []
     await run_suite_async(target_of(gateway), Options(profile="base", only=("EP-healthz",)), notice=notices.append)
     return notices
@@ -216,12 +216,12 @@ async def notices_about(gateway: Served) -> list[str]:
 
 @shares_gateway
 async def test_a_low_rate_limit_is_reported_before_the_run(tmp_path: Path) -> None:
-    async with serving(tmp_path, rate_limit_rpm=600) as gateway:  # HTTP-9
+    async with in_process_gateway(tmp_path, rate_limit_rpm=600) as gateway:  # HTTP-9
         [sentence] = await notices_about(gateway)
 
     assert "allows 600 requests a minute per key, so 1 check will mostly wait" in sentence
 
 
 @shares_gateway
-async def test_a_server_without_a_rate_limit_causes_no_notice(gateway: Served) -> None:
+async def test_a_server_without_a_rate_limit_causes_no_notice(gateway: InProcessGateway) -> None:
     assert await notices_about(gateway) == []

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from cmdc_testkit.gateways import KEY, Served
+from cmdc_testkit.gateways import KEY, InProcessGateway
 from programs import EXAMPLES, command, environ, run
 
 EVERY = sorted(EXAMPLES.glob("[0-9][0-9]_*"))
@@ -38,7 +38,7 @@ def node_for(example: Path) -> str:
 
 
 @each
-async def test_an_example_prints_what_it_claims(example: Path, gateway: Served) -> None:
+async def test_an_example_prints_what_it_claims(example: Path, gateway: InProcessGateway) -> None:
     program = command(example, node_for(example))
 
     status, printed = await run(program, environ(gateway.url, KEY), TYPED.get(example.name, ""))
@@ -48,7 +48,9 @@ async def test_an_example_prints_what_it_claims(example: Path, gateway: Served) 
 
 
 @each
-async def test_an_example_with_a_wrong_key_exits_with_status_1_and_the_error(example: Path, gateway: Served) -> None:
+async def test_an_example_with_a_wrong_key_exits_with_status_1_and_the_error(
+    example: Path, gateway: InProcessGateway
+) -> None:
     program = command(example, node_for(example))
 
     status, printed = await run(program, environ(gateway.url, "wrong-key"), TYPED.get(example.name, ""))

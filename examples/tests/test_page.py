@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 from browser import Tab, browsing, installed
-from cmdc_testkit.gateways import KEY, Served
+from cmdc_testkit.gateways import KEY, InProcessGateway
 from programs import EXAMPLES, command, environ
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
@@ -49,7 +49,7 @@ async def page_of(url: str) -> AsyncGenerator[str]:
 
 
 @asynccontextmanager
-async def proxy(gateway: Served, *, limit: int, then: Callable[[], Awaitable[bool]]) -> AsyncGenerator[str]:
+async def proxy(gateway: InProcessGateway, *, limit: int, then: Callable[[], Awaitable[bool]]) -> AsyncGenerator[str]:
     """A TCP proxy to the gateway; yields its URL.
 
     After `limit` bytes of an event stream's body it awaits `then`: True continues the connection, False drops it.
@@ -124,7 +124,7 @@ async def replies(tab: Tab) -> list[str]:
 
 
 @pytest.mark.parametrize("how", ["eventSource", "fetch"])
-async def test_the_page_shows_the_replies_of_the_agent(tab: Tab, gateway: Served, how: str) -> None:
+async def test_the_page_shows_the_replies_of_the_agent(tab: Tab, gateway: InProcessGateway, how: str) -> None:
     """SSE-12, HTTP-10."""
     async with page_of(gateway.url) as address:
         await tab.open(address)
@@ -138,7 +138,7 @@ async def test_the_page_shows_the_replies_of_the_agent(tab: Tab, gateway: Served
     assert all(stream.startswith(gateway.url) and "ticket=" in stream for stream in streams_of(tab))
 
 
-async def test_the_browser_never_sees_the_key(tab: Tab, gateway: Served) -> None:
+async def test_the_browser_never_sees_the_key(tab: Tab, gateway: InProcessGateway) -> None:
     async with page_of(gateway.url) as address:
         await tab.open(address)
         await send_prompt(tab, "Hello!", how="fetch")
@@ -149,7 +149,7 @@ async def test_the_browser_never_sees_the_key(tab: Tab, gateway: Served) -> None
 
 
 @pytest.mark.parametrize("how", ["eventSource", "fetch"])
-async def test_text_is_shown_while_it_streams(tab: Tab, gateway: Served, how: str) -> None:
+async def test_text_is_shown_while_it_streams(tab: Tab, gateway: InProcessGateway, how: str) -> None:
     """The proxy forwards the rest of the reply only after the browser has shown the beginning."""
     shown = asyncio.Event()
 
@@ -167,7 +167,7 @@ async def test_text_is_shown_while_it_streams(tab: Tab, gateway: Served, how: st
 
 
 @pytest.mark.parametrize("how", ["eventSource", "fetch"])
-async def test_a_lost_stream_resumes_after_the_last_event(tab: Tab, gateway: Served, how: str) -> None:
+async def test_a_lost_stream_resumes_after_the_last_event(tab: Tab, gateway: InProcessGateway, how: str) -> None:
     """SSE-6: with a new ticket, and `after` set to the last event received."""
 
     async def never() -> bool:
@@ -185,7 +185,7 @@ async def test_a_lost_stream_resumes_after_the_last_event(tab: Tab, gateway: Ser
     assert len({stream["ticket"][0] for stream in streams}) == len(streams)
 
 
-async def test_the_page_shows_why_a_prompt_was_rejected(tab: Tab, gateway: Served) -> None:
+async def test_the_page_shows_why_a_prompt_was_rejected(tab: Tab, gateway: InProcessGateway) -> None:
     async with page_of(gateway.url) as address:
         await tab.open(address)
         await tab.until("!document.querySelector('button').disabled")
@@ -198,14 +198,14 @@ async def test_the_page_shows_why_a_prompt_was_rejected(tab: Tab, gateway: Serve
     assert "not_found" in shown
 
 
-async def test_another_origin_cannot_use_the_server_of_the_page(gateway: Served) -> None:
+async def test_another_origin_cannot_use_the_server_of_the_page(gateway: InProcessGateway) -> None:
     async with page_of(gateway.url) as address, httpx.AsyncClient(base_url=address, trust_env=False) as other_site:
         for headers in ({}, {"Origin": "http://elsewhere.example"}):
             assert (await other_site.post("/session", json={}, headers=headers)).status_code == 403
         assert (await other_site.post("/session", json={}, headers={"Origin": address})).status_code == 200
 
 
-async def test_the_reference_page_works_without_the_internet(tab: Tab, gateway: Served) -> None:
+async def test_the_reference_page_works_without_the_internet(tab: Tab, gateway: InProcessGateway) -> None:
     """HTTP-7: the page needs no key."""
     await tab.open(f"{gateway.url}/docs")
     await tab.until("document.querySelectorAll('#reference details').length > 50")

@@ -20,7 +20,7 @@ from cmdc_client.callbacks.dispatcher import MAX_BODY, CallDispatcher
 from cmdc_client.callbacks.http_connection import MAX_FIELDS, MAX_HEAD, Timeouts
 from cmdc_client.callbacks.server import Listener
 from cmdc_testkit.conversations import call, script
-from cmdc_testkit.gateways import KEY, Served
+from cmdc_testkit.gateways import KEY, InProcessGateway
 
 SECRET = new_secret()
 SHORT = Timeouts(idle=0.2, head=0.2, body=0.2, response=0.2)
@@ -96,7 +96,7 @@ async def listening(tools: Tools, timeouts: Timeouts | None = None) -> AsyncGene
 PROMPT = script({"toolCalls": [call("double", number=21), call("who"), call("double", number="x")]}, {"text": ["ok"]})
 
 
-async def test_a_gateway_calls_the_tools_of_an_async_program(gateway: Served, tools: Tools) -> None:
+async def test_a_gateway_calls_the_tools_of_an_async_program(gateway: InProcessGateway, tools: Tools) -> None:
     async with (
         AsyncClient(gateway.url, api_key=KEY) as client,
         await client.sessions.create(model="scripted:x") as session,
@@ -112,7 +112,7 @@ async def test_a_gateway_calls_the_tools_of_an_async_program(gateway: Served, to
     assert listed["double"].parameters.to_dict()["properties"] == {"number": {"type": "integer"}}
 
 
-async def test_a_gateway_calls_the_tools_of_a_sync_program(gateway: Served, tools: Tools) -> None:
+async def test_a_gateway_calls_the_tools_of_a_sync_program(gateway: InProcessGateway, tools: Tools) -> None:
     def run() -> tuple[list[str | None], list[str], str]:
         with Client(gateway.url, api_key=KEY) as client, CallbackServer(tools, secret=SECRET) as server:
             session = client.sessions.create(model="scripted:x")
@@ -136,7 +136,9 @@ async def test_a_gateway_calls_the_tools_of_a_sync_program(gateway: Served, tool
     assert SECRET not in shown
 
 
-async def test_registering_fails_if_the_gateway_may_not_call_the_address(gateway: Served, tools: Tools) -> None:
+async def test_registering_fails_if_the_gateway_may_not_call_the_address(
+    gateway: InProcessGateway, tools: Tools
+) -> None:
     async with AsyncClient(gateway.url, api_key=KEY) as client, CallbackServer(tools) as server:
         session = await client.sessions.create(model="scripted:x")
         with pytest.raises(RegistrationFailed):
@@ -332,7 +334,7 @@ def test_an_error_on_start_is_raised_to_the_caller(tools: Tools) -> None:
         CallbackServer(tools, secret="secret")
 
 
-async def test_tools_are_registered_under_the_public_url(gateway: Served, tools: Tools) -> None:
+async def test_tools_are_registered_under_the_public_url(gateway: InProcessGateway, tools: Tools) -> None:
     async with (
         AsyncClient(gateway.url, api_key=KEY) as client,
         CallbackServer(tools, public_url="http://127.0.0.1:9/x/") as server,

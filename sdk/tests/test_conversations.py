@@ -33,7 +33,7 @@ from cmdc_client import (
     is_terminal,
 )
 from cmdc_testkit.conversations import call, script
-from cmdc_testkit.gateways import KEY, Served
+from cmdc_testkit.gateways import KEY, InProcessGateway
 from faulty_server import handle
 
 SHELL = script({"text": ["Let me."], "toolCalls": [call("shell", command="echo one")]}, {"text": ["Done."]})
@@ -48,7 +48,7 @@ async def session_of(client: AsyncClient) -> AsyncSession:
 
 
 @pytest.fixture
-async def client(gateway: Served) -> AsyncGenerator[AsyncClient]:
+async def client(gateway: InProcessGateway) -> AsyncGenerator[AsyncClient]:
     async with AsyncClient(gateway.url, api_key=KEY) as client:
         yield client
 
@@ -306,7 +306,7 @@ async def test_tools_are_registered_listed_and_removed(client: AsyncClient) -> N
         await session.tools.register(**tool, callback_url="nowhere")
 
 
-async def test_capabilities_health_usage_and_tickets(client: AsyncClient, gateway: Served) -> None:
+async def test_capabilities_health_usage_and_tickets(client: AsyncClient, gateway: InProcessGateway) -> None:
     assert "idempotency" in (await client.capabilities()).extended
     assert (await client.health()).status == "ok"
     assert (await client.usage()).tenant == "default"
@@ -316,7 +316,9 @@ async def test_capabilities_health_usage_and_tickets(client: AsyncClient, gatewa
             await stranger.usage()
 
 
-async def test_the_environment_provides_the_url_and_the_key(gateway: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_environment_provides_the_url_and_the_key(
+    gateway: InProcessGateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CMDC_BASE_URL", gateway.url)
     monkeypatch.setenv("CMDC_API_KEY", KEY)
 
@@ -324,7 +326,7 @@ async def test_the_environment_provides_the_url_and_the_key(gateway: Served, mon
         assert (await client.usage()).tenant == "default"
 
 
-async def test_the_sync_client_does_the_same(gateway: Served) -> None:
+async def test_the_sync_client_does_the_same(gateway: InProcessGateway) -> None:
     def talk() -> list[str]:
         with Client(gateway.url, api_key=KEY) as client:
             seen: list[str] = []
@@ -351,7 +353,7 @@ async def test_the_sync_client_does_the_same(gateway: Served) -> None:
     assert await asyncio.to_thread(talk) == ["Let me.", "Done.", "Thanks.", "Done.", "agent_end", "ok"]
 
 
-async def test_every_method_of_the_sync_client(gateway: Served) -> None:
+async def test_every_method_of_the_sync_client(gateway: InProcessGateway) -> None:
     def talk() -> None:
         with Client(gateway.url, api_key=KEY) as client:
             session = client.sessions.create(model="scripted:x", tools=["shell", "ask_user"])
@@ -391,7 +393,7 @@ async def test_every_method_of_the_sync_client(gateway: Served) -> None:
     await asyncio.to_thread(talk)
 
 
-async def test_an_exception_in_a_session_takes_precedence_over_a_failed_deletion(gateway: Served) -> None:
+async def test_an_exception_in_a_session_takes_precedence_over_a_failed_deletion(gateway: InProcessGateway) -> None:
     async with AsyncClient(gateway.url, api_key=KEY) as client:
         session = await client.sessions.create(model="scripted:x")
         async with AsyncClient(gateway.url, api_key="wrong") as stranger:

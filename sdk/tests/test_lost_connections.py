@@ -12,7 +12,7 @@ from random import Random
 import pytest
 from cmdc_client import AgentEnd, AsyncClient, AsyncSession, Client, Event, Transcript
 from cmdc_testkit.conversations import script
-from cmdc_testkit.gateways import KEY, Served
+from cmdc_testkit.gateways import KEY, InProcessGateway
 from cutting_proxy import cutting_proxy
 
 RUNS = int(os.environ.get("CMDC_CUT_RUNS", "100"))
@@ -47,7 +47,7 @@ def check(events: Sequence[Event], words: list[str], logged: list[Event]) -> Non
 
 
 @pytest.mark.timeout(60 + RUNS)
-async def test_runs_survive_connections_cut_at_random_bytes(gateway: Served) -> None:
+async def test_runs_survive_connections_cut_at_random_bytes(gateway: InProcessGateway) -> None:
     async def talk(number: int) -> None:
         random = Random(number)
         async with await direct.sessions.create(model="scripted:x") as session:
@@ -70,7 +70,7 @@ async def test_runs_survive_connections_cut_at_random_bytes(gateway: Served) -> 
     assert proxy.cuts > RUNS / 4
 
 
-async def test_runs_of_the_sync_client_survive_cut_connections(gateway: Served) -> None:
+async def test_runs_of_the_sync_client_survive_cut_connections(gateway: InProcessGateway) -> None:
     def talk(url: str) -> list[tuple[list[str], list[Event], str]]:
         random = Random(7)
         runs: list[tuple[list[str], list[Event], str]] = []
@@ -90,7 +90,7 @@ async def test_runs_of_the_sync_client_survive_cut_connections(gateway: Served) 
     assert proxy.cuts > 0
 
 
-async def test_following_a_session_survives_cut_connections(gateway: Served) -> None:
+async def test_following_a_session_survives_cut_connections(gateway: InProcessGateway) -> None:
     async with (
         cutting_proxy(gateway.url, seed=3, mean=2000) as proxy,
         AsyncClient(gateway.url, api_key=KEY) as direct,
@@ -110,7 +110,7 @@ async def test_following_a_session_survives_cut_connections(gateway: Served) -> 
         assert [event.id for event in seen] == [event.id for event in logged]
 
 
-async def test_many_streams_do_not_close_the_idle_connections_of_other_requests(gateway: Served) -> None:
+async def test_many_streams_do_not_close_the_idle_connections_of_other_requests(gateway: InProcessGateway) -> None:
     async with (
         cutting_proxy(gateway.url, seed=4, mean=1 << 40) as proxy,
         AsyncClient(proxy.url, api_key=KEY) as client,

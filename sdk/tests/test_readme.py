@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from cmdc_client import AsyncClient, Client
 from cmdc_client.config import DEFAULT_URL
-from cmdc_testkit.gateways import KEY, Served
+from cmdc_testkit.gateways import KEY, InProcessGateway
 
 PACKAGE = Path(__file__).resolve().parents[1]
 PAGES = {"sdk": PACKAGE / "README.md", "repository": PACKAGE.parent / "README.md"}
@@ -31,7 +31,7 @@ def documented_output(source: str) -> list[str]:
 
 @pytest.mark.parametrize("page", PAGES.values(), ids=PAGES.keys())
 async def test_the_examples_of_the_readme_print_their_documented_output(
-    gateway: Served, tmp_path: Path, page: Path
+    gateway: InProcessGateway, tmp_path: Path, page: Path
 ) -> None:
     source = program(page)
     file = tmp_path / "page.py"

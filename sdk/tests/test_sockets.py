@@ -25,7 +25,7 @@ from cmdc_client import (
     is_terminal,
 )
 from cmdc_testkit.conversations import call, script
-from cmdc_testkit.gateways import KEY, Served
+from cmdc_testkit.gateways import KEY, InProcessGateway
 from faulty_server import faulty_server, handle, http, sync_handle
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
@@ -39,12 +39,12 @@ TOOLS = {"model": "scripted:x", "tools": ["shell", "ask_user"], "plugins": ["hum
 
 
 @asynccontextmanager
-async def session_of(gateway: Served) -> AsyncGenerator[AsyncSession]:
+async def session_of(gateway: InProcessGateway) -> AsyncGenerator[AsyncSession]:
     async with AsyncClient(gateway.url, api_key=KEY) as client:
         yield await client.sessions.create(model="scripted:x", tools=["shell", "ask_user"], plugins=["human_approval"])
 
 
-async def test_a_conversation_over_one_connection(gateway: Served) -> None:
+async def test_a_conversation_over_one_connection(gateway: InProcessGateway) -> None:
     async with session_of(gateway) as session, session.connect() as socket:
         accepted = await socket.prompt(BOTH)
         seen: list[str] = []
@@ -66,7 +66,7 @@ async def test_a_conversation_over_one_connection(gateway: Served) -> None:
         assert str(socket.cursor) == page.latest
 
 
-async def test_actions_and_events_at_the_same_time(gateway: Served) -> None:
+async def test_actions_and_events_at_the_same_time(gateway: InProcessGateway) -> None:
     async with session_of(gateway) as session, session.connect() as socket:
 
         async def until_both_ended() -> int:
@@ -85,7 +85,7 @@ async def test_actions_and_events_at_the_same_time(gateway: Served) -> None:
         assert len({answer.request_id for answer in answers}) == 5
 
 
-async def test_a_failed_action_raises_and_the_connection_stays_open(gateway: Served) -> None:
+async def test_a_failed_action_raises_and_the_connection_stays_open(gateway: InProcessGateway) -> None:
     async with session_of(gateway) as session, session.connect() as socket:
         with pytest.raises(NotFound) as raised:
             await socket.approve("nothing")
@@ -96,7 +96,7 @@ async def test_a_failed_action_raises_and_the_connection_stays_open(gateway: Ser
         assert not (await socket.abort()).ok
 
 
-async def test_a_connection_may_begin_at_a_cursor(gateway: Served) -> None:
+async def test_a_connection_may_begin_at_a_cursor(gateway: InProcessGateway) -> None:
     async with session_of(gateway) as session:
         await session.ask("hello")
         page = await session.event_page(limit=5)
@@ -104,7 +104,7 @@ async def test_a_connection_may_begin_at_a_cursor(gateway: Served) -> None:
             assert [(await anext(socket)).seq, (await anext(socket)).seq] == [6, 7]
 
 
-async def test_a_cancelled_read_leaves_the_connection_usable(gateway: Served) -> None:
+async def test_a_cancelled_read_leaves_the_connection_usable(gateway: InProcessGateway) -> None:
     async with session_of(gateway) as session, session.connect() as socket:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.1):
@@ -113,7 +113,7 @@ async def test_a_cancelled_read_leaves_the_connection_usable(gateway: Served) ->
         assert (await anext(socket)).event == "prompt_received"
 
 
-async def test_a_deleted_session_closes_the_connection_with_its_code(gateway: Served) -> None:
+async def test_a_deleted_session_closes_the_connection_with_its_code(gateway: InProcessGateway) -> None:
     async with session_of(gateway) as session, session.connect() as socket:
         await session.delete()
         with pytest.raises(SocketClosed) as raised:
@@ -121,7 +121,7 @@ async def test_a_deleted_session_closes_the_connection_with_its_code(gateway: Se
         assert raised.value.close_code == 4004
 
 
-async def test_a_rejected_connection_raises_the_error_of_the_server(gateway: Served) -> None:
+async def test_a_rejected_connection_raises_the_error_of_the_server(gateway: InProcessGateway) -> None:
     async with AsyncClient(gateway.url, api_key=KEY) as client:
         session = await client.sessions.create(model="scripted:x")
         await session.delete()
@@ -134,7 +134,7 @@ async def test_a_rejected_connection_raises_the_error_of_the_server(gateway: Ser
                 pass
 
 
-async def test_the_sync_client_can_be_used_from_two_threads(gateway: Served) -> None:
+async def test_the_sync_client_can_be_used_from_two_threads(gateway: InProcessGateway) -> None:
     def talk() -> list[str]:
         seen: list[str] = []
         with Client(gateway.url, api_key=KEY) as client:
@@ -171,7 +171,7 @@ async def test_the_sync_client_can_be_used_from_two_threads(gateway: Served) -> 
 
 
 async def test_a_key_appears_in_no_log_even_at_the_level_debug(
-    gateway: Served, caplog: pytest.LogCaptureFixture
+    gateway: InProcessGateway, caplog: pytest.LogCaptureFixture
 ) -> None:
     def talk() -> None:
         with Client(gateway.url, api_key=KEY) as client, client.sessions.create(model="scripted:x") as session:

@@ -21,7 +21,7 @@ from cmdc_gateway.web.errors import STATUS
 from cmdc_testkit.contract import Contract
 from cmdc_testkit.conversations import Conversation, calling, script
 from cmdc_testkit.events import EventParser
-from cmdc_testkit.gateways import KEY, Served, serving
+from cmdc_testkit.gateways import KEY, InProcessGateway, in_process_gateway
 from cmdc_testkit.receivers import Receiver
 
 # No operation of the document answers these two: see `test_what_no_operation_answers`.
@@ -62,9 +62,11 @@ class TroubledStore(MemoryStore):
 
 
 @asynccontextmanager
-async def judged(contract: Contract, folder: Path, **settings: Any) -> AsyncGenerator[tuple[Served, httpx.AsyncClient]]:
+async def judged(
+    contract: Contract, folder: Path, **settings: Any
+) -> AsyncGenerator[tuple[InProcessGateway, httpx.AsyncClient]]:
     """A gateway and a client that validates every response against the document."""
-    async with serving(folder, **settings) as served, served.client() as client:
+    async with in_process_gateway(folder, **settings) as served, served.client() as client:
         client.event_hooks = {"response": [contract.validate_response]}
         yield served, client
 
@@ -235,7 +237,7 @@ async def meet_trouble(contract: Contract, folder: Path) -> None:
 
 
 async def test_errors_outside_the_operations_have_the_same_body(tmp_path: Path) -> None:
-    async with serving(tmp_path, cors_origins=["https://good.example"]) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, cors_origins=["https://good.example"]) as served, served.client() as client:
         contract = Contract()
         body = contract.validator({"$ref": "#/components/schemas/ErrorBody"})
         asked = {"Origin": "https://bad.example", "Access-Control-Request-Method": "POST"}
@@ -254,7 +256,7 @@ async def test_errors_outside_the_operations_have_the_same_body(tmp_path: Path) 
 async def test_the_events_of_real_runs_satisfy_the_schema(tmp_path: Path) -> None:
     """EVT-5."""
     judge = jsonschema_rs.Draft202012Validator(events_schema("0.1.0"))
-    async with serving(tmp_path) as served, served.client() as client:
+    async with in_process_gateway(tmp_path) as served, served.client() as client:
         talk = await Conversation.begin(client, tools=["ask_user", "shell"], approval={"tools": ["shell"]})
         request = await talk.prompt(
             script(
@@ -276,7 +278,7 @@ async def test_the_events_of_real_runs_satisfy_the_schema(tmp_path: Path) -> Non
 
 
 async def test_the_example_of_a_stream_is_read_as_the_events_it_shows(tmp_path: Path) -> None:
-    async with serving(tmp_path) as served, served.client() as client:
+    async with in_process_gateway(tmp_path) as served, served.client() as client:
         document = (await client.get("/openapi.json")).json()
     answer = document["paths"]["/v1/sessions/{sessionId}/events"]["get"]["responses"]["200"]
     text = answer["content"]["text/event-stream"]["examples"]["stream"]["value"]

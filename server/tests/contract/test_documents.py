@@ -13,7 +13,7 @@ from cmdc_gateway.protocol.events import EVENT_TYPES
 from cmdc_gateway.protocol.schema import events_schema
 from cmdc_gateway.web.errors import STATUS
 from cmdc_gateway.web.schema.asyncapi import asyncapi
-from cmdc_testkit.gateways import serving
+from cmdc_testkit.gateways import in_process_gateway
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -64,7 +64,7 @@ def operations(document: Schema) -> list[Schema]:
 
 
 async def test_what_is_served_is_what_is_committed(tmp_path: Path) -> None:
-    async with serving(tmp_path) as served, served.client(key=None) as client:
+    async with in_process_gateway(tmp_path) as served, served.client(key=None) as client:
         for name in ("openapi.json", "asyncapi.json", "events.schema.json"):
             answer = await client.get(f"/{name}")
 

@@ -29,7 +29,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.mark.parametrize(
-    ("reports", "status", "must", "told"),
+    ("reports", "status", "must", "lines"),
     [
         ([[FINE]], 0, 0, ["1 dependencies looked up, 0 of them vulnerable."]),
         ([[FINE, VULNERABLE]], 1, 1, ["VULNERABLE: bad 2.0: CVE-1, fixed in 2.1"]),
@@ -47,14 +47,14 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     ],
 )
 def test_a_vulnerability_fails_and_an_unchecked_dependency_is_reported(
-    script: ModuleType, reports: list[list[dict[str, Any]]], status: int, must: int, told: list[str]
+    script: ModuleType, reports: list[list[dict[str, Any]]], status: int, must: int, lines: list[str]
 ) -> None:
     findings = script.Findings()
     for report in reports:
         findings.add(report)
 
     assert (findings.status(must=False), findings.status(must=True)) == (status, must)
-    for line, expected in zip(findings.report(), told, strict=False):
+    for line, expected in zip(findings.report(), lines, strict=False):
         assert line.startswith(expected)
 
 

@@ -290,8 +290,8 @@ async def test_every_command_of_the_readme_that_starts_a_gateway_starts_one(tmp_
         assert process.stdout is not None
         try:
             async with asyncio.timeout(30):
-                said = (await process.stdout.readline()).decode()
-            assert said.startswith("CMDC Gateway listening on http://127.0.0.1:"), command
+                line = (await process.stdout.readline()).decode()
+            assert line.startswith("CMDC Gateway listening on http://127.0.0.1:"), command
         finally:
             process.terminate()
             await process.communicate()

@@ -1,4 +1,4 @@
-"""What the tests of faults share: a gateway in a process of its own, and tools that count."""
+"""Fixtures of the fault tests: a gateway in its own process, and a callback tool."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from cmdc_testkit.gateways import GatewayProcess
 from cmdc_testkit.receivers import Receiver
 
-# Every tool, and none that needs a person unless its session says so.
+# Tools need approval only if a session asks for it.
 CONFIG = """
 [tools]
 offered = ["read_file", "write_file", "shell", "ask_user"]
@@ -18,7 +18,7 @@ approval = []
 
 @pytest.fixture
 async def gateway(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[GatewayProcess]:
-    """A gateway as a process; its parameter, where it has one, is the grace period in ms."""
+    """A gateway in its own process. The optional parameter is the grace period in ms."""
     settings = {"GATEWAY_GRACE_MS": str(getattr(request, "param", 30_000)), "GATEWAY_HEARTBEAT_MS": "1000"}
     async with GatewayProcess(tmp_path, config=CONFIG, forked=True, **settings) as gateway:
         yield gateway
@@ -32,6 +32,6 @@ async def client(gateway: GatewayProcess) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 async def receiver() -> AsyncIterator[Receiver]:
-    """A callback tool that answers `done`, and counts."""
+    """A callback tool that returns `done` and records its calls."""
     async with Receiver() as receiver:
         yield receiver

@@ -1,4 +1,4 @@
-"""Experiment 2: connections cut at a random byte, by a slow, slicing, resetting or silent network, and resumed."""
+"""Experiment 2: streams resumed over a network that cuts connections at a random byte, delays, splits and goes silent."""
 
 import asyncio
 import gc
@@ -13,7 +13,7 @@ import pytest
 from cmdc_testkit.conversations import Conversation, script
 from cmdc_testkit.events import ReceivedEvent, json_object, websocket_event
 from cmdc_testkit.experiments import Experiment
-from cmdc_testkit.gateways import KEY, Served, serving
+from cmdc_testkit.gateways import KEY, InProcessGateway, in_process_gateway
 from cmdc_testkit.proxy import ConnectionFault, FaultProxy
 from cmdc_testkit.watchers import Watcher, whole_log
 from websockets.asyncio.client import connect
@@ -28,22 +28,22 @@ WORDS = ["a ", "bc ", "é", "\r\n", "\u2028", "\N{GRINNING FACE}", '"quoted" ', 
 class Network:
     """Chooses a fault for each connection, and none while `calm`."""
 
-    def __init__(self, chance: random.Random) -> None:
-        self.calm = False
-        self.how: Counter[str] = Counter()
-        self._chance = chance
+    def __init__(self, rng: random.Random) -> None:
+        self.disabled = False
+        self.faults: Counter[str] = Counter()
+        self._rng = rng
 
     def choose(self) -> ConnectionFault:
-        chance = self._chance
-        if self.calm:
+        rng = self._rng
+        if self.disabled:
             return ConnectionFault()
-        how = chance.choices(("close", "reset", "silence"), (10, 10, 1))[0]
-        self.how[how] += 1
+        how = rng.choices(("close", "reset", "silence"), (10, 10, 1))[0]
+        self.faults[how] += 1
         return ConnectionFault(
-            after=int(chance.expovariate(1 / 1_500)) + 1,
+            after=int(rng.expovariate(1 / 1_500)) + 1,
             how=how,
-            latency=chance.choice((0, 0, 0.002)),
-            slices=chance.choice((0, 0, 400)),
+            latency=rng.choice((0, 0, 0.002)),
+            slices=rng.choice((0, 0, 400)),
         )
 
 
@@ -83,7 +83,7 @@ async def read_socket(port: int, session_id: str, until: Callable[[list[Received
     return texts
 
 
-async def cut_one_session(served: Served, network: Network, chance: random.Random, cuts: int) -> tuple[int, int]:
+async def cut_session(served: InProcessGateway, network: Network, rng: random.Random, cuts: int) -> tuple[int, int]:
     """Read a session over bad connections while it runs; return the number of cuts and of events received."""
     async with served.client() as direct, FaultProxy(served.port, network.choose) as proxy:
         talk = await Conversation.begin(direct)
@@ -96,19 +96,19 @@ async def cut_one_session(served: Served, network: Network, chance: random.Rando
         async with httpx.AsyncClient(
             base_url=url, headers={"X-API-Key": KEY}, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0)
         ) as through:
-            there = Conversation(through, talk.id)
-            sse_readers = [asyncio.create_task(read_sse(there, complete)) for _ in range(READERS)]
+            proxied = Conversation(through, talk.id)
+            sse_readers = [asyncio.create_task(read_sse(proxied, complete)) for _ in range(READERS)]
             websocket_readers = [
                 asyncio.create_task(read_socket(proxy.port, talk.id, complete)) for _ in range(READERS)
             ]
             while proxy.cuts < cuts:
-                await talk.run(script({"text": chance.choices(WORDS, k=60), "delayMs": chance.choice((0, 1))}))
-            network.calm = True
+                await talk.run(script({"text": rng.choices(WORDS, k=60), "delayMs": rng.choice((0, 1))}))
+            network.disabled = True
             ended.append((await talk.info())["cursor"])
             async with asyncio.timeout(60):
                 streams = await asyncio.gather(*sse_readers)
                 sockets = await asyncio.gather(*websocket_readers)
-        network.calm = False
+        network.disabled = False
         log = await whole_log(talk)
     raw = [(event.id, event.name, event.raw) for event in log]
     for events in streams:
@@ -120,22 +120,22 @@ async def cut_one_session(served: Served, network: Network, chance: random.Rando
 
 
 @pytest.mark.timeout(180)
-async def test_what_is_delivered_over_cut_connections_is_the_log(tmp_path: Path, experiment: Experiment) -> None:
-    """SSE-6, SSE-9, WS-2, EVT-6, EVT-7: nothing lost, repeated, reordered or changed."""
-    chance = experiment.random
+async def test_readers_on_cut_connections_receive_exactly_the_log(tmp_path: Path, experiment: Experiment) -> None:
+    """SSE-6, SSE-9, WS-2, EVT-6, EVT-7."""
+    rng = experiment.random
     wanted = experiment.trials(short=250, long=5_000)
-    network = Network(chance)
+    network = Network(rng)
     cuts = events = 0
-    complaints: list[str] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(f"{context}"))
-    async with serving(tmp_path, heartbeat_ms=1000) as served:
+    unhandled: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(f"{context}"))
+    async with in_process_gateway(tmp_path, heartbeat_ms=1000) as served:
         while cuts < wanted:
-            cut, delivered = await cut_one_session(served, network, chance, min(CUTS_PER_SESSION, wanted - cuts))
+            cut, delivered = await cut_session(served, network, rng, min(CUTS_PER_SESSION, wanted - cuts))
             cuts += cut
             events += delivered
     experiment.record("cuts", cuts)
-    experiment.record("of connections with", dict(network.how))
+    experiment.record("faults", dict(network.faults))
     experiment.record("events delivered", events)
     experiment.record("lost, repeated, reordered or changed", 0)
     gc.collect()
-    assert complaints == [], "nobody did anything wrong"
+    assert unhandled == [], "no exception was unhandled"

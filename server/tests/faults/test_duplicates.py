@@ -1,4 +1,4 @@
-"""Experiment 11: fifty duplicates of a request at once under one Idempotency-Key, and crashes before the answer."""
+"""Experiment 11: fifty concurrent duplicates of a request under one Idempotency-Key, and crashes before the response."""
 
 import asyncio
 import json
@@ -16,31 +16,31 @@ from cmdc_gateway.store.writes import PutResponse, Write
 from cmdc_testkit.conversations import Conversation, calling, script
 from cmdc_testkit.experiments import Experiment
 from cmdc_testkit.faults import faulty
-from cmdc_testkit.gateways import KEY, GatewayProcess, serving
+from cmdc_testkit.gateways import KEY, GatewayProcess, in_process_gateway
 from cmdc_testkit.receivers import Receiver
 from cmdc_testkit.watchers import Watcher, retry_while_unavailable, wait_until_idle, whole_log
 
 DUPLICATES = 50
-CRASHES = 0.25  # of the keys
+CRASH_RATIO = 0.25
 
-Moment = Callable[[], Awaitable[None]]
+CrashTime = Callable[[], Awaitable[None]]
 Send = Callable[[], Awaitable[httpx.Response]]
 
 
 @dataclass
 class Outcome:
-    """What came of one key: the good answers, how many of them were the first one, and how many were refused."""
+    """The successful responses under one key, how many were not replayed, and how many requests failed."""
 
-    answers: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-    first: int = 0
+    responses: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    originals: int = 0
     in_progress: int = 0
     lost: int = 0
 
-    def take(self, answer: httpx.Response) -> None:
+    def add(self, answer: httpx.Response) -> None:
         match answer.status_code:
             case 200 | 201 | 202:
-                self.answers.append(answer.json())
-                self.first += "idempotent-replayed" not in answer.headers
+                self.responses.append(answer.json())
+                self.originals += "idempotent-replayed" not in answer.headers
             case 409:
                 assert answer.json()["error"] == "idempotency_in_progress", answer.text
                 self.in_progress += 1
@@ -48,8 +48,8 @@ class Outcome:
                 pytest.fail(f"{answer.status_code} {answer.text}")
 
 
-class Effects:
-    """Sends one thing after another, and says what of it is there."""
+class Requests:
+    """Requests under an Idempotency-Key: each method returns the request, a different one, and a count of its effects."""
 
     def __init__(self, client: httpx.AsyncClient, receiver: Receiver) -> None:
         self.kinds = (self.prompt, self.create, self.register, self.approve)
@@ -57,14 +57,14 @@ class Effects:
         self._receiver = receiver
         self._talk: Conversation
 
-    async def begin(self) -> None:
+    async def create_session(self) -> None:
         self._talk = await Conversation.begin(self._client)
         tool = {"name": "guarded", "description": "", "parameters": {"type": "object"}}
         body = {**tool, "callbackUrl": self._receiver.url, "requiresApproval": True}
         assert (await self._talk.post("tools", body)).status_code == 201
 
-    async def recovered(self) -> None:
-        """Wait until the session takes prompts again."""
+    async def wait_until_available(self) -> None:
+        """Wait until the session accepts requests again."""
         await retry_while_unavailable(lambda: self._talk.post("abort"))
 
     async def prompt(self, key: str) -> tuple[Send, Send, Callable[[], Awaitable[int]]]:
@@ -101,7 +101,7 @@ class Effects:
         before = len(self._receiver.calls)
 
         async def effects() -> int:
-            """How often it was resolved; a crash may come before the call it allows, which then is not made any more."""
+            """Count resolutions: a crash may prevent the approved call."""
             await wait_until_idle(self._talk)
             assert len(self._receiver.calls) - before <= 1
             resolved = [frame for frame in await whole_log(self._talk) if frame.name == "approval_resolved"]
@@ -119,33 +119,33 @@ class Effects:
         return sending(body), sending(other), effects
 
 
-async def flood(gateway: GatewayProcess, send: Send, outcome: Outcome, moment: Moment | None) -> None:
-    """Send the duplicates at once; where there is a crash among them, restart and send them again."""
-    crashing = asyncio.create_task(crash(gateway, moment)) if moment is not None else None
+async def send_duplicates(gateway: GatewayProcess, send: Send, outcome: Outcome, crash_time: CrashTime | None) -> None:
+    """Send the duplicates concurrently. If the server crashes meanwhile, send them again after the restart."""
+    crashing = asyncio.create_task(crash(gateway, crash_time)) if crash_time is not None else None
     for answer in await asyncio.gather(*(send() for _ in range(DUPLICATES)), return_exceptions=True):
         if isinstance(answer, httpx.Response):
-            outcome.take(answer)
+            outcome.add(answer)
         else:
             assert isinstance(answer, httpx.TransportError), answer
             assert crashing is not None, answer
             outcome.lost += 1
     if crashing is not None:
         await crashing
-        await flood(gateway, send, outcome, None)
+        await send_duplicates(gateway, send, outcome, None)
 
 
-async def crash(gateway: GatewayProcess, moment: Moment) -> None:
-    await moment()
+async def crash(gateway: GatewayProcess, crash_time: CrashTime) -> None:
+    await crash_time()
     await gateway.kill()
     await gateway.start()
 
 
-def some_time(seconds: float) -> Moment:
+def after(seconds: float) -> CrashTime:
     return lambda: asyncio.sleep(seconds)
 
 
-def the_next_commit(gateway: GatewayProcess) -> Moment:
-    """Until the store's file changes: what is committed then has not been answered yet, or only just."""
+def at_next_commit(gateway: GatewayProcess) -> CrashTime:
+    """Wait until the store's file changes: a commit then has no response yet, or has just got it."""
     journal = gateway.folder / "gateway.db-wal"
     before = journal.stat().st_mtime_ns
 
@@ -161,8 +161,8 @@ def the_next_commit(gateway: GatewayProcess) -> Moment:
 @pytest.mark.timeout(180)
 async def test_a_key_has_one_effect(tmp_path: Path, receiver: Receiver, experiment: Experiment) -> None:
     """HTTP-11."""
-    chance = experiment.random
-    keys = experiment.trials(short=16, long=1_000)
+    rng = experiment.random
+    keys = experiment.trials(short=8, long=1_000)
     total: Counter[str] = Counter()
     limits = httpx.Limits(max_connections=DUPLICATES)
     async with (
@@ -171,63 +171,63 @@ async def test_a_key_has_one_effect(tmp_path: Path, receiver: Receiver, experime
             base_url=gateway.url, headers={"X-API-Key": KEY}, trust_env=False, limits=limits, timeout=30
         ) as client,
     ):
-        effects = Effects(client, receiver)
+        effects = Requests(client, receiver)
         for number in range(keys):
             if number % 100 == 0:
-                await effects.begin()
+                await effects.create_session()
             kind = effects.kinds[number % len(effects.kinds)]
             send, send_other, count = await kind(f"key-{number}")
             outcome = Outcome()
-            moment: Moment | None = None
-            if chance.random() < CRASHES:
-                moment = chance.choice((the_next_commit(gateway), some_time(chance.uniform(0, 0.03))))
-            await flood(gateway, send, outcome, moment)
+            crash_time: CrashTime | None = None
+            if rng.random() < CRASH_RATIO:
+                crash_time = rng.choice((at_next_commit(gateway), after(rng.uniform(0, 0.03))))
+            await send_duplicates(gateway, send, outcome, crash_time)
 
-            assert outcome.answers, "one of them is answered"
-            assert len({json.dumps(answer) for answer in outcome.answers}) == 1, "and all others like it"
-            assert outcome.first <= 1
-            assert outcome.first == 1 or moment is not None
+            assert outcome.responses, "one request succeeds"
+            assert len({json.dumps(answer) for answer in outcome.responses}) == 1, "all responses are equal"
+            assert outcome.originals <= 1
+            assert outcome.originals == 1 or crash_time is not None
             mismatch = await send_other()
             assert (mismatch.status_code, mismatch.json()["error"]) == (422, "idempotency_mismatch")
             assert await count() == 1, f"{kind.__name__} {number}"
             total += Counter(
-                answered=len(outcome.answers),
+                answered=len(outcome.responses),
                 in_progress=outcome.in_progress,
                 lost=outcome.lost,
-                crashes=moment is not None,
-                kept=outcome.first == 0,
+                crashes=crash_time is not None,
+                kept=outcome.originals == 0,
             )
     experiment.record("keys", keys)
-    experiment.record("requests answered", total["answered"])
-    experiment.record("told that it is in progress", total["in_progress"])
+    experiment.record("successful requests", total["answered"])
+    experiment.record("responses with idempotency_in_progress", total["in_progress"])
     experiment.record("crashes", total["crashes"])
-    experiment.record("requests lost in them", total["lost"])
-    experiment.record("committed before, and answered after the crash", total["kept"])
-    experiment.record("keys with another number of effects than one", 0)
+    experiment.record("requests lost in crashes", total["lost"])
+    experiment.record("committed before a crash and replayed after it", total["kept"])
+    experiment.record("keys without exactly one effect", 0)
 
 
 @pytest.mark.parametrize("kind", range(4))
-async def test_a_key_whose_answer_was_lost_after_the_commit_is_answered_again(
+async def test_a_response_that_was_lost_after_the_commit_is_replayed(
     tmp_path: Path, receiver: Receiver, kind: int
 ) -> None:
-    """HTTP-11, DUR-5: at exactly that moment; the first try hears 503, and has had its effect."""
+    """HTTP-11, DUR-5: the first request returns 503, although it had its effect."""
     store, faults = faulty(MemoryStore())
     left = ["once"]
 
-    def keeps_an_answer(writes: Sequence[Write]) -> bool:
+    def stores_a_response(writes: Sequence[Write]) -> bool:
         return bool(left and any(isinstance(write, PutResponse) for write in writes) and left.pop())
 
-    async with serving(tmp_path, store=store) as served, served.client() as client:
-        effects = Effects(client, receiver)
-        await effects.begin()
+    async with in_process_gateway(tmp_path, store=store) as served, served.client() as client:
+        effects = Requests(client, receiver)
+        await effects.create_session()
         send, _, count = await effects.kinds[kind]("key")
-        faults.lose_answer = keeps_an_answer
+        faults.lose_answer = stores_a_response
         first = await send()
         again = await send()
         while again.status_code == 503:
             again = await send()
 
-        await effects.recovered()
+        await effects.wait_until_available()
 
         assert first.status_code == 503
         assert again.headers["idempotent-replayed"] == "true"

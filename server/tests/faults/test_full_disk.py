@@ -1,7 +1,7 @@
-"""Experiment 15: the disk is full, and well again, while people use the gateway; nothing is restarted.
+"""Experiment 15: the disk fills up and gets space again while the gateway is used, without a restart.
 
-The operating system refuses to let any file of the gateway grow, its log among them: what a full disk is to a process.
-The store that fails in other ways is `test_store_failure.py`'s and the simulation's.
+A limit on the size of files has the effect of a full disk: no file of the gateway can grow, not even its log.
+`test_store_failure.py` and the simulation test other failures of the store.
 """
 
 import asyncio
@@ -24,14 +24,16 @@ SESSIONS = 4
 RECOVERED_SECONDS = 10
 
 
-def let_files_grow(gateway: GatewayProcess, *, yes: bool) -> None:
+def allow_writes(gateway: GatewayProcess, *, yes: bool) -> None:
     _, hard = resource.prlimit(gateway.pid, resource.RLIMIT_FSIZE)
     resource.prlimit(gateway.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY if yes else 0, hard))
 
 
-async def fill(client: httpx.AsyncClient, gateway: GatewayProcess, probe: Conversation, seconds: float) -> None:
-    """Let the disk be full for a while: nothing is accepted, everything can be read."""
-    let_files_grow(gateway, yes=False)
+async def check_full_disk(
+    client: httpx.AsyncClient, gateway: GatewayProcess, probe: Conversation, seconds: float
+) -> None:
+    """Fill the disk for a while: requests that write return 503, everything can be read."""
+    allow_writes(gateway, yes=False)
     end = time.monotonic() + seconds
     while True:
         refused = await probe.post("prompt", {"text": "lost"})
@@ -46,10 +48,10 @@ async def fill(client: httpx.AsyncClient, gateway: GatewayProcess, probe: Conver
     assert (page.status_code, page.json()["events"]) == (200, [])
 
 
-async def recovery(client: httpx.AsyncClient, gateway: GatewayProcess, users: list[RandomUser]) -> float:
-    """Let files grow again; return how long it took until every session accepted something."""
+async def measure_recovery(client: httpx.AsyncClient, gateway: GatewayProcess, users: list[RandomUser]) -> float:
+    """Free the disk; return the seconds until every session accepted a request."""
     begun = time.monotonic()
-    let_files_grow(gateway, yes=True)
+    allow_writes(gateway, yes=True)
     async with asyncio.timeout(RECOVERED_SECONDS):
         while (await client.get("/readyz")).status_code != 200:  # noqa: ASYNC110
             await asyncio.sleep(0.005)
@@ -58,29 +60,29 @@ async def recovery(client: httpx.AsyncClient, gateway: GatewayProcess, users: li
 
 
 @pytest.mark.timeout(180)
-async def test_a_full_disk_costs_nothing_that_was_accepted(
+async def test_nothing_that_was_accepted_is_lost_on_a_full_disk(
     tmp_path: Path, receiver: Receiver, experiment: Experiment
 ) -> None:
-    """DUR-5, EVT-8, HTTP-11: 503, never a 2xx without a commit; it recovers by itself."""
-    chance = experiment.random
-    times = experiment.trials(short=6, long=300)
-    tally = Totals()
+    """DUR-5, EVT-8, HTTP-11."""
+    rng = experiment.random
+    times = experiment.trials(short=3, long=300)
+    totals = Totals()
     slowest = 0.0
     async with GatewayProcess(tmp_path, forked=True) as gateway, gateway.client() as client:
         probe = await Conversation.begin(client)
-        await probe.info()  # to take a session up is a write, too
-        async with Workload(gateway, receiver, chance, SESSIONS) as crowd:
+        await probe.info()  # acquiring a session writes, too
+        async with Workload(gateway, receiver, rng, SESSIONS) as workload:
             for _ in range(times):
-                await asyncio.sleep(chance.uniform(0, 0.3))
-                await fill(client, gateway, probe, chance.uniform(0, 0.5))
-                slowest = max(slowest, await recovery(client, gateway, crowd.users))
-            await crowd.finish()
-            assert not any(watcher.disconnected.is_set() for watcher in crowd.watchers), "readers stay connected"
-            await crowd.audit(tally)
-            refused = sum(user.unavailable for user in crowd.users)
+                await asyncio.sleep(rng.uniform(0, 0.3))
+                await check_full_disk(client, gateway, probe, rng.uniform(0, 0.5))
+                slowest = max(slowest, await measure_recovery(client, gateway, workload.users))
+            await workload.finish()
+            assert not any(watcher.disconnected.is_set() for watcher in workload.watchers), "readers stay connected"
+            await workload.audit(totals)
+            refused = sum(user.unavailable for user in workload.users)
         assert (await probe.get("/stats")).json()["promptCount"] == 0
-    experiment.record("times full", times)
-    experiment.record("requests refused with 503", refused)
-    experiment.record("prompts accepted", tally.prompts)
-    experiment.record("events", tally.events)
+    experiment.record("full disks", times)
+    experiment.record("responses with 503", refused)
+    experiment.record("prompts accepted", totals.prompts)
+    experiment.record("events", totals.events)
     experiment.record("slowest recovery", f"{slowest:.2f} s")

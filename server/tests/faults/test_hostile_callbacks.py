@@ -1,6 +1,6 @@
-"""Experiment 12: hostile callback tools: at addresses that are not theirs, and with answers that have no end.
+"""Experiment 12: hostile callback tools: at forbidden addresses, and with endless or invalid responses.
 
-CB-3, CB-5: nothing is connected to that the operator did not allow, and every call comes to its end in its time.
+CB-3, CB-5: the gateway connects only to addresses that the operator allows, and every call ends in time.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from cmdc_gateway.tools.callbacks.response import MAX_RESPONSE_BYTES
 from cmdc_testkit.addresses import DISGUISED, FORBIDDEN
 from cmdc_testkit.conversations import Conversation, calling, script
 from cmdc_testkit.experiments import Experiment
-from cmdc_testkit.gateways import GatewayProcess, Served, serving
+from cmdc_testkit.gateways import GatewayProcess, InProcessGateway, in_process_gateway
 from cmdc_testkit.receivers import Receiver
 from cmdc_testkit.resource_usage import ResourceUsage, mib
 
@@ -33,65 +33,65 @@ PARAMETERS = {"type": "object"}
 
 @dataclass(slots=True)
 class Network:
-    """All the addresses there are, on loopback: the public one is a tool, every other one a witness.
+    """A network on loopback: the public address leads to `tool`, every other address to `forbidden`.
 
-    `names` are what host names resolve to, one answer after another. A connection to an address that is not public, were
-    one made, would end at the witness: no test leaves this machine, whatever is broken.
+    `names` maps each host name to the addresses of consecutive lookups. Whatever is broken, no connection leaves this
+    machine.
     """
 
     tool: Receiver
-    witness: Receiver
+    forbidden: Receiver
     names: dict[str, list[list[str]]] = field(default_factory=dict[str, list[list[str]]])
-    dialled: list[str] = field(default_factory=list[str])
+    connected: list[str] = field(default_factory=list[str])
 
     async def resolve(self, host: str, port: int) -> list[str]:
         answers = self.names.get(host, [[]])
         return answers.pop(0) if len(answers) > 1 else answers[0]
 
     async def connect(self, address: str, port: int) -> httpcore.AsyncNetworkStream:
-        self.dialled.append(address)
-        return await connect_tcp("127.0.0.1", self.tool.port if address == PUBLIC else self.witness.port)
+        self.connected.append(address)
+        return await connect_tcp("127.0.0.1", self.tool.port if address == PUBLIC else self.forbidden.port)
 
 
 @pytest.fixture
-async def served(tmp_path: Path) -> AsyncIterator[Served]:
-    """A gateway whose operator allows nothing besides public addresses."""
-    async with serving(tmp_path, callback_allow=[]) as served:
+async def served(tmp_path: Path) -> AsyncIterator[InProcessGateway]:
+    """A gateway whose operator allows only public addresses."""
+    async with in_process_gateway(tmp_path, callback_allow=[]) as served:
         yield served
 
 
 @pytest.fixture
 async def network() -> AsyncIterator[Network]:
-    async with Receiver() as tool, Receiver() as witness:
-        yield Network(tool, witness)
+    async with Receiver() as tool, Receiver() as forbidden:
+        yield Network(tool, forbidden)
 
 
-def put_before(served: Served, network: Network, *allow: str) -> None:
-    """Let this gateway's callbacks go through the network."""
+def route_callbacks(served: InProcessGateway, network: Network, *allow: str) -> None:
+    """Send the gateway's callbacks through the network."""
     calls = CallbackClient(AddressPolicy(allow), resolve=network.resolve, connect=network.connect)
     object.__setattr__(served.gateway.registry.services, "callbacks", calls)
 
 
-async def told(talk: Conversation, url: str) -> tuple[str, str]:
-    """Register a tool there, have it called, and give the status and the result that readers see."""
+async def call_tool(talk: Conversation, url: str) -> tuple[str, str]:
+    """Register a tool at this URL and call it; return the status and the result of its event."""
     body = {"name": "t", "description": "", "parameters": PARAMETERS, "callbackUrl": url, "idempotent": True}
     made = await talk.post("tools", body)
     assert made.status_code == 201, made.text
     events = await talk.run(script(calling(("t", {})), {"text": ["on"]}))
     [end] = [event.data for event in events if event.name == "tool_execution_end"]
-    assert events[-1].name == "agent_end", "the run goes on"
+    assert events[-1].name == "agent_end", "the run continues"
     return end["status"], end["result"]
 
 
-async def test_no_address_that_is_not_allowed_is_connected_to(
-    experiment: Experiment, served: Served, network: Network
+async def test_the_gateway_does_not_connect_to_forbidden_addresses(
+    experiment: Experiment, served: InProcessGateway, network: Network
 ) -> None:
-    """CB-5: written in the URL, resolved from a name, beside a public one, after a redirect, or on second thoughts."""
-    chance, part = experiment.random, experiment.part
-    forms, literals = chance.sample(FORBIDDEN, k=12), chance.sample(_literals(), k=40)
+    """CB-5: in the URL, from DNS, beside a public address, after a redirect, or from a second lookup."""
+    rng, part = experiment.random, experiment.part
+    forms, literals = rng.sample(FORBIDDEN, k=12), rng.sample(_literals(), k=40)
     if experiment.long:
         forms, literals = FORBIDDEN[part.index - 1 :: part.of], _literals()[part.index - 1 :: part.of]
-    put_before(served, network)
+    route_callbacks(served, network)
     async with served.client() as client:
         talk = await Conversation.begin(client, maxTurns=1000)
         for literal in literals:
@@ -104,133 +104,135 @@ async def test_no_address_that_is_not_allowed_is_connected_to(
             host = f"tool{number}.example"
             for answer in ([address], [PUBLIC, address], [address, PUBLIC]):
                 network.names[host] = [answer]
-                status, result = await told(talk, f"http://{host}/")
+                status, result = await call_tool(talk, f"http://{host}/")
                 assert status == "error", address
                 assert "not public" in result, address
                 assert address not in result
 
-            network.names[host] = [[PUBLIC], [address]]  # the second answer is for a second question
-            assert await told(talk, f"http://{host}/") == ("ok", "done")
-            status, _ = await told(talk, f"http://{host}/")
+            network.names[host] = [[PUBLIC], [address]]  # as in DNS rebinding
+            assert await call_tool(talk, f"http://{host}/") == ("ok", "done")
+            status, _ = await call_tool(talk, f"http://{host}/")
             assert status == "error", address
 
             network.names[host] = [[PUBLIC]]
             literal = f"[{address}]" if ":" in address else address
             network.tool.headers = f"Location: http://{literal}/\r\n"
-            network.tool.answers.append((f"{chance.choice([301, 302, 303, 307, 308])} Moved", b""))
-            status, result = await told(talk, f"http://{host}/")
+            network.tool.answers.append((f"{rng.choice([301, 302, 303, 307, 308])} Moved", b""))
+            status, result = await call_tool(talk, f"http://{host}/")
             assert status == "error"
             assert "redirect" in result
             network.tool.headers = ""
     experiment.record("addresses", len(forms))
     experiment.record("spellings in URLs", len(literals))
-    experiment.record("connections to witness sockets", len(network.witness.calls))
-    assert network.witness.calls == []
-    assert set(network.dialled) <= {PUBLIC}
+    experiment.record("connections to forbidden addresses", len(network.forbidden.calls))
+    assert network.forbidden.calls == []
+    assert set(network.connected) <= {PUBLIC}
 
 
-async def test_the_witness_would_have_seen_a_connection(
-    experiment: Experiment, served: Served, network: Network
+async def test_a_connection_to_a_forbidden_address_would_be_noticed(
+    experiment: Experiment, served: InProcessGateway, network: Network
 ) -> None:
-    """CB-5: with a guard that lets everything through, each of them ends there."""
-    put_before(served, network, "0.0.0.0/0", "::/0")
+    """CB-5: with a policy that allows everything, the connections are made."""
+    route_callbacks(served, network, "0.0.0.0/0", "::/0")
     allowed = [address for address in FORBIDDEN if "%" not in address]
     async with served.client() as client:
         talk = await Conversation.begin(client)
         for address in experiment.random.sample(allowed, k=5):
             network.names["tool.example"] = [[address]]
-            assert await told(talk, "http://tool.example/") == ("ok", "done")
-    experiment.record("connections with the guard taken away", len(network.witness.calls))
-    assert len(network.witness.calls) == 5
+            assert await call_tool(talk, "http://tool.example/") == ("ok", "done")
+    experiment.record("connections without the policy", len(network.forbidden.calls))
+    assert len(network.forbidden.calls) == 5
 
 
 def _literals() -> list[str]:
     return list(dict.fromkeys([*DISGUISED, *(f"[{address}]" if ":" in address else address for address in FORBIDDEN)]))
 
 
-# What a tool may answer
+# -- hostile responses -------------------------------------------------------------------------------------------------
 
-Say = Callable[[asyncio.StreamWriter], Awaitable[None]]
+Respond = Callable[[asyncio.StreamWriter], Awaitable[None]]
 HEAD = b"HTTP/1.1 200 OK\r\n"
 TIMEOUT_MS = 1_500
 
 
-def once(*pieces: bytes) -> Say:
-    """Answer this."""
+def send_once(*chunks: bytes) -> Respond:
+    """Return a response that consists of these bytes."""
 
-    async def say(writer: asyncio.StreamWriter) -> None:
-        for piece in pieces:
-            writer.write(piece)
+    async def respond(writer: asyncio.StreamWriter) -> None:
+        for chunk in chunks:
+            writer.write(chunk)
             await writer.drain()
 
-    return say
+    return respond
 
 
-def endless(first: bytes, piece: bytes, *, every: float = 0.0) -> Say:
-    """Begin with this, and then go on for ever with that."""
+def send_forever(first: bytes, chunk: bytes, *, every: float = 0.0) -> Respond:
+    """Return a response that repeats `chunk` forever."""
 
-    async def say(writer: asyncio.StreamWriter) -> None:
+    async def respond(writer: asyncio.StreamWriter) -> None:
         writer.write(first)
         for _ in itertools.count():
-            writer.write(piece)
+            writer.write(chunk)
             await writer.drain()
             await asyncio.sleep(every)
 
-    return say
+    return respond
 
 
-def _compressed(encoding: bytes, body: bytes) -> Say:
-    return once(HEAD + b"Content-Encoding: %b\r\nContent-Length: %d\r\n\r\n" % (encoding, len(body)), body)
+def _compressed(encoding: bytes, body: bytes) -> Respond:
+    return send_once(HEAD + b"Content-Encoding: %b\r\nContent-Length: %d\r\n\r\n" % (encoding, len(body)), body)
 
 
 BOMB = b'{"result": "' + bytes(10_000_000) + b'"}'
 _CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
-_BIG = b"x" * 65_536
-ANSWERS: dict[str, Say] = {
-    "nothing": endless(b"", b"", every=0.5),
-    "half a status line": endless(b"HTTP/1.1 2", b"", every=0.5),
-    "headers that drip": endless(HEAD, b"X: y\r\n", every=0.05),
-    "a body that drips": endless(HEAD + b"Content-Length: 1000\r\n\r\n", b" ", every=0.05),
-    "chunks that drip": endless(HEAD + _CHUNKED, b"1\r\n \r\n", every=0.05),
-    "endless headers": endless(HEAD, b"X: " + _BIG + b"\r\n"),
-    "an endless header": endless(HEAD + b"X: ", _BIG),
-    "endless interim answers": endless(b"", b"HTTP/1.1 102 Processing\r\n\r\n" * 100),
-    "an endless body": endless(HEAD + b"\r\n", _BIG),
-    "a body of a terabyte": endless(HEAD + b"Content-Length: 1000000000000\r\n\r\n", _BIG),
-    "endless chunks": endless(HEAD + _CHUNKED, b"10000\r\n" + _BIG + b"\r\n"),
-    "endless tiny chunks": endless(HEAD + _CHUNKED, b"1\r\nx\r\n" * 10_000),
-    "an endless chunk extension": endless(HEAD + _CHUNKED + b"1;", _BIG),
-    "endless trailers": endless(HEAD + _CHUNKED + b"0\r\n", b"X: y\r\n" * 10_000),
-    "256 KiB and one byte": once(HEAD + b"Content-Length: 262145\r\n\r\n", b'{"result": "' + b"x" * 262_131 + b'"}'),
+_LARGE = b"x" * 65_536
+RESPONSES: dict[str, Respond] = {
+    "nothing": send_forever(b"", b"", every=0.5),
+    "half a status line": send_forever(b"HTTP/1.1 2", b"", every=0.5),
+    "slow headers": send_forever(HEAD, b"X: y\r\n", every=0.05),
+    "a slow body": send_forever(HEAD + b"Content-Length: 1000\r\n\r\n", b" ", every=0.05),
+    "slow chunks": send_forever(HEAD + _CHUNKED, b"1\r\n \r\n", every=0.05),
+    "endless headers": send_forever(HEAD, b"X: " + _LARGE + b"\r\n"),
+    "an endless header": send_forever(HEAD + b"X: ", _LARGE),
+    "endless interim answers": send_forever(b"", b"HTTP/1.1 102 Processing\r\n\r\n" * 100),
+    "an endless body": send_forever(HEAD + b"\r\n", _LARGE),
+    "a body of a terabyte": send_forever(HEAD + b"Content-Length: 1000000000000\r\n\r\n", _LARGE),
+    "endless chunks": send_forever(HEAD + _CHUNKED, b"10000\r\n" + _LARGE + b"\r\n"),
+    "endless tiny chunks": send_forever(HEAD + _CHUNKED, b"1\r\nx\r\n" * 10_000),
+    "an endless chunk extension": send_forever(HEAD + _CHUNKED + b"1;", _LARGE),
+    "endless trailers": send_forever(HEAD + _CHUNKED + b"0\r\n", b"X: y\r\n" * 10_000),
+    "256 KiB and one byte": send_once(
+        HEAD + b"Content-Length: 262145\r\n\r\n", b'{"result": "' + b"x" * 262_131 + b'"}'
+    ),
     "a gzip bomb": _compressed(b"gzip", gzip.compress(BOMB)),
     "a gzip bomb by another name": _compressed(b"X-GZip", gzip.compress(BOMB)),
     "a deflate bomb": _compressed(b"deflate", zlib.compress(BOMB)),
     "a bomb in a bomb": _compressed(b"gzip, gzip", gzip.compress(gzip.compress(BOMB))),
-    "a bomb in the transfer": once(HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n", b"0\r\n\r\n"),
-    "a bomb that says nothing": once(
+    "a bomb in the transfer": send_once(HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n", b"0\r\n\r\n"),
+    "an undeclared gzip body": send_once(
         HEAD + b"Content-Length: %d\r\n\r\n" % len(gzip.compress(BOMB)), gzip.compress(BOMB)
     ),
     "brotli": _compressed(b"br", b"\x8b\x02\x80" + bytes(100)),
-    "deep JSON": once(HEAD + b"Content-Length: 200000\r\n\r\n", b"[" * 200_000),
-    "a number of 200,000 digits": once(
+    "deep JSON": send_once(HEAD + b"Content-Length: 200000\r\n\r\n", b"[" * 200_000),
+    "a number of 200,000 digits": send_once(
         HEAD + b"Content-Length: 200012\r\n\r\n", b'{"result": ' + b"9" * 200_000 + b"}"
     ),
-    "an upgrade": endless(
+    "an upgrade": send_forever(
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n", b"x", every=0.1
     ),
-    "no content": once(b"HTTP/1.1 204 No Content\r\n\r\n"),
-    "a redirect to itself": once(b"HTTP/1.1 307 Moved\r\nLocation: /tool\r\nContent-Length: 0\r\n\r\n"),
-    "two lengths": once(HEAD + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}x"),
-    "length and coding": once(HEAD + b"Content-Length: 13\r\nTransfer-Encoding: gzip\r\n\r\n", b'{"result": 1}'),
-    "a length that is too long": once(HEAD + b"Content-Length: 99\r\n\r\n", b'{"result": 1}'),
-    "HTTP/2": once(b"\x00\x00\x12\x04\x00\x00\x00\x00\x00" + bytes(18)),
-    "HTTP/0.9": once(b'{"result": 1}'),
-    "TLS": once(b"\x15\x03\x01\x00\x02\x02\x46"),
+    "no content": send_once(b"HTTP/1.1 204 No Content\r\n\r\n"),
+    "a redirect to itself": send_once(b"HTTP/1.1 307 Moved\r\nLocation: /tool\r\nContent-Length: 0\r\n\r\n"),
+    "two lengths": send_once(HEAD + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}x"),
+    "length and coding": send_once(HEAD + b"Content-Length: 13\r\nTransfer-Encoding: gzip\r\n\r\n", b'{"result": 1}'),
+    "a length that is too long": send_once(HEAD + b"Content-Length: 99\r\n\r\n", b'{"result": 1}'),
+    "HTTP/2": send_once(b"\x00\x00\x12\x04\x00\x00\x00\x00\x00" + bytes(18)),
+    "HTTP/0.9": send_once(b'{"result": 1}'),
+    "TLS": send_once(b"\x15\x03\x01\x00\x02\x02\x46"),
 }
 
 
 class HostileTool:
-    """A tool on loopback that answers as its path says; `sent` has how many bytes of each it got rid of."""
+    """A tool on loopback whose path selects the response; `sent` has the bytes sent of each."""
 
     def __init__(self) -> None:
         self.sent: dict[str, int] = {}
@@ -250,23 +252,23 @@ class HostileTool:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.open += 1
-        saying: asyncio.Task[None] | None = None
+        responding: asyncio.Task[None] | None = None
         try:
             line = await reader.readline()
-            name = list(ANSWERS)[int(line.split()[1].removeprefix(b"/"))]
-            saying = asyncio.create_task(self._say(name, writer))
+            name = list(RESPONSES)[int(line.split()[1].removeprefix(b"/"))]
+            responding = asyncio.create_task(self._respond(name, writer))
             while await reader.read(65_536):
-                pass  # until the gateway has enough
+                pass  # until the gateway closes the connection
         except ConnectionError:
             pass
         finally:
-            if saying is not None:
-                saying.cancel()
-                await asyncio.gather(saying, return_exceptions=True)
+            if responding is not None:
+                responding.cancel()
+                await asyncio.gather(responding, return_exceptions=True)
             writer.transport.abort()
             self.open -= 1
 
-    async def _say(self, name: str, writer: asyncio.StreamWriter) -> None:
+    async def _respond(self, name: str, writer: asyncio.StreamWriter) -> None:
         write = writer.write
 
         def counted(data: bytes) -> None:
@@ -274,49 +276,47 @@ class HostileTool:
             write(data)
 
         writer.write = counted  # type: ignore[method-assign]
-        await ANSWERS[name](writer)
+        await RESPONSES[name](writer)
         if name not in ("nothing", "half a status line"):
             writer.write_eof()
 
 
-@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="weighs a process by /proc")
-async def test_answers_without_an_end_come_to_one(experiment: Experiment, tmp_path: Path) -> None:
-    """CB-3: each is an error in its time, costs little, and the run goes on."""
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="measures a process with /proc")
+async def test_every_hostile_response_ends_in_time_with_an_error(experiment: Experiment, tmp_path: Path) -> None:
+    """CB-3: it uses little memory, and the run continues."""
     rounds = experiment.trials(short=1, long=15)
     took: list[float] = []
     async with HostileTool() as tool, GatewayProcess(tmp_path) as gateway, gateway.client() as client:
-        talks = [await Conversation.begin(client, maxTurns=1000) for _ in ANSWERS]
-        urls = [f"http://127.0.0.1:{tool.port}/{number}" for number in range(len(ANSWERS))]
-        await asyncio.gather(*(_call(talk, url) for talk, url in zip(talks, urls, strict=True)))  # to warm up
+        talks = [await Conversation.begin(client, maxTurns=1000) for _ in RESPONSES]
+        urls = [f"http://127.0.0.1:{tool.port}/{number}" for number in range(len(RESPONSES))]
+        await asyncio.gather(*(_timed_call(talk, url) for talk, url in zip(talks, urls, strict=True)))  # to warm up
         before = ResourceUsage.of(gateway.pid).memory
         for _ in range(rounds):
-            took += await asyncio.gather(*(_call(talk, url) for talk, url in zip(talks, urls, strict=True)))
+            took += await asyncio.gather(*(_timed_call(talk, url) for talk, url in zip(talks, urls, strict=True)))
         grown = ResourceUsage.of(gateway.pid).memory - before
         async with asyncio.timeout(10):
-            while tool.open:  # noqa: ASYNC110 - the gateway lets go of every connection
+            while tool.open:  # noqa: ASYNC110 - the gateway closes every connection
                 await asyncio.sleep(0.02)
         log = gateway.log()
-    most = max(tool.sent.values()) // (rounds + 1)
-    experiment.record("hostile answers", len(took))
-    experiment.record(f"ended (limit {TIMEOUT_MS} ms) within", f"{max(took):.2f} s")
-    experiment.record(
-        f"taken of one at most (limit {MAX_RESPONSE_BYTES // 1024} KiB and what systems buffer)", mib(most)
-    )
+    largest = max(tool.sent.values()) // (rounds + 1)
+    experiment.record("hostile responses", len(took))
+    experiment.record(f"slowest (limit {TIMEOUT_MS} ms)", f"{max(took):.2f} s")
+    experiment.record(f"largest response read (limit {MAX_RESPONSE_BYTES // 1024} KiB plus buffers)", mib(largest))
     experiment.record("memory", mib(grown))
     assert max(took) <= TIMEOUT_MS / 1000 + 5
-    assert most <= _unread_at_most()
+    assert largest <= _unread_at_most()
     assert grown <= 20 * 2**20
     assert "Traceback" not in log
 
 
 def _unread_at_most() -> int:
-    """What both systems may hold of a connection that one side no longer reads, and then some."""
+    """An upper bound of what the kernel buffers for a connection that is no longer read."""
     buffers = ("/proc/sys/net/ipv4/tcp_rmem", "/proc/sys/net/ipv4/tcp_wmem")
     return 8 * 2**20 + sum(int(Path(buffer).read_text().split()[-1]) for buffer in buffers)
 
 
-async def _call(talk: Conversation, url: str) -> float:
-    """Have the tool called; how many seconds it was running, as readers see it."""
+async def _timed_call(talk: Conversation, url: str) -> float:
+    """Call the tool; return the seconds between the events of its start and its end."""
     body = {"name": "t", "description": "", "parameters": PARAMETERS, "callbackUrl": url, "timeoutMs": TIMEOUT_MS}
     assert (await talk.post("tools", body)).status_code == 201
     request_id = await talk.prompt(script(calling(("t", {})), {"text": ["on"]}))

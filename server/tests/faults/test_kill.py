@@ -1,4 +1,4 @@
-"""DUR-1, DUR-2: `kill -9` in each state a session can be in."""
+"""DUR-1, DUR-2: `kill -9` in every state of a session."""
 
 import asyncio
 import os
@@ -32,7 +32,7 @@ async def kill_and_restart(gateway: GatewayProcess, *watchers: Watcher) -> None:
         await watcher.resume()
 
 
-def ran(receiver: Receiver) -> list[str]:
+def executed(receiver: Receiver) -> list[str]:
     return [call.body["callId"] for call in receiver.calls]
 
 
@@ -78,7 +78,7 @@ async def test_a_command_killed_with_the_server_is_closed_with_an_error_and_not_
         assert audit(await record_session(talk, watcher, accepted=accepted)) == []
     assert (end["status"], aborted["reason"]) == ("error", "interrupted")
     [pid] = pids.read_text().split()
-    os.killpg(int(pid), signal.SIGKILL)  # it outlived its server, which had no time to end it
+    os.killpg(int(pid), signal.SIGKILL)  # it outlived its server, which could not kill it
 
 
 async def test_a_callback_that_had_not_answered_is_not_called_again(
@@ -96,15 +96,15 @@ async def test_a_callback_that_had_not_answered_is_not_called_again(
         end = await watcher.until("tool_execution_end")
         await watcher.until("agent_end")
 
-        assert audit(await record_session(talk, watcher, accepted=accepted, executed=ran(receiver))) == []
+        assert audit(await record_session(talk, watcher, accepted=accepted, executed=executed(receiver))) == []
     assert end["status"] == "error"
     assert len(receiver.calls) == 1
 
 
-async def test_an_approval_can_be_given_after_the_restart(
+async def test_a_call_can_be_approved_after_the_restart(
     gateway: GatewayProcess, client: httpx.AsyncClient, receiver: Receiver
 ) -> None:
-    """DUR-2, APP-4: the run goes on as if nothing had happened; the tool registered before is still there."""
+    """DUR-2, APP-4: the run continues, and the tool is still registered."""
     talk = await Conversation.begin(client)
     await register(talk, receiver, requiresApproval=True)
     async with Watcher(talk) as watcher:
@@ -117,16 +117,18 @@ async def test_an_approval_can_be_given_after_the_restart(
         await watcher.until("agent_end", 2)
 
         decisions = {required["approvalId"]: "approved"}
-        record = await record_session(talk, watcher, accepted=accepted, decisions=decisions, executed=ran(receiver))
+        record = await record_session(
+            talk, watcher, accepted=accepted, decisions=decisions, executed=executed(receiver)
+        )
     assert audit(record) == []
     assert approved.status_code == 200
-    assert ran(receiver) == [required["callId"]]
+    assert executed(receiver) == [required["callId"]]
 
 
 async def test_an_approval_that_is_pending_over_a_restart_still_expires(
     gateway: GatewayProcess, client: httpx.AsyncClient
 ) -> None:
-    """DUR-2, APP-1: its time goes on running while no server does."""
+    """DUR-2, APP-1: its timeout continues while no server is running."""
     talk = await Conversation.begin(client, tools=["shell"], approval={"tools": ["shell"], "timeoutMs": 400})
     async with Watcher(talk) as watcher:
         await talk.prompt(script(calling(("shell", {"command": "echo ran > ran.txt"}))))
@@ -143,10 +145,10 @@ async def test_an_approval_that_is_pending_over_a_restart_still_expires(
     assert not (gateway.folder / "gateway-workspace" / "ran.txt").exists()
 
 
-async def test_an_approved_call_that_ran_ends_the_run_with_the_approval_beside_it(
+async def test_an_executing_call_ends_its_run_and_cancels_a_pending_approval(
     gateway: GatewayProcess, client: httpx.AsyncClient, receiver: Receiver
 ) -> None:
-    """DUR-2, EVT-9: one call has an unknown outcome, so the run is over, and the other one is cancelled."""
+    """DUR-2, EVT-9: the outcome of the executing call is unknown, so the run is interrupted."""
     talk = await Conversation.begin(client)
     await register(talk, receiver, requiresApproval=True)
     receiver.released.clear()
@@ -163,14 +165,14 @@ async def test_an_approved_call_that_ran_ends_the_run_with_the_approval_beside_i
         again = await talk.post("approve", {"approvalId": first["approvalId"]})
         late = await talk.post("approve", {"approvalId": second["approvalId"]})
         decisions = {first["approvalId"]: "approved", second["approvalId"]: "cancelled"}
-        assert audit(await record_session(talk, watcher, decisions=decisions, executed=ran(receiver))) == []
+        assert audit(await record_session(talk, watcher, decisions=decisions, executed=executed(receiver))) == []
     assert aborted["reason"] == "interrupted"
     assert again.status_code == 200
     assert (late.status_code, late.json()["status"]) == (409, "cancelled")
-    assert ran(receiver) == [first["callId"]]
+    assert executed(receiver) == [first["callId"]]
 
 
-async def test_two_pending_approvals_both_wait_on_though_a_third_was_rejected(
+async def test_two_approvals_stay_pending_after_a_third_was_rejected(
     gateway: GatewayProcess, client: httpx.AsyncClient, receiver: Receiver
 ) -> None:
     """DUR-1, DUR-2."""
@@ -188,7 +190,7 @@ async def test_two_pending_approvals_both_wait_on_though_a_third_was_rejected(
         await watcher.until("agent_end")
 
         decisions = {waiting[0]: "approved", waiting[1]: "rejected", waiting[2]: "approved"}
-        assert audit(await record_session(talk, watcher, decisions=decisions, executed=ran(receiver))) == []
+        assert audit(await record_session(talk, watcher, decisions=decisions, executed=executed(receiver))) == []
     assert pending == [waiting[0], waiting[2]]
 
 
@@ -210,7 +212,7 @@ async def test_a_question_can_be_answered_after_the_restart(gateway: GatewayProc
     assert (state, wrong.status_code, right.status_code) == ("waiting_input", 400, 200)
 
 
-async def test_queued_prompts_run_in_their_order_after_the_restart(
+async def test_queued_prompts_run_in_order_after_the_restart(
     gateway: GatewayProcess, client: httpx.AsyncClient
 ) -> None:
     """DUR-1, DUR-2."""
@@ -228,24 +230,24 @@ async def test_queued_prompts_run_in_their_order_after_the_restart(
     assert last["lastMessage"]["content"] == "You said: number 4"
 
 
-async def test_an_idle_session_comes_back_with_everything_it_had(
+async def test_an_idle_session_is_restored_completely(
     gateway: GatewayProcess, client: httpx.AsyncClient, receiver: Receiver
 ) -> None:
-    """DUR-1, MTR-1, HTTP-11: settings, tools, history, figures and idempotent answers; nothing is counted twice."""
+    """DUR-1, MTR-1, HTTP-11: settings, tools, history, counters and stored responses; nothing is counted twice."""
     body = {"model": "scripted:x", "metadata": {"for": "me"}, "systemPrompt": "Be brief."}
     created = await client.post("/v1/sessions", json=body, headers={"Idempotency-Key": "made"})
     talk = Conversation(client, created.json()["sessionId"])
     await register(talk, receiver)
     first = await talk.post("prompt", {"text": "hello"}, Idempotency_Key="said")
     await talk.events(first.json()["requestId"])
-    asked = ("", "/stats", "/messages", "/tools")
-    before = [(await talk.get(what)).json() for what in asked]
+    paths = ("", "/stats", "/messages", "/tools")
+    before = [(await talk.get(path)).json() for path in paths]
     usage = (await client.get("/v1/usage")).json()
 
     await gateway.kill()
     await gateway.start()
 
-    after = [(await talk.get(what)).json() for what in asked]
+    after = [(await talk.get(path)).json() for path in paths]
     for info in (before[0], after[0]):
         info.pop("uptimeMs")
     created_again = await client.post("/v1/sessions", json=body, headers={"Idempotency-Key": "made"})
@@ -260,7 +262,7 @@ async def test_an_idle_session_comes_back_with_everything_it_had(
 async def test_a_crash_during_the_recovery_from_a_crash_loses_nothing(
     gateway: GatewayProcess, client: httpx.AsyncClient
 ) -> None:
-    """DUR-1, DUR-2: three kills in a row, without a word in between. The later ones may strike the second run, too."""
+    """DUR-1, DUR-2: three kills in a row. The later ones may also interrupt the second run."""
     talk = await Conversation.begin(client)
     async with Watcher(talk) as watcher:
         accepted = [await talk.prompt(script({"text": ["a"] * 1000, "delayMs": 10})), await talk.prompt("next")]
@@ -279,8 +281,8 @@ async def test_a_crash_during_the_recovery_from_a_crash_loses_nothing(
 
 
 async def test_a_stream_resumed_over_a_restart_has_no_gap_and_no_repeat(tmp_path: Path) -> None:
-    """DUR-1, SSE-6, EVT-7: the bytes of before, then the rest."""
-    async with GatewayProcess(tmp_path) as gateway, gateway.client() as client:
+    """DUR-1, SSE-6, EVT-7: it continues byte for byte."""
+    async with GatewayProcess(tmp_path, forked=True) as gateway, gateway.client() as client:
         talk = await Conversation.begin(client)
         await talk.run("first")
         async with Watcher(talk) as before, Watcher(talk) as cut:
@@ -291,5 +293,7 @@ async def test_a_stream_resumed_over_a_restart_has_no_gap_and_no_repeat(tmp_path
             await cut.until("agent_end", 2)
         async with Watcher(talk) as after:
             await after.until("agent_end", 2)
+    raw = [event.raw for event in after.events]
     assert cut.events == after.events
-    assert after.events[: len(before.events)] == before.events
+    assert [event.raw for event in cut.events] == raw
+    assert [event.raw for event in before.events] == raw[: len(before.events)]

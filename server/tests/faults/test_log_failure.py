@@ -1,4 +1,4 @@
-"""What the server says to its operator goes to a disk that may be full, too; that must not cost a client anything."""
+"""A log that cannot be written, because its disk is full, does not affect clients."""
 
 import errno
 import io
@@ -13,14 +13,14 @@ from cmdc_gateway import logs
 
 
 @pytest.fixture(autouse=True)
-def logging_as_before() -> Iterator[None]:
+def restore_logging() -> Iterator[None]:
     before = structlog.get_config()
     yield
     structlog.configure(**before)
 
 
-class Full(io.StringIO):
-    """A file on a disk that is full."""
+class FullDisk(io.StringIO):
+    """A file on a full disk."""
 
     def write(self, text: str) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -29,9 +29,9 @@ class Full(io.StringIO):
 
 
 @pytest.mark.parametrize("method", ["info", "error", "exception"])
-def test_a_line_that_cannot_be_written_is_let_go(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """DUR-5: else the refusal of a full disk would itself fail, with 500."""
-    monkeypatch.setattr(sys, "stderr", Full())
+def test_a_line_that_cannot_be_written_is_dropped(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DUR-5: otherwise the 503 of a full disk would become a 500."""
+    monkeypatch.setattr(sys, "stderr", FullDisk())
     logs.configure("info")
 
     getattr(structlog.get_logger("test"), method)("commit_failed", reason="the disk is full")

@@ -1,4 +1,4 @@
-"""Experiment 13: whatever a model does wrong, a run comes to the end that is documented, and its usage is exact."""
+"""Experiment 13: for every fault of a model, the run ends as documented and its usage is exact."""
 
 from __future__ import annotations
 
@@ -20,52 +20,52 @@ from cmdc_testkit.audit import audit
 from cmdc_testkit.conversations import Conversation, calling, script
 from cmdc_testkit.events import ReceivedEvent
 from cmdc_testkit.experiments import Experiment
-from cmdc_testkit.gateways import serving
+from cmdc_testkit.gateways import in_process_gateway
 from cmdc_testkit.models import HUGE, Fault, ScriptedModelServer, call_chunk, text_chunk
 from cmdc_testkit.watchers import record_session
 
-pytestmark = pytest.mark.timeout(240)  # on a machine that is busy with other things
+pytestmark = pytest.mark.timeout(240)  # for a busy machine
 
-TRIES = 3
+ATTEMPTS = 3
 STALL_MS = 500
 PATIENT_MS = 60_000
-SILENT = ("headers and then nothing", "not even headers")
-HEAVY = ("a line of 10 MiB", "a thousand calls at once")
-# Nothing here may take as long as this, and what does has hung.
-HUNG_SECONDS = 45
+SILENT = ("headers and then nothing", "no headers")
+HEAVY = ("a line of 10 MiB", "a thousand calls in one step")
+# A run that takes longer has hung.
+TIMEOUT_SECONDS = 45
 CALLS = 1_000
-SAID = {"promptTokens": 11, "completionTokens": 7}
+USAGE = {"promptTokens": 11, "completionTokens": 7}
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A fault: how the model is made to have it, and what is documented to come of it.
+    """A fault, how it is configured, and its documented outcome.
 
-    `tries` is how often the model is asked in all; `shown` the text that readers see; `tokens` what is counted, of the
-    bytes that the model was given, as JSON has them. `lossy`: what was sent last may be lost with its connection, and
-    what nobody was shown is asked for again.
+    `attempts` is the number of requests to the model, `shown` the text that readers receive. `tokens` returns the counted
+    tokens, given the bytes of the prompt in JSON. `lossy` means that the last chunk may be lost with its connection, and
+    that the request is retried if no reader received text.
     """
 
     name: str
-    arrange: Callable[[ScriptedModelServer], None]
+    configure: Callable[[ScriptedModelServer], None]
     prompt: str = "Hello"
     ends: str = "agent_abort"
     errors: int = 1
-    tries: int = 1
+    attempts: int = 1
     shown: str = ""
     tokens: Callable[[int], int] = lambda _: 0
     tools: tuple[str, ...] = ()
     lossy: bool = False
 
 
-def estimated(heard: int) -> Callable[[int], int]:
-    """A token for every four bytes, read or written, where the provider does not say."""
-    return lambda asked: math.ceil(asked / 4) + math.ceil(heard / 4)
+def estimated(output: int) -> Callable[[int], int]:
+    """One token per four bytes of input and output, if the provider does not report usage."""
+    return lambda asked: math.ceil(asked / 4) + math.ceil(output / 4)
 
 
 def reported(steps: int) -> Callable[[int], int]:
-    """What the provider says, of each step."""
-    return lambda _: steps * sum(SAID.values())
+    """The usage that the provider reports for each step."""
+    return lambda _: steps * sum(USAGE.values())
 
 
 def refusing(status: int) -> Callable[[ScriptedModelServer], None]:
@@ -82,8 +82,8 @@ def misbehaving(fault: Fault) -> Callable[[ScriptedModelServer], None]:
     return arrange
 
 
-def obeying(_: ScriptedModelServer) -> None:
-    """It does as the script in the prompt says."""
+def following_the_script(_: ScriptedModelServer) -> None:
+    """The script in the prompt contains the fault."""
 
 
 def broken_arguments(server: ScriptedModelServer) -> None:
@@ -94,35 +94,41 @@ def broken_arguments(server: ScriptedModelServer) -> None:
     server.raw_replies = [asked, answered]
 
 
-SORRY = {"text": ["sorry"], "usage": SAID}
-LOOK: tuple[str, dict[str, Any]] = ("list_dir", {})
-MANY = calling(*[LOOK] * CALLS, usage=SAID)
+SORRY = {"text": ["sorry"], "usage": USAGE}
+LIST_DIR: tuple[str, dict[str, Any]] = ("list_dir", {})
+MANY = calling(*[LIST_DIR] * CALLS, usage=USAGE)
 CASES = (
     Case("400", refusing(400)),
     Case("401", refusing(401)),
-    Case("429 for ever", refusing(429), tries=TRIES),
-    Case("500 for ever", refusing(500), tries=TRIES),
+    Case("429 always", refusing(429), attempts=ATTEMPTS),
+    Case("500 always", refusing(500), attempts=ATTEMPTS),
     *(
         Case(
             f"{status} twice",
-            obeying,
+            following_the_script,
             script({"fail": {"status": status, "attempts": 2}, **SORRY}),
             ends="agent_end",
             errors=0,
-            tries=TRIES,
+            attempts=ATTEMPTS,
             shown="sorry",
             tokens=reported(1),
         )
         for status in (429, 500, 503)
     ),
-    Case("cut after a word", obeying, script({"text": ["Hel"], "cut": True}), shown="Hel", tokens=estimated(3)),
-    Case("lost after a word", misbehaving("drop"), shown="Hel", tokens=estimated(3), lossy=True),
+    Case(
+        "cut after a word",
+        following_the_script,
+        script({"text": ["Hel"], "cut": True}),
+        shown="Hel",
+        tokens=estimated(3),
+    ),
+    Case("closed after a word", misbehaving("drop"), shown="Hel", tokens=estimated(3), lossy=True),
     Case("an error after a word", misbehaving("error_chunk"), shown="Hel", tokens=estimated(3)),
-    Case("no answer but a closed connection", misbehaving("hang_up"), tries=TRIES),
-    Case("headers and then nothing", misbehaving("stall"), tries=TRIES),
-    Case("not even headers", misbehaving("silence"), tries=TRIES),
+    Case("closed without a response", misbehaving("hang_up"), attempts=ATTEMPTS),
+    Case("headers and then nothing", misbehaving("stall"), attempts=ATTEMPTS),
+    Case("no headers", misbehaving("silence"), attempts=ATTEMPTS),
     Case("garbage", misbehaving("garbage")),
-    Case("a page of HTML", misbehaving("not_a_stream"), tries=TRIES),  # a stream that ends before it began
+    Case("a page of HTML", misbehaving("not_a_stream"), attempts=ATTEMPTS),  # a stream without an event
     Case(
         "a line of 10 MiB",
         misbehaving("huge_line"),
@@ -132,41 +138,41 @@ CASES = (
         tokens=estimated(HUGE),
     ),
     Case(
-        "a tool that there is not",
-        obeying,
-        script(calling(("no_such_tool", {}), usage=SAID), SORRY),
+        "an unknown tool",
+        following_the_script,
+        script(calling(("no_such_tool", {}), usage=USAGE), SORRY),
         ends="agent_end",
-        tries=2,
+        attempts=2,
         shown="sorry",
         tokens=reported(2),
         tools=("list_dir",),
     ),
     Case(
-        "broken arguments",
+        "invalid JSON as arguments",
         broken_arguments,
         ends="agent_end",
-        tries=2,
+        attempts=2,
         shown="sorry",
         tokens=reported(2),
         tools=("list_dir",),
     ),
     Case(
-        "arguments that the schema refuses",
-        obeying,
-        script(calling(("list_dir", {"path": 7}), usage=SAID), SORRY),
+        "arguments that violate the schema",
+        following_the_script,
+        script(calling(("list_dir", {"path": 7}), usage=USAGE), SORRY),
         ends="agent_end",
-        tries=2,
+        attempts=2,
         shown="sorry",
         tokens=reported(2),
         tools=("list_dir",),
     ),
     Case(
-        "a thousand calls at once",
-        obeying,
+        "a thousand calls in one step",
+        following_the_script,
         script(MANY, SORRY),
         ends="agent_end",
         errors=0,
-        tries=2,
+        attempts=2,
         shown="sorry",
         tokens=reported(2),
         tools=("list_dir",),
@@ -175,16 +181,16 @@ CASES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Bench:
-    """A gateway, and one model server for each case, so that all of them can run at once."""
+class Setup:
+    """A gateway, and one model server for each case, so that all cases can run concurrently."""
 
     client: httpx.AsyncClient
     servers: list[ScriptedModelServer]
 
 
 @asynccontextmanager
-async def bench(folder: Path, cases: Sequence[Case], *, stall_ms: int) -> AsyncGenerator[Bench]:
-    """A gateway that takes so long a silence for a failure."""
+async def set_up(folder: Path, cases: Sequence[Case], *, stall_ms: int) -> AsyncGenerator[Setup]:
+    """Start a gateway that gives up a silent model after `stall_ms`, and the model servers."""
     await asyncio.to_thread(folder.mkdir)
     async with AsyncExitStack() as stack:
         servers = [await stack.enter_async_context(ScriptedModelServer()) for _ in cases]
@@ -193,7 +199,7 @@ async def bench(folder: Path, cases: Sequence[Case], *, stall_ms: int) -> AsyncG
             for number, server in enumerate(servers)
         }
         served = await stack.enter_async_context(
-            serving(
+            in_process_gateway(
                 folder,
                 file={"models": models},
                 environ={"HOUSE_KEY": "the-house-key"},
@@ -203,38 +209,40 @@ async def bench(folder: Path, cases: Sequence[Case], *, stall_ms: int) -> AsyncG
                 model_stall_ms=stall_ms,
             )
         )
-        # Loading litellm takes seconds, which are no silence of a model's.
+        # Loading litellm takes seconds, which must not count as silence of a model.
         await served.gateway.registry.services.policy.models.find("house:0").prepare()
         client = await stack.enter_async_context(served.client())
-        yield Bench(client, servers)
+        yield Setup(client, servers)
 
 
 def shown(run: list[ReceivedEvent]) -> str:
     return "".join(seen.data["delta"] for seen in run if seen.name == "message_delta")
 
 
-async def one_run(bench: Bench, number: int, case: Case) -> int:
-    """Have the model fail so; how many tokens were counted."""
+async def run_case(bench: Setup, number: int, case: Case) -> int:
+    """Run a case and check its outcome; return the counted tokens."""
     server = bench.servers[number]
-    case.arrange(server)
+    case.configure(server)
     before = len(server.requests)
-    prompt = case.prompt.replace('"nonce": ""', f'"nonce": "{os.urandom(4).hex()}"')  # tries are counted for each
+    prompt = case.prompt.replace(
+        '"nonce": ""', f'"nonce": "{os.urandom(4).hex()}"'
+    )  # the script counts attempts per prompt
     talk = await Conversation.begin(bench.client, model=f"house:{number}", tools=list(case.tools))
     request_id = await talk.prompt(prompt)
-    async with asyncio.timeout(HUNG_SECONDS):
+    async with asyncio.timeout(TIMEOUT_SECONDS):
         run = [seen async for seen in talk.stream(requestId=request_id)]
 
-    flaws = audit(await record_session(talk, accepted=[request_id]))
-    assert flaws == [], case.name
+    errors = audit(await record_session(talk, accepted=[request_id]))
+    assert errors == [], case.name
     assert run[-1].name == case.ends, (case.name, run[-2:])
     assert names(run).count("error") == case.errors, (case.name, names(run))
-    tries = len(server.requests) - before
-    lost = case.lossy and tries > case.tries
-    assert tries == case.tries or (lost and tries <= TRIES), case.name
+    attempts = len(server.requests) - before
+    lost = case.lossy and attempts > case.attempts
+    assert attempts == case.attempts or (lost and attempts <= ATTEMPTS), case.name
     assert shown(run) == case.shown or (lost and shown(run) == ""), case.name
     if case.ends == "agent_abort":
         assert run[-1].data["reason"] == "error"
-    if case.name == "a thousand calls at once":
+    if case.name == "a thousand calls in one step":
         assert names(run).count("tool_execution_end") == CALLS
     for secret in ("the-house-key", server.base_url):
         assert secret not in str(run), case.name
@@ -246,21 +254,21 @@ async def one_run(bench: Bench, number: int, case: Case) -> int:
 
 @dataclass(slots=True)
 class Count:
-    """What was done."""
+    """Totals over all runs."""
 
     runs: int = 0
     tokens: int = 0
     model_calls: int = 0
 
 
-async def all_of(folder: Path, cases: Sequence[Case], rounds: int, count: Count, *, stall_ms: int) -> None:
-    """Each of the cases so often, all of them at once; the tenant's total has each token once."""
+async def run_cases(folder: Path, cases: Sequence[Case], rounds: int, count: Count, *, stall_ms: int) -> None:
+    """Run every case `rounds` times, concurrently; the tenant's usage is the sum of the runs."""
     here = Count()
-    async with bench(folder, cases, stall_ms=stall_ms) as made:
+    async with set_up(folder, cases, stall_ms=stall_ms) as made:
 
         async def again(number: int, case: Case) -> None:
             for _ in range(rounds):
-                tokens = await one_run(made, number, case)
+                tokens = await run_case(made, number, case)
                 here.tokens += tokens
                 here.runs += 1
 
@@ -274,22 +282,22 @@ async def all_of(folder: Path, cases: Sequence[Case], rounds: int, count: Count,
     count.model_calls += sum(len(server.requests) for server in made.servers)
 
 
-async def test_every_fault_comes_to_its_end(experiment: Experiment, tmp_path: Path) -> None:
-    """EVT-1 … EVT-4, EVT-9, MTR-1."""
+async def test_every_model_fault_ends_as_documented(experiment: Experiment, tmp_path: Path) -> None:
+    """MODEL-retry, EVT-1 … EVT-4, EVT-9, MTR-1."""
     begun, count = time.monotonic(), Count()
     silent = [case for case in CASES if case.name in SILENT]
     heavy = [case for case in CASES if case.name in HEAVY]
     quick = [case for case in CASES if case not in (*silent, *heavy)]
     rounds = experiment.trials(short=1, long=60)
 
-    await all_of(tmp_path / "quick", quick, rounds, count, stall_ms=PATIENT_MS)
-    await all_of(tmp_path / "silent", silent, max(1, rounds // 2), count, stall_ms=STALL_MS)
-    await all_of(tmp_path / "heavy", heavy, max(1, rounds // 10), count, stall_ms=PATIENT_MS)
+    await run_cases(tmp_path / "quick", quick, rounds, count, stall_ms=PATIENT_MS)
+    await run_cases(tmp_path / "silent", silent, max(1, rounds // 2), count, stall_ms=STALL_MS)
+    await run_cases(tmp_path / "heavy", heavy, max(1, rounds // 10), count, stall_ms=PATIENT_MS)
 
     experiment.record("faults", len(CASES))
     experiment.record("runs", count.runs)
     experiment.record("model calls", count.model_calls)
-    experiment.record("wrong ends", 0)
+    experiment.record("wrong outcomes", 0)
     experiment.record("hung", 0)
     experiment.record("tokens counted", count.tokens)
     experiment.record("miscounted", 0)

@@ -1,4 +1,4 @@
-"""Experiment 10: approvals raced by four clients: approve, reject, edit, abort, expiry, registering again, a crash."""
+"""Experiment 10: four clients race for an approval: approve, edit, reject, abort, replace the tool; or it expires."""
 
 import asyncio
 import random
@@ -19,30 +19,30 @@ from cmdc_testkit.receivers import Receiver
 from cmdc_testkit.watchers import Watcher, record_session, wait_until_idle
 
 CLIENTS = 4
-CRASHES = 0.04  # of the interleavings
-RACES_OF_A_SESSION = 50
+CRASH_RATIO = 0.04
+RACES_PER_SESSION = 30
 PARAMETERS: dict[str, Any] = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 DECISION = {"approve": "approved", "edit": "approved", "reject": "rejected"}
 
 
 @dataclass
 class Race:
-    """One approval, what is done about it, and what came of that."""
+    """One approval, the clients' requests, and their responses."""
 
     talk: Conversation
     receiver: Receiver
     number: int
     approval: dict[str, Any] = field(default_factory=dict[str, Any])
-    taken: Counter[str] = field(default_factory=Counter[str])
+    won: Counter[str] = field(default_factory=Counter[str])
     edits: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-    late: Counter[str] = field(default_factory=Counter[str])
+    lost: Counter[str] = field(default_factory=Counter[str])
 
     @property
     def approval_id(self) -> str:
         return self.approval["approvalId"]
 
     async def run(self, up: asyncio.Event, who: int, what: str, after: float) -> None:
-        """One client's part; sent again under its key where a crash took the answer."""
+        """Send one client's request, and repeat it under its key if a crash prevented the response."""
         await asyncio.sleep(after)
         key = f"{self.talk.id}-{self.number}-{who}"
         act = {"approve": self.approve, "edit": self.edit, "reject": self.reject}.get(what)
@@ -59,21 +59,21 @@ class Race:
                 if answer.status_code != 503:
                     break
             await asyncio.sleep(0.01)
-        self.note(what, who, answer)
+        self.add_response(what, who, answer)
 
-    def note(self, what: str, who: int, answer: httpx.Response) -> None:
+    def add_response(self, what: str, who: int, answer: httpx.Response) -> None:
         if what not in DECISION:
             assert answer.status_code in (200, 201, 202), answer.text
         elif answer.status_code == 200:
-            self.taken[DECISION[what]] += 1
+            self.won[DECISION[what]] += 1
             if what == "edit":
                 self.edits.append(self.edited(who))
         else:
             assert (answer.status_code, answer.json()["error"]) == (409, "already_resolved"), answer.text
-            self.late[answer.json()["status"]] += 1
+            self.lost[answer.json()["status"]] += 1
 
     def edited(self, who: int) -> dict[str, Any]:
-        return {"n": 1000 + who % 2}  # two of the clients edit alike
+        return {"n": 1000 + who % 2}  # two of the clients send the same edit
 
     async def approve(self, key: str, _: int) -> httpx.Response:
         body = {"approvalId": self.approval_id, "digest": self.approval["digest"]}
@@ -86,21 +86,21 @@ class Race:
     async def reject(self, key: str, _: int) -> httpx.Response:
         return await self.talk.post("reject", {"approvalId": self.approval_id}, Idempotency_Key=key)
 
-    def judge(self, watcher: Watcher, calls: list[dict[str, Any]]) -> str:
-        """Hold the answers, the log and the tool against one another; return what became of the approval."""
+    def check(self, watcher: Watcher, calls: list[dict[str, Any]]) -> str:
+        """Compare the responses, the log and the tool's calls; return the approval's status."""
         call_id = self.approval["callId"]
         seen = [frame for frame in watcher.events if call_id in frame.raw]
         statuses = [frame.data["status"] for frame in seen if frame.name == "approval_resolved"]
         started = [frame.data["args"] for frame in seen if frame.name == "tool_execution_start"]
         executed = [call["args"] for call in calls if call["callId"] == call_id]
         assert len(statuses) == 1, f"{self.approval_id} was resolved {statuses}"
-        assert set(self.taken) <= set(statuses), f"one winner: {self.taken}, and the log says {statuses}"
-        assert set(self.late) <= set(statuses), f"the losers were told {self.late}, and the log says {statuses}"
+        assert set(self.won) <= set(statuses), f"one winner: {self.won}, and the log says {statuses}"
+        assert set(self.lost) <= set(statuses), f"the losers received {self.lost}, and the log says {statuses}"
         assert len(executed) <= 1, f"{call_id} was executed {len(executed)} times"
         assert executed in ([], started), f"executed {executed}, and shown {started}"
         if statuses != ["approved"]:
             assert started == [], f"{call_id} was {statuses[0]} and started"
-        # A crash may take an approved call before it starts, and so may an abort.
+        # A crash or an abort may prevent an approved call from starting.
         if started and self.edits:
             assert all(edit == started[0] for edit in self.edits), f"approved {self.edits}, executed {started}"
         elif started:
@@ -113,23 +113,23 @@ async def register(talk: Conversation, receiver: Receiver, key: str = "first") -
     return await talk.post("tools", {**tool, "requiresApproval": True}, Idempotency_Key=key)
 
 
-class Course:
-    """A gateway, and races on it, one after another."""
+class Races:
+    """Consecutive races on one gateway."""
 
-    def __init__(self, gateway: GatewayProcess, client: httpx.AsyncClient, receiver: Receiver, chance: random.Random):
-        self.became: Counter[str] = Counter()
+    def __init__(self, gateway: GatewayProcess, client: httpx.AsyncClient, receiver: Receiver, rng: random.Random):
+        self.outcomes: Counter[str] = Counter()
         self.crashes = 0
         self.late = 0
         self._gateway = gateway
         self._client = client
         self._receiver = receiver
-        self._chance = chance
+        self._rng = rng
         self._up = asyncio.Event()
         self._up.set()
 
-    async def hold(self, races: int) -> None:
-        """Some races on one session, and the audit of it."""
-        timeout_ms = self._chance.choice((0, 8, 15, 30))
+    async def run(self, races: int) -> None:
+        """Run races on one session and audit it."""
+        timeout_ms = self._rng.choice((0, 8, 15, 30))
         talk = await Conversation.begin(self._client, approval={"tools": [], "timeoutMs": timeout_ms})
         assert (await register(talk, self._receiver)).status_code == 201
         decisions: dict[str, str] = {}
@@ -137,10 +137,10 @@ class Course:
             for number in range(1, races + 1):
                 race = Race(talk, self._receiver, number)
                 await self._race(race, watcher)
-                status = race.judge(watcher, [call.body for call in self._receiver.calls])
-                self.became[status] += 1
-                self.late += race.late.total()
-                if race.taken:
+                status = race.check(watcher, [call.body for call in self._receiver.calls])
+                self.outcomes[status] += 1
+                self.late += race.lost.total()
+                if race.won:
                     decisions[race.approval_id] = status
             ran = [call.body["callId"] for call in self._receiver.calls]
             record = await record_session(talk, watcher, decisions=decisions, executed=ran)
@@ -150,11 +150,11 @@ class Course:
     async def _race(self, race: Race, watcher: Watcher) -> None:
         await race.talk.prompt(script(calling(("guarded", {"n": race.number}))))
         race.approval = dict(await watcher.until("approval_required", race.number))
-        doing = self._chance.choices(("approve", "edit", "reject", "abort", "register"), (4, 4, 4, 1, 2), k=CLIENTS)
-        spread = self._chance.choice((0, 0.002, 0.02))
-        crash = self._crash(self._chance.uniform(0, 0.01)) if self._chance.random() < CRASHES else None
+        actions = self._rng.choices(("approve", "edit", "reject", "abort", "register"), (4, 4, 4, 1, 2), k=CLIENTS)
+        spread = self._rng.choice((0, 0.002, 0.02))
+        crash = self._crash(self._rng.uniform(0, 0.01)) if self._rng.random() < CRASH_RATIO else None
         parts: list[Awaitable[None]] = [
-            race.run(self._up, who, what, self._chance.uniform(0, spread)) for who, what in enumerate(doing)
+            race.run(self._up, who, what, self._rng.uniform(0, spread)) for who, what in enumerate(actions)
         ]
         await asyncio.gather(*parts, *([crash] if crash else []))
         if crash:
@@ -173,24 +173,24 @@ class Course:
         self._up.set()
 
     async def _finish(self, race: Race) -> None:
-        """Nobody may have decided: registering again in time cancels, a person rejects in the end."""
+        """Reject the approval if it is still pending."""
         for pending in (await race.talk.info())["pendingApprovals"]:
             answer = await race.talk.post("reject", {"approvalId": pending["approvalId"]})
             assert answer.status_code in (200, 409), answer.text
 
 
 @pytest.mark.timeout(180)
-async def test_one_decision_wins_and_what_was_approved_runs_once(
+async def test_one_decision_wins_and_an_approved_call_executes_once(
     tmp_path: Path, receiver: Receiver, experiment: Experiment
 ) -> None:
     """APP-1 … APP-4, EVT-4, EVT-9, DUR-1."""
-    races = experiment.trials(short=150, long=2_000)
+    races = experiment.trials(short=60, long=2_000)
     async with GatewayProcess(tmp_path, forked=True) as gateway, gateway.client() as client:
-        course = Course(gateway, client, receiver, experiment.random)
-        for begun in range(0, races, RACES_OF_A_SESSION):
-            await course.hold(min(RACES_OF_A_SESSION, races - begun))
-    experiment.record("interleavings", races)
-    experiment.record("became", ", ".join(f"{status} {count}" for status, count in course.became.most_common()))
-    experiment.record("decisions that came too late", course.late)
+        course = Races(gateway, client, receiver, experiment.random)
+        for begun in range(0, races, RACES_PER_SESSION):
+            await course.run(min(RACES_PER_SESSION, races - begun))
+    experiment.record("races", races)
+    experiment.record("statuses", ", ".join(f"{status} {count}" for status, count in course.outcomes.most_common()))
+    experiment.record("late decisions", course.late)
     experiment.record("crashes", course.crashes)
-    experiment.record("executed twice, unapproved or otherwise than approved", 0)
+    experiment.record("executed twice, without approval, or with other arguments", 0)

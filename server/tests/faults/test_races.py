@@ -1,4 +1,4 @@
-"""What happens at the same time, stops half-way, or is far too much at once."""
+"""Concurrent, interrupted and excessive requests."""
 
 import asyncio
 import random
@@ -11,7 +11,7 @@ import pytest
 from cmdc_conformance.wire.event import names
 from cmdc_testkit.audit import audit
 from cmdc_testkit.conversations import Conversation, calling, script
-from cmdc_testkit.gateways import KEY, Served, serving
+from cmdc_testkit.gateways import KEY, InProcessGateway, in_process_gateway
 from cmdc_testkit.models import ScriptedModelServer
 from cmdc_testkit.receivers import Receiver
 from cmdc_testkit.watchers import Watcher, close_code, record_session, wait_until, wait_until_idle
@@ -23,21 +23,21 @@ TERMINAL = ("agent_end", "agent_abort")
 
 
 @pytest.fixture
-async def served(tmp_path: Path) -> AsyncIterator[Served]:
-    async with serving(tmp_path) as served:
+async def served(tmp_path: Path) -> AsyncIterator[InProcessGateway]:
+    async with in_process_gateway(tmp_path) as served:
         yield served
 
 
 @pytest.fixture
-async def client(served: Served) -> AsyncIterator[httpx.AsyncClient]:
+async def client(served: InProcessGateway) -> AsyncIterator[httpx.AsyncClient]:
     async with served.client() as client:
         yield client
 
 
-async def test_a_client_that_leaves_in_the_middle_of_a_prompt_has_sent_none(
-    served: Served, client: httpx.AsyncClient
+async def test_a_prompt_whose_client_disconnects_in_its_body_is_not_accepted(
+    served: InProcessGateway, client: httpx.AsyncClient
 ) -> None:
-    """HTTP-5, SSE-9: half a body is no prompt, and nobody is disturbed."""
+    """HTTP-5, SSE-9."""
     talk = await Conversation.begin(client)
     head = f"POST {talk.path}/prompt HTTP/1.1\r\nHost: a\r\nX-API-Key: {KEY}\r\nContent-Type: application/json\r\n"
     for cut in (0, 1, 10):
@@ -54,10 +54,10 @@ async def test_a_client_that_leaves_in_the_middle_of_a_prompt_has_sent_none(
     assert record.prompt_count == 1
 
 
-async def test_a_client_that_leaves_before_its_answer_has_sent_a_prompt_like_any_other(
-    served: Served, client: httpx.AsyncClient
+async def test_a_prompt_whose_client_disconnects_before_the_response_runs(
+    served: InProcessGateway, client: httpx.AsyncClient
 ) -> None:
-    """EP-prompt, SSE-9, HTTP-11: whether the answer was read changes nothing; the same key again tells what came of it."""
+    """EP-prompt, SSE-9, HTTP-11: the same key returns its response."""
     talk = await Conversation.begin(client)
     body = b'{"text": "whole"}'
     head = (
@@ -79,7 +79,7 @@ async def test_a_client_that_leaves_before_its_answer_has_sent_a_prompt_like_any
     assert record.prompt_count == 1
 
 
-async def test_a_run_goes_on_when_its_last_reader_leaves(client: httpx.AsyncClient) -> None:
+async def test_a_run_continues_when_its_last_reader_disconnects(client: httpx.AsyncClient) -> None:
     """SSE-9."""
     talk = await Conversation.begin(client)
     async with Watcher(talk) as watcher:
@@ -89,8 +89,10 @@ async def test_a_run_goes_on_when_its_last_reader_leaves(client: httpx.AsyncClie
     assert names(await talk.events(request_id))[-1] == "agent_end"
 
 
-async def test_a_thousand_tool_calls_in_one_step_each_run_once(client: httpx.AsyncClient, receiver: Receiver) -> None:
-    """EVT-1, EVT-4: all of them, a few at a time."""
+async def test_a_thousand_tool_calls_in_one_step_execute_once_each(
+    client: httpx.AsyncClient, receiver: Receiver
+) -> None:
+    """EVT-1, EVT-4: at most eight run in parallel."""
     talk = await Conversation.begin(client)
     tool = {"name": "t", "description": "", "parameters": {"type": "object"}, "callbackUrl": receiver.url}
     await talk.post("tools", tool)
@@ -100,14 +102,14 @@ async def test_a_thousand_tool_calls_in_one_step_each_run_once(client: httpx.Asy
         calls = [call.body["callId"] for call in receiver.calls]
         assert audit(await record_session(talk, watcher, executed=calls)) == []
     assert len(calls) == 1000
-    under_way = most = 0
-    for frame in watcher.events:
-        under_way += {"tool_execution_start": 1, "tool_execution_end": -1}.get(frame.name, 0)
-        most = max(most, under_way)
-    assert most <= 8
+    running = maximum = 0
+    for event in watcher.events:
+        running += {"tool_execution_start": 1, "tool_execution_end": -1}.get(event.name, 0)
+        maximum = max(maximum, running)
+    assert maximum <= 8
 
 
-async def test_a_thousand_approvals_can_wait_at_once_and_be_stopped_at_once(
+async def test_a_thousand_pending_approvals_are_cancelled_by_one_abort(
     client: httpx.AsyncClient, receiver: Receiver
 ) -> None:
     """APP-1, EVT-9."""
@@ -122,11 +124,11 @@ async def test_a_thousand_approvals_can_wait_at_once_and_be_stopped_at_once(
 
         record = await record_session(talk, watcher)
     assert audit(record) == []
-    assert [frame.name for frame in record.log].count("approval_resolved") == 1000
+    assert [event.name for event in record.log].count("approval_resolved") == 1000
     assert receiver.calls == []
 
 
-async def test_a_model_that_stalls_can_be_aborted_and_the_queue_goes_on(client: httpx.AsyncClient) -> None:
+async def test_a_run_whose_model_stalls_can_be_aborted_and_the_queue_continues(client: httpx.AsyncClient) -> None:
     """EP-abort."""
     talk = await Conversation.begin(client)
     async with Watcher(talk) as watcher:
@@ -141,11 +143,11 @@ async def test_a_model_that_stalls_can_be_aborted_and_the_queue_goes_on(client: 
 
 
 @pytest.mark.timeout(120)
-async def test_a_model_far_away_that_stalls_is_given_up_on_and_left_alone(tmp_path: Path) -> None:
-    """An aborted run lets go of its connection; one that is not aborted ends by the time limit."""
+async def test_the_connection_to_a_stalled_model_is_closed_by_an_abort_and_by_the_timeout(tmp_path: Path) -> None:
+    """MODEL-retry."""
     async with ScriptedModelServer() as model:
         file = {"models": {"far:m": {"model": "openai/m", "api_base": model.base_url}}}
-        async with serving(tmp_path, file=file, model_timeout_ms=1_000) as served, served.client() as client:
+        async with in_process_gateway(tmp_path, file=file, model_timeout_ms=1_000) as served, served.client() as client:
             talk = await Conversation.begin(client, model="far:m")
             warm = await client.post(f"{talk.path}/prompt", json={"text": "hello"})
             await wait_until_idle(talk, within=60)
@@ -168,10 +170,10 @@ async def test_a_model_far_away_that_stalls_is_given_up_on_and_left_alone(tmp_pa
 
 
 @pytest.mark.parametrize("state", ["streaming", "running", "waiting_approval", "waiting_input", "queued", "idle"])
-async def test_deleting_a_session_ends_everything_it_does(
-    served: Served, client: httpx.AsyncClient, receiver: Receiver, state: str
+async def test_deleting_a_session_ends_its_runs_and_streams(
+    served: InProcessGateway, client: httpx.AsyncClient, receiver: Receiver, state: str
 ) -> None:
-    """EP-delete, WS-6: readers get `agent_abort` where a run was active, then the end; afterwards it never was."""
+    """EP-delete, WS-6: readers of an active run receive `agent_abort`; afterwards the session is unknown."""
     talk = await Conversation.begin(client, tools=["ask_user"])
     tool = {"name": "t", "description": "", "parameters": {"type": "object"}, "callbackUrl": receiver.url}
     await talk.post("tools", {**tool, "requiresApproval": state == "waiting_approval"})
@@ -204,12 +206,12 @@ async def test_deleting_a_session_ends_everything_it_does(
         assert watcher.events[-1].name == "agent_end"
     else:
         assert watcher.events[-1].data["reason"] == "session_deleted"
-        assert [frame.name for frame in watcher.events].count("prompt_received") == 1
+        assert [event.name for event in watcher.events].count("prompt_received") == 1
     assert served.gateway.registry.active == 0
 
 
-async def test_deleting_a_session_many_times_at_once_deletes_it_once(client: httpx.AsyncClient) -> None:
-    """EP-delete: a prompt that is sent meanwhile is accepted before, or finds nothing."""
+async def test_concurrent_deletions_of_a_session_delete_it_once(client: httpx.AsyncClient) -> None:
+    """EP-delete: a concurrent prompt is accepted before, or returns 404."""
     for _ in range(20):
         talk = await Conversation.begin(client)
         await talk.prompt(STALLED)
@@ -223,29 +225,29 @@ async def test_deleting_a_session_many_times_at_once_deletes_it_once(client: htt
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_an_abort_that_races_with_the_end_of_a_run_leaves_one_terminal_event(
+async def test_a_run_whose_abort_races_with_its_end_has_one_terminal_event(
     client: httpx.AsyncClient, seed: int
 ) -> None:
-    """EVT-2, EP-abort: whichever is first; nothing hangs, and the next prompt runs."""
-    chance = random.Random(seed)
+    """EVT-2, EP-abort: nothing hangs, and the next prompt runs."""
+    rng = random.Random(seed)
     talk = await Conversation.begin(client)
     async with Watcher(talk) as watcher:
         accepted: list[str] = []
         stopped = 0
         for _ in range(40):
             accepted.append(await talk.prompt(script({"text": ["a ", "b"], "delayMs": 1})))
-            await asyncio.sleep(chance.uniform(0, 0.008))
+            await asyncio.sleep(rng.uniform(0, 0.008))
             answers = await asyncio.gather(*(talk.post("abort") for _ in range(3)))
             stopped += sum(answer.status_code == 202 for answer in answers)
         await wait_until_idle(talk)
         record = await record_session(talk, watcher, accepted=accepted)
     assert audit(record) == []
-    assert [frame.name for frame in record.log].count("agent_abort") == stopped
-    assert sum(frame.name in TERMINAL for frame in record.log) == 40
+    assert [event.name for event in record.log].count("agent_abort") == stopped
+    assert sum(event.name in TERMINAL for event in record.log) == 40
 
 
-async def test_one_decision_wins_however_many_are_made_at_once(client: httpx.AsyncClient, receiver: Receiver) -> None:
-    """APP-2, EVT-4: approvals, rejections and an abort, all in the same moment."""
+async def test_one_of_many_concurrent_decisions_wins(client: httpx.AsyncClient, receiver: Receiver) -> None:
+    """APP-2, EVT-4: approvals, rejections and an abort."""
     talk = await Conversation.begin(client)
     tool = {"name": "t", "description": "", "parameters": {"type": "object"}, "callbackUrl": receiver.url}
     await talk.post("tools", {**tool, "requiresApproval": True})
@@ -254,21 +256,21 @@ async def test_one_decision_wins_however_many_are_made_at_once(client: httpx.Asy
         for turn in range(1, 31):
             await talk.prompt(script(calling(("t", {}))))
             approval_id = (await watcher.until("approval_required", turn))["approvalId"]
-            body = {"approvalId": approval_id}
-            posts = [talk.post("approve", body), talk.post("reject", body), talk.post("abort")] * 2
+            decision = {"approvalId": approval_id}
+            posts = [talk.post("approve", decision), talk.post("reject", decision), talk.post("abort")] * 2
             random.Random(turn).shuffle(posts)
             answers = await asyncio.gather(*posts)
             for answer in answers:
-                said = answer.json()
-                if answer.status_code == 200 and "action" in said:
-                    status = {"approve": "approved", "reject": "rejected"}[said["action"]]
-                    assert decisions.setdefault(approval_id, status) == status, "two decisions were taken"
+                body = answer.json()
+                if answer.status_code == 200 and "action" in body:
+                    status = {"approve": "approved", "reject": "rejected"}[body["action"]]
+                    assert decisions.setdefault(approval_id, status) == status, "two decisions were accepted"
             await wait_until_idle(talk)
         calls = [call.body["callId"] for call in receiver.calls]
         assert audit(await record_session(talk, watcher, decisions=decisions, executed=calls)) == []
 
 
-async def test_a_tool_that_answers_after_the_abort_changes_nothing(
+async def test_a_tool_that_responds_after_the_abort_changes_nothing(
     client: httpx.AsyncClient, receiver: Receiver
 ) -> None:
     """EVT-2, EVT-9."""

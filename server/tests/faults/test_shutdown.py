@@ -1,4 +1,4 @@
-"""DUR-3: SIGTERM, seen from outside the process."""
+"""DUR-3: SIGTERM, as clients see it."""
 
 import asyncio
 import json
@@ -20,7 +20,7 @@ from cmdc_testkit.watchers import Watcher, close_code, record_session, wait_unti
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-# "Exit within grace + 1 s"; and as much again, because a busy machine is no defect.
+# The server has to exit within the grace period and 1 s. A busy machine gets another second.
 CLOSING_SECONDS = 1 + 1
 SLOW = script({"text": ["tick "] * 5_000, "delayMs": 10})
 
@@ -29,22 +29,22 @@ def with_grace(milliseconds: int) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("gateway", [milliseconds], indirect=True)
 
 
-class Stopping:
-    """A gateway that was sent SIGTERM just now, and has begun to stop."""
+class StoppingGateway:
+    """A gateway that has received SIGTERM."""
 
     def __init__(self, gateway: GatewayProcess) -> None:
         self.gateway = gateway
         self.begun = time.monotonic()
         gateway.send_signal(signal.SIGTERM)
 
-    async def draining(self, client: httpx.AsyncClient) -> None:
-        """Wait until it says that it stops."""
+    async def wait_until_draining(self, client: httpx.AsyncClient) -> None:
+        """Wait until `/readyz` fails."""
         async with asyncio.timeout(5):
             while (await client.get("/readyz")).status_code == 200:  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
 
-    async def exit(self) -> float:
-        """Wait for its end, which must be a good one; return how many seconds it took."""
+    async def wait_until_exited(self) -> float:
+        """Wait for the exit, whose status must be 0; return the seconds since SIGTERM."""
         async with asyncio.timeout(30):
             assert await self.gateway.wait() == 0
         return time.monotonic() - self.begun
@@ -55,33 +55,31 @@ def web_socket(gateway: GatewayProcess, talk: Conversation) -> connect:
     return connect(f"{url}{talk.path}/ws", additional_headers={"X-API-Key": KEY}, proxy=None)
 
 
-async def test_streams_of_idle_sessions_end_at_once_and_cleanly(
-    gateway: GatewayProcess, client: httpx.AsyncClient
-) -> None:
-    """DUR-3: the grace period of 30 s is for runs."""
+async def test_streams_of_idle_sessions_end_immediately(gateway: GatewayProcess, client: httpx.AsyncClient) -> None:
+    """DUR-3: without waiting for the grace period of 30 s."""
     used, new = await Conversation.begin(client), await Conversation.begin(client)
     await used.run("hello")
     async with Watcher(used) as first, Watcher(new) as second, web_socket(gateway, used) as open_socket:
         await first.until("agent_end")
-        stopping = Stopping(gateway)
+        stopping = StoppingGateway(gateway)
 
         assert await close_code(open_socket) == 1012
         assert [await first.wait_until_disconnected(), await second.wait_until_disconnected()] == [True, True]
-        assert await stopping.exit() < 10
+        assert await stopping.wait_until_exited() < 10
 
 
 async def test_a_run_that_ends_within_the_grace_period_is_read_to_its_end(
     gateway: GatewayProcess, client: httpx.AsyncClient
 ) -> None:
-    """DUR-3: by its stream and its WebSocket; only then does the server exit."""
+    """DUR-3: on its stream and its WebSocket, before the server exits."""
     talk = await Conversation.begin(client)
     async with Watcher(talk) as watcher, web_socket(gateway, talk) as open_socket:
         accepted = [await talk.prompt(script({"text": ["word "] * 30, "delayMs": 30})), await talk.prompt("later")]
         await watcher.until("message_delta")
-        stopping = Stopping(gateway)
+        stopping = StoppingGateway(gateway)
         code = await close_code(open_socket)
         clean = await watcher.wait_until_disconnected()
-        took = await stopping.exit()
+        took = await stopping.wait_until_exited()
 
         await gateway.start()
         await watcher.resume()
@@ -93,18 +91,18 @@ async def test_a_run_that_ends_within_the_grace_period_is_read_to_its_end(
 
 
 @with_grace(1_000)
-async def test_a_run_that_is_longer_than_the_grace_period_is_interrupted_by_the_next_start(
+async def test_a_run_that_exceeds_the_grace_period_is_interrupted_by_the_restart(
     gateway: GatewayProcess, client: httpx.AsyncClient
 ) -> None:
-    """DUR-2, DUR-3: its stream ends cleanly without a terminal event, and the exit comes within grace + 1 s."""
+    """DUR-2, DUR-3: its stream ends without a terminal event, and the server exits within the grace period and 1 s."""
     talk = await Conversation.begin(client)
     async with Watcher(talk) as watcher, web_socket(gateway, talk) as open_socket:
         accepted = [await talk.prompt(SLOW), await talk.prompt("next")]
         await watcher.until("message_delta")
-        stopping = Stopping(gateway)
+        stopping = StoppingGateway(gateway)
         code = await close_code(open_socket)
         clean = await watcher.wait_until_disconnected()
-        took = await stopping.exit()
+        took = await stopping.wait_until_exited()
         ended_with = watcher.events[-1].name
 
         await gateway.start()
@@ -116,10 +114,10 @@ async def test_a_run_that_is_longer_than_the_grace_period_is_interrupted_by_the_
     assert 1 <= took < 1 + CLOSING_SECONDS
 
 
-async def test_a_run_that_waits_for_a_person_does_not_hold_it_up(
+async def test_a_run_that_waits_for_a_user_does_not_delay_the_exit(
     gateway: GatewayProcess, client: httpx.AsyncClient, receiver: Receiver
 ) -> None:
-    """DUR-2, DUR-3: and can be approved, or answered, when the server is back."""
+    """DUR-2, DUR-3: it can be approved or answered after the restart."""
     asking = await Conversation.begin(client, tools=["ask_user"])
     guarded = await Conversation.begin(client, approval={"tools": ["*"], "timeoutMs": 0})
     tool = {"name": "t", "description": "", "parameters": {"type": "object"}, "callbackUrl": receiver.url}
@@ -129,9 +127,9 @@ async def test_a_run_that_waits_for_a_person_does_not_hold_it_up(
         await guarded.prompt(script(calling(("t", {}))))
         ref = (await first.until("ask_user"))["ref"]
         approval_id = (await second.until("approval_required"))["approvalId"]
-        stopping = Stopping(gateway)
+        stopping = StoppingGateway(gateway)
         clean = [await first.wait_until_disconnected(), await second.wait_until_disconnected()]
-        took = await stopping.exit()
+        took = await stopping.wait_until_exited()
 
         await gateway.start()
         for watcher in (first, second):
@@ -146,17 +144,15 @@ async def test_a_run_that_waits_for_a_person_does_not_hold_it_up(
     assert (answered.status_code, approved.status_code, len(receiver.calls)) == (200, 200, 1)
 
 
-async def test_while_it_drains_it_takes_nothing_new_and_says_so(
-    gateway: GatewayProcess, client: httpx.AsyncClient
-) -> None:
-    """DUR-3: 503 with Retry-After for prompts, sessions, streams and WebSockets; reading and deciding go on."""
+async def test_a_draining_gateway_rejects_new_work(gateway: GatewayProcess, client: httpx.AsyncClient) -> None:
+    """DUR-3: 503 with Retry-After for prompts, sessions, streams and WebSockets; reading and deciding still work."""
     busy = await Conversation.begin(client)
     idle = await Conversation.begin(client)
     async with Watcher(busy) as watcher:
         await busy.prompt(SLOW)
         await watcher.until("message_delta")
-        stopping = Stopping(gateway)
-        await stopping.draining(client)
+        stopping = StoppingGateway(gateway)
+        await stopping.wait_until_draining(client)
 
         refused = [
             await client.get("/readyz"),
@@ -172,7 +168,7 @@ async def test_while_it_drains_it_takes_nothing_new_and_says_so(
         page = await client.get(f"{busy.path}/events", headers={"Accept": "application/json"})
         aborted = await busy.post("abort")
         clean = await watcher.wait_until_disconnected()
-        took = await stopping.exit()
+        took = await stopping.wait_until_exited()
 
     assert [answer.status_code for answer in refused] == [503] * len(refused)
     assert {answer.json()["error"] for answer in refused} == {"unavailable"}
@@ -184,10 +180,10 @@ async def test_while_it_drains_it_takes_nothing_new_and_says_so(
     assert took < 10
 
 
-async def test_an_approval_given_while_it_drains_is_kept(
+async def test_a_decision_during_the_drain_is_kept(
     gateway: GatewayProcess, client: httpx.AsyncClient, receiver: Receiver
 ) -> None:
-    """DUR-1, DUR-3: the run it lets go on ends, or is interrupted; it is not asked for again."""
+    """DUR-1, DUR-3."""
     talk, busy = await Conversation.begin(client), await Conversation.begin(client)
     tool = {"name": "t", "description": "", "parameters": {"type": "object"}, "callbackUrl": receiver.url}
     assert (await talk.post("tools", {**tool, "requiresApproval": True})).status_code == 201
@@ -196,12 +192,12 @@ async def test_an_approval_given_while_it_drains_is_kept(
         await busy.prompt(SLOW)
         approval_id = (await watcher.until("approval_required"))["approvalId"]
         await other.until("message_delta")
-        stopping = Stopping(gateway)
-        await stopping.draining(client)
+        stopping = StoppingGateway(gateway)
+        await stopping.wait_until_draining(client)
         approved = await talk.post("approve", {"approvalId": approval_id})
         await watcher.until("agent_end")
         await busy.post("abort")
-        await stopping.exit()
+        await stopping.wait_until_exited()
 
         await gateway.start()
         await watcher.resume()
@@ -211,15 +207,15 @@ async def test_an_approval_given_while_it_drains_is_kept(
 
 
 async def test_a_second_signal_ends_the_grace_period(gateway: GatewayProcess, client: httpx.AsyncClient) -> None:
-    """DUR-3: by hand it is not waited for; what was accepted is safe all the same."""
+    """DUR-3: nothing that was accepted is lost."""
     talk = await Conversation.begin(client)
     async with Watcher(talk) as watcher:
         accepted = [await talk.prompt(SLOW)]
         await watcher.until("message_delta")
-        stopping = Stopping(gateway)
-        await stopping.draining(client)
+        stopping = StoppingGateway(gateway)
+        await stopping.wait_until_draining(client)
         gateway.send_signal(signal.SIGTERM)
-        took = await stopping.exit()
+        took = await stopping.wait_until_exited()
         await watcher.wait_until_disconnected()
 
         await gateway.start()
@@ -230,33 +226,33 @@ async def test_a_second_signal_ends_the_grace_period(gateway: GatewayProcess, cl
 
 
 @with_grace(500)
-async def test_the_exit_does_not_wait_for_readers_that_do_not_read(
+async def test_stalled_readers_and_running_commands_do_not_delay_the_exit(
     gateway: GatewayProcess, client: httpx.AsyncClient
 ) -> None:
-    """DUR-3, SSE-10: within grace + 1 s, whatever clients do, and with a command that will not end by itself."""
+    """DUR-3, SSE-10: within the grace period and 1 s."""
     talk = await Conversation.begin(client, tools=["shell"])
     for _ in range(8):
         await talk.run(script({"text": ["x" * 60_000] * 12}))
     request = f"GET {talk.path}/events?after=start&follow=true HTTP/1.1\r\nHost: a\r\nX-API-Key: {KEY}\r\n\r\n"
     async with AsyncExitStack() as stack:
         for _ in range(5):
-            deaf = stack.enter_context(socket.socket())
-            deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            deaf.connect(("127.0.0.1", gateway.port))
-            deaf.sendall(request.encode())
+            stalled = stack.enter_context(socket.socket())
+            stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            stalled.connect(("127.0.0.1", gateway.port))
+            stalled.sendall(request.encode())
         watcher = await stack.enter_async_context(Watcher(talk))
         await talk.prompt(script(calling(("shell", {"command": "echo $$ > pid.txt; exec sleep 600"}))))
         await watcher.until("tool_execution_start")
         pid = gateway.folder / "gateway-workspace" / "pid.txt"
         await wait_until(lambda: pid.exists() and pid.read_text().endswith("\n"))
 
-        took = await Stopping(gateway).exit()
+        took = await StoppingGateway(gateway).wait_until_exited()
 
         assert took < 0.5 + CLOSING_SECONDS
-        assert not alive(int(pid.read_text())), "a command does not outlive a server that was told to stop"
+        assert not is_alive(int(pid.read_text())), "a command does not outlive a server that received SIGTERM"
 
 
-def alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -264,10 +260,8 @@ def alive(pid: int) -> bool:
     return True
 
 
-async def test_interrupting_from_the_keyboard_stops_it_as_sigterm_does(
-    gateway: GatewayProcess, client: httpx.AsyncClient
-) -> None:
-    """DUR-3: Ctrl-C."""
+async def test_sigint_has_the_effect_of_sigterm(gateway: GatewayProcess, client: httpx.AsyncClient) -> None:
+    """DUR-3."""
     talk = await Conversation.begin(client)
     async with Watcher(talk) as watcher:
         gateway.send_signal(signal.SIGINT)
@@ -276,10 +270,10 @@ async def test_interrupting_from_the_keyboard_stops_it_as_sigterm_does(
     assert (clean, status) == (True, 0)
 
 
-async def test_many_sessions_and_streams_do_not_slow_the_exit(
+async def test_many_sessions_and_streams_do_not_delay_the_exit(
     gateway: GatewayProcess, client: httpx.AsyncClient
 ) -> None:
-    """DUR-3: two hundred sessions at rest, each with a reader."""
+    """DUR-3: two hundred idle sessions, each with a reader."""
     talks = [await Conversation.begin(client) for _ in range(200)]
     watchers = [Watcher(talk) for talk in talks]
     async with httpx.AsyncClient(
@@ -291,15 +285,15 @@ async def test_many_sessions_and_streams_do_not_slow_the_exit(
         for talk in talks:
             talk.client = wide
         await asyncio.gather(*(watcher.resume() for watcher in watchers))
-        stopping = Stopping(gateway)
+        stopping = StoppingGateway(gateway)
         clean: list[Any] = await asyncio.gather(*(watcher.wait_until_disconnected() for watcher in watchers))
-        took = await stopping.exit()
+        took = await stopping.wait_until_exited()
     assert all(clean)
     assert took < 10
 
 
-async def test_a_request_that_the_exit_cuts_short_is_told_so() -> None:
-    """DUR-3, HTTP-2: 503 in JSON, where uvicorn would say 500 in plain text."""
+async def test_a_request_that_the_exit_interrupts_returns_503() -> None:
+    """DUR-3, HTTP-2: in JSON, where uvicorn would return 500 in plain text."""
     entered = asyncio.Event()
     sent: list[Any] = []
 

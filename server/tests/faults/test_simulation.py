@@ -1,11 +1,10 @@
-"""Experiment 18: whole gateways under a seeded scheduler, a clock of their own, and a store that fails (simulation).
+"""Experiment 18: simulated gateways with a seeded scheduler, a simulated clock, and a store that fails.
 
-A step is one callback of the event loop. What a world is: `cmdc_testkit.simulation`. A world that fails comes
-back with `python -m cmdc_testkit.simulation SEED`.
+A step is one callback of the event loop. `python -m cmdc_testkit.simulation SEED` reproduces a failure.
 """
 
 # pyright: reportPrivateUsage=false
-# Defects are put in where they would be made: inside.
+# Defects are injected where they would occur: in private methods.
 
 import random
 import subprocess
@@ -33,7 +32,7 @@ from cmdc_testkit.simulation.auditor import Violation
 from cmdc_testkit.simulation.loop import Stuck, simulate
 from cmdc_testkit.simulation.world import run
 
-WORLDS_TO_FIND_A_DEFECT = 30
+WORLDS_PER_DEFECT = 30
 
 
 @pytest.mark.timeout(180)
@@ -56,11 +55,11 @@ def test_no_promise_is_broken_in_any_world(experiment: Experiment) -> None:
     experiment.record("commits", commits)
     experiment.record("prompts", prompts)
     experiment.record("tool calls", calls)
-    experiment.record("gateways killed, stopped or overtaken", deaths)
+    experiment.record("gateways killed, stopped or taken over", deaths)
     experiment.record("violations", 0)
 
 
-def test_a_world_comes_back_from_its_seed_in_any_process() -> None:
+def test_a_seed_gives_the_same_world_in_every_process() -> None:
     first = run(2)
     program = [sys.executable, "-m", "cmdc_testkit.simulation", "2"]
     elsewhere = subprocess.run(program, capture_output=True, text=True, check=True, env={"PYTHONHASHSEED": "1"})
@@ -70,15 +69,15 @@ def test_a_world_comes_back_from_its_seed_in_any_process() -> None:
     assert run(3).digest != first.digest
 
 
-def test_a_world_in_which_nothing_can_happen_is_found_out() -> None:
-    async def wait_for_ever(loop: Any) -> None:
+def test_a_deadlock_is_detected() -> None:
+    async def wait_forever(loop: Any) -> None:
         await loop.create_future()
 
     with pytest.raises(Stuck):
-        simulate(random.Random(1), wait_for_ever)
+        simulate(random.Random(1), wait_forever)
 
 
-# -- the simulation finds what is done to the gateway on purpose ------------------------------------------------------
+# -- the simulation finds injected defects -----------------------------------------------------------------------------
 
 
 def effects_first(patch: pytest.MonkeyPatch) -> None:
@@ -100,7 +99,7 @@ def effects_first(patch: pytest.MonkeyPatch) -> None:
 
 
 def keys_forgotten(patch: pytest.MonkeyPatch) -> None:
-    """An Idempotency-Key means nothing."""
+    """An Idempotency-Key is ignored."""
     once = Idempotency.execute
 
     async def without(self: Idempotency, tenant: str, route: str, _: str, *rest: Any) -> StoredResponse:
@@ -110,7 +109,7 @@ def keys_forgotten(patch: pytest.MonkeyPatch) -> None:
 
 
 def calls_run_again(patch: pytest.MonkeyPatch) -> None:
-    """After a crash, calls that were running are taken for calls that have not begun, and the run goes on."""
+    """After a crash, running calls are treated as not started, and the run continues."""
     remains = recovery.recover_run
 
     def forgetful(*args: Any, **options: Any) -> recovery.RecoveredRun:
@@ -124,12 +123,12 @@ def calls_run_again(patch: pytest.MonkeyPatch) -> None:
 
 
 def half_a_commit(patch: pytest.MonkeyPatch) -> None:
-    """The store carries out the first write of a commit, and then fails, now and then."""
+    """The store sometimes applies only the first write of a commit."""
     commit = MemoryStore.commit
-    chance = random.Random(1)
+    rng = random.Random(1)
 
     async def torn(self: MemoryStore, writes: Sequence[Write], lease: Lease | None = None) -> None:
-        if len(writes) > 1 and chance.random() < 0.02:
+        if len(writes) > 1 and rng.random() < 0.02:
             await commit(self, writes[:1], lease)
             return
         await commit(self, writes, lease)
@@ -138,7 +137,7 @@ def half_a_commit(patch: pytest.MonkeyPatch) -> None:
 
 
 def prompts_not_written(patch: pytest.MonkeyPatch) -> None:
-    """A queued prompt is kept in memory alone."""
+    """A queued prompt is not stored."""
     writes = UnitOfWork.writes
 
     def without(self: UnitOfWork, before: Any) -> list[Write]:
@@ -150,7 +149,7 @@ def prompts_not_written(patch: pytest.MonkeyPatch) -> None:
 
 
 def shown_first(patch: pytest.MonkeyPatch) -> None:
-    """Readers see what is only about to be committed."""
+    """Readers receive events before their commit."""
     settle, publish = RunTransitions.settle_row, EventLog.publish
 
     def show(self: RunTransitions, now: LiveState, draft: UnitOfWork) -> None:
@@ -166,10 +165,10 @@ def shown_first(patch: pytest.MonkeyPatch) -> None:
 
 DEFECTS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {
     "effects start before their commit": (effects_first, "EVT-8"),
-    "a key means nothing": (keys_forgotten, "HTTP-11"),
-    "calls run again after a crash": (calls_run_again, "EVT-9"),
-    "half a commit is carried out": (half_a_commit, "EVT-7"),
-    "a queued prompt is not written": (prompts_not_written, "DUR-5"),
+    "an Idempotency-Key is ignored": (keys_forgotten, "HTTP-11"),
+    "calls execute again after a crash": (calls_run_again, "EVT-9"),
+    "a commit is applied partially": (half_a_commit, "EVT-7"),
+    "a queued prompt is not stored": (prompts_not_written, "DUR-5"),
     "events are shown before their commit": (shown_first, "EVT-8"),
 }
 
@@ -180,4 +179,4 @@ def test_a_defect_is_found(defect: str, monkeypatch: pytest.MonkeyPatch) -> None
     inflict(monkeypatch)
 
     with pytest.raises(Violation, match=rule):
-        [run(seed) for seed in range(WORLDS_TO_FIND_A_DEFECT)]
+        [run(seed) for seed in range(WORLDS_PER_DEFECT)]

@@ -11,7 +11,7 @@ import pytest
 from cmdc_gateway.tenancy.keys import new_key
 from cmdc_testkit.conversations import Conversation, calling, script
 from cmdc_testkit.events import parse_events
-from cmdc_testkit.gateways import KEY, OTHER_KEY, Served, serving
+from cmdc_testkit.gateways import KEY, OTHER_KEY, InProcessGateway, in_process_gateway
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
@@ -34,11 +34,11 @@ BODIES: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture
-def served(shared: Served) -> Served:
+def served(shared: InProcessGateway) -> InProcessGateway:
     return shared
 
 
-def requests(served: Served, session_id: str) -> list[tuple[str, str, dict[str, Any] | None]]:
+def requests(served: InProcessGateway, session_id: str) -> list[tuple[str, str, dict[str, Any] | None]]:
     """A valid request for every operation under /v1."""
     return [
         (
@@ -55,7 +55,7 @@ def requests(served: Served, session_id: str) -> list[tuple[str, str, dict[str, 
 # -- HTTP-7
 
 
-async def test_every_route_needs_a_key(served: Served) -> None:
+async def test_every_route_needs_a_key(served: InProcessGateway) -> None:
     """HTTP-7."""
     async with served.client(None) as nobody:
         for method, path, body in requests(served, "s"):
@@ -83,7 +83,7 @@ async def test_every_route_needs_a_key(served: Served) -> None:
     ],
 )
 async def test_unknown_paths_and_wrong_methods_need_a_key_first(
-    served: Served, method: str, path: str, with_key: int
+    served: InProcessGateway, method: str, path: str, with_key: int
 ) -> None:
     """HTTP-6: authentication is the default, also outside /v1."""
     async with served.client(None) as anonymous, served.client("wrong") as wrong, served.client() as client:
@@ -98,7 +98,7 @@ async def test_unknown_paths_and_wrong_methods_need_a_key_first(
 
 
 @pytest.mark.parametrize("path", ["/", "/ws", "/v2/sessions/s/ws", "/v1/sessions/s/events", "/docs"])
-async def test_a_websocket_at_an_unknown_path_needs_a_key_first(served: Served, path: str) -> None:
+async def test_a_websocket_at_an_unknown_path_needs_a_key_first(served: InProcessGateway, path: str) -> None:
     """HTTP-6, WS-1."""
     url = f"ws://127.0.0.1:{served.port}{path}"
     statuses: list[int] = []
@@ -110,7 +110,7 @@ async def test_a_websocket_at_an_unknown_path_needs_a_key_first(served: Served, 
     assert statuses == [401, 404]
 
 
-async def test_a_preflight_needs_no_key_on_any_path(served: Served) -> None:
+async def test_a_preflight_needs_no_key_on_any_path(served: InProcessGateway) -> None:
     """HTTP-7."""
     headers = {"Origin": "https://a.example", "Access-Control-Request-Method": "POST"}
     async with served.client(None) as anonymous:
@@ -120,7 +120,7 @@ async def test_a_preflight_needs_no_key_on_any_path(served: Served) -> None:
 @pytest.mark.parametrize(
     "path", ["/healthz", "/readyz", "/openapi.json", "/asyncapi.json", "/events.schema.json", "/docs"]
 )
-async def test_public_routes_need_no_key(served: Served, path: str) -> None:
+async def test_public_routes_need_no_key(served: InProcessGateway, path: str) -> None:
     """HTTP-7."""
     async with served.client(None) as nobody:
         assert (await nobody.get(path)).status_code == 200
@@ -138,7 +138,7 @@ async def test_public_routes_need_no_key(served: Served, path: str) -> None:
         {"X-API-Key": KEY, "Authorization": "Basic dXNlcjpwYXNz"},
     ],
 )
-async def test_a_key_is_accepted_in_either_header(served: Served, headers: dict[str, str]) -> None:
+async def test_a_key_is_accepted_in_either_header(served: InProcessGateway, headers: dict[str, str]) -> None:
     """HTTP-7: X-API-Key takes precedence."""
     async with served.client(None) as client:
         assert (await client.get("/v1/usage", headers=headers)).json()["tenant"] == "default"
@@ -162,7 +162,7 @@ async def test_a_key_is_accepted_in_either_header(served: Served, headers: dict[
         {"Cookie": f"api_key={KEY}"},
     ],
 )
-async def test_a_missing_or_wrong_key_is_unauthorized(served: Served, headers: dict[str, str]) -> None:
+async def test_a_missing_or_wrong_key_is_unauthorized(served: InProcessGateway, headers: dict[str, str]) -> None:
     """HTTP-7: the response is the same for every invalid key."""
     async with served.client(None) as client:
         answer = await client.get("/v1/usage", headers=headers)
@@ -170,7 +170,7 @@ async def test_a_missing_or_wrong_key_is_unauthorized(served: Served, headers: d
     assert (answer.status_code, answer.json()) == (401, UNAUTHORIZED)
 
 
-async def test_a_key_of_bytes_beyond_ascii_is_a_wrong_key(served: Served) -> None:
+async def test_a_key_of_bytes_beyond_ascii_is_a_wrong_key(served: InProcessGateway) -> None:
     """HTTP-7."""
     async with served.client(None) as client:
         answer = await client.get("/v1/usage", headers=[(b"X-API-Key", b"k\xe9y\xff")])
@@ -178,7 +178,7 @@ async def test_a_key_of_bytes_beyond_ascii_is_a_wrong_key(served: Served) -> Non
     assert (answer.status_code, answer.json()) == (401, UNAUTHORIZED)
 
 
-async def test_a_key_in_the_url_is_not_accepted_over_http(served: Served) -> None:
+async def test_a_key_in_the_url_is_not_accepted_over_http(served: InProcessGateway) -> None:
     """HTTP-7: it is accepted only in the URL of a WebSocket."""
     async with served.client(None) as client:
         assert (await client.get("/v1/usage", params={"api_key": KEY})).status_code == 401
@@ -187,7 +187,11 @@ async def test_a_key_in_the_url_is_not_accepted_over_http(served: Served) -> Non
 async def test_a_key_may_be_configured_by_its_hash(tmp_path: Path) -> None:
     """HTTP-7: the server does not need the key itself."""
     made = new_key()
-    async with serving(tmp_path) as served, served.client(made.key) as client, served.client(made.stored) as thief:
+    async with (
+        in_process_gateway(tmp_path) as served,
+        served.client(made.key) as client,
+        served.client(made.stored) as thief,
+    ):
         served.keys.replace({made.stored: "third"})
 
         assert (await client.get("/v1/usage")).json()["tenant"] == "third"
@@ -196,7 +200,7 @@ async def test_a_key_may_be_configured_by_its_hash(tmp_path: Path) -> None:
 
 async def test_a_revoked_key_is_rejected_and_its_streams_end(tmp_path: Path) -> None:
     """HTTP-7, WS-6."""
-    async with serving(tmp_path) as served, served.client() as client, served.client(OTHER_KEY) as other:
+    async with in_process_gateway(tmp_path) as served, served.client() as client, served.client(OTHER_KEY) as other:
         talk = await Conversation.begin(client)
         async with client.stream("GET", f"{talk.path}/events", params={"follow": "true"}) as stream:
             served.keys.replace({OTHER_KEY: "other"})
@@ -211,7 +215,7 @@ async def test_a_revoked_key_is_rejected_and_its_streams_end(tmp_path: Path) -> 
 
 
 async def test_resources_of_another_tenant_do_not_exist(
-    served: Served, client: httpx.AsyncClient, stranger: httpx.AsyncClient
+    served: InProcessGateway, client: httpx.AsyncClient, stranger: httpx.AsyncClient
 ) -> None:
     """HTTP-8: on every route the same status, body and headers, byte for byte."""
     talk = await Conversation.begin(client, sessionId="taken", tools=["shell", "ask_user"])
@@ -289,7 +293,7 @@ async def test_a_cursor_of_the_session_list_reveals_nothing_of_another_tenant(
 
 
 async def test_a_ticket_is_valid_only_for_the_session_of_its_tenant(
-    served: Served, client: httpx.AsyncClient, stranger: httpx.AsyncClient
+    served: InProcessGateway, client: httpx.AsyncClient, stranger: httpx.AsyncClient
 ) -> None:
     """HTTP-8, EP-create: the same id of two tenants is two sessions."""
     mine = await Conversation.begin(client, sessionId="ticket")

@@ -13,7 +13,7 @@ import rfc8785
 from cmdc_conformance.wire.event import names
 from cmdc_testkit.conversations import Conversation, calling, script
 from cmdc_testkit.events import ReceivedEvent, without_ids
-from cmdc_testkit.gateways import Served, serving
+from cmdc_testkit.gateways import InProcessGateway, in_process_gateway
 from cmdc_testkit.receivers import Receiver
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -29,7 +29,7 @@ PARAMETERS = {
 
 
 @pytest.fixture
-def served(shared: Served) -> Served:
+def served(shared: InProcessGateway) -> InProcessGateway:
     return shared
 
 
@@ -159,7 +159,7 @@ async def test_an_approval_without_a_time_limit_does_not_expire(client: httpx.As
 
 
 async def test_a_clock_that_was_ahead_for_a_while_does_not_move_a_deadline(
-    served: Served, client: httpx.AsyncClient, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+    served: InProcessGateway, client: httpx.AsyncClient, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """APP-1: events of that time carry its timestamps, the approval its own."""
     services = served.gateway.registry.services
@@ -438,13 +438,13 @@ async def test_a_pending_approval_survives_a_restart_and_can_then_be_decided(
 ) -> None:
     """APP-4: with the same digest, in the same run."""
     address = f"sqlite:///{tmp_path / 'store.db'}"
-    async with serving(tmp_path, store=address) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, store=address) as served, served.client() as client:
         talk, approval = await guarded(client, receiver)
         asking = await Conversation.begin(client, tools=["ask_user"])
         await asking.prompt(script(calling(("ask_user", {"question": "Which?", "options": ["a", "b"]}))))
         question = await asking.first("ask_user")
 
-    async with serving(tmp_path, store=address) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, store=address) as served, served.client() as client:
         talk, asking = Conversation(client, talk.id), Conversation(client, asking.id)
         assert (await talk.info())["pendingApprovals"] == [approval]
         assert (await asking.info())["pendingQuestions"] == [question]
@@ -473,10 +473,10 @@ async def test_an_approval_whose_deadline_passed_while_the_server_was_down_expir
 ) -> None:
     """APP-2, APP-4."""
     address = f"sqlite:///{tmp_path / 'store.db'}"
-    async with serving(tmp_path, store=address) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, store=address) as served, served.client() as client:
         talk, approval = await guarded(client, receiver, approval={"tools": ["*"], "timeoutMs": 500})
 
-    async with serving(tmp_path, store=address) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, store=address) as served, served.client() as client:
         run = await finished(Conversation(client, talk.id), approval)
 
     assert resolutions(run) == ["expired"]

@@ -16,7 +16,7 @@ from cmdc_gateway.store.rows import AuditRow
 from cmdc_gateway.store.writes import AppendAudit
 from cmdc_testkit.conversations import Conversation, calling, script
 from cmdc_testkit.faults import faulty, once
-from cmdc_testkit.gateways import KEY, OTHER_KEY, Served, serving
+from cmdc_testkit.gateways import KEY, OTHER_KEY, InProcessGateway, in_process_gateway
 from cmdc_testkit.receivers import Receiver
 from cmdc_testkit.watchers import wait_until
 from websockets.asyncio.client import connect
@@ -27,13 +27,13 @@ SERVER_STARTED = 1
 GUARDED = calling(("shell", {"command": "true"}))
 
 
-def mine(served: Served) -> str:
+def mine(served: InProcessGateway) -> str:
     caller = served.keys.principal(KEY)
     assert caller is not None
     return caller.key_id
 
 
-async def trail(served: Served, *, of: str | None = None) -> list[AuditRow]:
+async def trail(served: InProcessGateway, *, of: str | None = None) -> list[AuditRow]:
     """The entries of the audit trail, of one session or of all."""
     return [row for _, row in await served.gateway.store.audit(0, 10_000) if of in (None, row.session_id)]
 
@@ -46,7 +46,9 @@ def canonical_digest(*parts: Any) -> str:
     return sha256(rfc8785.dumps(list(parts))).hexdigest()
 
 
-async def test_an_approval_is_recorded_with_its_key_and_digest(served: Served, client: httpx.AsyncClient) -> None:
+async def test_an_approval_is_recorded_with_its_key_and_digest(
+    served: InProcessGateway, client: httpx.AsyncClient
+) -> None:
     talk = await Conversation.begin(client, tools=["shell"])
     request_id = await talk.prompt(script(GUARDED))
     required = await talk.first("approval_required")
@@ -71,7 +73,9 @@ async def test_an_approval_is_recorded_with_its_key_and_digest(served: Served, c
     assert required["requestedAt"] <= approved.at
 
 
-async def test_an_edited_approval_is_recorded_with_both_digests(served: Served, client: httpx.AsyncClient) -> None:
+async def test_an_edited_approval_is_recorded_with_both_digests(
+    served: InProcessGateway, client: httpx.AsyncClient
+) -> None:
     talk = await Conversation.begin(client, tools=["shell"])
     await talk.prompt(script(GUARDED))
     required = await talk.first("approval_required")
@@ -86,7 +90,7 @@ async def test_an_edited_approval_is_recorded_with_both_digests(served: Served, 
 
 
 async def test_a_rejection_and_an_answer_are_recorded_with_their_key_and_no_payload(
-    served: Served, client: httpx.AsyncClient
+    served: InProcessGateway, client: httpx.AsyncClient
 ) -> None:
     talk = await Conversation.begin(client, tools=["shell", "ask_user"])
     request_id = await talk.prompt(script(calling(("shell", {"command": "hush"}), ("ask_user", {"question": "Hush?"}))))
@@ -108,7 +112,9 @@ async def test_a_rejection_and_an_answer_are_recorded_with_their_key_and_no_payl
     assert "hush" not in repr(rows)
 
 
-async def test_a_decision_of_the_server_is_recorded_without_a_key(served: Served, client: httpx.AsyncClient) -> None:
+async def test_a_decision_of_the_server_is_recorded_without_a_key(
+    served: InProcessGateway, client: httpx.AsyncClient
+) -> None:
     """APP-2: an approval that expired."""
     talk = await Conversation.begin(client, tools=["shell"], approval={"tools": [], "timeoutMs": 20})
     request_id = await talk.prompt(script(GUARDED))
@@ -119,7 +125,7 @@ async def test_a_decision_of_the_server_is_recorded_without_a_key(served: Served
 
 
 async def test_an_abort_is_recorded_with_its_key_also_for_what_it_cancels(
-    served: Served, client: httpx.AsyncClient
+    served: InProcessGateway, client: httpx.AsyncClient
 ) -> None:
     """EVT-9."""
     talk = await Conversation.begin(client, tools=["shell"])
@@ -138,7 +144,7 @@ async def test_an_abort_is_recorded_with_its_key_also_for_what_it_cancels(
 
 
 async def test_tools_and_tickets_are_recorded_with_their_key_and_no_secret(
-    served: Served, client: httpx.AsyncClient, receiver: Receiver
+    served: InProcessGateway, client: httpx.AsyncClient, receiver: Receiver
 ) -> None:
     talk = await Conversation.begin(client)
     url = f"{receiver.url}/hush?hush=hush"
@@ -170,7 +176,9 @@ async def test_tools_and_tickets_are_recorded_with_their_key_and_no_secret(
         assert hushed not in repr([registered, again, removed, issued, deleted])
 
 
-async def test_a_decision_over_a_websocket_is_recorded_with_its_key(served: Served, client: httpx.AsyncClient) -> None:
+async def test_a_decision_over_a_websocket_is_recorded_with_its_key(
+    served: InProcessGateway, client: httpx.AsyncClient
+) -> None:
     """WS-3: the same rules as over HTTP."""
     talk = await Conversation.begin(client, tools=["shell"])
     await talk.prompt(script(GUARDED))
@@ -183,7 +191,9 @@ async def test_a_decision_over_a_websocket_is_recorded_with_its_key(served: Serv
     assert told((await trail(served, of=talk.id))[1:]) == [("rejected", required["approvalId"], mine(served))]
 
 
-async def test_a_repeated_request_is_recorded_as_one_decision(served: Served, client: httpx.AsyncClient) -> None:
+async def test_a_repeated_request_is_recorded_as_one_decision(
+    served: InProcessGateway, client: httpx.AsyncClient
+) -> None:
     """HTTP-11, APP-2."""
     talk = await Conversation.begin(client, tools=["shell"])
     await talk.prompt(script(GUARDED))
@@ -200,7 +210,7 @@ async def test_a_repeated_request_is_recorded_as_one_decision(served: Served, cl
 async def test_a_decision_that_is_not_committed_is_not_recorded(tmp_path: Path) -> None:
     """DUR-5: decision and audit entry are one transaction."""
     store, faults = faulty(MemoryStore())
-    async with serving(tmp_path, store=store) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, store=store) as served, served.client() as client:
         talk = await Conversation.begin(client, tools=["shell"])
         await talk.prompt(script(GUARDED))
         required = await talk.first("approval_required")
@@ -217,7 +227,7 @@ async def test_a_decision_that_is_not_committed_is_not_recorded(tmp_path: Path) 
         assert told((await trail(served, of=talk.id))[1:]) == [("approved", required["approvalId"], mine(served))]
 
 
-async def test_the_keys_at_startup_are_recorded(served: Served) -> None:
+async def test_the_keys_at_startup_are_recorded(served: InProcessGateway) -> None:
     ids = sorted(caller.key_id for caller in served.keys.principals())
 
     (row,) = (await trail(served))[:SERVER_STARTED]
@@ -229,7 +239,7 @@ async def test_the_keys_at_startup_are_recorded(served: Served) -> None:
 async def test_a_key_is_revoked_while_the_store_is_down_and_recorded_later(tmp_path: Path) -> None:
     """HTTP-7: a revocation cannot wait."""
     store, faults = faulty(MemoryStore())
-    async with serving(tmp_path, store=store) as served, served.client(OTHER_KEY) as other:
+    async with in_process_gateway(tmp_path, store=store) as served, served.client(OTHER_KEY) as other:
         faults.down = True
         served.gateway.audit.record("keys_reloaded", revoked=["key_1"])
         served.gateway.audit.record("keys_reloaded", revoked=["key_2"])

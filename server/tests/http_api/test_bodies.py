@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 from cmdc_gateway.protocol.strict import parse_object
 from cmdc_testkit.conversations import Conversation
-from cmdc_testkit.gateways import KEY, Served, serving
+from cmdc_testkit.gateways import KEY, InProcessGateway, in_process_gateway
 
 # What is refused leaves nothing behind, so one gateway does for the module.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -23,7 +23,7 @@ TOOL = {"name": "t", "description": "", "parameters": {"type": "object"}, "callb
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def client(shared: Served) -> AsyncIterator[httpx.AsyncClient]:
+async def client(shared: InProcessGateway) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a gateway with one unused session, `s`."""
     async with shared.client() as client:
         await Conversation.begin(client, sessionId="s")
@@ -413,7 +413,7 @@ async def test_a_body_may_be_as_long_as_the_limit_and_no_longer(client: httpx.As
 async def test_the_limits_are_settings(tmp_path: Path) -> None:
     """HTTP-5."""
     limits: dict[str, Any] = {"body_bytes": 1024, "header_bytes": 1024, "header_fields": 20, "url_bytes": 256}
-    async with serving(tmp_path, **limits) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, **limits) as served, served.client() as client:
         long_body = await send_raw(client, b'{"model": "scripted:x", "systemPrompt": "%b"}' % (b"x" * 1024))
         long_url = await client.get(f"/v1/sessions/{'x' * 300}")
         long_head = await client.get("/healthz", headers={"X-Long": "x" * 1024})
@@ -432,7 +432,7 @@ async def test_the_limits_are_settings(tmp_path: Path) -> None:
 
 async def test_a_body_that_does_not_arrive_times_out(tmp_path: Path) -> None:
     """HTTP-5: after 30 s, by default."""
-    async with serving(tmp_path, body_timeout_ms=100) as served:
+    async with in_process_gateway(tmp_path, body_timeout_ms=100) as served:
         reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
         head = b"POST /v1/sessions HTTP/1.1\r\nHost: a\r\nX-API-Key: %b\r\nContent-Length: 9\r\n\r\n" % KEY.encode()
         writer.write(head + b"{")

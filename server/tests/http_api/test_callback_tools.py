@@ -12,7 +12,7 @@ import pytest
 from cmdc_conformance.wire.event import names
 from cmdc_testkit.conversations import Conversation, calling, script
 from cmdc_testkit.events import ReceivedEvent
-from cmdc_testkit.gateways import Served, serving
+from cmdc_testkit.gateways import InProcessGateway, in_process_gateway
 from cmdc_testkit.receivers import Receiver
 from standardwebhooks import Webhook
 
@@ -30,7 +30,7 @@ ASK = calling(("get_weather", {"city": "Tromsø"}))
 
 
 @pytest.fixture
-def served(shared: Served) -> Served:
+def served(shared: InProcessGateway) -> InProcessGateway:
     return shared
 
 
@@ -128,7 +128,7 @@ async def test_an_invalid_registration_is_rejected(
 
 async def test_loopback_is_forbidden_unless_the_operator_allows_it(tmp_path: Path) -> None:
     """CB-5."""
-    async with serving(tmp_path, callback_allow=[]) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, callback_allow=[]) as served, served.client() as client:
         talk = await Conversation.begin(client)
         literal = await talk.post("tools", TOOL)
         async with Receiver() as receiver:
@@ -191,12 +191,12 @@ async def test_a_tool_registered_during_a_run_is_available_from_the_next_step(
 async def test_tools_survive_a_restart_with_their_secret(tmp_path: Path, receiver: Receiver) -> None:
     """CB-1, CB-4."""
     address = f"sqlite:///{tmp_path / 'store.db'}"
-    async with serving(tmp_path, store=address) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, store=address) as served, served.client() as client:
         talk = await Conversation.begin(client, sessionId="s")
         secret = (await register(talk, receiver))["secret"]
         before = await tools(talk)
 
-    async with serving(tmp_path, store=address) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, store=address) as served, served.client() as client:
         talk = Conversation(client, "s")
         after = await tools(talk)
         await talk.run(script(ASK))

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 from cmdc_testkit.conversations import Conversation
-from cmdc_testkit.gateways import Served, serving
+from cmdc_testkit.gateways import InProcessGateway, in_process_gateway
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -17,7 +17,7 @@ HEADERS = "content-type, x-api-key, authorization, last-event-id, idempotency-ke
 
 
 @pytest.fixture
-def served(shared: Served) -> Served:
+def served(shared: InProcessGateway) -> InProcessGateway:
     return shared
 
 
@@ -26,7 +26,7 @@ def listed(header: str) -> set[str]:
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
-async def test_a_preflight_needs_no_key_and_lists_what_is_allowed(served: Served, method: str) -> None:
+async def test_a_preflight_needs_no_key_and_lists_what_is_allowed(served: InProcessGateway, method: str) -> None:
     """HTTP-7, HTTP-10."""
     asked = {**PAGE, "Access-Control-Request-Method": method, "Access-Control-Request-Headers": HEADERS}
     async with served.client(None) as nobody:
@@ -56,7 +56,7 @@ async def test_a_rejected_preflight_has_the_usual_body(client: httpx.AsyncClient
     )
 
 
-async def test_a_page_can_read_every_response(served: Served, client: httpx.AsyncClient) -> None:
+async def test_a_page_can_read_every_response(served: InProcessGateway, client: httpx.AsyncClient) -> None:
     """HTTP-10: successes, and errors of routes, dispatcher and authentication."""
     async with served.client(None) as nobody:
         answers = [
@@ -88,7 +88,7 @@ async def test_only_configured_origins_are_allowed(tmp_path: Path) -> None:
     """HTTP-10: and `Vary` names the origin for caches."""
     origins = ["https://app.example", "http://localhost:3000"]
     preflight = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "x-api-key"}
-    async with serving(tmp_path, cors_origins=origins) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, cors_origins=origins) as served, served.client() as client:
         mine = await client.get("/v1/usage", headers=PAGE)
         foreign = await client.get("/v1/usage", headers=FOREIGN)
         none = await client.get("/v1/usage")

@@ -12,7 +12,7 @@ from cmdc_conformance.wire.event import names
 from cmdc_gateway.tenancy.keys import KeyRing
 from cmdc_testkit.conversations import Conversation, calling, script
 from cmdc_testkit.events import ReceivedEvent, without_ids
-from cmdc_testkit.gateways import KEY, OTHER_KEY, TENANTS, serving
+from cmdc_testkit.gateways import KEY, OTHER_KEY, TENANTS, in_process_gateway
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -90,7 +90,7 @@ async def test_stats_are_per_session_and_usage_is_per_tenant(
 
 async def test_usage_is_counted_per_key_and_contains_no_key(tmp_path: Path) -> None:
     """EP-usage, MTR-1: a run counts for the key that sent its prompt."""
-    async with serving(tmp_path) as served:
+    async with in_process_gateway(tmp_path) as served:
         served.keys.replace({**TENANTS, SECOND_KEY: "default"})
         async with served.client() as first, served.client(SECOND_KEY) as second:
             talk = await Conversation.begin(first)
@@ -151,11 +151,11 @@ async def test_a_deleted_session_still_counts(client: httpx.AsyncClient) -> None
 async def test_counts_survive_a_restart(tmp_path: Path) -> None:
     """MTR-1: exactly once."""
     address = f"sqlite:///{tmp_path / 'store.db'}"
-    async with serving(tmp_path, store=address) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, store=address) as served, served.client() as client:
         talk = await Conversation.begin(client, sessionId="s")
         await talk.run(script(using(4, 5)))
 
-    async with serving(tmp_path, store=address) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, store=address) as served, served.client() as client:
         talk = Conversation(client, "s")
         before = await stats(talk), (await client.get("/v1/usage")).json()["total"]
         await talk.run(script(using(1, 1)))
@@ -218,7 +218,7 @@ async def test_a_configured_budget_covers_all_sessions(tmp_path: Path, whose: st
     """MTR-2: and no others."""
     file = {"budgets": {whose: {"max_tokens": 10, "period": period}}}
     async with (
-        serving(tmp_path, file=file) as served,
+        in_process_gateway(tmp_path, file=file) as served,
         served.client() as client,
         served.client(OTHER_KEY) as stranger,
     ):
@@ -242,7 +242,7 @@ async def test_a_budget_that_is_spent_stays_spent_after_a_restart(tmp_path: Path
     """MTR-1, MTR-2: that of the session and that of its tenant."""
     address, file = f"sqlite:///{tmp_path / 'store.db'}", {"budgets": {"tenant:other": {"max_tokens": 10}}}
     async with (
-        serving(tmp_path, store=address, file=file) as served,
+        in_process_gateway(tmp_path, store=address, file=file) as served,
         served.client() as client,
         served.client(OTHER_KEY) as stranger,
     ):
@@ -252,7 +252,7 @@ async def test_a_budget_that_is_spent_stays_spent_after_a_restart(tmp_path: Path
         await theirs.run(script(using(5, 5)))
 
     async with (
-        serving(tmp_path, store=address, file=file) as served,
+        in_process_gateway(tmp_path, store=address, file=file) as served,
         served.client() as client,
         served.client(OTHER_KEY) as stranger,
     ):
@@ -270,7 +270,7 @@ async def test_a_budget_that_is_spent_stays_spent_after_a_restart(tmp_path: Path
 async def test_parallel_sessions_overspend_by_no_more_than_one_call(tmp_path: Path) -> None:
     """MTR-2: the maximum cost of a call is reserved before it starts."""
     file = {"budgets": {"tenant:default": {"max_tokens": 100}}}
-    async with serving(tmp_path, file=file) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, file=file) as served, served.client() as client:
         talks = [await Conversation.begin(client, maxTokens=1000) for _ in range(10)]
         prompt = script(using(30, 10, text=["Hello."], delayMs=20))
         requests = await asyncio.gather(*(talk.prompt(prompt) for talk in talks))
@@ -286,7 +286,7 @@ async def test_parallel_sessions_overspend_by_no_more_than_one_call(tmp_path: Pa
 async def test_calls_that_fit_the_budget_together_run_together(tmp_path: Path) -> None:
     """MTR-2: a reservation does not delay calls that also fit the budget."""
     file = {"budgets": {"tenant:default": {"max_tokens": 1_000_000}}}
-    async with serving(tmp_path, file=file) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, file=file) as served, served.client() as client:
         talks = [await Conversation.begin(client, maxTokens=10) for _ in range(3)]
         for talk in talks:
             await talk.prompt(script({"text": ["word "] * 2000, "delayMs": 50}))
@@ -301,7 +301,7 @@ async def test_calls_that_fit_the_budget_together_run_together(tmp_path: Path) -
 async def test_an_aborted_call_releases_its_reservation(tmp_path: Path) -> None:
     """MTR-2: the rest of the reservation is available to other calls."""
     file = {"budgets": {"tenant:default": {"max_tokens": 5000}}}
-    async with serving(tmp_path, file=file) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, file=file) as served, served.client() as client:
         stuck, next_one = await Conversation.begin(client), await Conversation.begin(client)
         await stuck.prompt(script({"text": ["x"], "delayMs": 60_000}))
         await stuck.first("agent_start")

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 from cmdc_conformance.wire.event import names
 from cmdc_testkit.conversations import Conversation, calling, script
-from cmdc_testkit.gateways import Served, serving
+from cmdc_testkit.gateways import InProcessGateway, in_process_gateway
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -34,7 +34,7 @@ BLUEPRINTS = {
 async def client(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a gateway with blueprints."""
     folder = tmp_path_factory.mktemp("gateway")
-    async with serving(folder, file={"blueprints": BLUEPRINTS}) as served, served.client() as client:
+    async with in_process_gateway(folder, file={"blueprints": BLUEPRINTS}) as served, served.client() as client:
         yield client
 
 
@@ -131,7 +131,7 @@ async def test_an_unavailable_model_is_rejected_with_a_list_of_the_available_one
 
 async def test_the_scripted_model_can_be_disabled(tmp_path: Path) -> None:
     """MODEL-retry."""
-    async with serving(tmp_path, scripted_model=False) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, scripted_model=False) as served, served.client() as client:
         message = await create_failed(client)
         models = (await client.get("/v1/capabilities")).json()["models"]
 
@@ -199,7 +199,7 @@ async def test_a_disabled_tool_is_rejected_with_a_list_of_the_enabled_ones(
 async def test_an_operator_chooses_which_tools_are_enabled(tmp_path: Path) -> None:
     """EP-create: `shell` is a known tool, but disabled on this server."""
     file = {"tools": {"offered": ["grep", "ask_user"]}}
-    async with serving(tmp_path, file=file) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, file=file) as served, served.client() as client:
         message = await create_failed(client, tools=["shell"])
         offered = (await client.get("/v1/capabilities")).json()["tools"]
 
@@ -210,7 +210,7 @@ async def test_an_operator_chooses_which_tools_are_enabled(tmp_path: Path) -> No
 async def test_an_operator_can_require_approval_for_a_tool(tmp_path: Path) -> None:
     """EP-create, `approval`: in addition to what the server's policy requires."""
     file = {"tools": {"offered": ["grep", "glob", "shell"], "approval": ["grep"]}}
-    async with serving(tmp_path, file=file) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, file=file) as served, served.client() as client:
         talk = await Conversation.begin(client, tools=["grep", "glob", "shell"], approval={"tools": ["glob"]})
         found = await tools_of(talk)
 
@@ -351,7 +351,7 @@ async def test_known_provider_options_are_accepted(client: httpx.AsyncClient) ->
 # -- the workspace
 
 
-async def test_tools_work_in_the_working_directory(served: Served) -> None:
+async def test_tools_work_in_the_working_directory(served: InProcessGateway) -> None:
     """EP-create, workingDir."""
     root = served.gateway.registry.services.policy.workspace.root
     (root / "project").mkdir()
@@ -366,7 +366,7 @@ async def test_tools_work_in_the_working_directory(served: Served) -> None:
 
 
 @pytest.mark.parametrize("folder", ["..", "/etc", "missing", "project/../..", "file.txt", "way-out", "\n"])
-async def test_a_working_directory_outside_the_workspace_is_rejected(served: Served, folder: str) -> None:
+async def test_a_working_directory_outside_the_workspace_is_rejected(served: InProcessGateway, folder: str) -> None:
     """EP-create: also through links and `..`."""
     root = served.gateway.registry.services.policy.workspace.root
     (root / "project").mkdir()
@@ -377,7 +377,7 @@ async def test_a_working_directory_outside_the_workspace_is_rejected(served: Ser
         await create_failed(client, skillsDirs=[folder])
 
 
-async def test_skills_are_listed_in_the_system_prompt_and_opened_with_read_file(served: Served) -> None:
+async def test_skills_are_listed_in_the_system_prompt_and_opened_with_read_file(served: InProcessGateway) -> None:
     """EP-create, skillsDirs: names and descriptions enter the system prompt."""
     root = served.gateway.registry.services.policy.workspace.root
     skill = root / "skills" / "greet"
@@ -404,10 +404,13 @@ async def test_session_settings_survive_a_restart(tmp_path: Path) -> None:
     """EP-create: they are part of the session, not of the server's configuration."""
     address = f"sqlite:///{tmp_path / 'store.db'}"
     body = {"blueprint": "careful", "sessionId": "s", "maxTurns": 1}
-    async with serving(tmp_path, store=address, file={"blueprints": BLUEPRINTS}) as served, served.client() as client:
+    async with (
+        in_process_gateway(tmp_path, store=address, file={"blueprints": BLUEPRINTS}) as served,
+        served.client() as client,
+    ):
         await client.post("/v1/sessions", json=body)
 
-    async with serving(tmp_path, store=address) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, store=address) as served, served.client() as client:
         talk = Conversation(client, "s")
         tools, info = await tools_of(talk), await talk.info()
         run = await talk.run(script(calling(("grep", {"pattern": "x"}))))

@@ -15,7 +15,7 @@ from cmdc_gateway.store.memory import MemoryStore
 from cmdc_gateway.store.store import Lease
 from cmdc_gateway.store.writes import CreateSession, Write
 from cmdc_testkit.conversations import Conversation, calling, script
-from cmdc_testkit.gateways import KEY, TENANTS, serving
+from cmdc_testkit.gateways import KEY, TENANTS, in_process_gateway
 from cmdc_testkit.receivers import Receiver
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -184,7 +184,7 @@ async def test_an_idempotency_key_is_scoped_to_route_session_and_tenant(
 
 async def test_another_api_key_of_the_same_tenant_gets_the_same_response(tmp_path: Path) -> None:
     """HTTP-11: a tenant can change its API key between two attempts."""
-    async with serving(tmp_path) as served:
+    async with in_process_gateway(tmp_path) as served:
         served.keys.replace({**TENANTS, "another-key": "default"})
         async with served.client(KEY) as one, served.client("another-key") as other:
             first = await one.post("/v1/sessions", json={"model": "scripted:x"}, headers=ONCE)
@@ -196,7 +196,7 @@ async def test_another_api_key_of_the_same_tenant_gets_the_same_response(tmp_pat
 async def test_duplicates_of_a_request_in_progress_are_conflicts(tmp_path: Path) -> None:
     """HTTP-11: 409 for the same body, 422 for another."""
     store = GatedStore()
-    async with serving(tmp_path, store=store) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, store=store) as served, served.client() as client:
         store.gate.clear()
         first = asyncio.create_task(client.post("/v1/sessions", json={"model": "scripted:x"}, headers=ONCE))
         await store.asked.wait()
@@ -246,7 +246,7 @@ async def test_an_error_response_is_not_stored(client: httpx.AsyncClient) -> Non
 async def test_a_failed_commit_stores_no_response(tmp_path: Path) -> None:
     """HTTP-11, DUR-5: response and effect are one transaction."""
     store = GatedStore()
-    async with serving(tmp_path, store=store) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, store=store) as served, served.client() as client:
         store.down = True
         failed = await client.post("/v1/sessions", json={"model": "scripted:x"}, headers=ONCE)
         store.down = False
@@ -262,7 +262,7 @@ async def test_stored_responses_survive_a_restart(tmp_path: Path, receiver: Rece
     address = f"sqlite:///{tmp_path / 'store.db'}"
     sent: list[tuple[str, dict[str, Any]]] = []
     before: list[httpx.Response] = []
-    async with serving(tmp_path, store=address) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, store=address) as served, served.client() as client:
         talk, approval = await waiting(client, ("shell", {"command": "true"}))
         sent += [
             ("/v1/sessions", {"model": "scripted:x"}),
@@ -273,7 +273,7 @@ async def test_stored_responses_survive_a_restart(tmp_path: Path, receiver: Rece
         before += [await client.post(path, json=body, headers=ONCE) for path, body in sent]
         await talk.events(before[-1].json()["requestId"])
 
-    async with serving(tmp_path, store=address) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, store=address) as served, served.client() as client:
         after = [await client.post(path, json=body, headers=ONCE) for path, body in sent]
         sessions = (await client.get("/v1/sessions")).json()["sessions"]
         prompts = (await client.get(f"{talk.path}/stats")).json()["promptCount"]

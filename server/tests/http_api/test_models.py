@@ -13,7 +13,7 @@ from cmdc_conformance.wire.event import names
 from cmdc_gateway.providers.litellm.library import close_connections
 from cmdc_testkit.conversations import Conversation, calling, script
 from cmdc_testkit.events import ReceivedEvent, without_ids
-from cmdc_testkit.gateways import Served, serving
+from cmdc_testkit.gateways import InProcessGateway, in_process_gateway
 from cmdc_testkit.models import ScriptedModelServer
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -27,7 +27,7 @@ async def models() -> AsyncIterator[ScriptedModelServer]:
 
 
 @pytest.fixture
-def served(shared: Served) -> Served:
+def served(shared: InProcessGateway) -> InProcessGateway:
     return shared
 
 
@@ -149,7 +149,7 @@ async def test_a_configured_model_is_called_by_its_configured_name(tmp_path: Pat
     settings = {"maxTokens": 50, "providerOpts": {"temperature": 0.5, "seed": 7}, "systemPrompt": "Be brief."}
     usage = {"usage": {"promptTokens": 1_000_000, "completionTokens": 0}}
     async with (
-        serving(tmp_path, file=file, environ={"HOUSE_KEY": "the-house-key"}, heartbeat_ms=1000) as served,
+        in_process_gateway(tmp_path, file=file, environ={"HOUSE_KEY": "the-house-key"}, heartbeat_ms=1000) as served,
         served.client() as client,
     ):
         names_offered = (await client.get("/v1/capabilities")).json()["models"]

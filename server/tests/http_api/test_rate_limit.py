@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 from cmdc_testkit.conversations import Conversation
-from cmdc_testkit.gateways import KEY, OTHER_KEY, TENANTS, serving
+from cmdc_testkit.gateways import KEY, OTHER_KEY, TENANTS, in_process_gateway
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -21,7 +21,7 @@ def quota(headers: Mapping[str, str]) -> tuple[str, str, str]:
 
 async def test_every_response_has_the_remaining_quota(tmp_path: Path) -> None:
     """HTTP-9: `RateLimit` and `RateLimit-Policy`, on errors too."""
-    async with serving(tmp_path, rate_limit_rpm=60) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, rate_limit_rpm=60) as served, served.client() as client:
         told = [
             quota((await client.get("/v1/usage")).headers),
             quota((await client.get("/v1/nothing")).headers),
@@ -33,7 +33,7 @@ async def test_every_response_has_the_remaining_quota(tmp_path: Path) -> None:
 
 async def test_over_the_limit_a_request_is_rejected_with_retry_after(tmp_path: Path) -> None:
     """HTTP-9: `Retry-After` in whole seconds, and the same number in the body."""
-    async with serving(tmp_path, rate_limit_rpm=2) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, rate_limit_rpm=2) as served, served.client() as client:
         taken = [(await client.get("/v1/usage")).status_code for _ in range(2)]
         refused = await client.post(
             "/v1/sessions", json={"model": "scripted:x"}, headers={"Origin": "https://a.example"}
@@ -58,7 +58,7 @@ async def test_over_the_limit_a_request_is_rejected_with_retry_after(tmp_path: P
 
 async def test_sixty_requests_a_minute_are_allowed_by_default(tmp_path: Path) -> None:
     """HTTP-9."""
-    async with serving(tmp_path, rate_limit_rpm=None) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, rate_limit_rpm=None) as served, served.client() as client:
         answer = await client.get("/v1/capabilities")
 
     assert quota(answer.headers)[:2] == ('"default";q=60;w=60', "59")
@@ -68,7 +68,7 @@ async def test_sixty_requests_a_minute_are_allowed_by_default(tmp_path: Path) ->
 async def test_the_burst_can_be_smaller_than_the_rate(tmp_path: Path) -> None:
     """HTTP-9: as configured in the file."""
     file = {"rate_limit": {"rpm": 600, "burst": 2}}
-    async with serving(tmp_path, rate_limit_rpm=None, file=file) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, rate_limit_rpm=None, file=file) as served, served.client() as client:
         answers = [await client.get("/v1/usage") for _ in range(3)]
 
     assert [answer.status_code for answer in answers] == [200, 200, 429]
@@ -77,7 +77,7 @@ async def test_the_burst_can_be_smaller_than_the_rate(tmp_path: Path) -> None:
 
 async def test_each_key_has_its_own_bucket(tmp_path: Path) -> None:
     """HTTP-9: also two keys of one tenant."""
-    async with serving(tmp_path, rate_limit_rpm=1) as served:
+    async with in_process_gateway(tmp_path, rate_limit_rpm=1) as served:
         served.keys.replace({**TENANTS, "another key": "default"})
         found: list[int] = []
         for key in (KEY, KEY, "another key", OTHER_KEY, OTHER_KEY):
@@ -89,7 +89,11 @@ async def test_each_key_has_its_own_bucket(tmp_path: Path) -> None:
 
 async def test_unauthenticated_requests_are_not_counted(tmp_path: Path) -> None:
     """HTTP-9: the limit applies to authenticated requests; public routes have none."""
-    async with serving(tmp_path, rate_limit_rpm=1) as served, served.client() as client, served.client("no") as nobody:
+    async with (
+        in_process_gateway(tmp_path, rate_limit_rpm=1) as served,
+        served.client() as client,
+        served.client("no") as nobody,
+    ):
         refused = [await nobody.get("/v1/usage") for _ in range(3)]
         alive = [await client.get("/healthz") for _ in range(3)]
         preflights = [await client.options("/v1/usage", headers=_PREFLIGHT) for _ in range(3)]
@@ -104,7 +108,7 @@ async def test_unauthenticated_requests_are_not_counted(tmp_path: Path) -> None:
 
 async def test_opening_a_stream_counts_as_one_request(tmp_path: Path) -> None:
     """HTTP-9."""
-    async with serving(tmp_path, rate_limit_rpm=4) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, rate_limit_rpm=4) as served, served.client() as client:
         talk = await Conversation.begin(client)
         await talk.run("one for the prompt, and one for its stream")
 
@@ -115,7 +119,11 @@ async def test_opening_a_stream_counts_as_one_request(tmp_path: Path) -> None:
 
 async def test_a_ticket_counts_against_the_rate_of_its_key(tmp_path: Path) -> None:
     """HTTP-9: a ticket does not raise the limit of the key that issued it."""
-    async with serving(tmp_path, rate_limit_rpm=3) as served, served.client() as client, served.client(None) as browser:
+    async with (
+        in_process_gateway(tmp_path, rate_limit_rpm=3) as served,
+        served.client() as client,
+        served.client(None) as browser,
+    ):
         talk = await Conversation.begin(client)
         ticket = (await talk.post("tickets")).json()["ticket"]
         async with browser.stream("GET", f"{talk.path}/events", params={"ticket": ticket}) as stream:

@@ -18,7 +18,7 @@ from cmdc_gateway.store.store import Lease
 from cmdc_gateway.store.writes import Write
 from cmdc_gateway.web.errors import STATUS
 from cmdc_testkit.conversations import Conversation
-from cmdc_testkit.gateways import Served, serving
+from cmdc_testkit.gateways import InProcessGateway, in_process_gateway
 from structlog.testing import capture_logs
 
 # Nothing is changed by what is refused, so one gateway does for the module.
@@ -47,12 +47,12 @@ METHODS = {
 
 
 @pytest.fixture
-def served(shared: Served) -> Served:
+def served(shared: InProcessGateway) -> InProcessGateway:
     return shared
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def client(shared: Served) -> AsyncIterator[httpx.AsyncClient]:
+async def client(shared: InProcessGateway) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a gateway with one session, `s`."""
     async with shared.client() as client:
         await Conversation.begin(client, sessionId="s")
@@ -165,7 +165,7 @@ async def test_a_wrong_method_gets_the_allowed_ones(client: httpx.AsyncClient, p
         }
 
 
-async def test_the_paths_above_are_those_of_the_server(served: Served) -> None:
+async def test_the_paths_above_are_those_of_the_server(served: InProcessGateway) -> None:
     """So that a new route is added here too."""
     paths = {
         path.replace("{session_id}", "s").replace("{name}", "t"): ", ".join(
@@ -178,7 +178,7 @@ async def test_the_paths_above_are_those_of_the_server(served: Served) -> None:
     assert {path for path in paths if path.startswith("/v1")} <= set(METHODS)
 
 
-async def test_an_error_of_the_parser_has_the_usual_body(served: Served) -> None:
+async def test_an_error_of_the_parser_has_the_usual_body(served: InProcessGateway) -> None:
     """HTTP-2."""
     reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
     writer.write(b"GET /v1/sessions HTTP/1.1\r\nHost: a\r\nbad header\r\n\r\n")
@@ -206,7 +206,7 @@ async def test_a_plain_get_of_the_websocket_requires_an_upgrade(client: httpx.As
 async def test_an_internal_error_has_an_incident_id_that_is_in_the_log(tmp_path: Path) -> None:
     """HTTP-2, `internal`: nothing else leaks."""
     store = BrokenStore()
-    async with serving(tmp_path, store=store) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, store=store) as served, served.client() as client:
         store.defect = True
         with capture_logs() as logged:
             answer = await client.get("/v1/usage", headers={"Origin": "https://a.example"})
@@ -222,7 +222,7 @@ async def test_an_internal_error_has_an_incident_id_that_is_in_the_log(tmp_path:
 async def test_without_its_store_the_server_is_unavailable_until_the_store_is_back(tmp_path: Path) -> None:
     """DUR-5: never a 2xx without a commit."""
     store = BrokenStore()
-    async with serving(tmp_path, store=store) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, store=store) as served, served.client() as client:
         talk = await Conversation.begin(client)
         assert (await client.get("/readyz")).json() == {"status": "ready"}
         store.down = True

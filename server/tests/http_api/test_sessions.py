@@ -16,7 +16,7 @@ from cmdc_conformance.wire.event import names
 from cmdc_gateway import __version__
 from cmdc_testkit.conversations import Conversation, calling, script
 from cmdc_testkit.events import without_ids
-from cmdc_testkit.gateways import Served, serving
+from cmdc_testkit.gateways import InProcessGateway, in_process_gateway
 from cmdc_testkit.receivers import Receiver
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -39,7 +39,7 @@ def not_found(session_id: str) -> tuple[int, dict[str, Any]]:
 # -- EP-healthz
 
 
-async def test_health_reports_version_sessions_and_keys(served: Served, client: httpx.AsyncClient) -> None:
+async def test_health_reports_version_sessions_and_keys(served: InProcessGateway, client: httpx.AsyncClient) -> None:
     """EP-healthz: without a key."""
     talk = await Conversation.begin(client)
     await talk.run("hi")
@@ -53,7 +53,7 @@ async def test_health_reports_version_sessions_and_keys(served: Served, client: 
     assert health == {"status": "ok", "version": __version__, "sessions": {"active": 1}, "meter": {"tracked_keys": 1}}
 
 
-async def test_a_server_that_drains_is_alive_but_not_ready(served: Served, client: httpx.AsyncClient) -> None:
+async def test_a_server_that_drains_is_alive_but_not_ready(served: InProcessGateway, client: httpx.AsyncClient) -> None:
     """EP-healthz."""
     served.gateway.ready = False
 
@@ -65,7 +65,7 @@ async def test_a_server_that_drains_is_alive_but_not_ready(served: Served, clien
 
 
 async def test_a_stopping_server_accepts_neither_sessions_nor_prompts(
-    served: Served, client: httpx.AsyncClient
+    served: InProcessGateway, client: httpx.AsyncClient
 ) -> None:
     """EP-readyz; DUR-3."""
     talk = await Conversation.begin(client)
@@ -174,12 +174,12 @@ async def test_a_session_that_cannot_be_loaded_is_dead_and_its_log_stays_readabl
 ) -> None:
     """EP-session: damaged, or written by a newer version."""
     file = tmp_path / "store.db"
-    async with serving(tmp_path, store=f"sqlite:///{file}") as served, served.client() as client:
+    async with in_process_gateway(tmp_path, store=f"sqlite:///{file}") as served, served.client() as client:
         dead, alive = await Conversation.begin(client, sessionId="dead"), await Conversation.begin(client)
         run = await dead.run("remember")
     damage(file, "dead", settings)
 
-    async with serving(tmp_path, store=f"sqlite:///{file}") as served, served.client() as client:
+    async with in_process_gateway(tmp_path, store=f"sqlite:///{file}") as served, served.client() as client:
         dead, alive = Conversation(client, "dead"), Conversation(client, alive.id)
         refused = [
             await dead.get(),
@@ -304,7 +304,7 @@ async def test_a_deleted_session_is_gone(client: httpx.AsyncClient, receiver: Re
     assert (await client.get("/v1/sessions")).json()["sessions"] == []
 
 
-async def test_deleting_stops_the_run_and_ends_its_streams(served: Served, client: httpx.AsyncClient) -> None:
+async def test_deleting_stops_the_run_and_ends_its_streams(served: InProcessGateway, client: httpx.AsyncClient) -> None:
     """EP-delete: `agent_abort` with reason `session_deleted`, then the end of the stream."""
     talk, _ = await busy(client)
     await talk.prompt("never")
@@ -407,7 +407,7 @@ async def test_a_full_queue_rejects_prompts(client: httpx.AsyncClient) -> None:
 
 async def test_the_length_of_the_queue_is_a_setting(tmp_path: Path) -> None:
     """EP-prompt, EP-abort."""
-    async with serving(tmp_path, queued_prompts=1) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, queued_prompts=1) as served, served.client() as client:
         talk, _ = await busy(client)
         statuses = [(await talk.post("prompt", {"text": "x"})).status_code for _ in range(2)]
         limit = (await client.get("/v1/capabilities")).json()["limits"]["queuedPrompts"]
@@ -539,7 +539,7 @@ async def test_an_abort_closes_pending_approvals_and_questions(client: httpx.Asy
 
 @pytest.mark.parametrize("body", [{}, {"scope": "read"}, {"scope": "control"}])
 async def test_a_ticket_opens_one_stream_of_its_session_once(
-    served: Served, client: httpx.AsyncClient, body: dict[str, str]
+    served: InProcessGateway, client: httpx.AsyncClient, body: dict[str, str]
 ) -> None:
     """EP-tickets, SSE-12."""
     talk, other = await Conversation.begin(client), await Conversation.begin(client)
@@ -584,7 +584,7 @@ async def test_capabilities_are_true(tmp_path: Path) -> None:
     environ = {"DEEPSEEK_API_KEY": "hush"}
     store = f"sqlite:///{tmp_path / 'store.db'}?durability=disk"
     async with (
-        serving(tmp_path, store=store, file=file, environ=environ, **settings) as served,
+        in_process_gateway(tmp_path, store=store, file=file, environ=environ, **settings) as served,
         served.client() as client,
     ):
         answer = await client.get("/v1/capabilities")
@@ -623,7 +623,7 @@ async def test_capabilities_are_true(tmp_path: Path) -> None:
 )
 async def test_the_durability_is_declared(tmp_path: Path, address: str, durability: str) -> None:
     """DUR-4."""
-    async with serving(tmp_path, store=address.format(tmp_path)) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, store=address.format(tmp_path)) as served, served.client() as client:
         assert (await client.get("/v1/capabilities")).json()["durability"] == durability
 
 

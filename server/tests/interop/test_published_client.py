@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 import pytest
-from cmdc_testkit.gateways import KEY, serving
+from cmdc_testkit.gateways import KEY, in_process_gateway
 
 DRIVER = Path(__file__).with_name("drive_sdk.py")
 README = Path(__file__).resolve().parents[3] / "README.md"
@@ -22,7 +22,9 @@ async def test_the_published_client(sdk_python: Path, tmp_path: Path, check: str
     """Each check has a gateway of its own, with many heartbeats."""
     blueprints = {"helper": {"systemPrompt": "From a blueprint."}}
     rpm = 5 if check == "check_the_rate_limit" else 0
-    async with serving(tmp_path, file={"blueprints": blueprints}, heartbeat_ms=20, rate_limit_rpm=rpm) as served:
+    async with in_process_gateway(
+        tmp_path, file={"blueprints": blueprints}, heartbeat_ms=20, rate_limit_rpm=rpm
+    ) as served:
         # Without this process's environment, in which there may be a proxy.
         driver = await asyncio.create_subprocess_exec(
             sdk_python,
@@ -48,7 +50,7 @@ async def test_the_example_of_the_readme_works(sdk_python: Path, tmp_path: Path)
         r"^```python\n(.*?)^```$", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
     )
     [example] = [block for block in blocks if "from cmdc import" in block]
-    async with serving(tmp_path) as served:
+    async with in_process_gateway(tmp_path) as served:
         program = example.replace("http://127.0.0.1:4000", served.url).replace("sk-abc123", KEY)
         running = await asyncio.create_subprocess_exec(
             *(sdk_python, "-I", "-c", program),

@@ -16,7 +16,7 @@ from cmdc_gateway.store.rows import SessionKey
 from cmdc_gateway.store.store import Lease
 from cmdc_testkit.conversations import Conversation
 from cmdc_testkit.faults import faulty
-from cmdc_testkit.gateways import serving
+from cmdc_testkit.gateways import in_process_gateway
 from cmdc_testkit.watchers import retry_while_unavailable, wait_until
 
 
@@ -54,7 +54,7 @@ async def test_a_session_that_fails_to_open_after_its_request_was_abandoned(
     tmp_path: Path, unhandled: list[str]
 ) -> None:
     store = SlowStore()
-    async with serving(tmp_path, store=store) as served:
+    async with in_process_gateway(tmp_path, store=store) as served:
         registry = served.gateway.registry
         task = asyncio.create_task(registry.find(SessionKey("default", "nowhere")))
         await store.acquiring.wait()
@@ -69,7 +69,7 @@ async def test_a_session_that_fails_to_open_after_its_request_was_abandoned(
 
 async def test_a_prompt_that_fails_after_its_request_was_abandoned(tmp_path: Path, unhandled: list[str]) -> None:
     store, faults = faulty(MemoryStore())
-    async with serving(tmp_path, store=store) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, store=store) as served, served.client() as client:
         talk = await Conversation.begin(client)
         session = await served.gateway.registry.find(SessionKey("default", talk.id))
         faults.open.clear()
@@ -89,7 +89,7 @@ async def test_a_prompt_that_fails_after_its_request_was_abandoned(tmp_path: Pat
 async def test_a_session_that_opens_during_shutdown_is_stopped(tmp_path: Path) -> None:
     """DUR-3: no task outlives the server."""
     store = SlowStore()
-    async with serving(tmp_path, store=store) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, store=store) as served, served.client() as client:
         talk = await Conversation.begin(client)
         registry = served.gateway.registry
         finding = asyncio.create_task(registry.find(SessionKey("default", talk.id)))

@@ -3,18 +3,18 @@ from pathlib import Path
 
 import httpx
 import pytest
-from cmdc_testkit.gateways import Served, serving
+from cmdc_testkit.gateways import InProcessGateway, in_process_gateway
 
 
 @pytest.fixture
-async def served(tmp_path: Path) -> AsyncIterator[Served]:
+async def served(tmp_path: Path) -> AsyncIterator[InProcessGateway]:
     """A gateway with default settings."""
-    async with serving(tmp_path) as served:
+    async with in_process_gateway(tmp_path) as served:
         yield served
 
 
 @pytest.fixture
-async def client(served: Served) -> AsyncIterator[httpx.AsyncClient]:
+async def client(served: InProcessGateway) -> AsyncIterator[httpx.AsyncClient]:
     """The first tenant's HTTP client."""
     async with served.client() as client:
         yield client

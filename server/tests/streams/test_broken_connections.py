@@ -10,7 +10,7 @@ import httpx
 import pytest
 from cmdc_testkit.conversations import call, script
 from cmdc_testkit.events import EventParser, ReceivedEvent, text_of
-from cmdc_testkit.gateways import KEY, OTHER_KEY, Served
+from cmdc_testkit.gateways import KEY, OTHER_KEY, InProcessGateway
 from cmdc_testkit.streams import event_stream, events_request, open_websocket
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -76,7 +76,7 @@ def _unchunked(body: bytes) -> bytes:
 @given(cuts=st.lists(st.integers(0, 4_000), max_size=12), during=st.booleans())
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_connections_cut_at_any_byte_together_deliver_the_log(
-    served: Served,
+    served: InProcessGateway,
     client: httpx.AsyncClient,
     cuts: list[int],
     during: bool,
@@ -104,7 +104,7 @@ async def test_connections_cut_at_any_byte_together_deliver_the_log(
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_nothing_is_missed_when_a_prompt_races_with_its_reader(
-    served: Served, client: httpx.AsyncClient, seed: int
+    served: InProcessGateway, client: httpx.AsyncClient, seed: int
 ) -> None:
     """SSE-5, SSE-6: a hundred times each, in sessions with earlier runs."""
     chance = random.Random(seed)
@@ -134,7 +134,7 @@ async def test_nothing_is_missed_when_a_prompt_races_with_its_reader(
 
 
 async def test_readers_that_connect_during_a_run_get_every_event_after_their_cursor(
-    served: Served, client: httpx.AsyncClient, session: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """SSE-6: registered before the log is read. Forty readers, half over SSE and half over WebSockets."""
     await client.post(f"/v1/sessions/{session}/prompt", json={"text": LONG_AND_ASKS})
@@ -165,7 +165,7 @@ async def test_readers_that_connect_during_a_run_get_every_event_after_their_cur
 
 
 async def test_a_session_of_another_tenant_cannot_be_followed(
-    served: Served, client: httpx.AsyncClient, session: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """HTTP-8: whatever cursor is sent, it does not exist."""
     async with event_stream(served.port, session, "?after=start", key=OTHER_KEY) as stream:
@@ -177,7 +177,7 @@ async def test_a_session_of_another_tenant_cannot_be_followed(
     assert hidden[1]["message"].replace(session, "never-was") == absent[1]["message"]
 
 
-async def test_a_websocket_that_breaks_in_both_directions_logs_no_traceback(served: Served) -> None:
+async def test_a_websocket_that_breaks_in_both_directions_logs_no_traceback(served: InProcessGateway) -> None:
     """WS-6: asyncio logs no unretrieved exception."""
     complaints: list[str] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(str(context["message"])))

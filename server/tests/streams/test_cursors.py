@@ -11,7 +11,7 @@ from cmdc_conformance.wire.event import names
 from cmdc_gateway.store.factory import create_store
 from cmdc_testkit.conversations import script
 from cmdc_testkit.events import ReceivedEvent, json_object, text_of
-from cmdc_testkit.gateways import Served, serving
+from cmdc_testkit.gateways import InProcessGateway, in_process_gateway
 from cmdc_testkit.streams import event_stream, open_websocket
 from websockets.exceptions import InvalidStatus
 
@@ -24,13 +24,15 @@ async def post(client: httpx.AsyncClient, session: str, text: str) -> dict[str, 
     return answer.json()
 
 
-async def read(served: Served, session: str, query: str = "", **headers: str) -> list[ReceivedEvent]:
+async def read(served: InProcessGateway, session: str, query: str = "", **headers: str) -> list[ReceivedEvent]:
     async with asyncio.timeout(5), event_stream(served.port, session, query, headers=headers) as stream:
         assert stream.status == 200
         return await stream.rest()
 
 
-async def refused(served: Served, session: str, query: str = "", **headers: str) -> tuple[int, dict[str, Any]]:
+async def refused(
+    served: InProcessGateway, session: str, query: str = "", **headers: str
+) -> tuple[int, dict[str, Any]]:
     async with asyncio.timeout(5), event_stream(served.port, session, query, headers=headers) as stream:
         return stream.status, await stream.body()
 
@@ -42,7 +44,7 @@ async def page(client: httpx.AsyncClient, session: str, **query: str | int) -> d
 
 
 async def two_runs(
-    served: Served, client: httpx.AsyncClient, session: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> tuple[list[ReceivedEvent], list[ReceivedEvent]]:
     """Run two prompts; return the events of each."""
     runs: list[list[ReceivedEvent]] = []
@@ -56,7 +58,7 @@ async def two_runs(
 
 
 async def test_events_are_numbered_from_1_without_a_gap_over_all_runs(
-    served: Served, client: httpx.AsyncClient, session: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """EVT-7: under one epoch."""
     one, two = await two_runs(served, client, session)
@@ -70,7 +72,7 @@ async def test_an_event_delivered_twice_is_byte_identical_also_after_a_restart(t
     raw: list[bytes] = []
     for number in range(2):
         store = create_store(f"sqlite:///{tmp_path / 'gateway.db'}")
-        async with serving(tmp_path, store=store) as served, served.client() as client, asyncio.timeout(10):
+        async with in_process_gateway(tmp_path, store=store) as served, served.client() as client, asyncio.timeout(10):
             if number == 0:
                 await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": "s"})
                 await post(client, "s", script({"text": ["a\u2028", "👧", "\r\n"], "thinking": ["?"]}))
@@ -88,7 +90,7 @@ async def test_an_event_delivered_twice_is_byte_identical_also_after_a_restart(t
 
 
 async def test_a_cursor_starts_the_stream_just_after_its_event(
-    served: Served, client: httpx.AsyncClient, session: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """SSE-6: at every event; and the stream ends with its run (SSE-4)."""
     one, two = await two_runs(served, client, session)
@@ -100,7 +102,7 @@ async def test_a_cursor_starts_the_stream_just_after_its_event(
 
 
 async def test_last_event_id_takes_precedence_over_after(
-    served: Served, client: httpx.AsyncClient, session: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """SSE-6: a browser sends the URL of the first connection with the header of the latest."""
     one, _ = await two_runs(served, client, session)
@@ -109,7 +111,7 @@ async def test_last_event_id_takes_precedence_over_after(
     assert (await refused(served, session, "?after=start", **{"Last-Event-ID": "x"}))[0] == 400
 
 
-async def test_after_start_is_the_beginning(served: Served, client: httpx.AsyncClient, session: str) -> None:
+async def test_after_start_is_the_beginning(served: InProcessGateway, client: httpx.AsyncClient, session: str) -> None:
     """SSE-6, SSE-7: like the cursor with seq 0."""
     one, _ = await two_runs(served, client, session)
 
@@ -117,7 +119,7 @@ async def test_after_start_is_the_beginning(served: Served, client: httpx.AsyncC
     assert await read(served, session, f"?after={one[0].epoch}.0") == one
 
 
-async def test_after_latest_is_the_present(served: Served, client: httpx.AsyncClient, session: str) -> None:
+async def test_after_latest_is_the_present(served: InProcessGateway, client: httpx.AsyncClient, session: str) -> None:
     """SSE-6: also in the middle of a run, and also if it is unread."""
     await post(client, session, "hello")
     async with asyncio.timeout(5), event_stream(served.port, session, "?after=latest&follow=true") as stream:
@@ -129,7 +131,7 @@ async def test_after_latest_is_the_present(served: Served, client: httpx.AsyncCl
 
 
 async def test_a_cursor_at_the_end_waits_for_the_next_run(
-    served: Served, client: httpx.AsyncClient, session: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """SSE-6."""
     _, two = await two_runs(served, client, session)
@@ -143,7 +145,7 @@ async def test_a_cursor_at_the_end_waits_for_the_next_run(
 
 
 async def test_the_cursor_of_an_accepted_prompt_misses_nothing(
-    served: Served, client: httpx.AsyncClient, session: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """EP-prompt: whatever has been read in the meantime."""
     await two_runs(served, client, session)
@@ -154,7 +156,7 @@ async def test_the_cursor_of_an_accepted_prompt_misses_nothing(
 
 
 async def test_the_cursor_of_a_session_is_the_end_of_its_log(
-    served: Served, client: httpx.AsyncClient, session: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """EP-session."""
     _, two = await two_runs(served, client, session)
@@ -174,7 +176,7 @@ async def test_the_cursor_of_a_session_is_the_end_of_its_log(
     ],
 )
 async def test_a_malformed_cursor_is_rejected(
-    served: Served, client: httpx.AsyncClient, session: str, cursor: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str, cursor: str
 ) -> None:
     """SSE-7: 400 in the stream, in the page, and before the WebSocket's upgrade."""
     one, _ = await two_runs(served, client, session)
@@ -193,7 +195,7 @@ async def test_a_malformed_cursor_is_rejected(
 
 @pytest.mark.parametrize("name", ["after", "Last-Event-ID"])
 async def test_a_cursor_in_the_future_is_rejected(
-    served: Served, client: httpx.AsyncClient, session: str, name: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str, name: str
 ) -> None:
     """SSE-7."""
     _, two = await two_runs(served, client, session)
@@ -209,7 +211,7 @@ async def test_a_cursor_in_the_future_is_rejected(
 
 @pytest.mark.parametrize("accept", ["text/event-stream", "application/json"])
 async def test_a_cursor_of_another_sessions_log_is_expired(
-    served: Served, client: httpx.AsyncClient, session: str, accept: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str, accept: str
 ) -> None:
     """SSE-7: the error has the first and the last valid cursor."""
     one, two = await two_runs(served, client, session)
@@ -222,7 +224,7 @@ async def test_a_cursor_of_another_sessions_log_is_expired(
 
 
 async def test_a_cursor_of_a_deleted_session_is_expired_in_its_successor(
-    served: Served, client: httpx.AsyncClient
+    served: InProcessGateway, client: httpx.AsyncClient
 ) -> None:
     """SSE-7, EVT-7: the same id is another log, even if the seq exists in it."""
     ids: list[str] = []
@@ -239,7 +241,7 @@ async def test_a_cursor_of_a_deleted_session_is_expired_in_its_successor(
 
 
 async def test_a_new_session_with_the_id_of_a_deleted_one_has_its_own_log(
-    served: Served, client: httpx.AsyncClient
+    served: InProcessGateway, client: httpx.AsyncClient
 ) -> None:
     """EP-delete: nothing of the first is left, and its reads do not count for SSE-5."""
     for text in ("first", "second"):
@@ -255,7 +257,7 @@ async def test_a_new_session_with_the_id_of_a_deleted_one_has_its_own_log(
 
 async def test_a_trimmed_cursor_is_expired(tmp_path: Path) -> None:
     """SSE-7: `earliest` and `latest` are the bounds of the log, and reading from `earliest` works."""
-    async with serving(tmp_path, replay_events=10) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, replay_events=10) as served, served.client() as client:
         await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": "s"})
         runs: list[list[ReceivedEvent]] = []
         for number in range(4):
@@ -281,7 +283,7 @@ async def test_a_trimmed_cursor_is_expired(tmp_path: Path) -> None:
 
 async def test_the_newest_run_is_never_trimmed(tmp_path: Path) -> None:
     """SSE-5, SSE-7: a reader that connects after its prompt gets the whole run, however long it is."""
-    async with serving(tmp_path, replay_events=1) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, replay_events=1) as served, served.client() as client:
         await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": "s"})
         for text in ("x" * 10, "y" * 50):
             await post(client, "s", script({"text": list(text)}))
@@ -290,7 +292,7 @@ async def test_the_newest_run_is_never_trimmed(tmp_path: Path) -> None:
 
 async def test_a_trimmed_run_is_expired(tmp_path: Path) -> None:
     """SSE-7, SSE-8: never a part of it."""
-    async with serving(tmp_path, replay_events=5) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, replay_events=5) as served, served.client() as client:
         await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": "s"})
         first = await post(client, "s", "one")
         await read(served, "s")
@@ -306,7 +308,7 @@ async def test_a_trimmed_run_is_expired(tmp_path: Path) -> None:
 
 
 async def test_a_request_is_read_from_its_first_event_to_its_terminal_one(
-    served: Served, client: httpx.AsyncClient, session: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """SSE-8: a finished run, any number of times."""
     one, two = await two_runs(served, client, session)
@@ -316,7 +318,7 @@ async def test_a_request_is_read_from_its_first_event_to_its_terminal_one(
 
 
 async def test_a_request_that_is_active_is_read_from_its_first_event(
-    served: Served, client: httpx.AsyncClient, session: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """SSE-8."""
     accepted = await post(client, session, ASKS)
@@ -329,7 +331,9 @@ async def test_a_request_that_is_active_is_read_from_its_first_event(
             assert (await stream.rest())[-1].name == "agent_end"
 
 
-async def test_a_request_that_is_queued_is_waited_for(served: Served, client: httpx.AsyncClient, session: str) -> None:
+async def test_a_request_that_is_queued_is_waited_for(
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
+) -> None:
     """SSE-8: without events of the runs before and after it."""
     await post(client, session, ASKS)
     second = await post(client, session, "second")
@@ -346,7 +350,7 @@ async def test_a_request_that_is_queued_is_waited_for(served: Served, client: ht
 
 
 async def test_the_stream_of_a_queued_request_ends_empty_when_its_session_is_deleted(
-    served: Served, client: httpx.AsyncClient, session: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """SSE-8, EP-delete: without events of another run."""
     await post(client, session, ASKS)
@@ -358,7 +362,9 @@ async def test_the_stream_of_a_queued_request_ends_empty_when_its_session_is_del
         assert await stream.rest() == []
 
 
-async def test_an_unknown_request_is_not_found(served: Served, client: httpx.AsyncClient, session: str) -> None:
+async def test_an_unknown_request_is_not_found(
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
+) -> None:
     """SSE-8: as is one of another session."""
     created = await client.post("/v1/sessions", json={"model": "scripted:x"})
     elsewhere = await post(client, created.json()["sessionId"], "hello")
@@ -369,7 +375,7 @@ async def test_an_unknown_request_is_not_found(served: Served, client: httpx.Asy
 
 
 async def test_a_cursor_in_a_request_resumes_that_request(
-    served: Served, client: httpx.AsyncClient, session: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """SSE-6, SSE-8: a disconnected browser reconnects to the same URL."""
     one, two = await two_runs(served, client, session)
@@ -381,7 +387,7 @@ async def test_a_cursor_in_a_request_resumes_that_request(
 
 
 async def test_a_cursor_at_or_after_the_end_of_a_request_gives_an_empty_stream(
-    served: Served, client: httpx.AsyncClient, session: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """SSE-8: the stream is exactly that run, and its stream is removed."""
     one, two = await two_runs(served, client, session)
@@ -393,7 +399,9 @@ async def test_a_cursor_at_or_after_the_end_of_a_request_gives_an_empty_stream(
 # Some types
 
 
-async def test_a_filter_keeps_the_ids_of_the_full_log(served: Served, client: httpx.AsyncClient, session: str) -> None:
+async def test_a_filter_keeps_the_ids_of_the_full_log(
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
+) -> None:
     """SSE-8."""
     one, _ = await two_runs(served, client, session)
 
@@ -403,7 +411,7 @@ async def test_a_filter_keeps_the_ids_of_the_full_log(served: Served, client: ht
 
 
 async def test_a_terminal_event_that_is_filtered_out_still_ends_the_stream(
-    served: Served, client: httpx.AsyncClient, session: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """SSE-8: for a finished run and for an active one."""
     await post(client, session, "hello")
@@ -417,7 +425,7 @@ async def test_a_terminal_event_that_is_filtered_out_still_ends_the_stream(
 
 
 async def test_a_filter_works_with_follow_and_with_a_request(
-    served: Served, client: httpx.AsyncClient, session: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """SSE-8."""
     one, two = await two_runs(served, client, session)
@@ -432,7 +440,7 @@ async def test_a_filter_works_with_follow_and_with_a_request(
 
 
 async def test_a_page_has_the_same_events_as_the_stream(
-    served: Served, client: httpx.AsyncClient, session: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """SSE-11: with the time of each."""
     one, two = await two_runs(served, client, session)
@@ -453,7 +461,7 @@ async def test_a_page_has_the_same_events_as_the_stream(
 
 @pytest.mark.parametrize("limit", [1, 3, 7, 5000])
 async def test_pages_of_any_size_make_up_the_log(
-    served: Served, client: httpx.AsyncClient, session: str, limit: int
+    served: InProcessGateway, client: httpx.AsyncClient, session: str, limit: int
 ) -> None:
     """SSE-11: `next` is the cursor of the next page."""
     one, two = await two_runs(served, client, session)
@@ -478,7 +486,9 @@ async def test_a_page_of_an_empty_log(client: httpx.AsyncClient, session: str) -
     assert got["next"].endswith(".0")
 
 
-async def test_a_page_has_500_events_by_default(served: Served, client: httpx.AsyncClient, session: str) -> None:
+async def test_a_page_has_500_events_by_default(
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
+) -> None:
     """SSE-11."""
     await post(client, session, script({"text": ["x"] * 6000}))
     assert len(await read(served, session)) == 6004
@@ -488,7 +498,7 @@ async def test_a_page_has_500_events_by_default(served: Served, client: httpx.As
 
 
 @pytest.mark.parametrize("limit", ["0", "5001", "-1", "1.0", "x", "", "٣", "1_0"])
-async def test_an_invalid_page_size_is_rejected(served: Served, session: str, limit: str) -> None:
+async def test_an_invalid_page_size_is_rejected(served: InProcessGateway, session: str, limit: str) -> None:
     """SSE-11, HTTP-3."""
     query = str(httpx.QueryParams(limit=limit))
     status, body = await refused(served, session, f"?{query}", Accept="application/json")
@@ -496,7 +506,7 @@ async def test_an_invalid_page_size_is_rejected(served: Served, session: str, li
     assert (status, body["error"]) == (400, "bad_request")
 
 
-async def test_pages_can_be_filtered_by_type(served: Served, client: httpx.AsyncClient, session: str) -> None:
+async def test_pages_can_be_filtered_by_type(served: InProcessGateway, client: httpx.AsyncClient, session: str) -> None:
     """SSE-8, SSE-11."""
     one, two = await two_runs(served, client, session)
 
@@ -507,7 +517,7 @@ async def test_pages_can_be_filtered_by_type(served: Served, client: httpx.Async
 
 @pytest.mark.parametrize("query", ["follow=true", "requestId={id}"])
 async def test_parameters_of_streams_are_rejected_for_a_page(
-    served: Served, client: httpx.AsyncClient, session: str, query: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str, query: str
 ) -> None:
     """HTTP-3: a field that is accepted is enforced."""
     accepted = await post(client, session, "hello")
@@ -520,7 +530,7 @@ async def test_parameters_of_streams_are_rejected_for_a_page(
 
 
 async def test_parameters_without_an_effect_are_rejected_for_a_stream(
-    served: Served, client: httpx.AsyncClient, session: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """HTTP-3."""
     accepted = await post(client, session, "hello")
@@ -545,7 +555,7 @@ async def test_parameters_without_an_effect_are_rejected_for_a_stream(
     ],
 )
 async def test_a_page_is_returned_if_json_is_preferred(
-    served: Served, session: str, accept: str, is_page: bool
+    served: InProcessGateway, session: str, accept: str, is_page: bool
 ) -> None:
     """SSE-11."""
     async with asyncio.timeout(5), event_stream(served.port, session, headers={"Accept": accept}) as stream:
@@ -553,7 +563,7 @@ async def test_a_page_is_returned_if_json_is_preferred(
 
 
 async def test_the_pages_of_a_log_are_exact_copies_of_its_frames(
-    served: Served, client: httpx.AsyncClient, session: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """EVT-5, EVT-7: the JSON of `data` is the same text in the stream, in the page and on the WebSocket."""
     await post(client, session, script({"text": ["é", "\u2028", "👧", '"']}))

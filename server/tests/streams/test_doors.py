@@ -10,13 +10,13 @@ import httpx
 import pytest
 import structlog
 from cmdc_testkit.events import json_object, text_of
-from cmdc_testkit.gateways import KEY, OTHER_KEY, GatewayProcess, Served, serving
+from cmdc_testkit.gateways import KEY, OTHER_KEY, GatewayProcess, InProcessGateway, in_process_gateway
 from cmdc_testkit.streams import event_stream, open_websocket
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 
-async def refusal(served: Served, path: str, **options: Any) -> tuple[int, dict[str, Any]]:
+async def refusal(served: InProcessGateway, path: str, **options: Any) -> tuple[int, dict[str, Any]]:
     """The response to a rejected WebSocket handshake."""
     options = {"proxy": None, "additional_headers": {"X-API-Key": KEY}, **options}
     with pytest.raises(InvalidStatus) as refused:
@@ -53,7 +53,7 @@ async def ticket(client: httpx.AsyncClient, session: str, scope: str = "read") -
     ],
 )
 async def test_a_websocket_opens_with_a_key_in_a_header_or_in_the_url(
-    served: Served, session: str, query: str, headers: dict[str, str]
+    served: InProcessGateway, session: str, query: str, headers: dict[str, str]
 ) -> None:
     """WS-1, HTTP-7: the header takes precedence."""
     async with asyncio.timeout(5), open_websocket(served.port, session, query, additional_headers=headers) as talk:
@@ -74,7 +74,7 @@ async def test_a_websocket_opens_with_a_key_in_a_header_or_in_the_url(
     ],
 )
 async def test_a_bad_key_is_rejected_before_the_upgrade(
-    served: Served, session: str, query: str, headers: dict[str, str]
+    served: InProcessGateway, session: str, query: str, headers: dict[str, str]
 ) -> None:
     """WS-1: 401 with the usual body; also if the session or the path does not exist."""
     for path in (f"/v1/sessions/{session}/ws", "/v1/sessions/nobody/ws", "/v1/nowhere"):
@@ -84,7 +84,7 @@ async def test_a_bad_key_is_rejected_before_the_upgrade(
         assert KEY not in str(body)
 
 
-async def test_an_unknown_session_is_rejected_before_the_upgrade(served: Served, session: str) -> None:
+async def test_an_unknown_session_is_rejected_before_the_upgrade(served: InProcessGateway, session: str) -> None:
     """WS-1, HTTP-8: a session of another tenant gets the same response."""
     status, body = await refusal(served, "/v1/sessions/nobody/ws")
     assert (status, body["error"]) == (404, "not_found")
@@ -94,14 +94,16 @@ async def test_an_unknown_session_is_rejected_before_the_upgrade(served: Served,
 
 
 @pytest.mark.parametrize("path", ["/v1/sessions", "/v1/sessions/{}/events", "/v1/sessions/{}/ws/", "/ws", "/"])
-async def test_an_unknown_path_is_rejected_before_the_upgrade(served: Served, session: str, path: str) -> None:
+async def test_an_unknown_path_is_rejected_before_the_upgrade(
+    served: InProcessGateway, session: str, path: str
+) -> None:
     """WS-1, HTTP-6."""
     status, body = await refusal(served, path.format(session))
 
     assert (status, body["error"]) == (404, "not_found")
 
 
-async def test_an_unknown_parameter_is_rejected_before_the_upgrade(served: Served, session: str) -> None:
+async def test_an_unknown_parameter_is_rejected_before_the_upgrade(served: InProcessGateway, session: str) -> None:
     """WS-1, HTTP-3."""
     for query in ("follow=true", "ticket=x", "after=start&after=latest"):
         status, body = await refusal(served, f"/v1/sessions/{session}/ws?{query}")
@@ -117,7 +119,7 @@ async def test_a_plain_get_of_a_websocket_needs_an_upgrade(client: httpx.AsyncCl
 
 async def test_an_operator_can_disable_keys_in_the_url(tmp_path: Path) -> None:
     """WS-1: headers still work."""
-    async with serving(tmp_path, ws_api_key=False) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, ws_api_key=False) as served, served.client() as client:
         await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": "s"})
 
         status, body = await refusal(served, f"/v1/sessions/s/ws?api_key={KEY}", additional_headers={})
@@ -148,7 +150,7 @@ async def test_a_key_in_the_url_is_in_no_log(tmp_path: Path) -> None:
 
 
 async def test_a_key_in_the_url_is_in_no_log_record(
-    served: Served, session: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+    served: InProcessGateway, session: str, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """WS-1: not even if every logger is set to its lowest level."""
     names = ("uvicorn", "uvicorn.error", "uvicorn.access", "uvicorn.asgi", "websockets", "websockets.server", "asyncio")
@@ -175,9 +177,9 @@ async def test_a_key_in_the_url_is_in_no_log_record(
 
 
 @pytest.fixture
-async def guarded(tmp_path: Path) -> AsyncIterator[Served]:
+async def guarded(tmp_path: Path) -> AsyncIterator[InProcessGateway]:
     """A gateway with one origin, and a session `s`."""
-    async with serving(tmp_path, cors_origins=["https://app.example"]) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, cors_origins=["https://app.example"]) as served, served.client() as client:
         await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": "s"})
         yield served
 
@@ -186,21 +188,21 @@ async def guarded(tmp_path: Path) -> AsyncIterator[Served]:
     "origin",
     ["https://evil.example", "http://app.example", "https://app.example.evil", "https://app.example:1", "null"],
 )
-async def test_a_foreign_origin_is_rejected_before_the_upgrade(guarded: Served, origin: str) -> None:
+async def test_a_foreign_origin_is_rejected_before_the_upgrade(guarded: InProcessGateway, origin: str) -> None:
     """WS-1: also with a valid key, which a hostile page could use."""
     status, body = await refusal(guarded, f"/v1/sessions/s/ws?api_key={KEY}", origin=origin, additional_headers={})
 
     assert (status, body["error"]) == (403, "forbidden")
 
 
-async def test_a_configured_origin_and_a_missing_one_are_accepted(guarded: Served) -> None:
+async def test_a_configured_origin_and_a_missing_one_are_accepted(guarded: InProcessGateway) -> None:
     """WS-1: programs send none."""
     for options in ({"origin": "https://app.example"}, {}):
         async with asyncio.timeout(5), open_websocket(guarded.port, "s", **options) as talk:
             assert await talk.act("abort") == {"ok": False}
 
 
-async def test_an_asterisk_allows_every_origin(served: Served, session: str) -> None:
+async def test_an_asterisk_allows_every_origin(served: InProcessGateway, session: str) -> None:
     """WS-1: the default."""
     async with asyncio.timeout(5), open_websocket(served.port, session, origin="https://any.example") as talk:
         assert await talk.act("abort") == {"ok": False}
@@ -209,7 +211,7 @@ async def test_an_asterisk_allows_every_origin(served: Served, session: str) -> 
 # Tickets
 
 
-async def test_a_ticket_opens_one_stream(served: Served, client: httpx.AsyncClient, session: str) -> None:
+async def test_a_ticket_opens_one_stream(served: InProcessGateway, client: httpx.AsyncClient, session: str) -> None:
     """SSE-12, EP-tickets: a second one is rejected."""
     name = await ticket(client, session)
     await client.post(f"/v1/sessions/{session}/prompt", json={"text": "hello"})
@@ -220,7 +222,7 @@ async def test_a_ticket_opens_one_stream(served: Served, client: httpx.AsyncClie
         assert (stream.status, (await stream.body())["error"]) == (401, "unauthorized")
 
 
-async def test_a_ticket_opens_one_websocket(served: Served, client: httpx.AsyncClient, session: str) -> None:
+async def test_a_ticket_opens_one_websocket(served: InProcessGateway, client: httpx.AsyncClient, session: str) -> None:
     """WS-1: the server selects `cmdc.v1` and never returns the ticket."""
     protocols = ["cmdc.v1", f"cmdc.ticket.{await ticket(client, session, 'control')}"]
 
@@ -232,7 +234,7 @@ async def test_a_ticket_opens_one_websocket(served: Served, client: httpx.AsyncC
     assert (status, body["error"]) == (401, "unauthorized")
 
 
-async def test_a_websocket_without_the_subprotocol_negotiates_none(served: Served, session: str) -> None:
+async def test_a_websocket_without_the_subprotocol_negotiates_none(served: InProcessGateway, session: str) -> None:
     """WS-1: base clients offer none; other subprotocols are not selected."""
     for offered in ([], ["other"], ["other", "cmdc.v2"]):
         async with asyncio.timeout(5), open_websocket(served.port, session, subprotocols=offered or None) as talk:
@@ -241,7 +243,9 @@ async def test_a_websocket_without_the_subprotocol_negotiates_none(served: Serve
         assert talk.socket.subprotocol == "cmdc.v1"
 
 
-async def test_a_ticket_is_valid_only_for_its_session(served: Served, client: httpx.AsyncClient, session: str) -> None:
+async def test_a_ticket_is_valid_only_for_its_session(
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
+) -> None:
     """EP-tickets: and a failed attempt uses it up."""
     other = (await client.post("/v1/sessions", json={"model": "scripted:x"})).json()["sessionId"]
     name = await ticket(client, session)
@@ -253,7 +257,7 @@ async def test_a_ticket_is_valid_only_for_its_session(served: Served, client: ht
 
 @pytest.mark.parametrize("age_ms", [29_999, 30_000])
 async def test_a_ticket_is_valid_for_30_seconds(
-    served: Served, client: httpx.AsyncClient, session: str, monkeypatch: pytest.MonkeyPatch, age_ms: int
+    served: InProcessGateway, client: httpx.AsyncClient, session: str, monkeypatch: pytest.MonkeyPatch, age_ms: int
 ) -> None:
     """EP-tickets."""
     tickets = served.gateway.actions._tickets  # pyright: ignore[reportPrivateUsage]
@@ -268,7 +272,9 @@ async def test_a_ticket_is_valid_for_30_seconds(
         assert stream.status == (200 if age_ms < 30_000 else 401)
 
 
-async def test_a_read_ticket_allows_no_actions(served: Served, client: httpx.AsyncClient, session: str) -> None:
+async def test_a_read_ticket_allows_no_actions(
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
+) -> None:
     """WS-3: events are still sent."""
     protocols = ["cmdc.v1", f"cmdc.ticket.{await ticket(client, session)}"]
     actions = [
@@ -288,7 +294,9 @@ async def test_a_read_ticket_allows_no_actions(served: Served, client: httpx.Asy
 
 
 @pytest.mark.parametrize("path", ["", "/messages", "/stats", "/tools"])
-async def test_a_ticket_opens_only_streams(served: Served, client: httpx.AsyncClient, session: str, path: str) -> None:
+async def test_a_ticket_opens_only_streams(
+    served: InProcessGateway, client: httpx.AsyncClient, session: str, path: str
+) -> None:
     """SSE-12."""
     name = await ticket(client, session, "control")
     async with served.client(None) as nobody:
@@ -297,7 +305,7 @@ async def test_a_ticket_opens_only_streams(served: Served, client: httpx.AsyncCl
     assert answer.status_code == 401
 
 
-async def test_a_ticket_also_opens_a_page(served: Served, client: httpx.AsyncClient, session: str) -> None:
+async def test_a_ticket_also_opens_a_page(served: InProcessGateway, client: httpx.AsyncClient, session: str) -> None:
     """SSE-11, SSE-12: the URL is the same."""
     name = await ticket(client, session)
     headers = {"Accept": "application/json"}
@@ -311,7 +319,9 @@ async def test_an_unknown_session_has_no_tickets(client: httpx.AsyncClient) -> N
 
 
 @pytest.mark.parametrize("headers", [{}, {"X-API-Key": KEY}, bearer(KEY)])
-async def test_a_key_in_the_url_of_a_stream_is_rejected(served: Served, session: str, headers: dict[str, str]) -> None:
+async def test_a_key_in_the_url_of_a_stream_is_rejected(
+    served: InProcessGateway, session: str, headers: dict[str, str]
+) -> None:
     """SSE-12: whatever the headers say."""
     for query in (f"?api_key={KEY}", "?api_key=", f"?after=start&api_key={KEY}"):
         async with event_stream(served.port, session, query, key=None, headers=headers) as stream:
@@ -323,7 +333,9 @@ async def test_a_key_in_the_url_of_a_stream_is_rejected(served: Served, session:
 # Draining
 
 
-async def test_no_stream_opens_while_the_server_drains(served: Served, client: httpx.AsyncClient, session: str) -> None:
+async def test_no_stream_opens_while_the_server_drains(
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
+) -> None:
     """WS-1, DUR-3: 503, before the upgrade and before the stream."""
     served.gateway.connections.drain()
 
@@ -339,7 +351,7 @@ async def test_no_stream_opens_while_the_server_drains(served: Served, client: h
 
 async def test_opening_a_stream_and_each_action_count_as_one_request(tmp_path: Path) -> None:
     """HTTP-9: 429 before the upgrade, `rate_limited` over the WebSocket."""
-    async with serving(tmp_path, rate_limit_rpm=6) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, rate_limit_rpm=6) as served, served.client() as client:
         await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": "s"})
         async with asyncio.timeout(5), event_stream(served.port, "s") as stream:
             assert stream.headers["ratelimit"].startswith('"default";r=4;')

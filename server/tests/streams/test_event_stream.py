@@ -9,7 +9,7 @@ import pytest
 from cmdc_conformance.wire.event import names
 from cmdc_testkit.conversations import script
 from cmdc_testkit.events import HEARTBEAT, EventParser, ProtocolViolation, text_of
-from cmdc_testkit.gateways import OTHER_KEY, Served, serving
+from cmdc_testkit.gateways import OTHER_KEY, InProcessGateway, in_process_gateway
 from cmdc_testkit.streams import EventStream, event_stream, wait_until
 
 FRAME = b'id: a.1\nevent: agent_start\ndata: {"requestId":"r"}\n\n'
@@ -59,7 +59,7 @@ def test_the_strict_parser_accepts_chunks_of_any_size(size: int) -> None:
 # The answer's head
 
 
-async def test_the_head_of_a_stream_is_sent_immediately(served: Served, session: str) -> None:
+async def test_the_head_of_a_stream_is_sent_immediately(served: InProcessGateway, session: str) -> None:
     """SSE-1: nothing has happened in this session."""
     async with asyncio.timeout(5), event_stream(served.port, session) as stream:
         assert stream.status == 200
@@ -68,7 +68,7 @@ async def test_the_head_of_a_stream_is_sent_immediately(served: Served, session:
         assert stream.headers["x-accel-buffering"] == "no"
 
 
-async def test_a_stream_carries_the_cors_headers(served: Served, session: str) -> None:
+async def test_a_stream_carries_the_cors_headers(served: InProcessGateway, session: str) -> None:
     """HTTP-10."""
     async with event_stream(served.port, session, headers={"Origin": "https://example.com"}) as stream:
         assert stream.headers["access-control-allow-origin"] == "*"
@@ -88,7 +88,7 @@ async def test_a_stream_carries_the_cors_headers(served: Served, session: str) -
     ],
 )
 async def test_an_error_instead_of_a_stream_is_json(
-    served: Served, session: str, query: str, status: int, code: str
+    served: InProcessGateway, session: str, query: str, status: int, code: str
 ) -> None:
     """SSE-1, HTTP-3: never a stream that contains the error."""
     async with event_stream(served.port, session, query) as stream:
@@ -103,7 +103,7 @@ async def test_an_error_instead_of_a_stream_is_json(
     [(None, 401, "unauthorized"), ("wrong", 401, "unauthorized"), (OTHER_KEY, 404, "not_found")],
 )
 async def test_an_unauthorized_reader_gets_json(
-    served: Served, session: str, key: str | None, status: int, code: str
+    served: InProcessGateway, session: str, key: str | None, status: int, code: str
 ) -> None:
     """SSE-1, HTTP-7, HTTP-8."""
     async with event_stream(served.port, session, key=key) as stream:
@@ -111,7 +111,7 @@ async def test_an_unauthorized_reader_gets_json(
         assert stream.headers["content-type"] == "application/json"
 
 
-async def test_the_stream_of_an_unknown_session_is_404(served: Served) -> None:
+async def test_the_stream_of_an_unknown_session_is_404(served: InProcessGateway) -> None:
     """SSE-1: the message names the id."""
     async with event_stream(served.port, "nobody") as stream:
         assert stream.status == 404
@@ -121,7 +121,7 @@ async def test_the_stream_of_an_unknown_session_is_404(served: Served) -> None:
 # Heartbeats
 
 
-async def test_a_heartbeat_starts_the_stream(served: Served, session: str) -> None:
+async def test_a_heartbeat_starts_the_stream(served: InProcessGateway, session: str) -> None:
     """SSE-3: it ends with a single newline, so that no parser takes it for a frame."""
     async with asyncio.timeout(5), event_stream(served.port, session) as stream:
         assert await stream.chunk() == f"{HEARTBEAT}\n".encode()
@@ -129,7 +129,7 @@ async def test_a_heartbeat_starts_the_stream(served: Served, session: str) -> No
 
 async def test_heartbeats_are_sent_while_nothing_happens(tmp_path: Path) -> None:
     """SSE-3."""
-    async with serving(tmp_path, heartbeat_ms=40) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, heartbeat_ms=40) as served, served.client() as client:
         await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": "s"})
         async with asyncio.timeout(5), event_stream(served.port, "s") as stream:
             assert {await stream.chunk() for _ in range(5)} == {f"{HEARTBEAT}\n".encode()}
@@ -137,7 +137,7 @@ async def test_heartbeats_are_sent_while_nothing_happens(tmp_path: Path) -> None
 
 async def test_heartbeats_are_sent_while_events_are_filtered_out(tmp_path: Path) -> None:
     """SSE-3, SSE-8: so that no proxy closes the stream of a rare event."""
-    async with serving(tmp_path, heartbeat_ms=40) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, heartbeat_ms=40) as served, served.client() as client:
         await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": "s"})
         async with asyncio.timeout(5), event_stream(served.port, "s", "?types=agent_end") as stream:
             await client.post("/v1/sessions/s/prompt", json={"text": script({"text": ["x"] * 200, "delayMs": 2})})
@@ -148,7 +148,7 @@ async def test_heartbeats_are_sent_while_events_are_filtered_out(tmp_path: Path)
 
 async def test_heartbeats_between_events_have_no_effect(tmp_path: Path) -> None:
     """SSE-3: the strict parser returns the same run as without them."""
-    async with serving(tmp_path, heartbeat_ms=10) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, heartbeat_ms=10) as served, served.client() as client:
         await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": "s"})
         await client.post("/v1/sessions/s/prompt", json={"text": script({"text": ["a", "b", "c"], "delayMs": 50})})
         async with asyncio.timeout(5), event_stream(served.port, "s") as stream:
@@ -160,7 +160,7 @@ async def test_heartbeats_between_events_have_no_effect(tmp_path: Path) -> None:
 
 async def test_the_stream_of_a_queued_request_has_heartbeats_too(tmp_path: Path) -> None:
     """SSE-3, SSE-8."""
-    async with serving(tmp_path, heartbeat_ms=40) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, heartbeat_ms=40) as served, served.client() as client:
         await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": "s", "tools": ["ask_user"]})
         await client.post("/v1/sessions/s/prompt", json={"text": WAITS})
         queued = (await client.post("/v1/sessions/s/prompt", json={"text": "next"})).json()
@@ -172,7 +172,9 @@ async def test_the_stream_of_a_queued_request_has_heartbeats_too(tmp_path: Path)
 # The end
 
 
-async def test_a_stream_ends_after_the_terminal_event(served: Served, client: httpx.AsyncClient, session: str) -> None:
+async def test_a_stream_ends_after_the_terminal_event(
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
+) -> None:
     """SSE-4: and the connection can be used again."""
     await client.post(f"/v1/sessions/{session}/prompt", json={"text": "hello"})
 
@@ -186,7 +188,7 @@ async def test_a_stream_ends_after_the_terminal_event(served: Served, client: ht
 
 @pytest.mark.parametrize("reason", ["aborted", "enough of it"])
 async def test_a_stream_ends_after_an_abort(
-    served: Served, client: httpx.AsyncClient, session: str, reason: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str, reason: str
 ) -> None:
     """SSE-4: a question is left open, and is closed first (EVT-9)."""
     await client.post(f"/v1/sessions/{session}/prompt", json={"text": WAITS})
@@ -202,7 +204,7 @@ async def test_a_stream_ends_after_an_abort(
 
 
 async def test_a_stream_ends_when_its_session_is_deleted(
-    served: Served, client: httpx.AsyncClient, session: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """EP-delete: with `agent_abort`, reason `session_deleted`, if a run is active."""
     await client.post(f"/v1/sessions/{session}/prompt", json={"text": WAITS})
@@ -216,7 +218,7 @@ async def test_a_stream_ends_when_its_session_is_deleted(
 
 
 async def test_an_idle_stream_ends_silently_when_its_session_is_deleted(
-    served: Served, client: httpx.AsyncClient, session: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """EP-delete."""
     async with asyncio.timeout(5), event_stream(served.port, session, "?follow=true") as stream:
@@ -225,7 +227,7 @@ async def test_an_idle_stream_ends_silently_when_its_session_is_deleted(
 
 
 async def test_a_following_stream_stays_open_across_runs(
-    served: Served, client: httpx.AsyncClient, session: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """SSE-4."""
     async with asyncio.timeout(5), event_stream(served.port, session, "?follow=true") as stream:
@@ -234,7 +236,7 @@ async def test_a_following_stream_stays_open_across_runs(
             assert text_of(await stream.until("agent_end")) == f"You said: {text}"
 
 
-async def test_follow_false_is_the_default(served: Served, client: httpx.AsyncClient, session: str) -> None:
+async def test_follow_false_is_the_default(served: InProcessGateway, client: httpx.AsyncClient, session: str) -> None:
     """SSE-4."""
     await client.post(f"/v1/sessions/{session}/prompt", json={"text": "one"})
     async with asyncio.timeout(5), event_stream(served.port, session, "?follow=false") as stream:
@@ -255,7 +257,7 @@ async def test_follow_false_is_the_default(served: Served, client: httpx.AsyncCl
     ],
 )
 async def test_text_arrives_unchanged(
-    served: Served, client: httpx.AsyncClient, session: str, pieces: list[str]
+    served: InProcessGateway, client: httpx.AsyncClient, session: str, pieces: list[str]
 ) -> None:
     """EVT-6, SSE-2: on one line, by every definition of a line."""
     await client.post(f"/v1/sessions/{session}/prompt", json={"text": script({"text": pieces})})
@@ -274,7 +276,7 @@ async def test_text_arrives_unchanged(
 # Readers
 
 
-async def test_every_reader_gets_every_event(served: Served, client: httpx.AsyncClient, session: str) -> None:
+async def test_every_reader_gets_every_event(served: InProcessGateway, client: httpx.AsyncClient, session: str) -> None:
     """SSE-9: fifty readers, some connected before the prompt and some during the run."""
 
     async def read(stream: EventStream) -> list[str]:
@@ -303,7 +305,7 @@ async def test_every_reader_gets_every_event(served: Served, client: httpx.Async
 
 
 async def test_a_run_continues_when_its_reader_disconnects(
-    served: Served, client: httpx.AsyncClient, session: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """SSE-9: and the next reader without a cursor gets all of it."""
     await client.post(f"/v1/sessions/{session}/prompt", json={"text": script({"text": ["x"] * 50, "delayMs": 4})})
@@ -316,7 +318,7 @@ async def test_a_run_continues_when_its_reader_disconnects(
             assert text_of(await stream.rest()) == "x" * 50
 
 
-async def test_a_run_needs_no_reader(served: Served, client: httpx.AsyncClient, session: str) -> None:
+async def test_a_run_needs_no_reader(served: InProcessGateway, client: httpx.AsyncClient, session: str) -> None:
     """SSE-9."""
     accepted = (await client.post(f"/v1/sessions/{session}/prompt", json={"text": "hello"})).json()
     async with asyncio.timeout(5):
@@ -326,7 +328,7 @@ async def test_a_run_needs_no_reader(served: Served, client: httpx.AsyncClient, 
             assert text_of(await stream.rest()) == "You said: hello"
 
 
-async def test_disconnected_readers_leave_nothing_behind(served: Served, session: str) -> None:
+async def test_disconnected_readers_leave_nothing_behind(served: InProcessGateway, session: str) -> None:
     """SSE-9, SSE-10."""
     async with asyncio.timeout(10):
         for _ in range(20):

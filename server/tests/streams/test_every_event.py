@@ -9,7 +9,7 @@ from cmdc_conformance.schemas import EVENTS
 from cmdc_conformance.wire.event import names
 from cmdc_testkit.conversations import call, script
 from cmdc_testkit.events import ReceivedEvent, received_event
-from cmdc_testkit.gateways import Served
+from cmdc_testkit.gateways import InProcessGateway
 from cmdc_testkit.streams import EventStream, WebSocketClient, event_stream, open_websocket
 
 TALKATIVE = script(
@@ -79,7 +79,7 @@ async def converse(
 
 
 async def test_all_fifteen_events_are_the_same_in_a_stream_on_a_websocket_and_in_a_page(
-    served: Served, client: httpx.AsyncClient, session: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """EVT-5, SSE-2, WS-2, SSE-11: the same members for every reader, live or later."""
     async with (
@@ -100,7 +100,7 @@ async def test_all_fifteen_events_are_the_same_in_a_stream_on_a_websocket_and_in
     assert [received_event(entry["id"], entry["event"], entry["data"]) for entry in page["events"]] == streamed
 
 
-async def test_every_event_has_its_values(served: Served, client: httpx.AsyncClient, session: str) -> None:
+async def test_every_event_has_its_values(served: InProcessGateway, client: httpx.AsyncClient, session: str) -> None:
     """EVT-5: the values."""
     async with asyncio.timeout(10), event_stream(served.port, session, "?follow=true") as stream:
         seen = await converse(client, session, stream)
@@ -141,7 +141,7 @@ async def test_every_event_has_its_values(served: Served, client: httpx.AsyncCli
 
 
 async def test_decisions_can_be_made_over_the_websocket(
-    served: Served, client: httpx.AsyncClient, session: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """WS-3: the whole conversation over one connection."""
     async with asyncio.timeout(10), open_websocket(served.port, session) as talk:
@@ -172,7 +172,7 @@ async def test_decisions_can_be_made_over_the_websocket(
 
 @pytest.mark.parametrize("name", sorted(EVENTS))
 async def test_each_event_type_can_be_selected(
-    served: Served, client: httpx.AsyncClient, session: str, name: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str, name: str
 ) -> None:
     """SSE-8."""
     async with asyncio.timeout(10):

@@ -13,7 +13,7 @@ from cmdc_conformance.wire.event import names
 from cmdc_gateway.web.streaming.heartbeats import WatchedStream
 from cmdc_testkit.conversations import call, script
 from cmdc_testkit.events import EventParser, text_of
-from cmdc_testkit.gateways import KEY, Served, serving
+from cmdc_testkit.gateways import KEY, InProcessGateway, in_process_gateway
 from cmdc_testkit.streams import event_stream, events_request, open_websocket, wait_until
 
 MIB = 1024 * 1024
@@ -22,15 +22,15 @@ LAST_CHUNK = b"\r\n0\r\n\r\n"
 
 
 @pytest.fixture
-async def served(tmp_path: Path) -> AsyncIterator[Served]:
+async def served(tmp_path: Path) -> AsyncIterator[InProcessGateway]:
     """A gateway that disconnects stalled readers after a short time."""
-    async with serving(tmp_path, heartbeat_ms=100) as served:
+    async with in_process_gateway(tmp_path, heartbeat_ms=100) as served:
         served.gateway.heartbeats.stalled_after = STALLED_AFTER
         yield served
 
 
 @pytest.fixture
-async def session(served: Served, client: httpx.AsyncClient, tmp_path: Path) -> str:
+async def session(served: InProcessGateway, client: httpx.AsyncClient, tmp_path: Path) -> str:
     """A session whose only run, unread, has 8 MB of events: more than the system's buffers hold."""
     (tmp_path / "workspace" / "long.txt").write_text("x" * 60_000)
     await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": "long", "tools": ["read_file"]})
@@ -46,7 +46,7 @@ Stall = Callable[[bytes], Awaitable["Stalled"]]
 
 
 @pytest.fixture
-async def stall(served: Served) -> AsyncIterator[Stall]:
+async def stall(served: InProcessGateway) -> AsyncIterator[Stall]:
     """Creates clients that send a request and do not read the response."""
     made: list[Stalled] = []
 
@@ -66,7 +66,7 @@ class Stalled:
         self._socket = connected
 
     @classmethod
-    async def ask(cls, served: Served, request: bytes) -> "Stalled":
+    async def ask(cls, served: InProcessGateway, request: bytes) -> "Stalled":
         connected = socket.socket()
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connected.setblocking(False)
@@ -117,17 +117,17 @@ def close_frame(code: int) -> bytes:
     return b"\x88\x02" + code.to_bytes(2, "big")
 
 
-def beats(served: Served) -> list[WatchedStream]:
+def beats(served: InProcessGateway) -> list[WatchedStream]:
     return list(served.gateway.heartbeats._watched)  # pyright: ignore[reportPrivateUsage]
 
 
-def stalled(served: Served) -> int:
+def stalled(served: InProcessGateway) -> int:
     """The number of streams that wait for their client."""
     return sum(beat.writing_since is not None for beat in beats(served))
 
 
 async def test_a_stalled_stream_is_closed_and_can_resume_from_its_cursor(
-    served: Served, session: str, stall: Stall
+    served: InProcessGateway, session: str, stall: Stall
 ) -> None:
     """SSE-10."""
     reader = await stall(events_request(session))
@@ -145,7 +145,7 @@ async def test_a_stalled_stream_is_closed_and_can_resume_from_its_cursor(
 
 
 async def test_a_run_whose_end_a_stalled_reader_never_read_counts_as_unread(
-    served: Served, session: str, stall: Stall
+    served: InProcessGateway, session: str, stall: Stall
 ) -> None:
     """SSE-5, SSE-10: a client without cursors also gets all of it when it reconnects."""
     await stall(events_request(session))
@@ -157,7 +157,7 @@ async def test_a_run_whose_end_a_stalled_reader_never_read_counts_as_unread(
 
 
 async def test_a_terminal_event_that_a_stalled_reader_read_half_of_counts_as_unread(
-    served: Served, client: httpx.AsyncClient, session: str, stall: Stall
+    served: InProcessGateway, client: httpx.AsyncClient, session: str, stall: Stall
 ) -> None:
     """SSE-5, SSE-10: the connection is closed while the event is being written."""
     accepted = await client.post(f"/v1/sessions/{session}/prompt", json={"text": script({"text": ["x" * 900_000]})})
@@ -174,7 +174,7 @@ async def test_a_terminal_event_that_a_stalled_reader_read_half_of_counts_as_unr
     assert len(text_of(events)) == 900_000
 
 
-async def test_a_stalled_websocket_is_closed_with_4008(served: Served, session: str, stall: Stall) -> None:
+async def test_a_stalled_websocket_is_closed_with_4008(served: InProcessGateway, session: str, stall: Stall) -> None:
     """SSE-10, WS-6: a client that reads again soon gets the close code."""
     reader = await stall(socket_request(session, "?after=start"))
     await wait_until(lambda: beats(served))
@@ -195,7 +195,7 @@ async def test_a_stalled_websocket_is_closed_with_4008(served: Served, session: 
 
 
 async def test_a_websocket_that_never_reads_again_is_reset(
-    served: Served, session: str, stall: Stall, monkeypatch: pytest.MonkeyPatch
+    served: InProcessGateway, session: str, stall: Stall, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """SSE-10."""
     monkeypatch.setattr("cmdc_gateway.web.streaming.websocket._SLOW_SECONDS", 0.2)
@@ -207,7 +207,9 @@ async def test_a_websocket_that_never_reads_again_is_reset(
 
 
 @pytest.mark.parametrize("kind", ["stream", "websocket"])
-async def test_a_slow_reader_is_not_disconnected(served: Served, session: str, stall: Stall, kind: str) -> None:
+async def test_a_slow_reader_is_not_disconnected(
+    served: InProcessGateway, session: str, stall: Stall, kind: str
+) -> None:
     """SSE-10: only a lack of progress disconnects it."""
     request = events_request(session) if kind == "stream" else socket_request(session, "?after=start")
     reader = await stall(request)
@@ -222,7 +224,7 @@ async def test_a_slow_reader_is_not_disconnected(served: Served, session: str, s
     assert len(beats(served)) == 1
 
 
-async def test_a_stalled_reader_costs_at_most_1_mib(served: Served, session: str, stall: Stall) -> None:
+async def test_a_stalled_reader_costs_at_most_1_mib(served: InProcessGateway, session: str, stall: Stall) -> None:
     """SSE-10: over SSE and WebSockets, each far behind in a log that is not in memory."""
     served.gateway.heartbeats.stalled_after = 60
     requests = [events_request(session), socket_request(session, "?after=start")] * 10
@@ -246,7 +248,7 @@ async def test_a_stalled_reader_costs_at_most_1_mib(served: Served, session: str
 
 
 async def test_a_stalled_reader_delays_no_other_reader(
-    served: Served, client: httpx.AsyncClient, session: str, stall: Stall
+    served: InProcessGateway, client: httpx.AsyncClient, session: str, stall: Stall
 ) -> None:
     """SSE-10: nor the run, nor other sessions."""
     served.gateway.heartbeats.stalled_after = 60
@@ -272,7 +274,7 @@ async def test_a_stalled_reader_delays_no_other_reader(
 
 
 async def test_streams_far_behind_end_when_their_session_is_deleted(
-    served: Served, client: httpx.AsyncClient, session: str, stall: Stall
+    served: InProcessGateway, client: httpx.AsyncClient, session: str, stall: Stall
 ) -> None:
     """EP-delete: unread events are deleted with the log."""
     served.gateway.heartbeats.stalled_after = 60
@@ -288,7 +290,7 @@ async def test_streams_far_behind_end_when_their_session_is_deleted(
 
 
 async def test_a_stopping_server_does_not_wait_for_stalled_readers(
-    served: Served, session: str, stall: Stall, caplog: pytest.LogCaptureFixture
+    served: InProcessGateway, session: str, stall: Stall, caplog: pytest.LogCaptureFixture
 ) -> None:
     """DUR-3: and logs nothing about each of them."""
     served.gateway.heartbeats.stalled_after = 60

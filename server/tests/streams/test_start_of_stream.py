@@ -11,7 +11,7 @@ from cmdc_conformance.wire.event import names
 from cmdc_gateway.store.factory import create_store
 from cmdc_testkit.conversations import script
 from cmdc_testkit.events import ReceivedEvent, text_of
-from cmdc_testkit.gateways import Served, serving
+from cmdc_testkit.gateways import InProcessGateway, in_process_gateway
 from cmdc_testkit.streams import event_stream, open_websocket, wait_until
 
 ASKS = script({"toolCalls": [{"name": "ask_user", "args": {"question": "Go on?"}}]}, {"text": ["Going on."]})
@@ -35,13 +35,13 @@ async def until(client: httpx.AsyncClient, session: str, true: Callable[[dict[st
     return info
 
 
-async def read(served: Served, session: str, query: str = "") -> list[ReceivedEvent]:
+async def read(served: InProcessGateway, session: str, query: str = "") -> list[ReceivedEvent]:
     async with asyncio.timeout(5), event_stream(served.port, session, query) as stream:
         return await stream.rest()
 
 
 async def test_a_reader_that_connects_during_a_run_starts_at_its_first_event(
-    served: Served, client: httpx.AsyncClient, session: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """SSE-5: an earlier run, never read, is not shown."""
     await post(client, session, "earlier")
@@ -57,7 +57,7 @@ async def test_a_reader_that_connects_during_a_run_starts_at_its_first_event(
 
 
 async def test_a_reader_that_connects_after_an_unread_run_gets_all_of_it(
-    served: Served, client: httpx.AsyncClient, session: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """SSE-5."""
     await post(client, session, "hello")
@@ -70,7 +70,7 @@ async def test_a_reader_that_connects_after_an_unread_run_gets_all_of_it(
 
 
 async def test_of_two_unread_runs_a_reader_gets_the_later(
-    served: Served, client: httpx.AsyncClient, session: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """SSE-5: the terminal event of the *most recent* run decides."""
     await post(client, session, "one")
@@ -81,7 +81,7 @@ async def test_of_two_unread_runs_a_reader_gets_the_later(
 
 
 async def test_a_reader_that_connects_after_a_read_run_waits_for_the_next(
-    served: Served, client: httpx.AsyncClient, session: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """SSE-5."""
     await post(client, session, "one")
@@ -93,7 +93,7 @@ async def test_a_reader_that_connects_after_a_read_run_waits_for_the_next(
 
 
 async def test_of_a_read_run_and_an_unread_one_a_reader_gets_the_unread(
-    served: Served, client: httpx.AsyncClient, session: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """SSE-5."""
     await post(client, session, "one")
@@ -105,7 +105,7 @@ async def test_of_a_read_run_and_an_unread_one_a_reader_gets_the_unread(
 
 
 async def test_queued_prompts_do_not_hide_the_active_run(
-    served: Served, client: httpx.AsyncClient, session: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """SSE-5: the reader gets the run that is active, and the next reader the next."""
     await post(client, session, ASKS)
@@ -122,7 +122,7 @@ async def test_queued_prompts_do_not_hide_the_active_run(
 
 
 async def test_a_hundred_prompts_read_one_after_the_other_are_all_read(
-    served: Served, client: httpx.AsyncClient, session: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """SSE-5: in the order of the published client, which sends the prompt before it opens the stream."""
     for number in range(100):
@@ -130,7 +130,9 @@ async def test_a_hundred_prompts_read_one_after_the_other_are_all_read(
         assert text_of(await read(served, session)) == f"You said: {number}"
 
 
-async def test_a_websocket_does_not_count_as_a_reader(served: Served, client: httpx.AsyncClient, session: str) -> None:
+async def test_a_websocket_does_not_count_as_a_reader(
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
+) -> None:
     """SSE-5."""
     async with asyncio.timeout(5), open_websocket(served.port, session) as talk:
         await talk.act("prompt", text="hello")
@@ -139,7 +141,9 @@ async def test_a_websocket_does_not_count_as_a_reader(served: Served, client: ht
     assert text_of(await read(served, session)) == "You said: hello"
 
 
-async def test_a_page_does_not_count_as_a_reader(served: Served, client: httpx.AsyncClient, session: str) -> None:
+async def test_a_page_does_not_count_as_a_reader(
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
+) -> None:
     """SSE-5."""
     await post(client, session, "hello")
     await done(client, session)
@@ -150,7 +154,7 @@ async def test_a_page_does_not_count_as_a_reader(served: Served, client: httpx.A
 
 
 async def test_a_stream_that_filters_out_the_terminal_event_does_not_count(
-    served: Served, client: httpx.AsyncClient, session: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """SSE-5, SSE-8: no reader received the event."""
     await post(client, session, "hello")
@@ -161,7 +165,7 @@ async def test_a_stream_that_filters_out_the_terminal_event_does_not_count(
 
 @pytest.mark.parametrize("query", ["?after=start", "?requestId={requestId}", "?follow=true", "?types=agent_end"])
 async def test_any_stream_that_sent_the_terminal_event_counts(
-    served: Served, client: httpx.AsyncClient, session: str, query: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str, query: str
 ) -> None:
     """SSE-5."""
     accepted = await post(client, session, "one")
@@ -174,7 +178,7 @@ async def test_any_stream_that_sent_the_terminal_event_counts(
 
 
 async def test_a_reader_that_disconnected_before_the_terminal_event_does_not_count(
-    served: Served, client: httpx.AsyncClient, session: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """SSE-5, SSE-9."""
     await post(client, session, ASKS)
@@ -190,13 +194,13 @@ async def test_a_reader_that_disconnected_before_the_terminal_event_does_not_cou
 async def test_that_a_run_was_read_survives_a_restart(tmp_path: Path) -> None:
     """SSE-5."""
     url = f"sqlite:///{tmp_path / 'gateway.db'}"
-    async with serving(tmp_path, store=create_store(url)) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, store=create_store(url)) as served, served.client() as client:
         await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": "s"})
         await post(client, "s", "one")
         await read(served, "s")
 
     async with (
-        serving(tmp_path, store=create_store(url)) as served,
+        in_process_gateway(tmp_path, store=create_store(url)) as served,
         served.client() as client,
         asyncio.timeout(5),
         event_stream(served.port, "s") as stream,
@@ -208,12 +212,12 @@ async def test_that_a_run_was_read_survives_a_restart(tmp_path: Path) -> None:
 async def test_that_a_run_was_not_read_survives_a_restart(tmp_path: Path) -> None:
     """SSE-5."""
     url = f"sqlite:///{tmp_path / 'gateway.db'}"
-    async with serving(tmp_path, store=create_store(url)) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, store=create_store(url)) as served, served.client() as client:
         await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": "s"})
         await post(client, "s", "one")
         await read(served, "s")
         await post(client, "s", "two")
         await done(client, "s")
 
-    async with serving(tmp_path, store=create_store(url)) as served:
+    async with in_process_gateway(tmp_path, store=create_store(url)) as served:
         assert text_of(await read(served, "s")) == "You said: two"

@@ -11,14 +11,14 @@ import pytest
 from cmdc_conformance.wire.event import names
 from cmdc_testkit.conversations import call, script
 from cmdc_testkit.events import text_of
-from cmdc_testkit.gateways import KEY, OTHER_KEY, TENANTS, GatewayProcess, Served, serving
+from cmdc_testkit.gateways import KEY, OTHER_KEY, TENANTS, GatewayProcess, InProcessGateway, in_process_gateway
 from cmdc_testkit.streams import WebSocketClient, event_stream, open_websocket, wait_until
 
 ASKS = script({"toolCalls": [call("ask_user", question="Go on?")]}, {"text": ["Going on."]})
 
 
 @pytest.fixture
-async def talk(served: Served, session: str) -> AsyncIterator[WebSocketClient]:
+async def talk(served: InProcessGateway, session: str) -> AsyncIterator[WebSocketClient]:
     """An open WebSocket on the session."""
     async with asyncio.timeout(20), open_websocket(served.port, session) as talk:
         yield talk
@@ -28,7 +28,7 @@ async def talk(served: Served, session: str) -> AsyncIterator[WebSocketClient]:
 
 
 async def test_events_are_sent_from_the_time_of_connecting_across_runs(
-    served: Served, client: httpx.AsyncClient, session: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """WS-2: nothing of the previous run, and all of the following ones, without a gap."""
     await client.post(f"/v1/sessions/{session}/prompt", json={"text": "before"})
@@ -45,7 +45,9 @@ async def test_events_are_sent_from_the_time_of_connecting_across_runs(
 
 
 @pytest.mark.parametrize("place", ["start", "2", "end"])
-async def test_after_works_as_for_a_stream(served: Served, client: httpx.AsyncClient, session: str, place: str) -> None:
+async def test_after_works_as_for_a_stream(
+    served: InProcessGateway, client: httpx.AsyncClient, session: str, place: str
+) -> None:
     """WS-2, SSE-6: and new events follow."""
     await client.post(f"/v1/sessions/{session}/prompt", json={"text": "one"})
     async with event_stream(served.port, session) as stream:
@@ -59,7 +61,7 @@ async def test_after_works_as_for_a_stream(served: Served, client: httpx.AsyncCl
 
 
 async def test_any_number_of_websockets_get_every_event(
-    served: Served, client: httpx.AsyncClient, session: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """WS-2, SSE-9: also when one of them disconnects."""
 
@@ -88,7 +90,7 @@ async def test_any_number_of_websockets_get_every_event(
 
 
 async def test_an_acknowledgement_comes_before_the_events_it_causes_under_load(
-    served: Served, client: httpx.AsyncClient
+    served: InProcessGateway, client: httpx.AsyncClient
 ) -> None:
     """WS-4: thirty sessions at a time, each with two connections, and a prompt while another run is active."""
 
@@ -317,7 +319,7 @@ async def test_the_error_for_a_bad_frame_has_its_action_id(talk: WebSocketClient
 
 
 async def test_a_frame_of_1_mib_is_accepted_and_one_byte_more_closes_with_1009(
-    served: Served, session: str, talk: WebSocketClient
+    served: InProcessGateway, session: str, talk: WebSocketClient
 ) -> None:
     """WS-5, WS-6."""
     frame = json.dumps({"action": "abort", "actionId": "a", "more": ""})
@@ -332,7 +334,9 @@ async def test_a_frame_of_1_mib_is_accepted_and_one_byte_more_closes_with_1009(
 # The pace
 
 
-async def test_at_most_20_messages_per_second_are_executed(served: Served, session: str, talk: WebSocketClient) -> None:
+async def test_at_most_20_messages_per_second_are_executed(
+    served: InProcessGateway, session: str, talk: WebSocketClient
+) -> None:
     """WS-7: bad frames count; frames over the limit get an error with their actionId."""
     loop = asyncio.get_running_loop()
     begun = loop.time()
@@ -355,7 +359,7 @@ async def test_at_most_20_messages_per_second_are_executed(served: Served, sessi
 
 async def test_a_long_frame_over_the_rate_limit_is_not_parsed(tmp_path: Path) -> None:
     """WS-7, HTTP-9: parsing is the expensive part, and a client could occupy the server with it."""
-    async with serving(tmp_path, rate_limit_rpm=3) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, rate_limit_rpm=3) as served, served.client() as client:
         await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": "s"})
         async with asyncio.timeout(20), open_websocket(served.port, "s") as talk:
             assert await talk.act("abort", actionId="1") == {"ok": False, "actionId": "1"}
@@ -383,7 +387,7 @@ async def test_fragments_and_control_frames_do_not_count(talk: WebSocketClient) 
 
 
 async def test_a_busy_connection_does_not_slow_down_another(
-    served: Served, session: str, talk: WebSocketClient
+    served: InProcessGateway, session: str, talk: WebSocketClient
 ) -> None:
     """WS-7: each has its own limit."""
     for _ in range(200):
@@ -397,7 +401,7 @@ async def test_a_busy_connection_does_not_slow_down_another(
 # The end
 
 
-async def test_a_client_closes_with_1000(served: Served, session: str) -> None:
+async def test_a_client_closes_with_1000(served: InProcessGateway, session: str) -> None:
     """WS-6: and its stream is removed."""
     async with asyncio.timeout(5), open_websocket(served.port, session) as talk:
         await talk.socket.close(1000)
@@ -407,7 +411,7 @@ async def test_a_client_closes_with_1000(served: Served, session: str) -> None:
 
 
 async def test_a_run_continues_when_its_websocket_is_lost(
-    served: Served, client: httpx.AsyncClient, session: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """SSE-9: an acknowledged action stays in effect."""
     async with asyncio.timeout(5), open_websocket(served.port, session) as talk:
@@ -419,7 +423,7 @@ async def test_a_run_continues_when_its_websocket_is_lost(
 
 
 async def test_a_revoked_key_closes_its_websockets_with_4001(
-    served: Served, client: httpx.AsyncClient, session: str
+    served: InProcessGateway, client: httpx.AsyncClient, session: str
 ) -> None:
     """WS-6: and its streams end; those of other keys stay open."""
     async with served.client(OTHER_KEY) as other:
@@ -441,7 +445,9 @@ async def test_a_revoked_key_closes_its_websockets_with_4001(
             assert await theirs.act("abort") == {"ok": False}
 
 
-async def test_actions_of_a_revoked_key_are_rejected(served: Served, session: str, talk: WebSocketClient) -> None:
+async def test_actions_of_a_revoked_key_are_rejected(
+    served: InProcessGateway, session: str, talk: WebSocketClient
+) -> None:
     """WS-6, HTTP-7: even before the connection is closed."""
     served.keys.replace({KEY + "2": "default"})
     for _ in range(5):
@@ -454,7 +460,7 @@ async def test_actions_of_a_revoked_key_are_rejected(served: Served, session: st
 
 
 async def test_a_deleted_session_closes_its_websockets_with_4004(
-    served: Served, client: httpx.AsyncClient, session: str, talk: WebSocketClient
+    served: InProcessGateway, client: httpx.AsyncClient, session: str, talk: WebSocketClient
 ) -> None:
     """WS-6, EP-delete: after the last event."""
     await talk.act("prompt", text=ASKS)
@@ -488,7 +494,7 @@ async def test_a_stopping_server_closes_its_websockets_with_1012(tmp_path: Path)
 
 async def test_events_of_a_run_that_ends_within_the_grace_period_still_arrive(tmp_path: Path) -> None:
     """DUR-3: up to the terminal event; then 1012."""
-    async with serving(tmp_path, grace_ms=5000) as served, served.client() as client:
+    async with in_process_gateway(tmp_path, grace_ms=5000) as served, served.client() as client:
         await client.post("/v1/sessions", json={"model": "scripted:x", "sessionId": "s"})
         async with (
             asyncio.timeout(10),

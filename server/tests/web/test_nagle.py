@@ -6,12 +6,12 @@ import socket
 from pathlib import Path
 from typing import cast
 
-from cmdc_testkit.gateways import serving
+from cmdc_testkit.gateways import in_process_gateway
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 
 async def test_a_connection_has_tcp_nodelay_whatever_created_the_listening_socket(tmp_path: Path) -> None:
-    async with serving(tmp_path) as served, served.client() as client:
+    async with in_process_gateway(tmp_path) as served, served.client() as client:
         await client.get("/healthz")
 
         (connection,) = served.server.server_state.connections

@@ -1,9 +1,9 @@
-"""Addresses that no callback may be sent to, as addresses and in disguise; for tests, which never dial them (CB-5)."""
+"""Addresses that callbacks must not be sent to, in plain and in disguised form (CB-5). Tests never connect to them."""
 
 from typing import Final
 
 FORBIDDEN: Final = [
-    "0.0.0.0",  # noqa: S104 - it is refused
+    "0.0.0.0",  # noqa: S104 - nothing listens on it
     "0.1.2.3",
     "10.0.0.1",
     "10.255.255.255",
@@ -65,7 +65,7 @@ FORBIDDEN: Final = [
     "ff02::1",
     "ff0e::1",
 ]
-# Spellings that some resolver or URL parser takes for an address that is forbidden.
+# Spellings that some resolvers or URL parsers accept for a forbidden address.
 DISGUISED: Final = [
     "127.1",
     "127.0.1",

@@ -156,7 +156,7 @@ def _open_run_errors(run: Run) -> list[tuple[str, str]]:
 
 
 def _calls(record: SessionRecord) -> Iterator[str]:
-    """Each call starts, ends and is executed once, and only if nobody rejected it."""
+    """Each call starts, ends and is executed once, and not at all if it was rejected."""
     started = _values(record.log, "tool_execution_start", "callId")
     ended = _values(record.log, "tool_execution_end", "callId")
     for what, calls in (("started", started), ("ended", ended), ("was executed", record.executed)):

@@ -1,6 +1,6 @@
-"""Requests made from what a server publishes: every operation of its OpenAPI document, and every action of its AsyncAPI one.
+"""Builds requests from the published documents: every operation of OpenAPI, and every action of AsyncAPI.
 
-Nothing here names a route: one that is added is asked for by itself.
+A new route is covered without a change here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Location = Literal["path", "query", "header", "body"]
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A place in a request where text can stand."""
+    """A parameter, header or body field that takes text."""
 
     location: Location
     name: str
@@ -24,7 +24,7 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request, ready to be sent."""
+    """A complete request."""
 
     method: str
     path: str
@@ -35,7 +35,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """An operation with its slots and a body that it takes. `guarded`: it needs a credential."""
+    """An operation, its inputs, and a body that it accepts. `requires_key`: it needs a credential."""
 
     name: str
     method: str
@@ -45,31 +45,31 @@ class Operation:
     body: dict[str, Any] | None
 
     def request(self, values: Mapping[Input, str]) -> Request:
-        """The request with these values; the slots of a path that are not among them get `nobody`."""
+        """Build the request with these values; other path parameters are `unknown`."""
         body = None if self.body is None else dict(self.body)
         query: dict[str, str] = {}
         headers: dict[str, str] = {}
-        for slot, value in values.items():
-            match slot.location:
+        for one, value in values.items():
+            match one.location:
                 case "query":
-                    query[slot.name] = value
+                    query[one.name] = value
                 case "header":
-                    headers[slot.name] = value
+                    headers[one.name] = value
                 case "body" if body is not None:
-                    body[slot.name] = value
+                    body[one.name] = value
                 case _:
                     pass
         path = re.sub(
-            r"\{(\w+)\}", lambda name: quote(values.get(Input("path", name[1]), "nobody"), safe=""), self.path
+            r"\{(\w+)\}", lambda name: quote(values.get(Input("path", name[1]), "unknown"), safe=""), self.path
         )
         return Request(self.method, path, query, headers, body)
 
 
 def operations(document: Mapping[str, Any]) -> list[Operation]:
-    """Every operation of an OpenAPI document.
+    """List the operations of an OpenAPI document.
 
     Raises:
-        ValueError: one takes a body and shows none by example.
+        ValueError: an operation takes a body and has no example of one.
     """
     return [
         _operation(document, method.upper(), path, described)
@@ -79,7 +79,7 @@ def operations(document: Mapping[str, Any]) -> list[Operation]:
 
 
 def actions(document: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """An example of every message that an AsyncAPI document says the server receives."""
+    """List an example of each message that the server receives according to an AsyncAPI document."""
     return [
         dict(message["examples"][0]["payload"])
         for operation in document["operations"].values()
@@ -90,18 +90,18 @@ def actions(document: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _operation(document: Mapping[str, Any], method: str, path: str, described: Mapping[str, Any]) -> Operation:
-    slots = [Input(parameter["in"], parameter["name"]) for parameter in described.get("parameters", ())]
+    inputs = [Input(parameter["in"], parameter["name"]) for parameter in described.get("parameters", ())]
     body: dict[str, Any] | None = None
     content = described.get("requestBody", {}).get("content", {}).get("application/json")
     if content is not None:
         if not content.get("examples"):
-            raise ValueError(f"{method} {path} shows no body by example")
+            raise ValueError(f"{method} {path} has no example of a body")
         examples = [_resolved(document, example)["value"] for example in content["examples"].values()]
         body = max(examples, key=len)
         fields = _resolved(document, content["schema"])["properties"]
-        slots += [Input("body", name) for name, field in fields.items() if _is_text(document, field)]
+        inputs += [Input("body", name) for name, field in fields.items() if _is_text(document, field)]
     guarded = described.get("security") != []
-    return Operation(described["operationId"], method, path, guarded, tuple(slots), body)
+    return Operation(described["operationId"], method, path, guarded, tuple(inputs), body)
 
 
 def _is_text(document: Mapping[str, Any], field: Mapping[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""A store that fails when it is told to, round any store that does not."""
+"""A wrapper that makes any store fail on demand."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ Verdict = Callable[[Sequence[Write]], Exception | None]
 
 @dataclass(slots=True)
 class Faults:
-    """What goes wrong, until it is changed.
+    """The faults to inject, until they are changed.
 
-    While `down`, nothing can be read or written. `refuse` is asked before each commit, and what it gives is raised.
-    `lose_answer` is asked too: such a commit is carried out, and its caller told that it was not. While `open` is not
-    set, commits wait; `waiting` is set as soon as one does. `refused` counts the commits that failed, `failed` the other
-    calls.
+    While `down`, every call fails. `refuse` is called before each commit, and the exception that it returns is raised.
+    A commit for which `lose_answer` returns true succeeds, but its caller gets StoreUnavailable. While `open` is not set,
+    commits wait, and `waiting` is set as soon as one does. `refused` counts failed commits, `failed` other failed calls.
     """
 
     down: bool = False
@@ -34,13 +33,13 @@ class Faults:
 
 
 def once(which: Callable[[Write], bool], failure: Exception) -> Verdict:
-    """Refuse the first commit that holds such a write."""
+    """Return a function that fails the first commit with such a write."""
     left = [failure]
     return lambda writes: left.pop() if left and any(map(which, writes)) else None
 
 
 def faulty(store: Store) -> tuple[Store, Faults]:
-    """The store, and the way to make it fail."""
+    """Wrap a store; return the wrapper and its faults."""
     faults = Faults()
     faults.open.set()
     return cast("Store", _FaultyStore(store, faults)), faults
@@ -56,7 +55,7 @@ class _FaultyStore:
         if not faults.open.is_set():
             faults.waiting.set()
             await faults.open.wait()
-        failure = StoreUnavailable("the disk is gone") if faults.down else faults.refuse(writes)
+        failure = StoreUnavailable("the disk is unavailable") if faults.down else faults.refuse(writes)
         if failure is not None:
             faults.refused += 1
             raise failure
@@ -75,7 +74,7 @@ class _FaultyStore:
         async def guarded(*args: Any, **options: Any) -> Any:
             if self._faults.down:
                 self._faults.failed += 1
-                raise StoreUnavailable("the disk is gone")
+                raise StoreUnavailable("the disk is unavailable")
             return await method(*args, **options)
 
         return guarded

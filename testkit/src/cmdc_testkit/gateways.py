@@ -7,20 +7,25 @@ import multiprocessing
 import os
 import signal
 import socket
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Protocol, Self
+from unittest.mock import patch
 
 import httpx
 from cmdc_gateway.__main__ import main
 from cmdc_gateway.app import create_app
+from cmdc_gateway.protocol.schema import events_schema
 from cmdc_gateway.server import GatewayServer, app_config
 from cmdc_gateway.settings import ConfigFile, Settings
 from cmdc_gateway.store.store import Store
 from cmdc_gateway.tenancy.keys import KeyRing
+from cmdc_gateway.web.schema import openapi as schema
+from cmdc_gateway.web.schema.asyncapi import asyncapi
 from cmdc_gateway.web.state import Gateway
 from fastapi import FastAPI
 
@@ -35,7 +40,7 @@ _LIMITS = httpx.Limits(max_connections=100)
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
+class InProcessGateway:
     """A gateway that listens on loopback and runs in this process."""
 
     url: str
@@ -56,14 +61,14 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(
+async def in_process_gateway(
     folder: Path,
     *,
     store: Store | str | None = None,
     file: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
     **settings: Any,
-) -> AsyncGenerator[Served]:
+) -> AsyncGenerator[InProcessGateway]:
     """Run a gateway on a free port of loopback. `settings` and the TOML `file` are those of an operator.
 
     By default the store is in memory, the workspace is `folder/workspace`, callbacks may go to loopback, there is no
@@ -82,20 +87,69 @@ async def serving(
     enabled = {"tools": {"offered": [*_EVERY_TOOL]}}
     chosen = Settings(**given).with_file(ConfigFile.model_validate({**enabled, **(file or {})}))
     keys = KeyRing(TENANTS)
-    app = create_app(chosen, keys=keys, store=None if isinstance(store, str) else store, environ=environ or {})
+    with documents_derived_once():
+        app = create_app(chosen, keys=keys, store=None if isinstance(store, str) else store, environ=environ or {})
     listening = socket.create_server(("127.0.0.1", 0))
-    server = GatewayServer(app_config(app, chosen), app.state.gateway, grace_seconds=chosen.grace_ms / 1000)
+    server = _InProcessServer(app_config(app, chosen), app.state.gateway, grace_seconds=chosen.grace_ms / 1000)
     server.handles_signals = False
     async with app.router.lifespan_context(app):
         running = asyncio.create_task(server.serve(sockets=[listening]))
         while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0.005)
         try:
-            yield Served(f"http://127.0.0.1:{listening.getsockname()[1]}", app, app.state.gateway, keys, server)
+            yield InProcessGateway(
+                f"http://127.0.0.1:{listening.getsockname()[1]}", app, app.state.gateway, keys, server
+            )
         finally:
-            server.should_exit = server.force_exit = True
+            server.stop()
             await running
             listening.close()
+
+
+class _InProcessServer(GatewayServer):
+    """A server that stops immediately, and not at uvicorn's next tick, of which there are ten per second."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._stopped = asyncio.Event()
+
+    def stop(self) -> None:
+        self.should_exit = self.force_exit = True
+        self._stopped.set()
+
+    async def main_loop(self) -> None:
+        tasks = [asyncio.create_task(super().main_loop()), asyncio.create_task(self._stopped.wait())]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in tasks:
+            task.cancel()
+
+
+_openapi_document: dict[str, Any] = {}
+
+
+@contextmanager
+def documents_derived_once() -> Generator[None]:
+    """Reuse the published documents of the first app in this process.
+
+    The settings do not change them, and deriving them takes most of the time in which an app is created.
+    """
+    derive = schema.openapi
+
+    def openapi(app: FastAPI) -> dict[str, Any]:
+        if not _openapi_document:
+            _openapi_document.update(derive(app))
+        return _openapi_document
+
+    with (
+        patch.object(schema, "openapi", openapi),
+        patch.object(schema, "asyncapi", _asyncapi),
+        patch.object(schema, "events_schema", _events_schema),
+    ):
+        yield
+
+
+_asyncapi = cache(asyncapi)
+_events_schema = cache(events_schema)
 
 
 class GatewayProcess:
@@ -216,7 +270,7 @@ class _SpawnedProcess:
 
 
 class _ForkedProcess:
-    """A copy of multiprocessing's fork server, which has imported the gateway already."""
+    """A copy of multiprocessing's fork server, which has imported the gateway and derived its documents already."""
 
     def __init__(self, process: BaseProcess) -> None:
         assert process.pid is not None, "the process was started"
@@ -227,7 +281,7 @@ class _ForkedProcess:
     async def start(cls, _: Sequence[str], environ: Mapping[str, str], log: Path) -> _ForkedProcess:
         context = multiprocessing.get_context("forkserver")
         # The fork server imports the main module too, which is pytest here.
-        context.set_forkserver_preload(["pytest", "uvloop", "cmdc_gateway.server"])
+        context.set_forkserver_preload(["pytest", "uvloop", "cmdc_testkit.preload"])
         process = context.Process(target=_serve, args=(dict(environ), str(log)))
         await asyncio.to_thread(process.start)
         return cls(process)
@@ -248,7 +302,9 @@ def _serve(environ: dict[str, str], log: str) -> None:
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    raise SystemExit(main(["serve"]))
+    with documents_derived_once():
+        status = main(["serve"])
+    raise SystemExit(status)
 
 
 _EVERY_TOOL = ("read_file", "list_dir", "glob", "grep", "write_file", "shell", "ask_user")

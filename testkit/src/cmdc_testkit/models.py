@@ -1,7 +1,7 @@
-"""A language model's HTTP endpoint for tests: OpenAI's chat completions, streaming, on loopback.
+"""A language model's HTTP endpoint on loopback: OpenAI's chat completions, streamed.
 
-It obeys the same scripts as the model inside the server does, and can misbehave in ways no script asks for:
-see `Fault`. Nothing here is fit for anything but tests.
+It follows scripts as the scripted model inside the server does, and can misbehave in ways that no script describes: see
+`Fault`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from cmdc_gateway.providers.scripted.script import AttemptCounter, Chunk, Reply,
 Fault = Literal[
     "stall",  # headers, then nothing
     "silence",  # not even headers
-    "drop",  # a word, then the connection is lost
-    "hang_up",  # the connection is lost at once
+    "drop",  # a word, then the connection is closed
+    "hang_up",  # the connection is closed without a response
     "garbage",  # an event stream whose data is not JSON
     "not_a_stream",  # a page of HTML, with status 200
     "huge_line",  # one word of 10 MiB
@@ -37,7 +37,7 @@ _ROLES = {"system": "system", "user": "user", "assistant": "assistant", "tool": 
 
 @dataclass(slots=True)
 class ReceivedRequest:
-    """One request as it came. `disconnected` is set when its client leaves before the answer is complete."""
+    """One received request. `disconnected` is set if its client leaves before the response is complete."""
 
     method: str
     path: str
@@ -47,12 +47,12 @@ class ReceivedRequest:
 
 
 class ScriptedModelServer:
-    """`async with ScriptedModelServer() as server:` serves at `server.base_url`, on a free port of loopback.
+    """`async with ScriptedModelServer() as server:` listens at `server.base_url`, on a free port of loopback.
 
-    `requests` is what came in. `fault`, where it is set, is done instead of obeying; `refuse_with` is an HTTP status and
-    the provider's words for it; `retry_after` goes out with every refusal; `raw_chunks` are sent as they are, as the
-    data of one event each, in place of a reply, or, one list after the other, `raw_replies`; `usage` says whether the usage
-    chunk is sent. `connections` is how many have been made.
+    `requests` lists what was received, `connections` counts connections. If `fault` is set, the server misbehaves so
+    instead of following scripts. `refuse_with` is an HTTP status and a message for every request; `retry_after` is sent
+    with every error. `raw_chunks` are sent unchanged, each as the data of one event, in place of a reply; `raw_replies`
+    are lists of such chunks, one for each request. `usage` tells whether the usage chunk is sent.
     """
 
     def __init__(self) -> None:
@@ -87,7 +87,7 @@ class ScriptedModelServer:
         await self._server.wait_closed()
 
     async def received(self) -> ReceivedRequest:
-        """The latest request; waits for the first."""
+        """Wait for the first request; return the latest."""
         await self._received.wait()
         return self.requests[-1]
 
@@ -100,20 +100,20 @@ class ScriptedModelServer:
             while (request := await _read_request(reader)) is not None:
                 self.requests.append(request)
                 self._received.set()
-                answering = asyncio.create_task(self._answer(request, writer))
-                # A client sends nothing while it waits: what can be read is the next request, or the end.
-                leaving = asyncio.create_task(_until_gone(reader))
+                responding = asyncio.create_task(self._answer(request, writer))
+                # A client sends nothing while it waits, so readable data is the next request or the end of the connection.
+                disconnecting = asyncio.create_task(_until_gone(reader))
                 try:
-                    await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
-                    if not answering.done():
+                    await asyncio.wait((responding, disconnecting), return_when=asyncio.FIRST_COMPLETED)
+                    if not responding.done():
                         request.disconnected.set()
                         return
-                    if not answering.result():
+                    if not responding.result():
                         return
                 finally:
-                    answering.cancel()
-                    leaving.cancel()
-                    await asyncio.gather(answering, leaving, return_exceptions=True)
+                    responding.cancel()
+                    disconnecting.cancel()
+                    await asyncio.gather(responding, disconnecting, return_exceptions=True)
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
@@ -121,9 +121,9 @@ class ScriptedModelServer:
             writer.transport.abort()
 
     async def _answer(self, request: ReceivedRequest, writer: asyncio.StreamWriter) -> bool:
-        """Answer one request; True if the connection can be used for another."""
+        """Respond to one request; return whether the connection can be used for another."""
         if (request.method, request.path) != ("POST", "/v1/chat/completions"):
-            return await _refuse(writer, 404, f"{request.method} {request.path} is not served")
+            return await _refuse(writer, 404, f"{request.method} {request.path} is not supported")
         if self.refuse_with is not None:
             return await _refuse(writer, *self.refuse_with, retry_after=self.retry_after)
         if self.fault is not None:
@@ -144,7 +144,7 @@ class ScriptedModelServer:
 
 def _message(data: Mapping[str, Any]) -> Message:
     content = data.get("content") or ""
-    if not isinstance(content, str):  # a list of parts: the text of those that are text
+    if not isinstance(content, str):  # a list of parts, of which some are text
         content = "".join(part.get("text", "") for part in content)
     return Message(_ROLES[data["role"]], content)  # pyright: ignore[reportArgumentType]
 
@@ -156,14 +156,14 @@ def _chunks(reply: Reply, *, usage: bool) -> Iterator[dict[str, Any]]:
         calls += isinstance(chunk, ToolRequested)
     yield _chunk({}, finish="tool_calls" if calls else "stop")
     if usage:
-        told = reply.usage
+        counts = reply.usage
         yield {
             **_chunk({}),
             "choices": [],
             "usage": {
-                "prompt_tokens": told.prompt_tokens,
-                "completion_tokens": told.completion_tokens,
-                "total_tokens": told.total_tokens,
+                "prompt_tokens": counts.prompt_tokens,
+                "completion_tokens": counts.completion_tokens,
+                "total_tokens": counts.total_tokens,
             },
         }
 
@@ -195,12 +195,12 @@ def _chunk(delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
 
 
 def text_chunk(text: str, finish: str | None = None) -> dict[str, Any]:
-    """A chunk with answer text, for `raw_chunks`."""
+    """Return a chunk with answer text, for `raw_chunks`."""
     return _chunk({"content": text}, finish)
 
 
 def call_chunk(*fragments: Mapping[str, Any], finish: str | None = None) -> dict[str, Any]:
-    """A chunk with fragments of tool calls as OpenAI sends them, for `raw_chunks`."""
+    """Return a chunk with fragments of tool calls in OpenAI's format, for `raw_chunks`."""
     return _chunk({"tool_calls": list(fragments)}, finish)
 
 
@@ -281,7 +281,7 @@ async def _misbehave(fault: Fault, writer: asyncio.StreamWriter) -> bool:
     if fault == "error_chunk":
         await _data(writer, json.dumps({"error": {"message": "the engine died", "code": 500}}).encode())
     if fault == "drop":
-        await asyncio.sleep(0.05)  # what was sent is to be read before the connection is lost
+        await asyncio.sleep(0.05)  # the client reads what was sent before the connection is closed
         return False
     writer.write(b"0\r\n\r\n")
     await writer.drain()

@@ -1,4 +1,4 @@
-"""A bad network on loopback: it is slow, cuts what it carries into bytes, breaks connections, or says nothing more."""
+"""A bad network on loopback: slow, sending byte by byte, breaking connections, or going silent."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Literal, Self
 
-_PIECE = 4_096
+_CHUNK_BYTES = 4_096
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionFault:
-    """What becomes of one connection, counted in bytes of its answer.
+    """The fault of one connection, in bytes of the response.
 
-    After `after` bytes it is closed, reset, or (`silence`) left open without another byte; None: never. Each piece comes
-    `latency` seconds late, and the first `slices` bytes come one by one.
+    After `after` bytes the connection is closed, reset, or (`silence`) left open without another byte; None: never. Each
+    chunk is delayed by `latency` seconds, and the first `slices` bytes are sent one by one.
     """
 
     after: int | None = None
@@ -30,7 +30,7 @@ class ConnectionFault:
 
 @dataclass
 class FaultProxy:
-    """`async with FaultProxy(port, choose) as proxy:` carries `proxy.port` to `port`; `choose` says how, each time.
+    """`async with FaultProxy(port, choose) as proxy:` forwards `proxy.port` to `port`, with the fault that `choose` returns.
 
     `cuts` counts the connections that were broken.
     """
@@ -40,7 +40,7 @@ class FaultProxy:
     port: int = 0
     cuts: int = 0
     _server: asyncio.Server | None = None
-    _carrying: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
+    _connections: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -52,54 +52,54 @@ class FaultProxy:
     ) -> None:
         assert self._server is not None, "it was entered"
         self._server.close()
-        for task in self._carrying:
+        for task in self._connections:
             task.cancel()
-        await asyncio.gather(*self._carrying, return_exceptions=True)
+        await asyncio.gather(*self._connections, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
-        assert task is not None, "this is one"
-        self._carrying.add(task)
+        assert task is not None, "runs in a task"
+        self._connections.add(task)
         try:
             with suppress(OSError, asyncio.CancelledError):
                 upstream = await asyncio.open_connection("127.0.0.1", self.target)
                 try:
-                    await self._carry(reader, writer, *upstream)
+                    await self._forward(reader, writer, *upstream)
                 finally:
                     upstream[1].transport.abort()
         finally:
             writer.transport.abort()
-            self._carrying.discard(task)
+            self._connections.discard(task)
 
-    async def _carry(
+    async def _forward(
         self,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-        answers: asyncio.StreamReader,
+        responses: asyncio.StreamReader,
         requests: asyncio.StreamWriter,
     ) -> None:
-        asking = asyncio.create_task(_pump(reader, requests))
-        answering = asyncio.create_task(self._answer(answers, writer, self.choose()))
+        requesting = asyncio.create_task(_pump(reader, requests))
+        responding = asyncio.create_task(self._respond(responses, writer, self.choose()))
         try:
-            await asyncio.wait([asking, answering], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([requesting, responding], return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (asking, answering):
+            for task in (requesting, responding):
                 task.cancel()
-            await asyncio.gather(asking, answering, return_exceptions=True)
+            await asyncio.gather(requesting, responding, return_exceptions=True)
 
-    async def _answer(
-        self, answers: asyncio.StreamReader, writer: asyncio.StreamWriter, fault: ConnectionFault
+    async def _respond(
+        self, responses: asyncio.StreamReader, writer: asyncio.StreamWriter, fault: ConnectionFault
     ) -> None:
-        carried = 0
-        while piece := await answers.read(_PIECE):
+        sent = 0
+        while chunk := await responses.read(_CHUNK_BYTES):
             if fault.latency:
                 await asyncio.sleep(fault.latency)
-            for part in _parts(piece, fault.slices - carried):
-                left = len(part) if fault.after is None else fault.after - carried
+            for part in _split(chunk, fault.slices - sent):
+                left = len(part) if fault.after is None else fault.after - sent
                 writer.write(part[:left])
                 await writer.drain()
-                carried += len(part[:left])
-                if carried == fault.after:
+                sent += len(part[:left])
+                if sent == fault.after:
                     await self._break(writer, fault)
                     return
         writer.close()
@@ -119,12 +119,12 @@ class FaultProxy:
                 await asyncio.get_running_loop().create_future()  # until the client gives up
 
 
-def _parts(piece: bytes, slices: int) -> list[bytes]:
-    alone = max(0, min(slices, len(piece)))
-    return [*(piece[index : index + 1] for index in range(alone)), *([piece[alone:]] if piece[alone:] else [])]
+def _split(chunk: bytes, slices: int) -> list[bytes]:
+    alone = max(0, min(slices, len(chunk)))
+    return [*(chunk[index : index + 1] for index in range(alone)), *([chunk[alone:]] if chunk[alone:] else [])]
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while piece := await reader.read(_PIECE):
-        writer.write(piece)
+    while chunk := await reader.read(_CHUNK_BYTES):
+        writer.write(chunk)
         await writer.drain()

@@ -1,4 +1,4 @@
-"""Raw connections for tests: bytes go out as they are, answers are read strictly, and how it ended is told."""
+"""Raw HTTP/1.1 connections: bytes are sent unchanged, responses are parsed strictly."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any, Literal
 
 from cmdc_testkit.gateways import KEY
 
-_PATIENCE_SECONDS = 20
+_TIMEOUT_SECONDS = 20
 
 ConnectionEnd = Literal["open", "closed", "reset"]
 
 
 class InvalidResponse(AssertionError):
-    """The server sent what is no HTTP/1.1 answer."""
+    """The server sent something that is not an HTTP/1.1 response."""
 
 
 @dataclass(frozen=True, slots=True)
 class RawResponse:
-    """One answer as it came."""
+    """One response."""
 
     status: int
     headers: dict[str, str]
@@ -38,14 +38,14 @@ class RawResponse:
 
 
 class RawConnection:
-    """One raw connection to a server on loopback."""
+    """One connection to a server on loopback."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
 
     async def send(self, data: bytes) -> None:
-        """Send bytes; a server that no longer listens is noticed when its answer is read."""
+        """Send bytes. A closed connection is not an error here: reading the response reports it."""
         try:
             self.writer.write(data)
             await self.writer.drain()
@@ -53,14 +53,14 @@ class RawConnection:
             pass
 
     async def read_response(
-        self, *, to_head: bool = False, within: float = _PATIENCE_SECONDS
+        self, *, to_head: bool = False, within: float = _TIMEOUT_SECONDS
     ) -> RawResponse | ConnectionEnd:
-        """The next final answer, or how the connection ended instead. `to_head`: it has no body."""
+        """Read the next final response, or return how the connection ended. `to_head`: the response has no body."""
         try:
             async with asyncio.timeout(within):
-                while (found := await self._answer(to_head=to_head)).status == 100:
+                while (response := await self._read(to_head=to_head)).status == 100:
                     pass
-                return found
+                return response
         except asyncio.IncompleteReadError as cut:
             if cut.partial:
                 raise InvalidResponse(f"cut short: {cut.partial[:200]!r}") from None
@@ -70,16 +70,16 @@ class RawConnection:
         except TimeoutError:
             return "open"
 
-    async def _answer(self, *, to_head: bool) -> RawResponse:
+    async def _read(self, *, to_head: bool) -> RawResponse:
         first, *lines = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         version, _, rest = first.partition(" ")
         if version != "HTTP/1.1" or not rest[:3].isdigit() or rest[3:4] != " ":
-            raise InvalidResponse(f"no status line: {first[:200]!r}")
+            raise InvalidResponse(f"not a status line: {first[:200]!r}")
         headers: dict[str, str] = {}
         for line in filter(None, lines):
             name, colon, value = line.partition(": ")
             if not colon or (name.lower() in headers and name.lower() in ("content-length", "transfer-encoding")):
-                raise InvalidResponse(f"no header: {line[:200]!r}")
+                raise InvalidResponse(f"not a header field: {line[:200]!r}")
             headers[name.lower()] = value
         status = int(rest[:3])
         return RawResponse(status, headers, await self._body(status, headers, to_head=to_head))
@@ -90,17 +90,17 @@ class RawConnection:
         if "content-length" in headers:
             return await self.reader.readexactly(int(headers["content-length"]))
         if headers.get("transfer-encoding") != "chunked":
-            raise InvalidResponse(f"a body without a length: {headers}")
+            raise InvalidResponse(f"a response without a length: {headers}")
         body = b""
         while size := int(await self.reader.readuntil(b"\r\n"), 16):
             body += await self.reader.readexactly(size)
             if await self.reader.readexactly(2) != b"\r\n":
-                raise InvalidResponse("a chunk is longer than announced")
+                raise InvalidResponse("a chunk is longer than its size")
         await self.reader.readexactly(2)
         return body
 
-    async def read_end(self, within: float = _PATIENCE_SECONDS) -> ConnectionEnd:
-        """How the connection ends, with nothing more sent on it."""
+    async def read_end(self, within: float = _TIMEOUT_SECONDS) -> ConnectionEnd:
+        """Wait until the connection ends and return how. Raises InvalidResponse for any data."""
         try:
             async with asyncio.timeout(within):
                 more = await self.reader.read(1000)
@@ -109,20 +109,20 @@ class RawConnection:
         except TimeoutError:
             return "open"
         if more:
-            raise InvalidResponse(f"nobody asked for {more[:200]!r}")
+            raise InvalidResponse(f"unexpected data: {more[:200]!r}")
         return "closed"
 
 
 @asynccontextmanager
-async def connect(port: int, *pieces: bytes) -> AsyncGenerator[RawConnection]:
-    """Connect, and send these bytes, each piece in a packet of its own."""
+async def connect(port: int, *chunks: bytes) -> AsyncGenerator[RawConnection]:
+    """Connect and send these bytes, each chunk in its own packet."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    found = RawConnection(reader, writer)
+    connection = RawConnection(reader, writer)
     try:
-        for piece in pieces:
-            await found.send(piece)
+        for chunk in chunks:
+            await connection.send(chunk)
             await asyncio.sleep(0)
-        yield found
+        yield connection
     finally:
         writer.transport.abort()
 
@@ -135,7 +135,7 @@ def request(
     key: str | None = KEY,
     version: bytes = b"HTTP/1.1",
 ) -> bytes:
-    """The bytes of a request: whatever is given stands in it as it is."""
+    """Return the bytes of a request, with every argument unchanged."""
     lines = [b" ".join((_bytes(method), _bytes(target), version))]
     lines += [b"Host: gateway"] if version == b"HTTP/1.1" else []
     lines += [b"X-API-Key: " + key.encode()] if key else []

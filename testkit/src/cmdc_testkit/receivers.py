@@ -1,4 +1,4 @@
-"""A callback tool on loopback, for tests: it keeps what it is sent and answers what it is told to."""
+"""A callback tool on loopback that records its requests and returns configured responses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Self
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request as it came."""
+    """One received request."""
 
     line: str
     headers: dict[str, str]
@@ -26,8 +26,8 @@ class Call:
 class Receiver:
     """`async with Receiver() as receiver:` listens at `receiver.url`.
 
-    It answers `answer` with `status`; `answers` are used up first, one a call, as a status and a body. While `open` is
-    not set, calls wait for it.
+    It returns `answer` with `status`. `answers` are used first, one for each call, as a status and a body. While
+    `released` is not set, responses wait for it.
     """
 
     answer: bytes = b'{"result": "done"}'
@@ -45,7 +45,7 @@ class Receiver:
         return f"http://127.0.0.1:{self.port}/tool"
 
     async def wait_for_calls(self, times: int = 1) -> list[Call]:
-        """Every call there was, once there were as many."""
+        """Wait until there were `times` calls; return all calls."""
         async with asyncio.timeout(15), self._called:
             await self._called.wait_for(lambda: len(self.calls) >= times)
         return self.calls
@@ -71,7 +71,7 @@ class Receiver:
             headers = {name.lower(): value.strip() for name, _, value in (field.partition(":") for field in fields)}
             raw = await reader.readexactly(int(headers.get("content-length", "0")))
             if line.startswith(("GET /healthz ", "GET /readyz ")):
-                return  # somebody waits for a gateway that had this port before
+                return  # a test still polls a gateway that had this port
             status, answer = self.answers.pop(0) if self.answers else (self.status, self.answer)
             async with self._called:
                 self.calls.append(Call(line, headers, raw))

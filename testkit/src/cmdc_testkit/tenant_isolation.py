@@ -1,4 +1,4 @@
-"""Is what belongs to another tenant as if it had never been (HTTP-8)? Judged from answers alone."""
+"""Compares the responses about another tenant's data with those about data that never existed (HTTP-8)."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import base64
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-_QUOTED = 60  # so many characters at least are told of what was sent, where a message repeats it
-_CHANGING = frozenset({"date"})  # the headers that differ from one answer to the next whatever was asked
+_QUOTED_CHARACTERS = 60
+"""A message that quotes a value quotes at least this many of its characters."""
+_VARYING_HEADERS = frozenset({"date"})
 
 
 @dataclass(frozen=True, slots=True)
 class TenantResponse:
-    """What came back: over HTTP, or as an acknowledgement, which has no status and no headers."""
+    """An HTTP response, or an acknowledgement, which has no status and no headers."""
 
     status: int = 0
     headers: tuple[tuple[str, str], ...] = ()
@@ -22,17 +23,14 @@ class TenantResponse:
     def granted(self) -> bool:
         return 200 <= self.status < 300 or (self.status == 0 and b'"error"' not in self.body)
 
-    def lasting(self) -> dict[str, str]:
-        """The headers that an equal request is answered with again."""
-        return {name: value for name, value in self.headers if name not in _CHANGING}
+    def stable_headers(self) -> dict[str, str]:
+        """The headers that the response to the same request has again."""
+        return {name: value for name, value in self.headers if name not in _VARYING_HEADERS}
 
 
 @dataclass(frozen=True, slots=True)
 class ForeignId:
-    """Something of another tenant, and its twin: the same in form, and never used by anybody.
-
-    Both are written with equally many characters, so that no length is told by the message that repeats one.
-    """
+    """An id of another tenant, and a substitute of the same form and length that was never used."""
 
     kind: str
     value: str
@@ -41,58 +39,59 @@ class ForeignId:
 
 @dataclass(slots=True)
 class TenantData:
-    """What a tenant has that another must not see. `marks` are the parts that no one else would come upon by chance."""
+    """What a tenant has and other tenants must not see. `secrets` maps its random strings to their substitutes."""
 
     secrets: dict[str, str] = field(default_factory=dict[str, str])
     ids: list[ForeignId] = field(default_factory=list[ForeignId])
 
-    def add_secret(self, value: str, twin: str) -> None:
-        """Note a part of ids that only chance has made, and what stands for it in twins."""
-        self.secrets[value] = twin
+    def add_secret(self, value: str, substitute: str) -> None:
+        """Add a random string that is part of ids."""
+        self.secrets[value] = substitute
 
-    def add_id(self, what: str, value: str) -> None:
-        """Note an id that is made of marks."""
-        self.ids.append(ForeignId(what, value, self.substitute(value)))
+    def add_id(self, kind: str, value: str) -> None:
+        """Add an id that contains secrets."""
+        self.ids.append(ForeignId(kind, value, self.substitute(value)))
 
     def add_list_cursor(self, value: str) -> None:
-        """Note the cursor of a list, which has the id of a session inside."""
+        """Add the cursor of a list, which contains a session's id in Base64."""
         text = base64.urlsafe_b64decode(value + "=" * (-len(value) % 4)).decode()
-        twin = base64.urlsafe_b64encode(self.substitute(text).encode()).decode().rstrip("=")
-        self.ids.append(ForeignId("cursor of the list", value, twin))
+        substitute = base64.urlsafe_b64encode(self.substitute(text).encode()).decode().rstrip("=")
+        self.ids.append(ForeignId("list cursor", value, substitute))
 
     def substitute(self, text: str) -> str:
-        for value, other in self.secrets.items():
-            text = text.replace(value, other)
+        """Replace every secret in a text."""
+        for value, substitute in self.secrets.items():
+            text = text.replace(value, substitute)
         return text
 
 
-def differences(foreign: TenantResponse, unknown: TenantResponse, twins: Mapping[str, str]) -> list[str]:
-    """By what somebody could tell a foreign thing from one that was never there.
+def differences(foreign: TenantResponse, unknown: TenantResponse, substitutes: Mapping[str, str]) -> list[str]:
+    """List what distinguishes the response about a foreign id from the response about its substitute.
 
-    `twins` maps what was asked about to what was asked about instead. Answers that grant something have news of the
-    asker's own in them, and are compared by their form.
+    `substitutes` maps the ids of the first request to those of the second. Responses that grant something contain new
+    data of the caller's own, so only the names of their headers are compared.
     """
-    flaws: list[str] = []
+    found: list[str] = []
     if foreign.granted and unknown.granted:
-        if set(foreign.lasting()) != set(unknown.lasting()):
-            flaws.append(f"headers {foreign.lasting()} and {unknown.lasting()}")
-        return flaws
+        if set(foreign.stable_headers()) != set(unknown.stable_headers()):
+            found.append(f"headers {foreign.stable_headers()} and {unknown.stable_headers()}")
+        return found
     if foreign.status != unknown.status:
-        flaws.append(f"status {foreign.status} and {unknown.status}")
-    if foreign.lasting() != unknown.lasting():
-        flaws.append(f"headers {foreign.lasting()} and {unknown.lasting()}")
+        found.append(f"status {foreign.status} and {unknown.status}")
+    if foreign.stable_headers() != unknown.stable_headers():
+        found.append(f"headers {foreign.stable_headers()} and {unknown.stable_headers()}")
     body = foreign.body
-    for value, twin in twins.items():
-        for length in range(len(value), min(len(value), _QUOTED) - 1, -1):  # a message quotes only so much of it
-            body = body.replace(value[:length].encode(), twin[:length].encode())
+    for value, substitute in substitutes.items():
+        for length in range(len(value), min(len(value), _QUOTED_CHARACTERS) - 1, -1):
+            body = body.replace(value[:length].encode(), substitute[:length].encode())
     if body != unknown.body:
-        flaws.append(f"body {foreign.body!r} and {unknown.body!r}")
-    return flaws
+        found.append(f"body {foreign.body!r} and {unknown.body!r}")
+    return found
 
 
-def leaked_secrets(answer: TenantResponse, marks: Iterable[str], sent: Iterable[str]) -> list[str]:
-    """The foreign marks that an answer holds, but for what its asker has sent."""
-    told = answer.body + repr(answer.headers).encode()
+def leaked_secrets(response: TenantResponse, secrets: Iterable[str], sent: Iterable[str]) -> list[str]:
+    """List the foreign secrets in a response, except where it repeats what its caller sent."""
+    text = response.body + repr(response.headers).encode()
     for value in sent:
-        told = told.replace(value.encode(), b"")
-    return [mark for mark in marks if mark.encode() in told]
+        text = text.replace(value.encode(), b"")
+    return [secret for secret in secrets if secret.encode() in text]

@@ -1,4 +1,4 @@
-"""People who use sessions without rest, whatever becomes of the server, and remember what they were promised."""
+"""Users that act at random, whatever happens to the server, and remember what it accepted."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from cmdc_testkit.gateways import GatewayProcess
 from cmdc_testkit.receivers import Receiver
 from cmdc_testkit.watchers import Watcher, record_session
 
-_PATIENCE_SECONDS = 60
+_TIMEOUT_SECONDS = 60
 
 
 @dataclass
 class RandomUser:
-    """`live` prompts, decides, answers and registers at random until `stopped`; `finish` sees to what is left.
+    """`run` prompts, decides, answers and registers tools at random until `stopped`; `finish` decides what is left.
 
-    What got no answer, or 503, is sent again under its Idempotency-Key, once `up` says that there is a server. The tools
-    are a `receiver`'s. `refused` counts the 503s.
+    A request without a response, or with 503, is repeated under its Idempotency-Key once `available` is set. The tools are
+    `receiver`'s. `unavailable` counts the 503 responses.
     """
 
     session: Conversation
     receiver: Receiver
-    chance: random.Random
+    rng: random.Random
     available: asyncio.Event
-    most_queued: int = 5
+    max_queued: int = 5
     stopped: bool = False
     sent: int = 0
     unavailable: int = 0
@@ -43,46 +43,46 @@ class RandomUser:
     registered: dict[str, str] = field(default_factory=dict[str, str])
 
     async def register_tools(self) -> None:
-        """Register the tools that the prompts use."""
+        """Register the tools that prompts use."""
         await self.register("count")
         await self.register("guarded", requiresApproval=True)
 
     async def run(self) -> None:
         while not self.stopped:
             await self.prompt()
-            for _ in range(self.chance.randrange(4)):
+            for _ in range(self.rng.randrange(4)):
                 await self.decide_pending()
-                await asyncio.sleep(self.chance.uniform(0, 0.05))
+                await asyncio.sleep(self.rng.uniform(0, 0.05))
 
     async def finish(self) -> None:
-        """See to what waits until nothing is left to do."""
-        async with asyncio.timeout(_PATIENCE_SECONDS):
+        """Decide everything that is pending until the session is idle."""
+        async with asyncio.timeout(_TIMEOUT_SECONDS):
             while (info := await self.info())["state"] != "idle" or info["queue"]:
                 await self.decide_pending()
                 await asyncio.sleep(0.02)
 
     async def prompt(self) -> None:
-        """Say something, unless enough waits already; now and then register a tool that is not there yet."""
-        if len((await self.info())["queue"]) > self.most_queued:
+        """Send a prompt, unless enough are queued; sometimes register another tool before."""
+        if len((await self.info())["queue"]) > self.max_queued:
             return
-        if self.chance.random() < 0.2:
-            await self.register(f"spare{self.chance.randrange(3)}")
+        if self.rng.random() < 0.2:
+            await self.register(f"spare{self.rng.randrange(3)}")
         replies: list[dict[str, Any]] = [
-            {"text": ["some ", "words ", "here"], "delayMs": self.chance.choice((0, 1, 15))},
+            {"text": ["some ", "words ", "here"], "delayMs": self.rng.choice((0, 1, 15))},
             calling(("count", {}), ("count", {})),
             calling(("guarded", {}), ("count", {}), text=["first "]),
             calling(("ask_user", {"question": "?"}), ("guarded", {})),
             {"thinking": ["hm"], "text": ["so"]},
         ]
-        answer = await self._post("prompt", {"text": script(*self.chance.choices(replies, k=3), nonce=str(self.sent))})
+        answer = await self._post("prompt", {"text": script(*self.rng.choices(replies, k=3), nonce=str(self.sent))})
         assert answer.status_code == 202, answer.text
         self.accepted.append(answer.json()["requestId"])
 
     async def decide_pending(self) -> None:
-        """Decide what waits for a decision, and answer what waits for an answer."""
+        """Make every pending decision and answer every pending question."""
         info = await self.info()
         for approval in info["pendingApprovals"]:
-            verb, status = self.chance.choice((("approve", "approved"), ("reject", "rejected")))
+            verb, status = self.rng.choice((("approve", "approved"), ("reject", "rejected")))
             answer = await self._post(verb, {"approvalId": approval["approvalId"]})
             assert answer.status_code in (200, 409), answer.text
             if answer.status_code == 200:
@@ -94,11 +94,11 @@ class RandomUser:
                 self.answers[question["ref"]] = "because"
 
     async def info(self) -> dict[str, Any]:
-        """The session's state, from whichever server answers."""
-        return (await self._answered(self.session.get)).json()
+        """The session's info, from whichever server is running."""
+        return (await self._retry(self.session.get)).json()
 
     async def record(self, watcher: Watcher) -> SessionRecord:
-        """All there is to audit of this user's session."""
+        """Read everything about this user's session that can be audited."""
         return await record_session(
             self.session,
             watcher,
@@ -106,8 +106,8 @@ class RandomUser:
             decisions=self.decisions,
             answers=self.answers,
             registered=self.registered,
-            tools=(await self._answered(lambda: self.session.get("/tools"))).json()["tools"],
-            ran=[call.body["callId"] for call in self.receiver.calls if call.body["sessionId"] == self.session.id],
+            tools=(await self._retry(lambda: self.session.get("/tools"))).json()["tools"],
+            executed=[call.body["callId"] for call in self.receiver.calls if call.body["sessionId"] == self.session.id],
         )
 
     async def register(self, name: str, **more: Any) -> None:
@@ -120,13 +120,13 @@ class RandomUser:
     async def _post(self, action: str, body: dict[str, Any]) -> httpx.Response:
         self.sent += 1
         key = f"{self.session.id}-{self.sent}"
-        return await self._answered(lambda: self.session.post(action, body, Idempotency_Key=key))
+        return await self._retry(lambda: self.session.post(action, body, Idempotency_Key=key))
 
-    async def _answered(self, ask: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
+    async def _retry(self, send: Callable[[], Awaitable[httpx.Response]]) -> httpx.Response:
         while True:
             with suppress(httpx.TransportError):
                 await self.available.wait()
-                answer = await ask()
+                answer = await send()
                 if answer.status_code != 503:
                     return answer
                 assert answer.headers["retry-after"].isdecimal()
@@ -136,7 +136,7 @@ class RandomUser:
 
 @dataclass(slots=True)
 class Totals:
-    """How much was promised, and kept."""
+    """The number of accepted prompts and decisions, and of logged events."""
 
     prompts: int = 0
     decisions: int = 0
@@ -145,55 +145,55 @@ class Totals:
 
 @dataclass
 class Workload:
-    """`async with Crowd(gateway, receiver, chance, size) as crowd:` lets so many users live, each with a reader.
+    """`async with Workload(gateway, receiver, rng, size) as workload:` runs `size` users, each with a reader.
 
-    Whoever takes the gateway away clears `up`, and sets it again. `finish` lets them come to an end; `judge` audits what
-    they have been through.
+    A test that stops the gateway clears `available`, and sets it afterwards. `finish` waits until all sessions are idle;
+    `audit` audits them.
     """
 
     gateway: GatewayProcess
     receiver: Receiver
-    chance: random.Random
+    rng: random.Random
     size: int
     users: list[RandomUser] = field(default_factory=list[RandomUser])
     watchers: list[Watcher] = field(default_factory=list[Watcher])
     available: asyncio.Event = field(default_factory=asyncio.Event)
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
-    _living: list[asyncio.Task[None]] = field(default_factory=list[asyncio.Task[None]])
+    _running: list[asyncio.Task[None]] = field(default_factory=list[asyncio.Task[None]])
 
     async def __aenter__(self) -> Self:
         self.available.set()
         client = await self._stack.enter_async_context(self.gateway.client())
         for _ in range(self.size):
-            talk = await Conversation.begin(client, tools=["ask_user"])
-            user = RandomUser(talk, self.receiver, random.Random(self.chance.random()), self.available)  # noqa: S311
+            session = await Conversation.begin(client, tools=["ask_user"])
+            user = RandomUser(session, self.receiver, random.Random(self.rng.random()), self.available)  # noqa: S311
             await user.register_tools()
             self.users.append(user)
-            self.watchers.append(await self._stack.enter_async_context(Watcher(talk)))
-        self._living = [asyncio.create_task(user.run()) for user in self.users]
+            self.watchers.append(await self._stack.enter_async_context(Watcher(session)))
+        self._running = [asyncio.create_task(user.run()) for user in self.users]
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for living in self._living:
-            living.cancel()
-        await asyncio.gather(*self._living, return_exceptions=True)
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
         await self._stack.aclose()
 
     async def finish(self) -> None:
-        """Return when nobody has anything left to do."""
+        """Stop the users and wait until their sessions are idle."""
         for user in self.users:
             user.stopped = True
-        await asyncio.gather(*self._living)
+        await asyncio.gather(*self._running)
         await asyncio.gather(*(user.finish() for user in self.users))
 
-    async def audit(self, tally: Totals) -> None:
-        """Audit every session, and add what it came to."""
+    async def audit(self, totals: Totals) -> None:
+        """Audit every session and add it to the totals."""
         for user, watcher in zip(self.users, self.watchers, strict=True):
             record = await user.record(watcher)
             assert audit(record) == []
-            assert record.prompt_count == len(user.accepted), "each prompt has one effect, however often it is sent"
-            tally.prompts += len(user.accepted)
-            tally.decisions += len(user.decisions) + len(user.answers) + len(user.registered)
-            tally.events += len(record.log)
+            assert record.prompt_count == len(user.accepted), "a prompt runs once, however often it is sent"
+            totals.prompts += len(user.accepted)
+            totals.decisions += len(user.decisions) + len(user.answers) + len(user.registered)
+            totals.events += len(record.log)

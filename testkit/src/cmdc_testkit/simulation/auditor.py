@@ -26,7 +26,7 @@ class Violation(AssertionError):
 
 @dataclass(slots=True)
 class SessionPromises:
-    """What the clients of one session were told, and which of its calls reached a tool."""
+    """The responses and events that the clients of one session received, and the calls that reached a tool."""
 
     log: list[ReceivedEvent] = field(default_factory=list[ReceivedEvent])
     accepted: list[str] = field(default_factory=list[str])
@@ -141,9 +141,10 @@ class Auditor:
 
     async def finished_all(self, tenant: str, keys: Sequence[SessionKey]) -> None:
         """The usage of a tenant is that of its sessions, including deleted ones (MTR-1)."""
-        stored = [await self._disk.load(key) for key in keys if key not in self.deleted]
-        kept = (session.row.usage for session in stored if session is not None)
-        used = sum(kept, sum(self.deleted.values(), TokenUsage()))
+        kept = [await self._disk.load(key) for key in keys if key not in self.deleted]
+        used = sum(
+            (stored.row.usage for stored in kept if stored is not None), sum(self.deleted.values(), TokenUsage())
+        )
         charged = sum((row.usage for row in await self._disk.usage(tenant)), TokenUsage())
         if charged != used:
             self.report(f"MTR-1: {tenant} is charged {charged}, and its sessions used {used}")

@@ -116,7 +116,7 @@ class SimulatedGateway:
     ) -> T:
         """Have the gateway handle a request. Raises NoResponse, and the errors of the request.
 
-        After `within` seconds the client stops waiting; the gateway goes on, unless the request is to be `canceled`.
+        After `within` seconds the client stops waiting; the gateway continues, unless the request is to be `canceled`.
         """
         if self.killed.done():
             request.close()

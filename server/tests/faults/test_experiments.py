@@ -1,4 +1,4 @@
-"""Experiments have two forms, parts that add up, chances that come back, and a table of what they measured."""
+"""Experiments have two forms, parts that add up, reproducible random values, and a table of measurements."""
 
 import pytest
 from cmdc_testkit.experiments import Experiment, Part
@@ -7,15 +7,15 @@ from hypothesis import strategies as st
 
 pytest_plugins = ["pytester"]
 
-MODULE = '''"""Experiment 7: what it does, said in a line."""
+MODULE = '''"""Experiment 7: what it does, in one line."""
 
 
 def test_it_holds(experiment):
-    experiment.figure("trials", experiment.trials(short=50, long=20_000))
+    experiment.record("trials", experiment.trials(short=50, long=20_000))
 
 
 def test_it_does_not_hold(experiment):
-    experiment.figure("lost", 3)
+    experiment.record("lost", 3)
     assert False
 
 
@@ -25,19 +25,19 @@ def test_something_else():
 
 
 @given(total=st.integers(0, 10_000), of=st.integers(1, 40))
-def test_the_parts_of_a_long_form_are_all_of_it(total: int, of: int) -> None:
+def test_the_parts_of_a_long_form_add_up_to_it(total: int, of: int) -> None:
     experiments = [Experiment(1, "", long=True, part=Part(index, of)) for index in range(1, of + 1)]
 
     assert sum(experiment.trials(short=1, long=total) for experiment in experiments) == total
 
 
 @pytest.mark.parametrize("text", ["0/1", "2/1", "1", "a/b", "1/0", "-1/2"])
-def test_a_part_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 - what argparse asks of a type
+def test_an_invalid_part_is_rejected(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - argparse reports it
         Part.parse(text)
 
 
-def test_chance_comes_back_with_its_seed_and_differs_from_part_to_part() -> None:
+def test_random_values_depend_on_the_seed_the_part_and_the_experiment() -> None:
     first = Experiment(1, "", seed=4).random.random()
 
     assert Experiment(1, "", seed=4).random.random() == first
@@ -55,24 +55,24 @@ def test_chance_comes_back_with_its_seed_and_differs_from_part_to_part() -> None
         (("-p", "xdist", "-n", "1"), "50", "experiments, short form, part 1/1, seed 1"),
     ],
 )
-def test_the_table_says_what_was_tried_and_what_came_of_it(
+def test_the_table_shows_the_measurements_and_the_outcome(
     pytester: pytest.Pytester, options: tuple[str, ...], trials: str, heading: str
 ) -> None:
     pytester.makepyfile(MODULE)
 
     result = pytester.runpytest("-p", "cmdc_testkit.experiments", "-m", "experiment", "-p", "no:asyncio", *options)
 
-    result.assert_outcomes(passed=1, failed=1)  # and the one that is none was left out
+    result.assert_outcomes(passed=1, failed=1)  # without the test that is not an experiment
     result.stdout.fnmatch_lines(
         [
             f"*{heading}*",
-            f"  7  pass  what it does, said in a line: trials {trials}",
-            "  7  FAIL  what it does, said in a line: lost 3",
+            f"  7  pass  what it does, in one line: trials {trials}",
+            "  7  FAIL  what it does, in one line: lost 3",
         ]
     )
 
 
-def test_a_module_that_does_not_say_which_experiment_it_is_is_refused(pytester: pytest.Pytester) -> None:
+def test_a_module_without_an_experiment_in_its_docstring_is_rejected(pytester: pytest.Pytester) -> None:
     pytester.makepyfile("def test_it(experiment): pass")
 
     result = pytester.runpytest("-p", "cmdc_testkit.experiments", "-p", "no:asyncio")

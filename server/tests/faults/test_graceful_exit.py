@@ -1,4 +1,4 @@
-"""Experiment 14: SIGTERM while many streams are open and many runs are active; then the next start."""
+"""Experiment 14: SIGTERM while many streams are open and many runs are active, and a restart."""
 
 import asyncio
 import random
@@ -21,7 +21,7 @@ EXIT_SECONDS = GRACE_SECONDS + 1  # DUR-3
 SETTLED_SECONDS = 5  # DUR-2
 READY_SECONDS = 30
 
-# What the runs do: some end within the grace period, some do not, and some only wait for a person.
+# Some runs end within the grace period, some do not, and some wait for a user.
 BRIEF = script({"text": ["word "] * 40, "delayMs": 30})
 LONG = script({"text": ["word "] * 10_000, "delayMs": 50})
 TOOLS = script(*[calling(("count", {}), text=["again "])] * 200)
@@ -31,15 +31,15 @@ PROMPTS = (BRIEF, LONG, TOOLS, ASKS, GUARDED)
 
 
 @dataclass
-class Busy:
-    """A session with an active run, whose user goes on prompting until nobody listens."""
+class BusySession:
+    """A session with an active run. Its user keeps prompting until the server is gone."""
 
     talk: Conversation
     watchers: list[Watcher] = field(default_factory=list[Watcher])
     accepted: list[str] = field(default_factory=list[str])
     refused: int = 0
 
-    async def go_on(self) -> None:
+    async def keep_prompting(self) -> None:
         while True:
             try:
                 answer = await self.talk.post("prompt", {"text": "and then?"})
@@ -53,29 +53,29 @@ class Busy:
             await asyncio.sleep(0.05)
 
 
-async def begin(client: httpx.AsyncClient, receiver: Receiver, prompt: str) -> Busy:
+async def begin(client: httpx.AsyncClient, receiver: Receiver, prompt: str) -> BusySession:
     talk = await Conversation.begin(client, tools=["ask_user"])
     for name in ("count", "guarded"):
         tool = {"name": name, "description": "", "parameters": {"type": "object"}, "callbackUrl": receiver.url}
         assert (await talk.post("tools", {**tool, "requiresApproval": name == "guarded"})).status_code == 201
-    return Busy(talk, accepted=[await talk.prompt(prompt)])
+    return BusySession(talk, accepted=[await talk.prompt(prompt)])
 
 
-async def exit_of(gateway: GatewayProcess) -> float:
-    """Send SIGTERM; return how long the exit took."""
+async def stop(gateway: GatewayProcess) -> float:
+    """Send SIGTERM; return the seconds until the exit."""
     begun = time.monotonic()
     assert await gateway.stop() == 0
     return time.monotonic() - begun
 
 
-async def settled(talk: Conversation, run: str | None) -> bool:
-    """Whether this run, which was active, has ended, or the session waits for a person."""
+async def run_settled(talk: Conversation, run: str | None) -> bool:
+    """Whether a run has ended, or waits for a user."""
     page = await talk.client.get(f"{talk.path}/events", headers={"Accept": "application/json"}, params={"limit": 5000})
     ended = [event for event in page.json()["events"] if event["event"] in ("agent_end", "agent_abort")]
     return run in [event["data"]["requestId"] for event in ended] or (await talk.info())["state"].startswith("waiting")
 
 
-async def one_trial(
+async def run_trial(
     gateway: GatewayProcess, receiver: Receiver, chance: random.Random, *, streams: int, runs: int
 ) -> tuple[float, float, list[SessionRecord]]:
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
@@ -88,22 +88,22 @@ async def one_trial(
             watcher = Watcher(busy[number % runs].talk)
             await stack.enter_async_context(watcher)
             busy[number % runs].watchers.append(watcher)
-        going_on = [asyncio.create_task(one.go_on()) for one in busy]
+        prompting = [asyncio.create_task(one.keep_prompting()) for one in busy]
         await asyncio.sleep(chance.uniform(0, 0.5))
-        took = await exit_of(gateway)
-        await asyncio.gather(*going_on)
+        exit_seconds = await stop(gateway)
+        await asyncio.gather(*prompting)
         clean = [await watcher.wait_until_disconnected() for one in busy for watcher in one.watchers]
-        assert all(clean), "every stream ends as a stream ends"
+        assert all(clean), "the server ends every stream"
 
         await gateway.start(within=READY_SECONDS)
         ready = time.monotonic()
         open_runs = [open_run(one.watchers[0]) for one in busy]
         for one, run in zip(busy, open_runs, strict=True):
-            while run is not None and not await settled(one.talk, run):  # noqa: ASYNC110
+            while run is not None and not await run_settled(one.talk, run):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         slowest = time.monotonic() - ready
-        records = [await ended(one, receiver) for one in busy]
-    return took, slowest, records
+        records = [await finish(one, receiver) for one in busy]
+    return exit_seconds, slowest, records
 
 
 def open_run(watcher: Watcher) -> str | None:
@@ -111,8 +111,8 @@ def open_run(watcher: Watcher) -> str | None:
     return None if last.name in ("agent_end", "agent_abort") else last.data["requestId"]
 
 
-async def ended(one: Busy, receiver: Receiver) -> SessionRecord:
-    """Let the session come to an end, and take down what there is of it."""
+async def finish(one: BusySession, receiver: Receiver) -> SessionRecord:
+    """Decide everything that is pending until the session is idle; return its record."""
     async with asyncio.timeout(READY_SECONDS):
         while (info := await one.talk.info())["state"] != "idle" or info["queue"]:
             for approval in info["pendingApprovals"]:
@@ -125,7 +125,7 @@ async def ended(one: Busy, receiver: Receiver) -> SessionRecord:
 
 
 @pytest.mark.timeout(180)
-async def test_the_exit_keeps_to_its_time_and_its_promises(
+async def test_the_server_exits_in_time_and_loses_nothing(
     tmp_path: Path, receiver: Receiver, experiment: Experiment
 ) -> None:
     """DUR-1 … DUR-3, EVT-4, EVT-7, EVT-9, MTR-1."""
@@ -138,7 +138,7 @@ async def test_the_exit_keeps_to_its_time_and_its_promises(
         folder = tmp_path / f"{trial}"
         folder.mkdir()
         async with GatewayProcess(folder, forked=True, **grace) as gateway:
-            took, slowest, records = await one_trial(gateway, receiver, experiment.random, streams=streams, runs=runs)
+            took, slowest, records = await run_trial(gateway, receiver, experiment.random, streams=streams, runs=runs)
         slowest_exit, slowest_run = max(slowest_exit, took), max(slowest_run, slowest)
         for record in records:
             assert audit(record) == []
@@ -148,10 +148,10 @@ async def test_the_exit_keeps_to_its_time_and_its_promises(
     experiment.record("trials", trials)
     experiment.record("streams", streams)
     experiment.record("runs", runs)
-    experiment.record("slowest exit", f"{slowest_exit:.2f} s at a grace of {GRACE_SECONDS:.0f} s")
-    experiment.record("slowest run to end or wait after readiness", f"{slowest_run:.2f} s")
+    experiment.record("slowest exit", f"{slowest_exit:.2f} s, with a grace period of {GRACE_SECONDS:.0f} s")
+    experiment.record("slowest run to end or wait for a user after the restart", f"{slowest_run:.2f} s")
     experiment.record("prompts", prompts)
     experiment.record("events", events)
-    # The short form runs where others do, too: as much again, because a busy machine is no defect.
+    # The short form runs beside other tests, which may delay the exit.
     assert slowest_exit < (EXIT_SECONDS if experiment.long else EXIT_SECONDS + 1)
     assert slowest_run < SETTLED_SECONDS
