@@ -539,7 +539,9 @@ def aborted_with_its_reader() -> None:
                 await original(self, scope, receive, send)
             finally:
                 if self._session is not None and self._session.snapshot.active is not None:
-                    asyncio.get_running_loop().create_task(self._session.abort(self._key_id, "the reader left"))
+                    asyncio.get_running_loop().create_task(
+                        self._session.commands.abort(self._key_id, "the reader left")
+                    )
 
         return call
 

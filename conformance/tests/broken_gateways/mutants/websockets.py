@@ -242,7 +242,7 @@ def read_ticket_acts() -> None:
 
     def around(original: Any) -> Any:
         async def carry_out(self: Any, data: _Frame) -> Any:
-            self._admission = replace(self._admission, ticket_scope=None)
+            self._auth = replace(self._auth, ticket_scope=None)
             return await original(self, data)
 
         return carry_out
