@@ -597,7 +597,7 @@ async def test_capabilities_are_true(tmp_path: Path) -> None:
     extended = set(found.pop("extended"))
     assert found == {
         "protocol": "0.1",
-        "models": ["scripted:*", "house:small", "deepseek:*"],
+        "models": ["deepseek:*", "house:small", "scripted:*"],
         "tools": ["read_file", "ask_user"],
         "plugins": ["human_approval"],
         "durability": "disk",
