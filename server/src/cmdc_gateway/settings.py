@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from cmdc_gateway import extensions
 from cmdc_gateway.errors import BadRequest
 from cmdc_gateway.protocol.sessions import CreateSessionBody
 from cmdc_gateway.providers.aliases import target_from_config
@@ -276,6 +277,8 @@ def read_config(path: Path) -> ConfigFile:
 
 def check(settings: Settings, environ: Mapping[str, str]) -> None:
     """Validate everything that is used only later. Raises InvalidSetting or ValueError."""
+    for group in extensions.GROUPS:
+        extensions.names(group)
     with _naming("GATEWAY_API_KEYS"):
         check_keys(settings.api_keys)
     if not settings.loopback and not settings.tenants:
